@@ -1,0 +1,97 @@
+"""Alembic's entry: one migration at a time, in our three schemas, consumer views beside their tables."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from alembic import context
+from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sync import config, tables
+from sync.errors import ConfigError
+
+SCHEMAS = (tables.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
+LOCK = 5_324_901  # any number: one per product in a shared database
+
+VIEW_COLUMNS = text(
+    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attnum > 0 ORDER BY attnum"
+)
+
+
+def follow_with_views(
+    migration: MigrationContext, _revision: Any, directives: list[ops.MigrationScript]
+) -> None:
+    """A new column shows in its consumer view: append the view's new text to the generated migration."""
+    script, connection = directives[0], migration.connection
+    assert connection is not None
+    assert script.upgrade_ops is not None
+    assert script.downgrade_ops is not None
+    for table in tables.REPLICA.values():
+        present = list(connection.scalars(VIEW_COLUMNS, {"view": f"{tables.CONSUMERS}.{table.name}"}))
+        added = [column for column in tables.consumer_columns(table) if column not in present]
+        if not added:
+            continue
+        script.upgrade_ops.ops.append(ops.ExecuteSQLOp(tables.consumer_view(table.name, [*present, *added])))
+        back: list[ops.MigrateOperation] = [ops.ExecuteSQLOp(f"DROP VIEW {tables.CONSUMERS}.{table.name}")]
+        script.downgrade_ops.ops[:0] = back
+        if present:
+            script.downgrade_ops.ops.append(ops.ExecuteSQLOp(tables.consumer_view(table.name, present)))
+
+
+def ours(name: str | None, kind: str, parents: Any) -> bool:
+    """Only the product's own schemas are compared: the database is shared with others."""
+    if kind == "schema":
+        return name in SCHEMAS
+    return kind != "table" or parents["schema_name"] in SCHEMAS
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=tables.metadata,
+        version_table_schema=tables.BOOKKEEPING,
+        include_schemas=True,
+        include_name=ours,
+        compare_type=True,
+        compare_server_default=True,
+        process_revision_directives=follow_with_views,
+    )
+    with context.begin_transaction():
+        # Two releases at once must not migrate at once; a lock that is not to be had fails the release.
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {tables.BOOKKEEPING}"))
+        context.run_migrations()
+
+
+def newer_than_this_code(connection: Connection) -> str | None:
+    """The database's revision when this release does not know it: a rollback runs the old release's code."""
+    migration = MigrationContext.configure(connection, opts={"version_table_schema": tables.BOOKKEEPING})
+    known = {script.revision for script in context.script.walk_revisions()}
+    return next((head for head in migration.get_current_heads() if head not in known), None)
+
+
+def main() -> None:
+    handed_over = context.config.attributes.get("connection")
+    if isinstance(handed_over, Connection):
+        run(handed_over)
+        return
+    try:
+        url = config.load_database().postgres
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        if revision := newer_than_this_code(connection):
+            # Failing here would block the rollback; the schema only ever grows, so old code works.
+            sys.stderr.write(f"the database is at {revision}, newer than this release: nothing to do\n")
+            return
+        run(connection)
+
+
+main()

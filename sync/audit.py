@@ -1,0 +1,195 @@
+"""check and schema: is everything in place, and does the catalogue still fit the org?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from sync import extract
+from sync.config import Settings
+from sync.errors import SyncError
+from sync.mapping import Projection, project
+from sync.objects import CATALOGUE
+from sync.session import Session
+from sync.tables import BOOKKEEPING, TYPES, transaction
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SERVER = text("""
+SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       current_setting('max_connections')::int AS connections,
+       (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user) AS role_connections
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: how it is, what to do when it is not well, and the exit code that means."""
+
+    subject: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    remedy: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """One line of the mapping: a field of the org, the catalogue or both."""
+
+    object: str
+    field: str
+    column: str
+    kept_as: str
+    type: str
+    state: Literal["mapped", "custom", "hidden", "retyped", "unmapped"]
+
+
+# ── check ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Finding]:
+    """Everything a run needs, in the order in which it would be missed; nothing is changed."""
+    flow, version = settings.flow, settings.salesforce_api_version
+    yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
+    yield from guarded("database", lambda: database(engine))
+    yield from guarded("migrations", lambda: migrations(engine))
+    logged_in = True
+    for finding in guarded("login", lambda: login(session)):
+        logged_in = finding.state != "failed"
+        yield finding
+    if not logged_in:
+        return
+    for name in settings.sync_objects:
+        yield from guarded(name, lambda name=name: an_object(settings, session, name))  # type: ignore[misc]
+    yield from guarded("API budget", lambda: budget(settings, session))
+
+
+def guarded(subject: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """An error while looking is a finding; the other things are looked at all the same."""
+    try:
+        yield from look()
+    except SyncError as error:
+        yield Finding(subject, "failed", str(error), code=error.exit_code)
+
+
+def database(engine: Engine) -> Iterator[Finding]:
+    with transaction(engine) as connection:
+        server = connection.execute(SERVER).one()
+    limit = server.connections if server.role_connections in (None, -1) else server.role_connections
+    detail = f"PostgreSQL {server.version.split()[0]}, {limit} connections"
+    if server.standby or server.read_only:
+        yield Finding("database", "failed", detail, "it is read-only: point DATABASE_URL at the leader", 1)
+    elif int(server.version.split(".")[0]) < 15:
+        yield Finding("database", "warning", detail, "this product is tested with PostgreSQL 15 and later")
+    else:
+        yield Finding("database", "ok", detail)
+
+
+def migrations(engine: Engine) -> Iterator[Finding]:
+    with transaction(engine) as connection:
+        current = revision(connection)
+    head = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini"))).get_current_head()
+    if current == head:
+        yield Finding("migrations", "ok", f"at {head}, the newest")
+    else:
+        yield Finding(
+            "migrations",
+            "failed",
+            f"at {current or 'nothing'}, needs {head}",
+            "run `alembic upgrade head`",
+            1,
+        )
+
+
+def revision(connection: Connection) -> str | None:
+    options = {"version_table_schema": BOOKKEEPING}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def login(session: Session) -> Iterator[Finding]:
+    instance = session.login()
+    yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
+    try:
+        identity = session.identity()
+    except SyncError as error:
+        yield Finding(
+            "org", "warning", f"userinfo: {error}", "the app may lack the scope `id`; syncing works"
+        )
+        return
+    name = identity.get("preferred_username") or identity.get("user_id", "?")
+    yield Finding("org", "ok", f"{identity.get('organization_id', '?')} as {name}")
+
+
+def an_object(settings: Settings, session: Session, name: str) -> Iterator[Finding]:
+    described, _ = session.describe(name)
+    fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
+    total = extract.count(session, name, None)
+    detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
+    yield Finding(name, "ok", detail)
+    if fitted.hidden:
+        yield Finding(
+            f"{name} fields",
+            "warning",
+            f"not visible: {', '.join(fitted.hidden)}",
+            "missing in this edition, or grant the integration user read access; columns keep their values",
+        )
+    if fitted.retyped:
+        listed = ", ".join(f"{field} is now {kind}" for field, kind in fitted.retyped)
+        yield Finding(f"{name} fields", "warning", listed, "values that no longer fit go to `rejects`")
+
+
+def budget(settings: Settings, session: Session) -> Iterator[Finding]:
+    usage = session.usage
+    if usage is None:
+        yield Finding("API budget", "warning", "Salesforce sends no Sforce-Limit-Info; usage is unknown")
+        return
+    share = settings.sync_api_budget
+    detail = f"{usage.used:,} of {usage.limit:,} daily requests used, scheduled work stops at {share:.0%}"
+    if usage.used >= share * usage.limit:
+        remedy = "wait, raise SYNC_API_BUDGET, or find who uses them"
+        yield Finding("API budget", "failed", detail, remedy, 4)
+    else:
+        yield Finding("API budget", "ok", detail)
+
+
+# ── schema ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def schema(settings: Settings, session: Session, name: str) -> list[Mapped]:
+    """The mapping of one object against the org's describe: what is kept where, what is missing or new."""
+    described, _ = session.describe(name)
+    types = {field.name: field.type for field in described}
+    fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
+    return [*standard_lines(fitted, types), *other_lines(fitted, types)]
+
+
+def standard_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped]:
+    retyped = {field for field, _ in fitted.retyped}
+    for field in fitted.sobject.fields:
+        if field.name in fitted.hidden:
+            state: Any = "hidden"
+        else:
+            state = "retyped" if field.name in retyped else "mapped"
+        column = ", ".join([field.column, *(derived.column for derived in field.derived)])
+        kept_as = str(TYPES[field.kind].compile()).split(" COLLATE")[0].lower()
+        yield Mapped(fitted.sobject.name, field.name, column, kept_as, types.get(field.name, ""), state)
+
+
+def other_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped]:
+    name = fitted.sobject.name
+    for field in fitted.custom:
+        yield Mapped(name, field.name, f"custom ->> '{field.name}'", "jsonb", field.type, "custom")
+    for missing in fitted.hidden:
+        if missing not in {field.name for field in fitted.sobject.fields}:
+            yield Mapped(name, missing, f"custom ->> '{missing}'", "jsonb", "", "hidden")
+    for unmapped in fitted.unmapped:
+        yield Mapped(name, unmapped, "", "", types[unmapped], "unmapped")

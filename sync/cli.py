@@ -1,0 +1,261 @@
+"""Commands, wiring, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from sync import audit, changes, config, logs, pipeline, report, schedule, show, tables
+from sync.config import DatabaseSettings
+from sync.errors import ObjectsFailedError, SyncError, UsageError
+from sync.mapping import full_id
+from sync.objects import CATALOGUE
+from sync.pipeline import Link
+from sync.session import Session
+
+app = typer.Typer(
+    help="Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it prints local variables, and those may hold secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Objects = Annotated[list[str] | None, typer.Option("--object", help="Only this object; may be repeated.")]
+Wait = Annotated[str, typer.Option("--wait", help="How long to wait for another process that is at work.")]
+
+
+def main() -> None:
+    """Run a command; every error of ours ends as one clear message and its exit code."""
+    try:
+        app()
+    except ObjectsFailedError as failed:
+        for name, error in failed.failures:
+            show.error(f"{name}: {error}")
+        sys.exit(failed.code)
+    except SyncError as error:
+        show.error(str(error))
+        sys.exit(error.exit_code)
+
+
+# ── commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def worker() -> None:
+    """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
+    with linked("worker", timedelta(minutes=10)) as link:
+        pulse = schedule.Pulse()
+        link = replace(link, on_step=lambda step: pulse.beat(step.object))
+        names = link.settings.sync_objects
+        jobs = {name: partial(pipeline.sync_object, link, name) for name in names}
+        schedule.work(jobs, link.settings.sync_interval, link.stop, pulse)
+
+
+@app.command()
+def run(wait: Wait = "10m") -> None:
+    """One incremental pass over all objects, then exit."""
+    with linked("run", a_duration(wait)) as link, show.progress(link) as link:
+        reports = pipeline.sync_all(link)
+    show.reports(reports)
+
+
+@app.command()
+def resync(
+    objects: Objects = None,
+    since: Annotated[
+        str | None, typer.Option(help="Read again what changed since, e.g. 2026-01-31T00:00Z.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Read this record again; may be repeated.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read everything again (the default).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take; change nothing.")
+    ] = False,
+    wait: Wait = "10m",
+) -> None:
+    """Read records again, through the same merge: readers are not disturbed, only differences are written."""
+    if sum((since is not None, bool(ids), full)) > 1:
+        raise UsageError("--since, --id and --full exclude each other: give one of them")
+    start = a_time(since) if since is not None else None
+    by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
+    with linked("resync", a_duration(wait)) as link:
+        names = known(objects, link.settings)
+        if objects and (strays := set(by_object) - set(names)):
+            raise UsageError(f"the Ids belong to {', '.join(sorted(strays))}, not to {', '.join(names)}")
+        if dry_run and ids:
+            show.estimates(pipeline.estimate_ids(by_object))
+        elif dry_run:
+            show.estimates(pipeline.estimate(link, names, start))
+        elif ids:
+            show.reports(
+                pipeline.for_each(list(by_object), lambda n: pipeline.resync_ids(link, n, by_object[n]))
+            )
+        else:
+            with show.progress(link) as watched:
+                reports = pipeline.resync(watched, names, start)
+            show.reports(reports)
+
+
+@app.command()
+def status(
+    as_json: Json = False,
+    max_lag: Annotated[str | None, typer.Option("--max-lag", help="Exit 1 when anything is staler.")] = None,
+) -> None:
+    """Freshness, rows, last runs, rejects; the first line says all."""
+    with database() as (settings, engine):
+        usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
+        with tables.transaction(engine) as connection:
+            found = report.status(
+                connection, settings.sync_objects, a_duration(max_lag) if max_lag else usual
+            )
+    show.status(found, as_json=as_json)
+    if max_lag and found.stale:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Doctor: settings, login, org, permissions, every mapped field, API budget, database, migrations."""
+    with linked("check", timedelta(0)) as link:
+        findings = list(audit.check(link.settings, link.session, link.engine))
+    show.findings(findings, as_json=as_json)
+    codes = {finding.code for finding in findings if finding.state == "failed"}
+    if codes:
+        raise typer.Exit(3 if 3 in codes else min(codes))
+
+
+@app.command()
+def schema(objects: Objects = None, as_json: Json = False) -> None:
+    """The mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
+    with linked("schema", timedelta(0)) as link:
+        names = known(objects, link.settings)
+        lines = [line for name in names for line in audit.schema(link.settings, link.session, name)]
+    show.mapping(lines, as_json=as_json)
+
+
+@app.command()
+def rejects(objects: Objects = None, as_json: Json = False) -> None:
+    """Records that could not be stored, and why; each leaves by itself once it fits."""
+    with database() as (settings, engine), tables.transaction(engine) as connection:
+        found = report.rejects(connection, known(objects, settings))
+    show.rejects(found, as_json=as_json)
+
+
+@app.command(name="changes")
+def changes_(
+    after: Annotated[
+        int | None, typer.Option(help="Entries after this number; default: the last twenty.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with entries to come.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read the change feed, in the order of commits."""
+    stop = threading.Event()
+    with database() as (_, engine), schedule.stopping_on_signals(stop):
+        if after is None:
+            with tables.transaction(engine) as connection:
+                after = max(0, changes.last(connection) - 20)
+        show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")] = False,
+    accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
+    contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
+) -> None:
+    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
+    from sync import demo as story  # the simulator and the embedded Postgres are not installed on a dyno
+
+    story.play(accounts, contacts, keep=keep)
+
+
+@app.command()
+def simulator(
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
+    accounts: Annotated[int, typer.Option(min=0)] = 2_000,
+    contacts: Annotated[int, typer.Option(min=0)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
+    flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
+) -> None:
+    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
+    from sync.simulator.serve import serve  # not installed on a dyno
+
+    serve(port, accounts, contacts, seed, flow)
+
+
+# ── arguments and wiring ──────────────────────────────────────────────────────────────────────────────
+
+
+def a_duration(given: str) -> timedelta:
+    try:
+        return config.duration(given)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def a_time(given: str) -> datetime:
+    """A moment in the past; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise UsageError(f"{given!r} is not a time: write 2026-01-31T00:00:00Z or 2026-01-31") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise UsageError(f"--since {given} lies in the future")
+    return moment
+
+
+def known(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, ...]:
+    """The objects asked for, whatever their case, else all that are replicated."""
+    if not objects:
+        return settings.sync_objects
+    by_lower = {name.lower(): name for name in CATALOGUE}
+    if strange := [name for name in objects if name.lower() not in by_lower]:
+        raise UsageError(f"{', '.join(strange)} is not replicated here; known: {', '.join(CATALOGUE)}")
+    return tuple(dict.fromkeys(by_lower[name.lower()] for name in objects))
+
+
+def owner(settings: DatabaseSettings) -> str:
+    """Who holds a lease; $DYNO alone is not unique while a deploy overlaps."""
+    return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
+    """Settings and engine of a command that needs no Salesforce."""
+    settings = config.load_database()
+    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    engine = tables.engine(settings.postgres, owner=owner(settings), size=1)
+    try:
+        yield settings, engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def linked(command: str, wait: timedelta) -> Iterator[Link]:
+    """Both ends, a stop event that signals set, and everything closed afterwards."""
+    settings = config.load()
+    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    me, stop = owner(settings), threading.Event()
+    engine = tables.engine(settings.postgres, owner=me)
+    try:
+        with schedule.stopping_on_signals(stop):
+            yield Link(settings, Session(settings, stop), engine, me, command, stop, wait)
+    finally:
+        engine.dispose()

@@ -1,0 +1,356 @@
+"""Environment → frozen settings. The only reader of the environment."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from sync.errors import ConfigError
+from sync.objects import CATALOGUE
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Flow = Literal["client_credentials", "jwt", "password"]
+
+# Which settings make which flow; a flow is chosen by what is there, so that nobody has to name it.
+FLOWS: dict[Flow, frozenset[str]] = {
+    "client_credentials": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"}),
+    "jwt": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_USERNAME", "SALESFORCE_PRIVATE_KEY"}),
+    "password": frozenset(
+        {"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET", "SALESFORCE_USERNAME", "SALESFORCE_PASSWORD"}
+    ),
+}
+GENERIC_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
+
+
+def wrong(message: str) -> PydanticCustomError:
+    # "{" would be read as a placeholder.
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `10m`, `1h30m`, `2d` → timedelta; ValueError otherwise."""
+    if not re.fullmatch(r"(\d+[smhd])+", text.strip()):
+        raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")
+    parts = re.findall(r"(\d+)([smhd])", text)
+    return timedelta(seconds=sum(int(amount) * UNITS[unit] for amount, unit in parts))
+
+
+class DatabaseSettings(BaseSettings):
+    """What commands need that only read the database; field names are the variables' in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    database_url: SecretStr
+    pgsslmode: str | None = None
+    sync_objects: Annotated[tuple[str, ...], NoDecode] = tuple(CATALOGUE)
+    sync_interval: timedelta = timedelta(minutes=10)
+    sync_overlap: timedelta = timedelta(minutes=10)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["logfmt", "json", "pretty"] = "logfmt"
+    dyno: str = "local"
+
+    @field_validator("sync_interval", "sync_overlap", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        try:
+            return duration(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise wrong(str(error)) from None
+
+    @field_validator("sync_interval")
+    @classmethod
+    def _interval(cls, value: timedelta) -> timedelta:
+        if value <= timedelta(0):
+            raise wrong("must be longer than zero, for example 10m")
+        return value
+
+    @field_validator("sync_objects", mode="before")
+    @classmethod
+    def _objects(cls, value: Any) -> Any:
+        names = (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+        if unknown := [name for name in names if name not in CATALOGUE]:
+            raise wrong(f"{', '.join(unknown)} is not in the catalogue; it has {', '.join(CATALOGUE)}")
+        if not names or len(set(names)) < len(names):
+            raise wrong(f"name each object once, for example {','.join(CATALOGUE)}")
+        return names
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise wrong("is not a URL; write postgres://user:password@host:5432/name") from None
+        if url.drivername.split("+")[0] not in ("postgres", "postgresql"):
+            raise wrong(f"must start with postgres://, not {url.drivername}://")
+        if not url.database:
+            raise wrong("names no database; write postgres://user:password@host:5432/name")
+        return value
+
+    @property
+    def postgres(self) -> URL:
+        """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
+        url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
+        if "sslmode" not in url.query and self.pgsslmode is None and not is_local(url):
+            url = url.update_query_dict({"sslmode": "require"})
+        return url
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be printed."""
+        url = self.database_url.get_secret_value()
+        password = make_url(url).password
+        return (url, str(password)) if password else ()
+
+
+class Settings(DatabaseSettings):
+    """Every setting of the product."""
+
+    salesforce_login_url: str
+    salesforce_client_id: str
+    salesforce_client_secret: SecretStr | None = None
+    salesforce_username: str | None = None
+    salesforce_private_key: SecretStr | None = None
+    salesforce_audience: str | None = None
+    salesforce_password: SecretStr | None = None
+    salesforce_security_token: SecretStr | None = None
+    salesforce_api_version: str = "66.0"
+    sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
+    sync_bulk_threshold: int = Field(default=10_000, ge=0)
+    sync_api_budget: float = 0.8
+    sync_default_region: str = Field(default="US", pattern="^[A-Z]{2}$")
+    requests_ca_bundle: Path | None = None
+
+    @field_validator("sync_api_budget", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
+        if not match or not 0 < float(match[1]) <= 100:
+            raise wrong(f"{value!r} is not a share of the daily requests: write for example 80%")
+        return float(match[1]) / 100
+
+    @field_validator("sync_custom_fields", mode="before")
+    @classmethod
+    def _custom(cls, value: Any) -> Any:
+        if not isinstance(value, str) or value.strip().lower() in ("all", "none"):
+            return value.strip().lower() if isinstance(value, str) else value
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        if odd := sorted(name for name in names if not re.fullmatch(r"\w+__\w+", name)):
+            raise wrong(
+                f"{', '.join(odd)} is no custom field's API name; write all, none, or Tier__c,Region__c"
+            )
+        return names
+
+    @field_validator("salesforce_login_url")
+    @classmethod
+    def _login_url(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if not re.fullmatch(r"https://[^/\s@]+", value):
+            raise wrong("must be https:// and a host, for example https://acme.my.salesforce.com")
+        if ".lightning.force.com" in value or ".salesforce-setup.com" in value:
+            raise wrong("is a page for people; use the My Domain URL, https://<name>.my.salesforce.com")
+        return value
+
+    @field_validator("salesforce_api_version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        value = value.strip().lstrip("v")
+        if not re.fullmatch(r"\d{2,3}\.0", value) or float(value) < 47:
+            raise wrong("must be a version such as 66.0 (47.0 or later)")
+        return value
+
+    @field_validator("salesforce_private_key")
+    @classmethod
+    def _private_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        pem = readable_pem(value.get_secret_value())
+        try:
+            load_pem_private_key(pem.encode(), password=None)
+        except (ValueError, TypeError):
+            raise wrong(
+                "is no readable private key; give the unencrypted PEM, the PEM with \\n for line ends, "
+                "or its base64"
+            ) from None
+        return SecretStr(pem)
+
+    @field_validator("requests_ca_bundle")
+    @classmethod
+    def _ca_bundle(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise wrong(f"{value} does not exist; it must be a PEM file with the CA's certificate")
+        return value
+
+    @property
+    def flow(self) -> Flow:
+        """The login flow that the settings present make."""
+        return choose_flow(present_in(self))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        secret = (
+            self.salesforce_client_secret,
+            self.salesforce_private_key,
+            self.salesforce_password,
+            self.salesforce_security_token,
+        )
+        return (*super().secrets, *(value.get_secret_value() for value in secret if value is not None))
+
+
+class LoginSettings(BaseSettings):
+    """The login settings alone, all optional: which flow they make is judged beside all other problems."""
+
+    model_config = Settings.model_config
+    salesforce_login_url: str | None = None
+    salesforce_client_id: str | None = None
+    salesforce_client_secret: SecretStr | None = None
+    salesforce_username: str | None = None
+    salesforce_private_key: SecretStr | None = None
+    salesforce_audience: str | None = None
+    salesforce_password: SecretStr | None = None
+    salesforce_security_token: SecretStr | None = None
+
+
+def present_in(settings: Settings | LoginSettings) -> frozenset[str]:
+    return frozenset(
+        name for name in frozenset().union(*FLOWS.values()) if getattr(settings, name.lower()) is not None
+    )
+
+
+def login_problems(login: LoginSettings) -> list[str]:
+    """What is ambiguous or incomplete in the login settings, each with its remedy."""
+    try:
+        flow = choose_flow(present_in(login) | {"SALESFORCE_CLIENT_ID"})
+    except ConfigError as error:
+        return [str(error)]
+    problems = []
+    if login.salesforce_security_token is not None and flow != "password":
+        problems.append("SALESFORCE_SECURITY_TOKEN belongs to SALESFORCE_PASSWORD: set that too, or unset it")
+    if login.salesforce_audience is not None and flow != "jwt":
+        problems.append("SALESFORCE_AUDIENCE belongs to SALESFORCE_PRIVATE_KEY: set that too, or unset it")
+    host = (login.salesforce_login_url or "").strip().removeprefix("https://").split("/")[0].lower()
+    if flow == "client_credentials" and host in GENERIC_HOSTS:
+        problems.append(
+            f"SALESFORCE_LOGIN_URL is {host}, which refuses the client-credentials flow: "
+            "use the org's My Domain URL, https://<name>.my.salesforce.com"
+        )
+    return problems
+
+
+def choose_flow(present: frozenset[str]) -> Flow:
+    """The one flow these settings make; ConfigError naming the fix when they make none or several."""
+    for flow, needed in FLOWS.items():
+        if present == needed:
+            return flow
+    if {"SALESFORCE_PRIVATE_KEY", "SALESFORCE_PASSWORD"} <= present:
+        raise ConfigError(
+            "SALESFORCE_PRIVATE_KEY and SALESFORCE_PASSWORD are two ways to log in: unset one of them"
+        )
+    if "SALESFORCE_PRIVATE_KEY" in present and "SALESFORCE_CLIENT_SECRET" in present:
+        raise ConfigError(
+            "SALESFORCE_PRIVATE_KEY and SALESFORCE_CLIENT_SECRET are two ways to log in: unset the "
+            "secret for the JWT bearer flow, or the key and SALESFORCE_USERNAME for client credentials"
+        )
+    if present == FLOWS["client_credentials"] | {"SALESFORCE_USERNAME"}:
+        raise ConfigError(
+            "SALESFORCE_USERNAME with a client secret is half of the password flow: add SALESFORCE_PASSWORD, "
+            "or unset the user name for client credentials"
+        )
+    marks: tuple[tuple[Flow, str], ...] = (
+        ("jwt", "SALESFORCE_PRIVATE_KEY"),
+        ("password", "SALESFORCE_PASSWORD"),
+    )
+    for flow, mark in marks:
+        if mark in present:
+            missing = sorted(FLOWS[flow] - present)
+            raise ConfigError(f"{mark} is set, but {', '.join(missing)} is missing")
+    raise ConfigError(
+        "no login flow is complete: set SALESFORCE_CLIENT_SECRET (client credentials), or "
+        "SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY (JWT bearer), beside SALESFORCE_CLIENT_ID"
+    )
+
+
+def readable_pem(text: str) -> str:
+    """A PEM from itself, from its form with `\\n` escapes, or from its base64."""
+    text = text.strip().replace("\\n", "\n")
+    if "-----BEGIN" not in text:
+        try:
+            text = base64.b64decode("".join(text.split()), validate=True).decode()
+        except (binascii.Error, ValueError):
+            return text
+    return text.strip() + "\n"
+
+
+def is_local(url: URL) -> bool:
+    """Whether the connection never leaves this machine (Unix socket or loopback)."""
+    host = url.query.get("host") or url.host or ""
+    host = host if isinstance(host, str) else host[0]
+    return not host or host.startswith(("/", "127.")) or host in ("localhost", "::1")
+
+
+def load() -> Settings:
+    """All settings from the environment and `.env`; ConfigError naming everything that is wrong at once."""
+    problems = login_problems(LoginSettings())
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise refusal([*explain(error), *problems]) from None
+    if problems:
+        raise refusal(problems)
+    return settings
+
+
+def load_database() -> DatabaseSettings:
+    """The settings of commands that need no Salesforce; ConfigError naming everything that is wrong."""
+    try:
+        return DatabaseSettings()
+    except ValidationError as error:
+        raise refusal(explain(error)) from None
+
+
+HINTS = {
+    "DATABASE_URL": ": postgres://user:password@host:5432/name",
+    "SALESFORCE_LOGIN_URL": ": the org's My Domain URL, https://<name>.my.salesforce.com",
+    "SALESFORCE_CLIENT_ID": ": the consumer key of the connected or external client app",
+}
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line per wrong setting, without its value: it may be a secret."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        missing = problem["type"] == "missing"
+        lines.append(f"{name} {'is not set' + HINTS.get(name, '') if missing else problem['msg']}")
+    return lines
+
+
+def refusal(lines: list[str]) -> ConfigError:
+    found = "" if Path(".env").exists() else " (and there is no .env file here)"
+    return ConfigError(
+        f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {line}" for line in lines)
+    )

@@ -1,0 +1,101 @@
+"""What can go wrong, said so that the reader knows what happened and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class SyncError(Exception):
+    """The synchronisation failed."""
+
+    exit_code: ClassVar[int] = 1
+    outcome: ClassVar[str] = "failed"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class UsageError(SyncError):
+    """The command was given arguments that do not fit together."""
+
+    exit_code = 2
+
+
+class ConfigError(SyncError):
+    """The settings are missing or wrong."""
+
+    exit_code = 3
+
+
+class LoginError(SyncError):
+    """Salesforce refused the login."""
+
+    exit_code = 3
+
+
+class DeferredError(SyncError):
+    """The org's API budget is used up; nothing is wrong, the work waits."""
+
+    exit_code = 4
+    outcome = "deferred"
+
+
+class LeaseHeldError(SyncError):
+    """Another process is working on this object."""
+
+    exit_code = 75
+    outcome = "waiting"
+
+
+class FenceLostError(SyncError):
+    """Another process took over this object's lease; this one may no longer write."""
+
+
+class StoppedError(SyncError):
+    """The process was asked to stop; committed pages are kept and the next run resumes."""
+
+    outcome = "stopped"
+
+
+class DatabaseUnavailableError(SyncError):
+    """Postgres did not answer, or is read-only."""
+
+
+class SchemaOutdatedError(SyncError):
+    """The database lacks tables this version needs: run `alembic upgrade head`."""
+
+
+class SalesforceError(SyncError):
+    """Salesforce answered with an error.
+
+    `status` is the HTTP status (0 where there was no answer), `code` Salesforce's `errorCode` or "".
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class QueryLostError(SalesforceError):
+    """The result set behind a locator is gone; the query is asked again from the last committed key."""
+
+
+class FieldsMovedError(SalesforceError):
+    """A selected field is not there any more; the describe has to be read again."""
+
+
+class CountMismatchError(SyncError):
+    """Salesforce counted more records than it delivered."""
+
+
+class ObjectsFailedError(SyncError):
+    """Some objects failed; the others were synchronised."""
+
+    def __init__(self, failures: Sequence[tuple[str, SyncError]]) -> None:
+        super().__init__("; ".join(f"{name}: {error}" for name, error in failures))
+        self.failures = tuple(failures)
+        codes = {error.exit_code for _, error in failures}
+        # One shared reason keeps its own exit code, so that a script can tell "budget" from "broken".
+        self.code = codes.pop() if len(codes) == 1 else 1

@@ -1,0 +1,185 @@
+"""Field and SObject: what the catalogue is made of, and how it meets an org's describe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from sync.errors import SyncError, UsageError
+
+WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+CHECKSUM_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+
+# A raw value and the default phone region give the normalised text, or None where there is none.
+Normaliser = Callable[[str, str], str | None]
+
+
+class Kind(Enum):
+    """How a field's values are kept; each lists the describe types that fit it."""
+
+    ID = ("id",)
+    TEXT = (
+        *("string", "picklist", "textarea", "phone", "email", "url", "reference", "id", "combobox"),
+        *("encryptedstring", "anyType", "time"),
+    )
+    MULTIPICKLIST = ("multipicklist",)
+    BOOLEAN = ("boolean",)
+    INTEGER = ("int", "long")
+    NUMBER = ("double", "currency", "percent", "int", "long")
+    DATE = ("date",)
+    DATETIME = ("datetime",)
+
+
+# Compound values are delivered by their parts, blobs are not customers' data (type, not compoundFieldName:
+# FirstName and LastName carry compoundFieldName "Name").
+UNREPLICATED_TYPES = frozenset({"address", "location", "base64", "complexvalue"})
+
+
+def snake_case(name: str) -> str:
+    """`BillingPostalCode` → `billing_postal_code`, `LastCURequestDate` → `last_cu_request_date`."""
+    return WORD_BORDER.sub("_", name).lower()
+
+
+def checksum(id15: str) -> str:
+    """The three characters that make a 15-character Id safe to compare without case."""
+    chunks = (id15[0:5], id15[5:10], id15[10:15])
+    return "".join(
+        CHECKSUM_ALPHABET[sum(1 << i for i, char in enumerate(chunk) if char.isupper())] for chunk in chunks
+    )
+
+
+def full_id(text: str) -> str:
+    """The 18-character form of a 15- or 18-character Salesforce Id; UsageError when it cannot be one."""
+    text = text.strip()
+    if not (text.isascii() and text.isalnum()) or len(text) not in (15, 18):
+        raise UsageError(f"{text!r} is not a Salesforce Id: give 15 or 18 letters and digits")
+    if len(text) == 18 and text[15:].upper() != checksum(text[:15]):
+        raise UsageError(f"{text!r} is mistyped: its last three letters should be {checksum(text[:15])}")
+    return text[:15] + checksum(text[:15])
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A column computed in flight from one field."""
+
+    column: str
+    normalise: Normaliser
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One standard field: its API name, its kind, and the columns derived from it."""
+
+    name: str
+    kind: Kind
+    derived: tuple[Derived, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", self.name):
+            raise SyncError(f"{self.name!r} is not a standard field's API name")
+        if self.derived and self.kind is not Kind.TEXT:
+            raise SyncError(f"{self.name}: only text can be normalised")
+
+    @property
+    def column(self) -> str:
+        return snake_case(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SObject:
+    """One replicated object: API name, Id prefix, fields in column order, columns consumers look up by."""
+
+    name: str
+    prefix: str
+    fields: tuple[Field, ...]
+    lookups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in self.fields]
+        if missing := {"Id", "IsDeleted", "SystemModstamp", "MasterRecordId"} - set(names):
+            raise SyncError(f"{self.name} lacks {', '.join(sorted(missing))}: replication needs them")
+        columns = self.columns
+        if doubled := {column for column in columns if columns.count(column) > 1}:
+            raise SyncError(f"{self.name} names {', '.join(sorted(doubled))} twice")
+        if strange := set(self.lookups) - set(columns):
+            raise SyncError(f"{self.name}: no column {', '.join(sorted(strange))} to look up by")
+        if len(self.prefix) != 3:
+            raise SyncError(f"{self.name}: an Id prefix has three characters, not {self.prefix!r}")
+
+    @property
+    def table(self) -> str:
+        return snake_case(self.name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that come from fields: each field's own, then those derived from it."""
+        return tuple(
+            column
+            for field in self.fields
+            for column in (field.column, *(derived.column for derived in field.derived))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedField:
+    """What describe says of one field, as far as replication needs it."""
+
+    name: str
+    type: str
+    custom: bool
+
+    @classmethod
+    def of(cls, raw: Mapping[str, object]) -> DescribedField:
+        name = str(raw["name"])
+        # An org's custom and managed fields end in __c, __pc (person accounts) or __s (parts of a location).
+        return cls(name, str(raw["type"]), bool(raw.get("custom", "__" in name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """An object as this org shows it to this user: what to select, and what is missing."""
+
+    sobject: SObject
+    fields: tuple[Field, ...]
+    custom: tuple[DescribedField, ...]
+    hidden: tuple[str, ...]
+    retyped: tuple[tuple[str, str], ...]
+    unmapped: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.fields) + tuple(f.name for f in self.custom)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(c for f in self.fields for c in (f.column, *(d.column for d in f.derived)))
+
+
+def project(
+    sobject: SObject, described: Sequence[DescribedField], custom: str | frozenset[str] = "all"
+) -> Projection:
+    """Fit the catalogue to a describe; `custom` is "all", "none" or the wanted custom fields' names.
+
+    Hidden fields (edition, field-level security) are left out of the query and named; a hidden Id,
+    IsDeleted or SystemModstamp is a SyncError, because nothing can be replicated without them.
+    """
+    shown = {field.name: field for field in described if field.type not in UNREPLICATED_TYPES}
+    fields = tuple(field for field in sobject.fields if field.name in shown)
+    hidden = tuple(field.name for field in sobject.fields if field.name not in shown)
+    if blocked := {"Id", "IsDeleted", "SystemModstamp"} & set(hidden):
+        raise SyncError(
+            f"{sobject.name}: the integration user cannot see {', '.join(sorted(blocked))}; "
+            "grant read access to the object in its permission set"
+        )
+    retyped = tuple((f.name, shown[f.name].type) for f in fields if shown[f.name].type not in f.kind.value)
+    wanted = tuple(
+        field
+        for field in shown.values()
+        if field.custom and (custom == "all" or (custom != "none" and field.name in custom))
+    )
+    missing_custom = tuple(sorted(set(custom) - set(shown))) if isinstance(custom, frozenset) else ()
+    mapped = {field.name for field in sobject.fields}
+    unmapped = tuple(f.name for f in shown.values() if not f.custom and f.name not in mapped)
+    return Projection(sobject, fields, wanted, hidden + missing_custom, retyped, unmapped)

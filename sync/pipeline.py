@@ -1,0 +1,328 @@
+"""The story: one object's pass, all objects side by side, an operator's resync.
+
+lease → describe → window → (page → rows → merge → progress)… → count checked → cursor
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+from urllib.parse import quote_plus
+
+from sqlalchemy import Connection, Engine
+
+from sync import extract, load, logs, soql, state, transform
+from sync.config import Settings
+from sync.errors import (
+    CountMismatchError,
+    DeferredError,
+    FieldsMovedError,
+    ObjectsFailedError,
+    StoppedError,
+    SyncError,
+    UsageError,
+)
+from sync.extract import Page, Window
+from sync.load import Tally
+from sync.mapping import Projection, SObject, project
+from sync.objects import CATALOGUE
+from sync.session import Session
+from sync.state import Lease, Plan
+from sync.tables import transaction
+
+log = logs.get(__name__)
+
+PAGE = 2_000  # records in one REST answer, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A committed page (or the moment before the first): its tally, and how far the window is read."""
+
+    object: str
+    window: Window
+    tally: Tally = field(default_factory=Tally)
+    received: int = 0
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The two ends of the replication and what the work needs between them."""
+
+    settings: Settings
+    session: Session
+    engine: Engine
+    owner: str
+    command: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    wait: timedelta = timedelta(minutes=10)
+    on_step: Callable[[Step], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one object's run did."""
+
+    object: str
+    window: Window | None
+    tally: Tally
+    api_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a resync would take."""
+
+    object: str
+    records: int
+    api_calls: int
+
+
+Planner = Callable[[Connection, datetime], Plan]
+Work = Callable[[Lease, int], Iterator[Step]]
+
+
+def sync_all(link: Link) -> list[Report]:
+    """One pass over every object, side by side; ObjectsFailedError names the failed, after all have run."""
+    return for_each(link.settings.sync_objects, lambda name: sync_object(link, name))
+
+
+def resync(link: Link, names: Sequence[str], since: datetime | None) -> list[Report]:
+    """Read everything changed since `since` again (None: everything), through the same merge."""
+    return for_each(names, lambda name: resync_object(link, name, since))
+
+
+def sync_object(link: Link, name: str) -> Report:
+    """One object's incremental pass, from where the cursor stands to now."""
+    sobject = CATALOGUE[name]
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        def plan(connection: Connection, now: datetime) -> Plan:
+            return state.plan_pass(connection, name, now)
+
+        done = yield from read_window(link, sobject, held, run_id, plan)
+        if done.resumed:
+            # A window taken up again is complete as of its interruption; another one brings us to now.
+            yield from read_window(link, sobject, held, run_id, plan)
+
+    return journalled(link, name, work)
+
+
+def resync_object(link: Link, name: str, since: datetime | None) -> Report:
+    """One object's records changed since `since`, read again."""
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        yield from read_window(
+            link, CATALOGUE[name], held, run_id, lambda c, now: state.plan_resync(c, name, since, now)
+        )
+
+    return journalled(link, name, work)
+
+
+def read_window(
+    link: Link, sobject: SObject, held: Lease, run_id: int, planner: Planner
+) -> Generator[Step, None, Plan]:
+    """Describe, plan, read; once more from the last committed page when a field vanished in between."""
+    try:
+        return (yield from read_window_once(link, sobject, held, run_id, planner))
+    except FieldsMovedError as moved:
+        log.warning("fields_moved", object=sobject.name, reason=str(moved)[:300])
+        return (yield from read_window_once(link, sobject, held, run_id, planner))
+
+
+def read_window_once(
+    link: Link, sobject: SObject, held: Lease, run_id: int, planner: Planner
+) -> Generator[Step, None, Plan]:
+    """One window, page by page; the cursor moves only when Salesforce's count has been met."""
+    projection, now = look(link, sobject)
+    check_budget(link)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        plan = planner(connection, now)
+        news = state.note_hidden(connection, sobject.name, projection.hidden)
+    if news and projection.hidden:
+        log.warning("fields_hidden", object=sobject.name, fields=",".join(projection.hidden))
+    yield Step(sobject.name, plan.window)
+
+    try:
+        for page in extract.pages(link.session, projection, plan.window, plan.start):
+            tally = commit_page(link, projection, held, run_id, page, plan)
+            yield Step(sobject.name, plan.window, tally, page.progress.received, page.expected)
+            if link.stop.is_set():
+                raise StoppedError
+    except CountMismatchError:
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            state.clear_progress(connection, sobject.name, plan.purpose)
+        raise
+
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        state.advance(connection, sobject.name, plan, link.settings.sync_overlap)
+        if plan.first_load:
+            load.announce_reload(connection, sobject.name, run_id)
+    return plan
+
+
+def commit_page(
+    link: Link, projection: Projection, held: Lease, run_id: int, page: Page, plan: Plan | None
+) -> Tally:
+    """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
+    batch = transform.build(projection, page.records, link.settings.sync_default_region)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        announce = plan is None or not plan.first_load
+        tally = load.merge(connection, projection, batch, run_id, announce=announce)
+        if plan is not None:
+            state.save_progress(connection, projection.sobject.name, plan, page.progress)
+    return tally
+
+
+def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
+    """Read single records again; SyncError names those that Salesforce does not show."""
+    sobject = CATALOGUE[name]
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        projection, now = look(link, sobject)
+        window, found = Window(None, now), set[str]()
+        for page in extract.by_id(link.session, projection, ids):
+            tally = commit_page(link, projection, held, run_id, page, None)
+            found.update(record["Id"] for record in page.records)
+            yield Step(name, window, tally, len(found), len(ids))
+        if absent := [id_ for id_ in ids if id_ not in found]:
+            raise SyncError(
+                f"{name}: Salesforce shows no record {', '.join(absent)} (purged, or hidden from the "
+                "integration user); its row was left as it is"
+            )
+
+    return journalled(link, name, work)
+
+
+def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[Estimate]:
+    """How many records and API calls a resync would take; one counting query per object, nothing changes."""
+    records = {name: extract.count(link.session, name, since) for name in names}
+    return [Estimate(name, n, 1 + max(1, ceil(n / PAGE))) for name, n in records.items()]
+
+
+def estimate_ids(by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
+    """What reading these Ids again would take: a describe and the queries per object."""
+    per_query = extract.IDS_PER_QUERY
+    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
+
+
+def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
+    """Ids by the object that their prefix names; UsageError for a prefix outside the catalogue."""
+    by_prefix = {sobject.prefix: name for name, sobject in CATALOGUE.items()}
+    grouped: dict[str, list[str]] = {}
+    for id_ in ids:
+        if id_[:3] not in by_prefix:
+            known = ", ".join(f"{prefix} ({name})" for prefix, name in by_prefix.items())
+            raise UsageError(f"{id_} belongs to no replicated object: Ids here start with {known}")
+        grouped.setdefault(by_prefix[id_[:3]], []).append(id_)
+    return grouped
+
+
+# ── around the story ──────────────────────────────────────────────────────────────────────────────────
+
+
+def look(link: Link, sobject: SObject) -> tuple[Projection, datetime]:
+    """The object as this org shows it now, and Salesforce's clock."""
+    described, now = link.session.describe(sobject.name)
+    projection = project(sobject, described, link.settings.sync_custom_fields)
+    length = len(quote_plus(soql.select(projection, now, soql.Key(now, "0" * 18))))
+    if length > extract.LONGEST_QUERY:
+        raise SyncError(
+            f"{sobject.name}: the query for {len(projection.names)} fields is {length:,} bytes long, more "
+            f"than a URL may carry; name the custom fields you need in SYNC_CUSTOM_FIELDS"
+        )
+    return projection, now
+
+
+def check_budget(link: Link) -> None:
+    """Leave the rest of the org's API requests to others; an operator's resync is not held back."""
+    usage, share = link.session.usage, link.settings.sync_api_budget
+    if link.command != "resync" and usage is not None and usage.used >= share * usage.limit:
+        raise DeferredError(
+            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
+            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
+        )
+
+
+def journalled(link: Link, name: str, work: Work) -> Report:
+    """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
+    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
+        calls = link.session.calls
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            run_id = state.open_run(connection, name, link.command, link.owner)
+        tally, window, outcome, error = Tally(), None, "failed", "interrupted"
+        try:
+            for step in work(held, run_id):
+                tally, window = tally + step.tally, step.window
+                link.on_step(step)
+            outcome, error = "succeeded", ""
+        except SyncError as failure:
+            outcome, error = failure.outcome, str(failure)
+            raise
+        finally:
+            report = Report(name, window, tally, link.session.calls - calls)
+            finish(link, report, run_id, outcome, error)
+    return report
+
+
+def finish(link: Link, report: Report, run_id: int, outcome: str, error: str) -> None:
+    """The run's canonical log line and its journal line."""
+    tally = report.tally
+    log.log(
+        20 if outcome == "succeeded" else 40,
+        "object_synced",
+        object=report.object,
+        outcome=outcome,
+        run=run_id,
+        read=tally.read,
+        inserted=tally.inserted,
+        updated=tally.updated,
+        deleted=tally.deleted,
+        unchanged=tally.unchanged,
+        rejected=tally.rejected,
+        api_calls=report.api_calls,
+        **({"error": error} if error else {}),
+    )
+    try:
+        with transaction(link.engine) as connection:
+            state.close_run(
+                connection,
+                run_id,
+                report.object,
+                outcome,
+                window=report.window,
+                tally=tally,
+                api_calls=report.api_calls,
+                error=logs.redact(error) or None,
+            )
+    except SyncError as failure:
+        # The work's own error is on its way; the next run marks this line as abandoned.
+        log.warning("journal_not_written", object=report.object, reason=str(failure))
+
+
+def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
+    """Every object is attempted, side by side; then the failed are named together."""
+    reports: list[Report] = []
+    failures: list[tuple[str, SyncError]] = []
+    with ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="object") as pool:
+        for name, future in [(name, pool.submit(work, name)) for name in names]:
+            try:
+                reports.append(future.result())
+            except SyncError as failure:
+                failures.append((name, failure))
+            except Exception as failure:
+                log.exception("object_crashed", object=name)
+                failures.append((name, SyncError(f"unexpected {type(failure).__name__}: {failure}")))
+    if failures:
+        raise ObjectsFailedError(failures)
+    return reports

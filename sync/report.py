@@ -1,0 +1,165 @@
+"""What the database says of the replication: freshness, journal, rejects, and one line that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+FRESHNESS = text("""
+SELECT object, complete_through, lag, last_outcome, last_finished_at, last_error, rows, tombstones, rejects
+  FROM crm.freshness WHERE object = ANY (:objects) ORDER BY object
+""")
+RUNS = text("""
+SELECT id, object, command, owner, started_at, finished_at, outcome, since, until, complete_through, read,
+       inserted, updated, deleted, unchanged, rejected, nuls_removed, api_calls, error
+  FROM sync.run WHERE object = ANY (:objects) ORDER BY id DESC LIMIT :limit
+""")
+WORKING = text("""
+SELECT object, owner FROM sync.lease
+ WHERE owner IS NOT NULL AND expires_at > clock_timestamp() AND object = ANY (:objects) ORDER BY object
+""")
+REJECTS = text("""
+SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
+  FROM sync.reject WHERE object = ANY (:objects) ORDER BY object, record_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How far one object is complete, and how its last finished run ended."""
+
+    object: str
+    complete_through: datetime | None
+    lag: timedelta | None
+    last_outcome: str | None
+    last_finished_at: datetime | None
+    last_error: str | None
+    rows: int
+    tombstones: int
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of the journal."""
+
+    id: int
+    object: str
+    command: str
+    owner: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    since: datetime | None
+    until: datetime | None
+    complete_through: datetime | None
+    read: int
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    rejected: int
+    nuls_removed: int
+    api_calls: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be stored, whole, and why."""
+
+    object: str
+    record_id: str
+    reason: str
+    record: str
+    system_modstamp: datetime | None
+    first_seen: datetime
+    last_seen: datetime
+    run_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that `status` shows; `stale` names the objects that are older than allowed."""
+
+    objects: tuple[Freshness, ...]
+    runs: tuple[Run, ...]
+    working: dict[str, str]
+    stale: tuple[str, ...]
+    headline: str
+
+
+def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
+    rows = connection.execute(FRESHNESS, {"objects": list(objects)})
+    return tuple(Freshness(*row) for row in rows)
+
+
+def runs(connection: Connection, objects: Sequence[str], limit: int = 10) -> tuple[Run, ...]:
+    rows = connection.execute(RUNS, {"objects": list(objects), "limit": limit})
+    return tuple(Run(*row) for row in rows)
+
+
+def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
+    return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
+
+
+def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
+    """Everything at once, from one snapshot; `max_lag` decides what is stale."""
+    found = freshness(connection, objects)
+    working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
+    stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
+    return Status(found, runs(connection, objects), working, stale, headline(found, stale, working))
+
+
+def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str, str]) -> str:
+    """One line for three in the morning: what is wrong, what consumers see, what to type."""
+    for one in found:
+        if one.object not in stale:
+            continue
+        busy = f"; {working[one.object]} is at it now" if one.object in working else ""
+        if one.complete_through is None:
+            tail = busy or "; type: python -m sync run"
+            failed = f", the last run {one.last_outcome} ({short(one.last_error)})" if one.last_error else ""
+            seen = f"consumers see {one.rows:,} rows"
+            return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
+        assert one.lag is not None
+        why = f"the last run {one.last_outcome}"
+        why += f" ({short(one.last_error)})" if one.last_error else ", none since" if not busy else ""
+        tail = busy or "; type: python -m sync check"
+        return (
+            f"STALE: {one.object} is complete through {clock(one.complete_through)}, {spoken(one.lag)} ago; "
+            f"{why}: consumers see the state of that time{tail}"
+        )
+    oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
+    names = " and ".join(one.object for one in found)
+    waiting = sum(one.rejects for one in found)
+    tail = f"; {waiting:,} records are rejected: python -m sync rejects" if waiting else ""
+    broken = [one for one in found if one.last_outcome not in (None, "succeeded")]
+    if failed:
+        tail += (
+            f"; the last run of {failed[0].object} {failed[0].last_outcome}: {short(failed[0].last_error)}"
+        )
+    return f"OK: {names} hold every change up to {spoken(oldest)} ago{tail}"
+
+
+def short(error: str | None) -> str:
+    line = " ".join((error or "no reason given").split())
+    return line if len(line) <= 160 else line[:159] + "…"
+
+
+def clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def spoken(span: timedelta) -> str:
+    """`4s`, `12m`, `3h 05m`, `2d 4h`."""
+    seconds = max(0, int(span.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m" if minutes else f"{seconds}s"

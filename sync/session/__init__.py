@@ -1,0 +1,263 @@
+"""Login, the one retry policy, re-login and API usage: everything that talks to Salesforce over HTTP.
+
+Facts used here: an expired token is a 401 of several kinds, and nothing tells when it will expire; a query
+locator may be bound to the session that made it; the token of one user is shared, so it is never revoked.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import requests
+import tenacity
+from simple_salesforce.api import Salesforce
+from simple_salesforce.exceptions import SalesforceError as ClientError
+
+from sync import logs
+from sync.config import Settings
+from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError
+from sync.mapping import DescribedField
+from sync.session.http import Http, clock
+from sync.session.login import request_token
+from sync.session.rules import Transient, Unauthorised, judge, network_failure
+
+log = logs.get(__name__)
+T = TypeVar("T")
+
+LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests."""
+
+    attempts: int = 6
+    total: float = 300
+    longest: float = 60
+    scale: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The org's API requests of the last 24 hours, from Sforce-Limit-Info."""
+
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decoded body, and Salesforce's clock when it answered."""
+
+    body: Any
+    at: datetime
+
+
+class Session:
+    """One integration user's connection to one org; safe to use from several threads."""
+
+    def __init__(
+        self, settings: Settings, stop: threading.Event | None = None, retry: RetryPolicy | None = None
+    ) -> None:
+        self.settings = settings
+        self.stop = stop or threading.Event()
+        self.retry = retry or RetryPolicy()
+        self.usage: Usage | None = None
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._token: tuple[str, str] | None = None
+        self._generation = 0
+        self._refusals = 0
+        self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
+
+    # ── what the rest of the house asks for ──
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests this thread has made."""
+        return self._http.calls
+
+    def login(self) -> str:
+        """Log in unless already done; the instance URL. LoginError says what to mend."""
+        with self._lock:
+            if self._token is None:
+                self._login()
+            assert self._token is not None
+            return self._token[1]
+
+    def query(self, soql: str) -> Answer:
+        """The first page of a query, deleted records included."""
+        return self._call(lambda sf: sf.query(soql, include_deleted=True))
+
+    def next_page(self, url: str) -> Answer:
+        """The page behind a `nextRecordsUrl`; QueryLostError when the query has to be asked again."""
+        parts = urlsplit(url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        return self._call(lambda sf: sf.query_more(path, identifier_is_url=True), locator=True)
+
+    def describe(self, name: str) -> tuple[tuple[DescribedField, ...], datetime]:
+        """An object's fields as this user sees them, and Salesforce's clock."""
+        answer = self._call(lambda sf: sf.restful(f"sobjects/{name}/describe"))
+        return tuple(DescribedField.of(field) for field in answer.body["fields"]), answer.at
+
+    def limits(self) -> dict[str, Any]:
+        """The limits resource; needs the permission View Setup and Configuration."""
+        return dict(self._call(lambda sf: sf.restful("limits/")).body or {})
+
+    def identity(self) -> dict[str, Any]:
+        """Which org and user answered (the userinfo resource)."""
+        return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
+
+    # ── one call: retried, re-logged-in, interruptible ──
+
+    def _call(self, ask: Callable[[Salesforce], Any], *, locator: bool = False) -> Answer:
+        client, generation = self._client()
+        try:
+            answer = self._attempts(lambda: self._ask(client, ask, locator=locator))
+        except Unauthorised as refusal:
+            self._login_again(generation, refusal)
+            if locator:
+                # A locator may be bound to the session that ended: never carried over a re-login.
+                raise QueryLostError("the session ended between two pages") from None
+            return self._call(ask)
+        with self._lock:
+            if generation == self._generation:
+                self._refusals = 0
+        return answer
+
+    def _attempts(self, attempt: Callable[[], T]) -> T:
+        policy = self.retry
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.retry_after if isinstance(error, Transient) else 0
+            backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
+            return policy.scale * max(backoff, asked)
+
+        def note(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning(
+                "salesforce_retry",
+                attempt=state.attempt_number,
+                wait_s=round(state.upcoming_sleep, 1),
+                reason=str(error)[:300],
+            )
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            stop=tenacity.stop_after_attempt(policy.attempts) | tenacity.stop_before_delay(policy.total),
+            wait=wait,
+            sleep=tenacity.sleep_using_event(self.stop),
+            before_sleep=note,
+            reraise=True,
+        )
+        try:
+            return cast("T", retrying(self._interruptible, attempt))
+        except Transient as last:
+            raise last.error from None
+
+    def _interruptible(self, attempt: Callable[[], T]) -> T:
+        """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
+        if self.stop.is_set():
+            raise StoppedError
+        result: list[T] = []
+        failure: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                result.append(attempt())
+            except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
+                failure.append(error)
+            done.set()
+
+        threading.Thread(target=run, name="salesforce-call", daemon=True).start()
+        while not done.wait(0.1):
+            if self.stop.is_set():
+                raise StoppedError
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def _ask(self, client: Salesforce, ask: Callable[[Salesforce], Any], *, locator: bool) -> Answer:
+        http = cast("Http", client.session)
+        started = time.monotonic()
+        try:
+            body = ask(client)
+        except ClientError as error:
+            raise judge(error, http.last, locator=locator) from None
+        except requests.RequestException as error:
+            raise network_failure(error) from None
+        except ValueError as error:  # 200 with HTML: maintenance pages, proxies
+            raise Transient(SalesforceError(f"the answer is no JSON: {error}", status=200)) from None
+        response = http.last
+        assert response is not None
+        self._note_usage(response)
+        log.debug(
+            "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
+        )
+        return Answer(body, clock(response))
+
+    def _note_usage(self, response: requests.Response) -> None:
+        match = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
+        if match:
+            self.usage = Usage(int(match[1]), int(match[2]))
+
+    # ── the token ──
+
+    @property
+    def _http(self) -> Http:
+        if not hasattr(self._local, "http"):
+            self._local.http = Http()
+        return self._local.http  # type: ignore[no-any-return]  # set two lines up
+
+    def _client(self) -> tuple[Salesforce, int]:
+        """This thread's client with the current token, in direct mode: it never logs in by itself."""
+        self.login()
+        with self._lock:
+            assert self._token is not None
+            (token, instance), generation = self._token, self._generation
+        if getattr(self._local, "generation", 0) != generation:
+            client = Salesforce(
+                session_id=token,
+                instance_url=instance,
+                session=self._http,
+                version=self.settings.salesforce_api_version,
+            )
+            client.headers.pop("X-PrettyPrint", None)
+            client.headers["Sforce-Query-Options"] = "batchSize=2000"
+            client.headers["Sforce-Call-Options"] = "client=salesforce-postgres-sync"
+            self._local.client, self._local.generation = client, generation
+        return self._local.client, generation
+
+    def _login_again(self, generation: int, refusal: Unauthorised) -> None:
+        """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._refusals += 1
+            if self._refusals > 1:
+                raise LoginError(f"a fresh token was refused too: {refusal}")
+            log.info("salesforce_session_ended", reason=str(refusal)[:200])
+            self._login()
+
+    def _login(self) -> None:
+        now = time.monotonic()
+        if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
+            raise LoginError(
+                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more"
+            )
+        self._logins.append(now)
+        token, instance = self._attempts(lambda: request_token(self.settings, self._http))
+        logs.hide([token])
+        self._token = (token, instance)
+        self._generation += 1
+        log.info("salesforce_login", flow=self.settings.flow, instance=instance)

@@ -1,0 +1,175 @@
+"""What Salesforce's errors mean: one table from status, errorCode and message to what is done about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+import requests
+from simple_salesforce.exceptions import SalesforceError as ClientError
+
+from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+
+
+class Action(Enum):
+    """What an error means for the call that met it."""
+
+    RETRY = "retry"
+    DEFER = "defer"
+    LOGIN = "login"
+    RESTART = "restart"
+    REDESCRIBE = "redescribe"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Status, errorCode and message that it matches (None: any), the action, and what to tell a person."""
+
+    status: int | None
+    code: str | None
+    text: str | None
+    action: Action
+    advice: str = ""
+
+
+# The first rule that matches decides. Read top to bottom: particular before general.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        None,
+        "REQUEST_LIMIT_EXCEEDED",
+        "TotalRequests",
+        Action.DEFER,
+        "the org's daily API requests are used up",
+    ),
+    Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
+    Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
+    Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
+    Rule(401, None, None, Action.LOGIN),
+    Rule(None, "INVALID_QUERY_LOCATOR", None, Action.RESTART),
+    Rule(None, "INVALID_QUERY_LOCATOR_FORMAT", None, Action.RESTART),
+    Rule(None, "LOCATOR_LOCATION_EXCEEDS_SIZE", None, Action.RESTART),
+    Rule(None, "QUERY_LOCATOR_EXPIRED", None, Action.RESTART),
+    Rule(None, "QUERY_LOCATOR_NOT_FOUND", None, Action.RESTART),
+    Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
+    Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
+    Rule(None, "QUERY_TIMEOUT", None, Action.RETRY),
+    Rule(None, "TXN_SECURITY_METERING_ERROR", None, Action.RETRY),
+    Rule(None, "UNABLE_TO_LOCK_ROW", None, Action.RETRY),
+    Rule(None, "SERVER_UNAVAILABLE", None, Action.RETRY),
+    Rule(None, "UNKNOWN_EXCEPTION", None, Action.RETRY),
+    Rule(None, "INVALID_FIELD", None, Action.REDESCRIBE),
+    Rule(None, "INVALID_TYPE", None, Action.FAIL, "give the integration user read access to the object"),
+    Rule(None, "INSUFFICIENT_ACCESS", None, Action.FAIL, "give the integration user read access"),
+    Rule(
+        None,
+        "API_DISABLED_FOR_ORG",
+        None,
+        Action.FAIL,
+        "this org or edition has no API access, or the app is new",
+    ),
+    Rule(
+        None,
+        "API_CURRENTLY_DISABLED",
+        None,
+        Action.FAIL,
+        "give the integration user the permission API Enabled",
+    ),
+    Rule(406, None, None, Action.RETRY),
+    Rule(408, None, None, Action.RETRY),
+    Rule(
+        410, None, None, Action.FAIL, "Salesforce has retired this API version: raise SALESFORCE_API_VERSION"
+    ),
+    Rule(414, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
+    Rule(420, None, None, Action.RETRY),
+    Rule(429, None, None, Action.RETRY),
+    Rule(431, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
+    Rule(404, None, None, Action.FAIL, "hidden by permissions, or wrong SALESFORCE_API_VERSION"),
+    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504)),
+)
+UNKNOWN = Rule(None, None, None, Action.FAIL)
+
+
+class Transient(Exception):
+    """A failure that another attempt may not meet; never leaves this room."""
+
+    def __init__(self, error: SalesforceError, retry_after: float = 0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after = retry_after
+
+
+class Unauthorised(Exception):
+    """The token is not accepted (any more); never leaves this room."""
+
+
+def classify(status: int, code: str, message: str) -> Rule:
+    """The rule for one error answer."""
+    for rule in RULES:
+        if (
+            rule.status in (None, status)
+            and rule.code in (None, code)
+            and (rule.text is None or rule.text in message)
+        ):
+            return rule
+    return UNKNOWN
+
+
+def judge(error: ClientError, response: requests.Response | None, *, locator: bool) -> Exception:
+    """The exception that an error answer means; `locator` when a page was asked for by its locator."""
+    code, message = first_error(error.content)
+    status = int(error.status)
+    rule = classify(status, code, message)
+    what = f"Salesforce answered {status} {code}".strip() + f": {message[:500].strip()}"
+    if rule.advice:
+        what += f" ({rule.advice})"
+    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR.
+    match Action.RESTART if locator and status == 404 else rule.action:
+        case Action.LOGIN:
+            return Unauthorised(what)
+        case Action.DEFER:
+            return DeferredError(what)
+        case Action.RETRY:
+            return Transient(SalesforceError(what, status=status, code=code), retry_after(response))
+        case Action.RESTART:
+            return QueryLostError(what, status=status, code=code)
+        case Action.REDESCRIBE:
+            return FieldsMovedError(what, status=status, code=code)
+        case Action.FAIL:
+            return SalesforceError(what, status=status, code=code)
+
+
+def network_failure(error: requests.RequestException) -> Exception:
+    """The exception that no answer, or half of one, means."""
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return LoginError(
+            f"the server's certificate is not trusted: {error} (a private CA goes into REQUESTS_CA_BUNDLE)"
+        )
+    return Transient(SalesforceError(f"no answer from Salesforce: {type(error).__name__}: {error}"))
+
+
+def first_error(content: Any) -> tuple[str, str]:
+    """errorCode and message of an error body, whatever its form."""
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        return str(content[0].get("errorCode", "")), str(content[0].get("message", ""))
+    if isinstance(content, dict):
+        code = content.get("errorCode") or content.get("error") or ""
+        return str(code), str(content.get("message") or content.get("error_description") or "")
+    if isinstance(content, bytes):
+        content = content.decode("utf-8", "replace")
+    return "", " ".join(re.sub(r"<[^>]*>", " ", str(content or "")).split())[:200]
+
+
+def retry_after(response: requests.Response | None) -> float:
+    """Seconds that Retry-After asks for (a number or a date); 0 without one."""
+    value = response.headers.get("Retry-After", "").strip() if response is not None else ""
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

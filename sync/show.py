@@ -1,0 +1,244 @@
+"""What commands print: tables for people on a terminal, plain lines or JSON for everything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sync import logs
+from sync.audit import Finding, Mapped
+from sync.changes import Change
+from sync.pipeline import Estimate, Link, Report, Step
+from sync.report import Rejected, Status, clock, short, spoken
+
+log = logs.get(__name__)
+
+SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
+MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
+COLOURS = {"OK": "green", "STALE": "red", "NOT LOADED": "red"}
+
+
+def console() -> Console:
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say(line: str = "") -> None:
+    """One line for whoever reads, without markup."""
+    console().print(escape(line))
+
+
+def error(message: str) -> None:
+    """An error, in words, to stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[red]error:[/] {escape(logs.redact(message))}"
+    )
+
+
+def as_text(value: object) -> Any:
+    """A JSON form of the values our reports hold."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, default=as_text, ensure_ascii=False) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on a terminal, else tab-separated lines under a heading."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(columns), *cells]:
+            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        return
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
+    for column in columns:
+        numeric = bool(cells) and all(row[columns.index(column)].replace(",", "").isdigit() for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(MARKS.get(cell, escape(cell)) for cell in row))
+    console().print(drawn)
+
+
+def reports(done: Sequence[Report]) -> None:
+    """What a run did, per object."""
+    columns = ("object", "read", "inserted", "updated", "deleted", "unchanged", "rejected", "API calls")
+    rows = []
+    for one in done:
+        t = one.tally
+        counts = (t.read, t.inserted, t.updated, t.deleted, t.unchanged, t.rejected, one.api_calls)
+        rows.append([one.object, *(f"{count:,}" for count in counts)])
+    table("", columns, rows)
+
+
+def estimates(found: Sequence[Estimate]) -> None:
+    """What a resync would take."""
+    table("", ("object", "records", "API calls"), [(e.object, f"{e.records:,}", e.api_calls) for e in found])
+    say("dry run: nothing was changed")
+
+
+def findings(found: Sequence[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    table(
+        "",
+        ("", "state", "what was found", "what to do"),
+        [(f.subject, f.state, f.detail, f.remedy) for f in found],
+    )
+
+
+def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    columns = ("object", "field", "column", "kept as", "Salesforce type", "state")
+    table("", columns, [(m.object, m.field, m.column, m.kept_as, m.type, m.state) for m in lines])
+
+
+def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(one) | {"record": json.loads(one.record)} for one in found])
+        return
+    if not found:
+        say("no record is rejected")
+        return
+    columns = ("object", "record", "reason", "first seen", "last seen")
+    rows = [(r.object, r.record_id, r.reason, clock(r.first_seen), clock(r.last_seen)) for r in found]
+    table("", columns, rows)
+
+
+def status(found: Status, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(found))
+        return
+    word = found.headline.split(":")[0]
+    console().print(f"[{COLOURS.get(word, 'white')}]{word}[/]{escape(found.headline[len(word) :])}")
+    columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run")
+    table(
+        "",
+        columns,
+        [
+            (
+                f.object,
+                clock(f.complete_through) if f.complete_through else "never",
+                spoken(f.lag) if f.lag is not None else "-",
+                f"{f.rows:,}",
+                f"{f.tombstones:,}",
+                f"{f.rejects:,}",
+                last_run(f.last_outcome, f.last_finished_at),
+            )
+            for f in found.objects
+        ],
+    )
+    runs(found)
+
+
+def last_run(outcome: str | None, finished: datetime | None) -> str:
+    return f"{outcome} {clock(finished)}" if outcome and finished else "none"
+
+
+def runs(found: Status) -> None:
+    columns = (
+        "run",
+        "object",
+        "command",
+        "started",
+        "outcome",
+        "read",
+        "ins",
+        "upd",
+        "del",
+        "same",
+        "rej",
+        "calls",
+        "error",
+    )
+    rows = []
+    for r in found.runs:
+        counts = (r.read, r.inserted, r.updated, r.deleted, r.unchanged, r.rejected, r.api_calls)
+        rows.append(
+            [
+                *(r.id, r.object, r.command, clock(r.started_at), r.outcome),
+                *(f"{count:,}" for count in counts),
+                short(r.error) if r.error else "",
+            ]
+        )
+    if rows:
+        say()
+        table("last runs", columns, rows)
+
+
+def changes(stream: Iterable[Change], *, as_json: bool) -> None:
+    """The feed, line by line, so that a pipe gets each entry at once."""
+    for one in stream:
+        if as_json:
+            print_json(asdict(one))
+        else:
+            changed = f" ({', '.join(one.changed)})" if one.changed else ""
+            at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
+            sys.stdout.write(f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{changed}\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def progress(link: Link) -> Iterator[Link]:
+    """The link with a progress bar on a terminal, with a log line each half minute elsewhere."""
+    if not sys.stdout.isatty():
+        yield replace(link, on_step=LineEvery(SECONDS_BETWEEN_LINES))
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+        started: dict[str, tuple[float, int]] = {}
+
+        def on_step(step: Step) -> None:
+            if step.object not in tasks:
+                tasks[step.object] = bar.add_task(step.object, total=None, rate="")
+                started[step.object] = (time.monotonic(), 0)
+                return
+            since, read = started[step.object]
+            started[step.object] = (since, read + step.tally.read)
+            speed = (read + step.tally.read) / max(time.monotonic() - since, 0.001)
+            bar.update(
+                tasks[step.object], completed=step.received, total=step.expected, rate=f"{speed:,.0f} rows/s"
+            )
+
+        yield replace(link, on_step=on_step)
+
+
+class LineEvery:
+    """A log line about the progress, at most each so many seconds per object."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.said: dict[str, float] = {}
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self.said.setdefault(step.object, now) >= self.seconds:
+            self.said[step.object] = now
+            log.info("progress", object=step.object, received=step.received, expected=step.expected)

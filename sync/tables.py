@@ -1,0 +1,281 @@
+"""SQLAlchemy metadata, the replicas derived from the catalogue, and the way to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    Engine,
+    Identity,
+    Index,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    create_engine,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.types import TypeEngine
+
+from sync.errors import DatabaseUnavailableError, SchemaOutdatedError, SyncError
+from sync.mapping import Kind, SObject
+from sync.objects import CATALOGUE
+
+REPLICAS, BOOKKEEPING, CONSUMERS = "salesforce", "sync", "crm"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+# Unbounded types on purpose: a longer text or a wider number in Salesforce must never reject a record.
+TYPES: dict[Kind, TypeEngine[Any]] = {
+    Kind.ID: Text(collation="C"),
+    Kind.TEXT: Text(),
+    Kind.MULTIPICKLIST: ARRAY(Text()),
+    Kind.BOOLEAN: Boolean(),
+    Kind.INTEGER: BigInteger(),
+    Kind.NUMBER: Numeric(),
+    Kind.DATE: Date(),
+    Kind.DATETIME: DateTime(timezone=True),
+}
+REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
+# Columns of ours, beside those that come from fields.
+OWN = ("custom", "deleted_at", "deleted_reason", "synced_at")
+# Of no meaning among live rows.
+TOMBSTONE = frozenset({"is_deleted", "master_record_id", "deleted_at", "deleted_reason"})
+
+
+def replica(sobject: SObject) -> Table:
+    """The table of one object: field columns, derived columns, custom fields, tombstone. No foreign keys:
+    a contact may arrive before its account."""
+    columns: list[Column[Any]] = []
+    for field in sobject.fields:
+        columns.append(
+            Column(
+                field.column,
+                TYPES[field.kind],
+                primary_key=field.kind is Kind.ID,
+                nullable=field.column not in REQUIRED,
+            )
+        )
+        columns.extend(Column(derived.column, Text()) for derived in field.derived)
+    return Table(
+        sobject.table,
+        metadata,
+        *columns,
+        Column("custom", JSONB(), nullable=False, server_default=text("'{}'")),
+        Column("deleted_at", DateTime(timezone=True)),
+        Column("deleted_reason", Text()),
+        Column("synced_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        *(Index(None, column) for column in sobject.lookups),
+        schema=REPLICAS,
+    )
+
+
+REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
+
+
+def moment(name: str, *, nullable: bool = True, now: bool = False) -> Column[Any]:
+    return Column(
+        name, DateTime(timezone=True), nullable=nullable, server_default=text("now()") if now else None
+    )
+
+
+Table(
+    "cursor",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    moment("complete_through"),
+    Column("hidden", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
+    schema=BOOKKEEPING,
+    comment="How far each object is complete, and the mapped fields the integration user cannot see.",
+)
+Table(
+    "progress",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("purpose", Text(), primary_key=True),
+    moment("since"),
+    moment("until", nullable=False),
+    moment("key_stamp"),
+    Column("key_id", Text()),
+    Column("received", BigInteger(), nullable=False, server_default=text("0")),
+    schema=BOOKKEEPING,
+    comment="How far an unfinished window's committed pages reach; a restart resumes there.",
+)
+Table(
+    "lease",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("owner", Text()),
+    Column("fence", BigInteger(), nullable=False, server_default=text("0")),
+    moment("expires_at", nullable=False),
+    schema=BOOKKEEPING,
+    comment="One writer per object; the fence grows with every owner, and a stale one cannot commit.",
+)
+Table(
+    "run",
+    metadata,
+    Column("id", BigInteger(), Identity(always=True), primary_key=True),
+    Column("object", Text(), nullable=False),
+    Column("command", Text(), nullable=False),
+    Column("owner", Text(), nullable=False),
+    moment("started_at", nullable=False, now=True),
+    moment("finished_at"),
+    Column("outcome", Text(), nullable=False, server_default=text("'running'")),
+    moment("since"),
+    moment("until"),
+    moment("complete_through"),
+    *(
+        Column(name, BigInteger(), nullable=False, server_default=text("0"))
+        for name in (
+            *("read", "inserted", "updated", "deleted", "unchanged", "rejected"),
+            *("nuls_removed", "api_calls"),
+        )
+    ),
+    Column("error", Text()),
+    Index(None, "object", "id"),
+    CheckConstraint(
+        "outcome IN ('running', 'succeeded', 'failed', 'deferred', 'stopped', 'abandoned')", name="outcome"
+    ),
+    schema=BOOKKEEPING,
+    comment="The journal: one line per object and run.",
+)
+Table(
+    "feed",
+    metadata,
+    Column("single", Boolean(), primary_key=True, server_default=text("true")),
+    Column("last_seq", BigInteger(), nullable=False, server_default=text("0")),
+    CheckConstraint("single", name="single"),
+    schema=BOOKKEEPING,
+    comment="The last number given; its row lock makes the order of numbers the order of commits.",
+)
+Table(
+    "change",
+    metadata,
+    Column("seq", BigInteger(), primary_key=True, autoincrement=False),
+    Column("object", Text(), nullable=False),
+    Column("record_id", Text(collation="C")),
+    Column("op", Text(), nullable=False),
+    Column("changed", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
+    Column("run_id", BigInteger()),
+    moment("at", nullable=False, now=True),
+    CheckConstraint("op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload')", name="op"),
+    schema=BOOKKEEPING,
+    comment="The feed: what changed, in the order of commits.",
+)
+Table(
+    "reject",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    Column("reason", Text(), nullable=False),
+    Column("record", JSON(), nullable=False),
+    moment("system_modstamp"),
+    moment("first_seen", nullable=False, now=True),
+    moment("last_seen", nullable=False, now=True),
+    Column("run_id", BigInteger()),
+    schema=BOOKKEEPING,
+    comment="Records that could not be stored, whole, and why; gone from here once stored.",
+)
+
+
+def consumer_columns(table: Table) -> list[str]:
+    """The columns of an object's consumer view."""
+    return [column.name for column in table.columns if column.name not in TOMBSTONE]
+
+
+def consumer_view(table: str, columns: Sequence[str]) -> str:
+    """The consumer view of one object: its live rows. Columns may be appended, never moved."""
+    listed = ",\n       ".join(columns)
+    return (
+        f"CREATE OR REPLACE VIEW {CONSUMERS}.{table} AS\nSELECT {listed}\n"
+        f"  FROM {REPLICAS}.{table}\n WHERE deleted_at IS NULL"
+    )
+
+
+def quoted(identifier: str) -> str:
+    """An SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+# ── the way to the database ───────────────────────────────────────────────────────────────────────────
+
+# Per transaction, not per connection: a pooler in transaction mode keeps neither.
+TIMEOUTS = text(
+    "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
+)
+# Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
+AWAY = ("08", "57P", "25006", "53300", "55P03", "40001", "40P01", "57014")
+MISSING = ("42P01", "3F000", "42703", "42883")
+
+
+def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
+    """A small pool that notices dead connections."""
+    return create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=2,
+        pool_pre_ping=True,
+        pool_recycle=900,
+        pool_use_lifo=True,
+        connect_args={
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+            "application_name": f"sync {owner}"[:63],
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One short transaction; DatabaseUnavailableError or SchemaOutdatedError where that is what happened."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(TIMEOUTS)
+            yield connection
+    except (DBAPIError, psycopg2.Error) as error:
+        raise judged(engine, error) from error
+
+
+def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
+    """The error of ours that a database error means."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "pgcode", None) or ""
+    what = " ".join(str(cause).split())
+    if code.startswith(MISSING):
+        return SchemaOutdatedError(
+            f"the database lacks what this version needs ({what[:200]}): run `alembic upgrade head`"
+        )
+    if code.startswith(AWAY) or (
+        not code and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+    ):
+        # Pooled connections may all point at the dead or read-only server.
+        engine.dispose()
+        return DatabaseUnavailableError(f"Postgres is not available: {what[:300]}")
+    if code.startswith(("28", "3D000", "42501")):
+        return SyncError(f"Postgres refuses: {what[:300]} (check DATABASE_URL and the role's rights)")
+    return SyncError(f"Postgres answered {code}: {what[:500]}")
