@@ -1,0 +1,269 @@
+"""The ASGI application: finds the resource, lets faults strike, checks the session, logs, and sends the bytes."""
+
+import asyncio
+import gzip
+import re
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from sync.simulator.control import Control
+from sync.simulator.faults import Effect, Faults, uri_too_long
+from sync.simulator.oauth import OAuth
+from sync.simulator.org import Org
+from sync.simulator.queries import Queries
+from sync.simulator.rest import Rest, queried_object
+from sync.simulator.sessions import Sessions
+from sync.simulator.transport import reset
+from sync.simulator.wire import JSON, Answer, Call, Refusal, Request, error, not_found, pretty
+
+MAX_URI = 16_384
+CHUNK = 64 * 1024
+_VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
+_SOBJECT = _VERSION + r"/sobjects/(?P<sobject>\w+)"
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A resource: its address, the methods it knows, its kind in the log, and who answers."""
+
+    pattern: re.Pattern[str]
+    methods: str
+    kind: str
+    answer: Callable[[Call, Effect], Answer]
+    api: bool = True  # needs a session and counts as an API call
+
+
+class App:
+    """One simulated Salesforce as an ASGI application."""
+
+    def __init__(self, org: Org, sessions: Sessions, oauth: OAuth, queries: Queries, faults: Faults) -> None:
+        self._org = org
+        self._sessions = sessions
+        self._queries = queries
+        self._faults = faults
+        self.requests: list[Request] = []
+        self.api_calls = 0
+        self.errors: list[str] = []  # tracebacks of our own mistakes
+        self.stopping = asyncio.Event()
+        rest = Rest(org, queries, lambda: self.api_calls)
+        self._rest = rest
+        self._control = Control(org, faults, sessions, self.requests)
+        self._routes = _routes(rest, oauth, self._control)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call, route, too_long = self._call(scope, await _body(receive))
+        effect = self._faults.strike(call) if call.log.kind != "control" else None
+        effect = effect or Effect()
+        latency = effect.delay + (self._org.options.latency if call.log.kind != "control" else 0)
+        if latency:
+            await self._pause(latency, receive)
+        if effect.hang:
+            await self._pause(None, receive)
+            return
+        if effect.reset:
+            reset(scope["client"])
+            return
+        answer = uri_too_long() if too_long else await asyncio.to_thread(self._answer, call, route, effect)
+        call.log.status = answer.status
+        await self._send(call, answer, effect, scope, send)
+
+    def _call(self, scope: dict[str, Any], body: bytes) -> tuple[Call, Route | None, bool]:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        query = scope["query_string"].decode("latin-1")
+        path = unquote(scope["raw_path"].decode("latin-1"))
+        params = dict(parse_qsl(query, keep_blank_values=True))
+        log = Request(
+            scope["method"], path + (f"?{query}" if query else ""), "unknown", at=self._org.clock.now()
+        )
+        call = Call(scope["method"], path, params, headers, body, log)
+        route = self._route(call)
+        if route is not None:
+            log.kind = route.kind
+            log.sobject = call.groups.get("sobject")
+            if route.kind == "query":
+                log.soql = params.get("q")
+                log.sobject = queried_object(params.get("q", ""))
+            elif route.kind == "page":
+                log.sobject = self._queries.sobject_of(call.groups["locator"])
+        if log.kind != "control":
+            self.requests.append(log)
+        return call, route, len(scope["raw_path"]) + len(query) + 1 > MAX_URI
+
+    def _route(self, call: Call) -> Route | None:
+        for route in self._routes:
+            found = route.pattern.fullmatch(call.path)
+            if found is not None:
+                call.groups = {name: value or "" for name, value in found.groupdict().items()}
+                return route
+        return None
+
+    def _answer(self, call: Call, route: Route | None, effect: Effect) -> Answer:
+        try:
+            if effect.revoke:
+                self._sessions.revoke(_bearer(call))
+            if effect.answer is not None:
+                return effect.answer
+            if route is None or route.api:
+                self._admit(call, route)
+            if route is None:
+                return not_found()
+            if call.method not in route.methods.split():
+                return error(
+                    405,
+                    "METHOD_NOT_ALLOWED",
+                    f"HTTP Method '{call.method}' not allowed. Allowed are {route.methods.replace(' ', ',')}",
+                )
+            return route.answer(call, effect)
+        except Refusal as refusal:
+            return refusal.answer
+        except Exception:  # a mistake of ours must be seen as one, not as a Salesforce answer to retry
+            self.errors.append(traceback.format_exc())
+            return error(500, "UNKNOWN_EXCEPTION", "the simulator failed; see its errors")
+
+    def _admit(self, call: Call, route: Route | None) -> None:
+        """Check the session and the version, and count the call."""
+        scheme, _, token = call.headers.get("authorization", "").partition(" ")
+        if "authorization" in call.headers and scheme.lower() not in ("bearer", "oauth"):
+            raise Refusal(_unauthorized("INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE"))
+        if self._sessions.use(token) is None:
+            if token.count(".") == 2 and token.startswith("eyJ"):
+                raise Refusal(_unauthorized("INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT"))
+            raise Refusal(_unauthorized("INVALID_SESSION_ID", "Session expired or invalid"))
+        call.session = token
+        if route is None or "version" not in call.groups:
+            return
+        self._rest.check_version(call.version)
+        options = self._org.options
+        if options.enforce_limit and self._rest.usage() >= options.limit_max:
+            raise Refusal(error(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."))
+        self.api_calls += 1
+        call.log.counted = True
+
+    # --- sending
+
+    async def _pause(self, seconds: float | None, receive: Receive) -> None:
+        """Wait, but no longer than the client or the server stays."""
+        waits = [asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(self.stopping.wait())]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _send(
+        self, call: Call, answer: Answer, effect: Effect, scope: dict[str, Any], send: Send
+    ) -> None:
+        body, headers = await asyncio.to_thread(self._finish, call, answer, effect)
+        if not self._org.options.chunked or answer.status == 304:
+            headers.append((b"content-length", str(len(body)).encode()))
+        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+        await send(start)
+        if effect.truncate:
+            await send(
+                {"type": "http.response.body", "body": body[: max(1, len(body) // 2)], "more_body": True}
+            )
+            await asyncio.sleep(0.05)  # let the first half reach the client
+            reset(scope["client"], politely=True)
+            return
+        for at in range(0, len(body), CHUNK):
+            more = at + CHUNK < len(body)
+            await send({"type": "http.response.body", "body": body[at : at + CHUNK], "more_body": more})
+        if not body:
+            await send({"type": "http.response.body", "body": b""})
+
+    def _finish(self, call: Call, answer: Answer, effect: Effect) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The bytes and headers of an answer: pretty print, gzip, cookies, date, limits."""
+        options = self._org.options
+        body = answer.body
+        headers = [*answer.headers, ("Content-Type", answer.media_type)]
+        if not effect.no_date:
+            headers.append(
+                ("Date", format_datetime(self._org.clock.now().replace(microsecond=0), usegmt=True))
+            )
+        data = call.path.startswith("/services/data/v")
+        if data and answer.media_type == JSON:
+            headers.append(("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private"))
+            if options.send_limit_info and call.session and not effect.no_limit_info:
+                headers.append(("Sforce-Limit-Info", f"api-usage={self._rest.usage()}/{options.limit_max}"))
+            if body and call.headers.get("x-prettyprint") == "1":
+                body = pretty(body)
+        if options.cookies and call.log.kind != "control":
+            headers.append(("Set-Cookie", "BrowserId=simulator0; domain=localhost; path=/; secure"))
+            headers.append(("Set-Cookie", "CookieConsentPolicy=0:1; path=/; secure"))
+        if options.gzip and body and "gzip" in call.headers.get("accept-encoding", ""):
+            body = gzip.compress(body, compresslevel=1)
+            headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+        return body, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _routes(rest: Rest, oauth: OAuth, control: Control) -> list[Route]:
+    def route(
+        pattern: str, methods: str, kind: str, answer: Callable[[Call], Answer], api: bool = True
+    ) -> Route:
+        return Route(re.compile(pattern), methods, kind, lambda call, _: answer(call), api)
+
+    def paged(pattern: str, kind: str, answer: Callable[[Call, Any], Answer]) -> Route:
+        return Route(
+            re.compile(pattern), "GET HEAD", kind, lambda call, effect: answer(call, effect.distortion)
+        )
+
+    read = "GET HEAD"
+    return [
+        route(r"/services/oauth2/token", "POST", "token", oauth.token, api=False),
+        route(r"/services/oauth2/introspect", "POST", "introspect", oauth.introspect, api=False),
+        route(r"/services/oauth2/revoke", "GET POST", "revoke", oauth.revoke, api=False),
+        route(r"/services/oauth2/userinfo", "GET POST", "userinfo", oauth.userinfo, api=False),
+        route(r"/id/\w+/\w+", read, "userinfo", oauth.userinfo, api=False),
+        route(r"/services/data/?", read, "versions", rest.versions, api=False),
+        route(_VERSION + "/?", read, "resources", rest.resources),
+        route(_VERSION + "/limits/?", read, "limits", rest.limits),
+        paged(_VERSION + r"/query(?P<all>|All)/?", "query", rest.query),
+        paged(_VERSION + r"/query(?:|All)/(?P<locator>0r8\w{15})-(?P<offset>\d{1,9})", "page", rest.page),
+        paged(_VERSION + r"/query(?:|All)/(?P<locator>[^/]*?)(?P<offset>)", "page", _malformed_locator),
+        route(_VERSION + "/sobjects/?", read, "sobjects", rest.describe_global),
+        route(_SOBJECT + "/?", read, "sobject", rest.basic),
+        route(_SOBJECT + "/describe/?", read, "describe", rest.describe),
+        route(_SOBJECT + "/updated/?", read, "updated", rest.updated),
+        route(_SOBJECT + "/deleted/?", read, "deleted", rest.deleted),
+        route(_SOBJECT + r"/(?P<id>\w{15}|\w{18})/?", read, "record", rest.record),
+        route(_VERSION + r"/composite/sobjects/(?P<sobject>\w+)/?", "POST", "retrieve", rest.retrieve),
+        route(r"/simulator(?:/(?P<action>[\w/]*))?", "GET POST DELETE", "control", control.answer, api=False),
+    ]
+
+
+def _malformed_locator(_call: Call, _distort: object) -> Answer:
+    return error(400, "INVALID_QUERY_LOCATOR", "invalid query locator")
+
+
+def _unauthorized(code: str, message: str) -> Answer:
+    answer = error(401, code, message)
+    answer.headers.append(("WWW-Authenticate", "Token"))
+    return answer
+
+
+def _bearer(call: Call) -> str:
+    return call.headers.get("authorization", "").partition(" ")[2]
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

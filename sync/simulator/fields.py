@@ -1,0 +1,184 @@
+"""A field of an object, and its description with the 57 keys that a describe gives for each."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TEXT_TYPES = frozenset(
+    {
+        "string",
+        "picklist",
+        "multipicklist",
+        "textarea",
+        "phone",
+        "email",
+        "url",
+        "combobox",
+        "encryptedstring",
+    }
+)
+ID_TYPES = frozenset({"id", "reference"})
+DECIMAL_TYPES = frozenset({"double", "currency", "percent"})
+COMPOUND_TYPES = frozenset({"address"})
+_SOAP = {
+    "id": "tns:ID",
+    "reference": "tns:ID",
+    "boolean": "xsd:boolean",
+    "int": "xsd:int",
+    "double": "xsd:double",
+    "currency": "xsd:double",
+    "percent": "xsd:double",
+    "date": "xsd:date",
+    "datetime": "xsd:dateTime",
+    "address": "urn:address",
+}
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A calculated value: a function of other fields of the record, or of its parents (``Account.Name``).
+
+    The function receives Python values (str, bool, int, Decimal, datetime, date, None) in the order of ``inputs``.
+    """
+
+    inputs: tuple[str, ...]
+    function: Callable[..., Any]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field; ``type`` is a describe type name. Flags left at None follow what Salesforce does for the type."""
+
+    name: str
+    type: str
+    length: int = 0
+    precision: int = 0
+    scale: int = 0
+    digits: int = 0
+    nillable: bool = True
+    createable: bool = True
+    updateable: bool = True
+    defaulted: bool = False
+    filterable: bool | None = None
+    sortable: bool | None = None
+    groupable: bool | None = None
+    compound: str | None = None
+    relationship: str | None = None
+    reference_to: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    restricted: bool = False
+    label: str | None = None
+    external_id: bool = False
+    name_field: bool = False
+    formula: Formula | None = None
+    extra: str | None = None
+    feature: str | None = None  # the option that must be on for the field to exist
+
+    @property
+    def custom(self) -> bool:
+        return self.name.endswith(("__c", "__pc"))
+
+    @property
+    def stored(self) -> bool:
+        return self.formula is None and self.type not in COMPOUND_TYPES
+
+    @property
+    def long_text(self) -> bool:
+        return self.type == "textarea" and self.length > 255
+
+    @property
+    def can_filter(self) -> bool:
+        return self.filterable if self.filterable is not None else not self.long_text
+
+    @property
+    def can_sort(self) -> bool:
+        if self.sortable is not None:
+            return self.sortable
+        return not self.long_text and self.type not in ("address", "multipicklist")
+
+    @property
+    def can_group(self) -> bool:
+        if self.groupable is not None:
+            return self.groupable
+        if self.long_text or self.type in DECIMAL_TYPES | {"datetime", "address", "multipicklist"}:
+            return False
+        return self.formula is None
+
+    @property
+    def can_aggregate(self) -> bool:
+        return not self.long_text and self.type not in ("address", "multipicklist", "boolean")
+
+    def describe(self) -> dict[str, Any]:
+        """The field as ``sobjects/X/describe`` shows it, keys in alphabetical order as recorded."""
+        text = self.type in TEXT_TYPES or self.type in ID_TYPES
+        writable = self.formula is None
+        return {
+            "aggregatable": self.can_aggregate,
+            "aiPredictionField": False,
+            "autoNumber": False,
+            "byteLength": (18 if self.type in ID_TYPES else 3 * self.length) if text else 0,
+            "calculated": self.formula is not None,
+            "calculatedFormula": self.formula.text if self.formula else None,
+            "cascadeDelete": False,
+            "caseSensitive": False,
+            "compoundFieldName": self.compound,
+            "controllerName": None,
+            "createable": self.createable and writable,
+            "custom": self.custom,
+            "defaultValue": False if self.type == "boolean" else None,
+            "defaultValueFormula": None,
+            "defaultedOnCreate": self.defaulted,
+            "dependentPicklist": False,
+            "deprecatedAndHidden": False,
+            "digits": self.digits,
+            "displayLocationInDecimal": False,
+            "encrypted": False,
+            "externalId": self.external_id,
+            "extraTypeInfo": self.extra or ("plaintextarea" if self.type == "textarea" else None),
+            "filterable": self.can_filter,
+            "filteredLookupInfo": None,
+            "formulaTreatNullNumberAsZero": False,
+            "groupable": self.can_group,
+            "highScaleNumber": False,
+            "htmlFormatted": False,
+            "idLookup": self.type in ("id", "email") or self.external_id or self.name_field,
+            "inlineHelpText": None,
+            "label": self.label or label_of(self.name),
+            "length": self.length if text else 0,
+            "mask": None,
+            "maskType": None,
+            "name": self.name,
+            "nameField": self.name_field,
+            "namePointing": False,
+            "nillable": self.nillable,
+            "permissionable": self.nillable and (self.custom or self.updateable),
+            "picklistValues": [
+                {"active": True, "defaultValue": False, "label": value, "validFor": None, "value": value}
+                for value in self.values
+            ],
+            "polymorphicForeignKey": len(self.reference_to) > 1,
+            "precision": self.precision,
+            "queryByDistance": self.type == "address",
+            "referenceTargetField": None,
+            "referenceTo": list(self.reference_to),
+            "relationshipName": self.relationship,
+            "relationshipOrder": None,
+            "restrictedDelete": False,
+            "restrictedPicklist": self.restricted,
+            "scale": self.scale,
+            "searchPrefilterable": self.type == "reference",
+            "soapType": _SOAP.get(self.type, "xsd:string"),
+            "sortable": self.can_sort,
+            "type": self.type,
+            "unique": False,
+            "updateable": self.updateable and writable,
+            "writeRequiresMasterRead": False,
+        }
+
+
+def label_of(name: str) -> str:
+    """A field's label from its API name: ``BillingPostalCode`` becomes ``Billing Postal Code``."""
+    bare = re.sub(r"__p?c$", "", name).replace("_", " ")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", bare)

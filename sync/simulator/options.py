@@ -1,0 +1,51 @@
+"""Standing switches of the simulated org; each may be set at any time while the server runs."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass
+class Options:
+    """How the org behaves when no fault is due; where Salesforce's way is only believed, the default is it."""
+
+    # --- pages and locators
+    page_sizes: int | list[int] | None = None  # rows per page, a list is cycled; None: 2,000 or batchSize
+    values_live: bool = True  # pages read values when served; False: values as of the first page
+    shuffle_unordered: bool = False  # queries without ORDER BY answer in an arbitrary (stable) order
+    locator_bound_to_session: bool = True
+    locator_ttl: float = 2 * 86400.0  # seconds
+    locator_refusal: str = "INVALID_SESSION_ID"  # to another session; or INVALID_QUERY_LOCATOR
+
+    # --- transport
+    gzip: bool = True  # compress when the client accepts it
+    chunked: bool = True  # False: Content-Length
+    cookies: bool = True
+    latency: float = 0.0  # seconds added to every call
+
+    # --- sessions
+    token_ttl: float = 7200.0  # seconds of inactivity
+    token_format: str = "opaque"  # noqa: S105  a format's name, no secret; or "jwt"
+    run_as_user: bool = True  # False: "no client credentials user enabled"
+    security_token_required: bool = True
+    user_active: bool = True
+    refresh_rotation: bool = False
+
+    # --- limits
+    send_limit_info: bool = True
+    limit_max: int = 100_000
+    limit_used: int = 0  # used by others; our own calls are added
+    enforce_limit: bool = False  # answer "TotalRequests Limit exceeded." at the maximum
+    limits_resource: bool = True  # False: the user lacks View Setup and Configuration
+
+    # --- replication calls
+    latest_date_covered_lag: float = 0.0  # seconds behind min(end, now)
+    undeleted_stay_listed: bool = True  # getDeleted keeps naming a record that was undeleted since
+    replication_enabled_at: datetime | None = None
+
+    # --- records and schema
+    undelete_bumps: bool = True
+    person_accounts: bool = False
+    state_country_picklists: bool = False
+    exponent_numbers: bool = False  # 4.0E8 for large numbers, as Java prints them
+    plain_numbers: bool = False  # 400 rather than 400.0
+    api_versions: tuple[int, int] = field(default=(31, 67))

@@ -1,0 +1,244 @@
+"""Queries answered in pages: a cursor is the order of the rows at query time, values are read page by page."""
+
+import random
+import sqlite3
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sync.simulator import ids
+from sync.simulator.soql import functions
+from sync.simulator.soql.errors import SoqlError, too_complicated
+from sync.simulator.soql.parse import parse
+from sync.simulator.soql.plan import Plan, Planner
+
+if TYPE_CHECKING:  # the org owns its queries
+    from sync.simulator.org import Org
+
+DEFAULT_PAGE = 2000
+SMALLEST_PAGE = 200
+WIDE_PAGE = 200  # two or more custom long texts selected
+MAX_GROUPS = 2000
+MAX_CURSORS = 200
+
+
+_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+
+
+@dataclass
+class Cursor:
+    """A running query: row numbers in order, and for snapshots the rows themselves."""
+
+    locator: str
+    plan: Plan
+    rows: "array[int]"
+    session: str
+    opened: float
+    batch: int | None
+    deleted_too: bool
+    snapshot: dict[int, Sequence[Any]] | None = None
+    sizes: dict[int, int] = field(default_factory=dict)  # offset → page size, so a page repeats itself
+
+
+@dataclass
+class Page:
+    """What one page answers."""
+
+    records: list[Any]
+    total: int
+    done: bool
+    next_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How a fault falsifies a page: rows dropped from its middle, repeated, or held back altogether."""
+
+    missing: int = 0
+    repeated: int = 0
+    empty: bool = False
+
+
+class BadLocator(Exception):
+    """The locator names no living cursor."""
+
+
+class ForeignSession(Exception):
+    """The locator belongs to another session."""
+
+
+class Queries:
+    """Runs SOQL against the org and keeps the open cursors."""
+
+    def __init__(self, org: "Org", seed: int) -> None:
+        self._org = org
+        self._cursors: OrderedDict[str, Cursor] = OrderedDict()
+        self._random = random.Random(f"locators {seed}")
+        self._pages = 0
+        functions.register(org.store)
+
+    def query(
+        self,
+        soql: str,
+        *,
+        deleted_too: bool,
+        session: str,
+        version: str,
+        batch: int | None,
+        distort: Distortion,
+    ) -> Page:
+        """The first page of a query; raises SoqlError when the query is refused."""
+        with self._org.lock:
+            plan = Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
+            where = self._where(plan, deleted_too)
+            try:
+                if plan.kind == "count":
+                    return Page([], self._count(plan, where), done=True)
+                if plan.kind == "aggregate":
+                    return self._aggregate(plan, where, version)
+                cursor = self._open(plan, where, session, batch, deleted_too)
+                return self._page(cursor, 0, version, distort)
+            except sqlite3.OperationalError as problem:
+                if (
+                    "too large" in str(problem)
+                    or "parser stack" in str(problem)
+                    or "too many" in str(problem)
+                ):
+                    raise too_complicated() from None
+                raise
+
+    def more(self, locator: str, offset: int, *, session: str, version: str, distort: Distortion) -> Page:
+        """A further page; raises BadLocator when the cursor is unknown or too old, ForeignSession."""
+        with self._org.lock:
+            cursor = self._cursors.get(locator)
+            options = self._org.options
+            if cursor is None or not 0 <= offset <= len(cursor.rows):
+                raise BadLocator
+            if self._org.clock.now().timestamp() - cursor.opened > options.locator_ttl:
+                raise BadLocator
+            if options.locator_bound_to_session and cursor.session != session:
+                raise ForeignSession
+            return self._page(cursor, offset, version, distort)
+
+    def read(self, soql: str, version: str, deleted_too: bool = False) -> list[Any]:
+        """All records of a query at once, whatever the page size; no cursor stays open."""
+        with self._org.lock:
+            plan = Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
+            where = self._where(plan, deleted_too)
+            sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.order_sql}"
+            return self._records(plan, self._org.store.execute(sql, plan.parameters).fetchall(), version)
+
+    def everything(self, name: str, condition: str = "") -> list[dict[str, Any]]:
+        """Records with all their fields as REST gives them, whoever may see them; numbers as Decimal and int."""
+        with self._org.lock:
+            schema = self._org.schema.unrestricted()
+            fields = ", ".join(field.name for field in schema.visible_fields(schema.objects[name]))
+            plan = Planner(schema, parse(f"SELECT {fields} FROM {name}"), self._org.clock.now()).plan()
+            sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql} {condition}"
+            rows = self._org.store.execute(sql).fetchall()
+            encoded = msgspec.json.encode(self._records(plan, rows, "60.0"))
+            decoded: list[dict[str, Any]] = _DECODER.decode(encoded)
+            return decoded
+
+    def sobject_of(self, locator: str) -> str | None:
+        """The object an open cursor reads."""
+        cursor = self._cursors.get(locator)
+        return None if cursor is None else cursor.plan.sobject.name
+
+    def _where(self, plan: Plan, deleted_too: bool) -> str:
+        terms = [plan.where_sql] if plan.where_sql else []
+        if plan.sobject.recyclable and not deleted_too:
+            terms.append("t.IsDeleted = 0")
+        return " WHERE " + " AND ".join(terms) if terms else ""
+
+    def _count(self, plan: Plan, where: str) -> int:
+        sql = f"SELECT COUNT(*) FROM {plan.from_sql}{where}"
+        total = int(self._org.store.execute(sql, plan.parameters).fetchone()[0])
+        total = max(0, total - plan.offset)
+        return total if plan.limit is None else min(total, plan.limit)
+
+    def _aggregate(self, plan: Plan, where: str, version: str) -> Page:
+        sql = (
+            f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.group_sql}{plan.order_sql}"
+            f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
+        )
+        rows = self._org.store.execute(sql, [*plan.parameters, *plan.having]).fetchall()
+        if len(rows) > MAX_GROUPS:
+            raise SoqlError(
+                "EXCEEDED_ID_LIMIT",
+                "Aggregate query does not support queryMore(), use LIMIT to restrict the results to a single batch",
+            )
+        return Page(self._records(plan, rows, version), len(rows), done=True)
+
+    def _open(self, plan: Plan, where: str, session: str, batch: int | None, deleted_too: bool) -> Cursor:
+        sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql}"
+        if plan.limit is not None or plan.offset:
+            sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
+        rows = array("q", (row[0] for row in self._org.store.execute(sql, plan.parameters)))
+        if self._org.options.shuffle_unordered and not plan.ordered:
+            shuffled = rows.tolist()
+            random.Random(len(shuffled)).shuffle(shuffled)
+            rows = array("q", shuffled)
+        locator = "0r8" + "".join(self._random.choices(ids.ALPHABET, k=15))
+        opened = self._org.clock.now().timestamp()
+        cursor = Cursor(locator, plan, rows, session, opened, batch, deleted_too)
+        if not self._org.options.values_live:
+            cursor.snapshot = {
+                rowid: row
+                for at in range(0, len(rows), DEFAULT_PAGE)
+                for rowid, row in self._read(cursor, rows[at : at + DEFAULT_PAGE]).items()
+            }
+        self._cursors[locator] = cursor
+        while len(self._cursors) > MAX_CURSORS:
+            self._cursors.popitem(last=False)
+        return cursor
+
+    def _page(self, cursor: Cursor, offset: int, version: str, distort: Distortion) -> Page:
+        size = 0 if distort.empty else self._size(cursor, offset)
+        end = min(offset + size, len(cursor.rows))
+        chunk = cursor.rows[offset:end]
+        found = cursor.snapshot if cursor.snapshot is not None else self._read(cursor, chunk)
+        rows = [found[rowid] for rowid in chunk if rowid in found]
+        rows += rows[: distort.repeated]
+        middle = max(0, len(rows) // 2 - distort.missing // 2)
+        del rows[middle : middle + distort.missing]
+        page = Page(self._records(cursor.plan, rows, version), len(cursor.rows), done=end >= len(cursor.rows))
+        if not page.done:
+            page.next_path = f"/services/data/v{version}/query/{cursor.locator}-{end}"
+        return page
+
+    def _size(self, cursor: Cursor, offset: int) -> int:
+        if offset not in cursor.sizes:
+            sizes = self._org.options.page_sizes
+            if isinstance(sizes, int):
+                size = sizes
+            elif sizes:
+                size = sizes[self._pages % len(sizes)]
+                self._pages += 1
+            else:
+                size = max(SMALLEST_PAGE, min(cursor.batch or DEFAULT_PAGE, DEFAULT_PAGE))
+                if cursor.plan.long_texts >= 2:
+                    size = min(size, WIDE_PAGE)
+            cursor.sizes[offset] = max(1, size)
+        return cursor.sizes[offset]
+
+    def _read(self, cursor: Cursor, chunk: "array[int]") -> dict[int, Sequence[Any]]:
+        """The rows of a chunk as they are now; those gone meanwhile are missing."""
+        plan = cursor.plan
+        alive = " AND t.IsDeleted = 0" if plan.sobject.recyclable and not cursor.deleted_too else ""
+        sql = (
+            f"SELECT t.rowid, {', '.join(plan.columns)} FROM {plan.from_sql}"
+            f" WHERE t.rowid IN ({', '.join(map(str, chunk))}){alive}"
+        )
+        return {row[0]: row[1:] for row in self._org.store.execute(sql)}
+
+    def _records(self, plan: Plan, rows: Sequence[Sequence[Any]], version: str) -> list[Any]:
+        if plan.shape is None or not rows:
+            return []
+        records: list[Any] = plan.shape.build(list(zip(*rows, strict=True)), self._org.options, version)
+        return records

@@ -1,0 +1,119 @@
+"""The simulator as tests and the demo hold it: an org, its clock, its faults, and the HTTPS server."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from sync.simulator.app import App
+from sync.simulator.clock import Clock
+from sync.simulator.faults import Faults
+from sync.simulator.generate import populate
+from sync.simulator.oauth import OAuth
+from sync.simulator.options import Options
+from sync.simulator.org import Org
+from sync.simulator.sessions import Credentials, Sessions
+from sync.simulator.transport import Server, certificates
+from sync.simulator.wire import Request
+
+FLOWS = ("client_credentials", "jwt", "password")
+
+
+class Simulator:
+    """A local Salesforce over HTTPS; a context manager that cleans up after itself.
+
+    ``accounts`` and ``contacts`` are generated, the same for the same seed; port 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        accounts: int = 0,
+        contacts: int = 0,
+        seed: int = 1,
+        port: int = 0,
+        options: Options | None = None,
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="salesforce-simulator-"))
+        self.clock = Clock()
+        self.options = options if options is not None else Options()
+        self.faults = Faults()
+        self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed)
+        populate(self.org, accounts, contacts, seed)
+        self._server = Server(port)
+        self.url = f"https://localhost:{self._server.port}"
+        self.login_url = f"https://127.0.0.1:{self._server.port}"
+        self._sessions = Sessions(self.clock, self.options, self.org.organization_id, self.org.user_id, seed)
+        oauth = OAuth(self._sessions, self.options, self.clock, self.url, self.login_url)
+        self._app = App(self.org, self._sessions, oauth, self.org.queries, self.faults)
+
+    def __enter__(self) -> "Simulator":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Make the certificates and serve."""
+        authority, server_file = certificates(self._folder)
+        self.ca_file = str(authority)
+        self._server.start(self._app, server_file)
+
+    def stop(self) -> None:
+        """Stop serving and remove the temporary files."""
+        self._server.stop()
+        self.org.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def credentials(self) -> Credentials:
+        return self._sessions.credentials
+
+    @property
+    def requests(self) -> list[Request]:
+        """The calls so far, in order; the list may be cleared."""
+        return self._app.requests
+
+    @property
+    def api_calls(self) -> int:
+        """How many calls counted against the org's daily limit."""
+        return self._app.api_calls
+
+    @property
+    def errors(self) -> list[str]:
+        """Tracebacks of the simulator's own failures; always empty, one hopes."""
+        return self._app.errors
+
+    def environment(self, flow: str = "client_credentials") -> dict[str, str]:
+        """The settings with which a client logs in by one of the flows."""
+        known = self.credentials
+        common = {"SALESFORCE_CLIENT_ID": known.client_id, "REQUESTS_CA_BUNDLE": self.ca_file}
+        if flow == "client_credentials":
+            return {
+                "SALESFORCE_LOGIN_URL": self.url,
+                **common,
+                "SALESFORCE_CLIENT_SECRET": known.client_secret,
+            }
+        if flow == "jwt":
+            return {
+                "SALESFORCE_LOGIN_URL": self.login_url,
+                **common,
+                "SALESFORCE_USERNAME": known.username,
+                "SALESFORCE_PRIVATE_KEY": known.private_key_pem,
+            }
+        if flow == "password":
+            return {
+                "SALESFORCE_LOGIN_URL": self.login_url,
+                **common,
+                "SALESFORCE_CLIENT_SECRET": known.client_secret,
+                "SALESFORCE_USERNAME": known.username,
+                "SALESFORCE_PASSWORD": known.password,
+                "SALESFORCE_SECURITY_TOKEN": known.security_token,
+            }
+        raise ValueError(f"no login flow {flow!r}; there are {', '.join(FLOWS)}")
+
+    def revoke_tokens(self) -> None:
+        """End every session now."""
+        self._sessions.revoke_all()

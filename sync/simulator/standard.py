@@ -1,0 +1,351 @@
+"""The org's objects as a fresh org has them: Account, Contact, User and Organization with their fields."""
+
+from decimal import Decimal
+from typing import Any
+
+from sync.simulator.fields import Field, Formula
+
+GEOCODE = [
+    "Address",
+    "NearAddress",
+    "Block",
+    "Street",
+    "ExtendedZip",
+    "Zip",
+    "Neighborhood",
+    "City",
+    "County",
+    "State",
+    "Unknown",
+]
+CLEAN_STATUS = [
+    "Matched",
+    "Different",
+    "Acknowledged",
+    "NotFound",
+    "Inactive",
+    "Pending",
+    "SelectMatch",
+    "Skipped",
+]
+SOURCES = ("Web", "Phone Inquiry", "Partner Referral", "Purchased List", "Other")
+SALUTATIONS = ("Mr.", "Ms.", "Mrs.", "Dr.", "Prof.")
+ACCOUNT_TYPES = (
+    "Prospect",
+    "Customer - Direct",
+    "Customer - Channel",
+    "Channel Partner / Reseller",
+    "Installation Partner",
+    "Technology Partner",
+    "Other",
+)
+INDUSTRIES = [
+    "Agriculture",
+    "Apparel",
+    "Banking",
+    "Biotechnology",
+    "Chemicals",
+    "Communications",
+    "Construction",
+    "Consulting",
+    "Education",
+    "Electronics",
+    "Energy",
+    "Engineering",
+    "Entertainment",
+    "Environmental",
+    "Finance",
+    "Food & Beverage",
+    "Government",
+    "Healthcare",
+    "Hospitality",
+    "Insurance",
+    "Machinery",
+    "Manufacturing",
+    "Media",
+    "Not For Profit",
+    "Other",
+    "Recreation",
+    "Retail",
+    "Shipping",
+    "Technology",
+    "Telecommunications",
+    "Transportation",
+    "Utilities",
+]
+OWNERSHIPS = ("Public", "Private", "Subsidiary", "Other")
+RATINGS = ("Hot", "Warm", "Cold")
+READ_ONLY: dict[str, Any] = {"createable": False, "updateable": False}
+SYSTEM: dict[str, Any] = {"nillable": False, "updateable": False, "createable": False, "defaulted": True}
+
+
+def text(name: str, length: int, kind: str = "string", **more: Any) -> Field:
+    return Field(name, kind, length=length, **more)
+
+
+def picklist(name: str, length: int, values: tuple[str, ...] | list[str], **more: Any) -> Field:
+    return Field(name, "picklist", length=length, values=tuple(values), **more)
+
+
+def lookup(name: str, relationship: str, *targets: str, **more: Any) -> Field:
+    return Field(name, "reference", length=18, relationship=relationship, reference_to=targets, **more)
+
+
+def flag(name: str, **more: Any) -> Field:
+    return Field(name, "boolean", nillable=False, defaulted=True, **more)
+
+
+def address(prefix: str) -> list[Field]:
+    """The parts of a compound address and the compound itself."""
+    whole = f"{prefix}Address"
+    codes: dict[str, Any] = {"compound": whole, "feature": "state_country_picklists"}
+    return [
+        text(f"{prefix}Street", 255, "textarea", compound=whole),
+        text(f"{prefix}City", 40, compound=whole),
+        text(f"{prefix}State", 80, compound=whole),
+        text(f"{prefix}PostalCode", 20, compound=whole),
+        text(f"{prefix}Country", 80, compound=whole),
+        picklist(f"{prefix}StateCode", 10, ("CA", "NY", "BY", "NRW", "SP", "MH"), **codes),
+        picklist(f"{prefix}CountryCode", 10, ("US", "DE", "FR", "GB", "BR", "IN", "JP", "PL"), **codes),
+        Field(f"{prefix}Latitude", "double", precision=18, scale=15, compound=whole),
+        Field(f"{prefix}Longitude", "double", precision=18, scale=15, compound=whole),
+        picklist(f"{prefix}GeocodeAccuracy", 40, GEOCODE, compound=whole, restricted=True),
+        # Describes itself as filterable, yet WHERE refuses it.
+        Field(whole, "address", filterable=True, **READ_ONLY),
+    ]
+
+
+def identity(name: str) -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label=f"{name} ID", **SYSTEM),
+        Field("IsDeleted", "boolean", label="Deleted", **SYSTEM),
+        lookup("MasterRecordId", "MasterRecord", name, **READ_ONLY),
+    ]
+
+
+def audit() -> list[Field]:
+    return [
+        lookup("OwnerId", "Owner", "User", nillable=False, defaulted=True),
+        Field("CreatedDate", "datetime", **SYSTEM),
+        lookup("CreatedById", "CreatedBy", "User", **SYSTEM),
+        Field("LastModifiedDate", "datetime", **SYSTEM),
+        lookup("LastModifiedById", "LastModifiedBy", "User", **SYSTEM),
+        Field("SystemModstamp", "datetime", **SYSTEM),
+        Field("LastActivityDate", "date", **READ_ONLY),
+    ]
+
+
+def viewed() -> list[Field]:
+    return [
+        Field("LastViewedDate", "datetime", **READ_ONLY),
+        Field("LastReferencedDate", "datetime", **READ_ONLY),
+    ]
+
+
+def _person() -> list[Field]:
+    on: dict[str, Any] = {"feature": "person_accounts"}
+    return [
+        text("LastName", 80, compound="Name", **on),
+        text("FirstName", 40, compound="Name", **on),
+        picklist("Salutation", 40, SALUTATIONS, compound="Name", **on),
+        flag("IsPersonAccount", feature="person_accounts", **READ_ONLY),
+        lookup("PersonContactId", "PersonContact", "Contact", **READ_ONLY, **on),
+        text("PersonEmail", 80, "email", **on),
+        text("PersonTitle", 80, **on),
+        text("PersonDepartment", 80, **on),
+        text("PersonMobilePhone", 40, "phone", **on),
+        text("PersonHomePhone", 40, "phone", **on),
+        Field("PersonBirthdate", "date", **on),
+        picklist("PersonLeadSource", 255, SOURCES, **on),
+        flag("PersonHasOptedOutOfEmail", **on),
+        text("Nickname__pc", 80, **on),
+    ]
+
+
+def account_fields() -> list[Field]:
+    return [
+        *identity("Account"),
+        text("Name", 255, label="Account Name", nillable=False, name_field=True, compound="Name"),
+        *_person(),
+        picklist("Type", 40, ACCOUNT_TYPES),
+        lookup("ParentId", "Parent", "Account"),
+        *address("Billing"),
+        *address("Shipping"),
+        text("Phone", 40, "phone"),
+        text("Fax", 40, "phone"),
+        text("AccountNumber", 40),
+        text("Website", 255, "url"),
+        text("PhotoUrl", 255, "url", extra="imageurl", **READ_ONLY),
+        text("Sic", 20),
+        picklist("Industry", 40, INDUSTRIES),
+        Field("AnnualRevenue", "currency", precision=18, scale=0),
+        Field("NumberOfEmployees", "int", digits=8, label="Employees"),
+        picklist("Ownership", 40, OWNERSHIPS),
+        text("TickerSymbol", 20),
+        text("Description", 32000, "textarea"),
+        picklist("Rating", 40, RATINGS),
+        text("Site", 80),
+        *audit(),
+        *viewed(),
+        text("Jigsaw", 20),
+        text("JigsawCompanyId", 20, relationship="JigsawCompany", **READ_ONLY),
+        picklist("CleanStatus", 40, CLEAN_STATUS, restricted=True),
+        picklist("AccountSource", 40, SOURCES),
+        text("DunsNumber", 9),
+        text("Tradestyle", 255),
+        text("NaicsCode", 8),
+        text("NaicsDesc", 120),
+        text("YearStarted", 4),
+        text("SicDesc", 80),
+        lookup("DandbCompanyId", "DandbCompany", "DandBCompany"),
+        lookup("OperatingHoursId", "OperatingHours", "OperatingHours"),
+        *_account_custom(),
+    ]
+
+
+def _account_custom() -> list[Field]:
+    return [
+        text("ERP_Number__c", 30, external_id=True),
+        picklist("Segment__c", 255, ("Enterprise", "Mid-Market", "SMB")),
+        Field(
+            "Channels__c", "multipicklist", length=4099, values=("Online", "Retail", "Wholesale", "Partner")
+        ),
+        Field("Credit_Limit__c", "currency", precision=18, scale=2),
+        Field("Discount__c", "percent", precision=5, scale=2),
+        Field("Ledger_Number__c", "double", precision=18, scale=0),
+        Field("Score__c", "double", precision=16, scale=4),
+        Field("Customer_Since__c", "date"),
+        Field("Last_Order__c", "datetime"),
+        flag("Key_Account__c"),
+        text("Notes__c", 32768, "textarea"),
+        lookup("Billing_Contact__c", "Billing_Contact__r", "Contact"),
+        text(
+            "Display_Name__c",
+            1300,
+            formula=Formula(
+                ("Name", "BillingCountry"),
+                lambda name, country: f"{name} ({country})" if country else name,
+                'Name & IF(ISBLANK(BillingCountry), "", " (" & BillingCountry & ")")',
+            ),
+            **READ_ONLY,
+        ),
+    ]
+
+
+def contact_fields() -> list[Field]:
+    return [
+        *identity("Contact"),
+        lookup("AccountId", "Account", "Account"),
+        text("LastName", 80, nillable=False, compound="Name", extra="personname"),
+        text("FirstName", 40, compound="Name", extra="personname"),
+        picklist("Salutation", 40, SALUTATIONS, compound="Name", extra="personname"),
+        text(
+            "Name", 121, label="Full Name", nillable=False, name_field=True, extra="personname", **READ_ONLY
+        ),
+        *address("Other"),
+        *address("Mailing"),
+        text("Phone", 40, "phone", label="Business Phone"),
+        text("Fax", 40, "phone"),
+        text("MobilePhone", 40, "phone"),
+        text("HomePhone", 40, "phone"),
+        text("OtherPhone", 40, "phone"),
+        text("AssistantPhone", 40, "phone"),
+        lookup("ReportsToId", "ReportsTo", "Contact"),
+        text("Email", 80, "email"),
+        text("Title", 128),
+        text("Department", 80),
+        text("AssistantName", 40),
+        picklist("LeadSource", 255, SOURCES),
+        Field("Birthdate", "date"),
+        text("Description", 32000, "textarea"),
+        *audit(),
+        flag("HasOptedOutOfEmail"),
+        flag("HasOptedOutOfFax"),
+        flag("DoNotCall"),
+        Field("LastCURequestDate", "datetime", **READ_ONLY),
+        Field("LastCUUpdateDate", "datetime", **READ_ONLY),
+        *viewed(),
+        text("EmailBouncedReason", 255),
+        Field("EmailBouncedDate", "datetime"),
+        flag("IsEmailBounced", **READ_ONLY),
+        text("PhotoUrl", 255, "url", extra="imageurl", **READ_ONLY),
+        text("Jigsaw", 20),
+        text("JigsawContactId", 20, relationship="JigsawContact", **READ_ONLY),
+        picklist("CleanStatus", 40, CLEAN_STATUS, restricted=True),
+        lookup("IndividualId", "Individual", "Individual"),
+        flag("IsPersonAccount", feature="person_accounts", **READ_ONLY),
+        *_contact_custom(),
+    ]
+
+
+def _contact_custom() -> list[Field]:
+    return [
+        text("Nickname__c", 80),
+        picklist("Tier__c", 255, ("Gold", "Silver", "Bronze")),
+        Field(
+            "Interests__c", "multipicklist", length=4099, values=("Golf", "Music", "Travel", "Food", "Art")
+        ),
+        Field("Spend__c", "currency", precision=18, scale=2),
+        Field("Margin__c", "percent", precision=7, scale=3),
+        Field("Loyalty_Number__c", "double", precision=18, scale=0),
+        Field("Rating_Value__c", "double", precision=16, scale=4),
+        Field("Member_Since__c", "date"),
+        Field("Last_Visit__c", "datetime"),
+        flag("VIP__c"),
+        text("Remarks__c", 32768, "textarea"),
+        lookup("Referred_By__c", "Referred_By__r", "Contact"),
+        lookup("Billing_Account__c", "Billing_Account__r", "Account"),
+        Field(
+            "Spend_With_Tax__c",
+            "currency",
+            precision=18,
+            scale=2,
+            formula=Formula(
+                ("Spend__c",),
+                lambda spend: None if spend is None else spend * Decimal("1.19"),
+                "Spend__c * 1.19",
+            ),
+            **READ_ONLY,
+        ),
+        text(
+            "Account_Display__c",
+            1300,
+            formula=Formula(
+                ("Account.Name", "Account.Rating"),
+                lambda name, rating: None if name is None else f"{name} [{rating or 'unrated'}]",
+                'Account.Name & " [" & TEXT(Account.Rating) & "]"',
+            ),
+            **READ_ONLY,
+        ),
+    ]
+
+
+def user_fields() -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label="User ID", **SYSTEM),
+        text("Username", 80, nillable=False),
+        text("LastName", 80, nillable=False, compound="Name"),
+        text("FirstName", 40, compound="Name"),
+        text("Name", 121, nillable=False, name_field=True, **READ_ONLY),
+        text("Email", 128, "email", nillable=False),
+        flag("IsActive"),
+        Field("CreatedDate", "datetime", **SYSTEM),
+        Field("LastModifiedDate", "datetime", **SYSTEM),
+        Field("SystemModstamp", "datetime", **SYSTEM),
+    ]
+
+
+def organization_fields() -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label="Organization ID", **SYSTEM),
+        text("Name", 80, nillable=False, name_field=True),
+        flag("IsSandbox", **READ_ONLY),
+        picklist("OrganizationType", 40, ("Developer Edition", "Enterprise Edition"), **READ_ONLY),
+        text("InstanceName", 5, **READ_ONLY),
+        text("NamespacePrefix", 15, **READ_ONLY),
+        text("LanguageLocaleKey", 40),
+        text("TimeZoneSidKey", 40),
+        Field("CreatedDate", "datetime", **SYSTEM),
+        Field("LastModifiedDate", "datetime", **SYSTEM),
+        Field("SystemModstamp", "datetime", **SYSTEM),
+    ]

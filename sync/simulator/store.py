@@ -1,0 +1,98 @@
+"""The org's rows in a private SQLite file: ordering, counting and grouping with flat memory for a million records."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sync.simulator.fields import Field
+from sync.simulator.schema import SObject
+
+
+class Store:
+    """One table per object, one column per stored field. Not locked: the org's lock guards it."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=512)
+        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "temp_store=MEMORY", "cache_size=-65536"):
+            self._db.execute(f"PRAGMA {pragma}")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def function(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
+        """Make a Python function callable from SQL; formulas are not deterministic, their definition may change."""
+        self._db.create_function(name, arguments, function)
+
+    def aggregate(self, name: str, aggregate: Any) -> None:
+        self._db.create_aggregate(name, 1, aggregate)
+
+    def collation(self, name: str, compare: Callable[[str, str], int]) -> None:
+        self._db.create_collation(name, compare)
+
+    def create_table(self, sobject: SObject) -> None:
+        columns = ", ".join(_declare(field) for field in sobject.fields.values() if field.stored)
+        self._db.execute(f"CREATE TABLE {quote(sobject.name)} ({columns})")
+
+    def create_indexes(self, sobject: SObject) -> None:
+        """Serve SystemModstamp windows in key order, and the cascade from accounts to contacts."""
+        table = quote(sobject.name)
+        stamps = "SystemModstamp, Id" + (", IsDeleted" if sobject.recyclable else "")
+        self._db.execute(f"CREATE INDEX {quote(sobject.name + '_stamp')} ON {table} ({stamps})")
+        if "AccountId" in sobject.fields:
+            self._db.execute(f"CREATE INDEX {quote(sobject.name + '_account')} ON {table} (AccountId)")
+
+    def add_column(self, sobject: SObject, field: Field) -> None:
+        self._db.execute(f"ALTER TABLE {quote(sobject.name)} ADD COLUMN {_declare(field)}")
+        if field.type == "boolean":
+            self._db.execute(f"UPDATE {quote(sobject.name)} SET {quote(field.name)} = 0")
+
+    def drop_column(self, sobject: SObject, field: Field) -> None:
+        self._db.execute(f"ALTER TABLE {quote(sobject.name)} DROP COLUMN {quote(field.name)}")
+
+    def insert(self, sobject: SObject, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Insert rows in one transaction; missing columns are null."""
+        names = ", ".join(map(quote, columns))
+        marks = ", ".join("?" * len(columns))
+        with self.transaction():
+            self._db.executemany(f"INSERT INTO {quote(sobject.name)} ({names}) VALUES ({marks})", rows)
+
+    def update(self, sobject: SObject, record_id: str, changes: dict[str, Any]) -> None:
+        settings = ", ".join(f"{quote(name)} = ?" for name in changes)
+        self._db.execute(
+            f"UPDATE {quote(sobject.name)} SET {settings} WHERE Id = ?",
+            (*changes.values(), record_id),
+        )
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._db.execute(sql, parameters)
+
+    def transaction(self) -> "_Transaction":
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN … COMMIT around a block, ROLLBACK when it fails; nested blocks join the outer one."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._outermost = not db.in_transaction
+
+    def __enter__(self) -> None:
+        if self._outermost:
+            self._db.execute("BEGIN")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._outermost:
+            self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _declare(field: Field) -> str:
+    kind = (
+        "INTEGER" if field.type in ("boolean", "int", "double", "currency", "percent", "datetime") else "TEXT"
+    )
+    return f"{quote(field.name)} {kind}" + (" PRIMARY KEY" if field.name == "Id" else "")

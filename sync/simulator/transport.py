@@ -1,0 +1,106 @@
+"""The HTTPS server in a thread, with its own certificate authority, and a way to break its connections."""
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import trustme
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# Answers of 414 and 431 are ours to give, so the parser must accept far longer heads than Salesforce does.
+MAX_HEAD = 256 * 1024
+KEEP_ALIVE = 120
+_connections: dict[tuple[str, int], asyncio.Transport] = {}
+
+
+class Protocol(H11Protocol):
+    """Remembers each connection by the client's address, so that a fault can reach the socket."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._peer = tuple(transport.get_extra_info("peername")[:2])
+        _connections[self._peer] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _connections.pop(self._peer, None)
+        super().connection_lost(exc)
+
+
+def reset(client: tuple[str, int], politely: bool = False) -> None:
+    """Break the connection with a client: by RST, or politely with an ordinary close."""
+    transport = _connections.get(tuple(client))
+    if transport is None:
+        return
+    if not politely:
+        endpoint = transport.get_extra_info("socket")
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def certificates(folder: Path) -> tuple[Path, Path]:
+    """Make an authority and a certificate for localhost; the authority's PEM file and the server's."""
+    authority = trustme.CA(organization_name="Salesforce simulator")
+    ca_file, server_file = folder / "ca.pem", folder / "server.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(server_file)
+    )
+    server_file.chmod(0o600)
+    return ca_file, server_file
+
+
+class Server:
+    """An HTTPS server on 127.0.0.1 in a daemon thread."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+
+    def start(self, app: Any, server_file: Path) -> None:
+        """Serve the application; returns once connections are accepted, raises RuntimeError when they never are."""
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            ssl_certfile=str(server_file),
+            ssl_keyfile=str(server_file),
+        )
+        self._app = app
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="salesforce-simulator", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError(f"the simulator's server did not start on port {self.port}")
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        try:
+            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
+
+    def stop(self) -> None:
+        """Close all connections and end the thread."""
+        self._loop.call_soon_threadsafe(self._app.stopping.set)
+        self._server.should_exit = True
+        self._thread.join(timeout=10)

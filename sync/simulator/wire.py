@@ -1,0 +1,98 @@
+"""What crosses the wire: a call as it came in, an answer as it goes out, and the org's error bodies."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+JSON = "application/json;charset=UTF-8"
+HTML = "text/html;charset=UTF-8"
+_KEY_LINE = re.compile(rb'(?m)^( *"(?:[^"\\]|\\.)*"):')
+
+
+@dataclass
+class Request:
+    """One line of the request log."""
+
+    method: str
+    path: str
+    kind: str
+    sobject: str | None = None
+    soql: str | None = None
+    status: int = 0  # 0: not answered (yet)
+    counted: bool = False  # counts against the org's daily API calls
+    at: datetime | None = None
+    fault: str | None = None  # the fault that shaped the answer
+
+
+@dataclass
+class Call:
+    """A request while it is being answered; header names are lower case, ``params`` come from the query string."""
+
+    method: str
+    path: str
+    params: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    log: Request
+    groups: dict[str, str] = field(default_factory=dict)  # what the route's pattern captured
+    session: str = ""
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("host", "").rsplit(":", 1)[0]
+
+    @property
+    def version(self) -> str:
+        return self.groups["version"]
+
+
+@dataclass
+class Answer:
+    """A response: JSON unless the media type says otherwise."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = JSON
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Refusal(Exception):
+    """An answer that cuts a handler short."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode(value))
+
+
+def error(status: int, code: str, message: str, fields: list[str] | None = None) -> Answer:
+    """The data API's error body: a list with one object."""
+    body: dict[str, Any] = {"message": message, "errorCode": code}
+    if fields is not None:
+        body["fields"] = fields
+    return json_answer([body], status)
+
+
+def refuse(status: int, code: str, message: str, fields: list[str] | None = None) -> Refusal:
+    return Refusal(error(status, code, message, fields))
+
+
+def html(status: int, title: str, text: str = "") -> Answer:
+    """A page from the edge or a load balancer, with nothing of the API about it."""
+    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><p>{text}</p></body></html>"
+    return Answer(status, page.encode(), HTML)
+
+
+def not_found() -> Answer:
+    return error(404, "NOT_FOUND", "The requested resource does not exist")
+
+
+def pretty(body: bytes) -> bytes:
+    """JSON as ``X-PrettyPrint: 1`` gives it: two spaces, and a space on both sides of the colon."""
+    return _KEY_LINE.sub(rb"\1 :", msgspec.json.format(body, indent=2))
