@@ -70,7 +70,7 @@ class App:
             await self._pause(None, receive)
             return
         if effect.reset:
-            reset(scope["client"])
+            reset(scope)
             return
         answer = uri_too_long() if too_long else await asyncio.to_thread(self._answer, call, route, effect)
         call.log.status = answer.status
@@ -173,7 +173,7 @@ class App:
                 {"type": "http.response.body", "body": body[: max(1, len(body) // 2)], "more_body": True}
             )
             await asyncio.sleep(0.05)  # let the first half reach the client
-            reset(scope["client"], politely=True)
+            reset(scope, politely=True)
             return
         for at in range(0, len(body), CHUNK):
             more = at + CHUNK < len(body)

@@ -30,7 +30,10 @@ class Formulas:
 
         def calculate(*stored: Any) -> Any:
             arguments = (values.decode(input_, value) for input_, value in zip(inputs, stored, strict=True))
-            return values.encode(field, formula.function(*arguments))
+            try:
+                return values.encode(field, formula.function(*arguments))
+            except (ArithmeticError, ValueError):  # a result that does not fit is no result
+                return None
 
         self._store.function(function_name(sobject, field), len(inputs), calculate)
 

@@ -1,24 +1,29 @@
 """The org: the life of records, from creation through the recycle bin to the purge."""
 
 import threading
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sync.simulator import ids, values
+from sync.simulator import admin, ids, people, rows, staff, values
 from sync.simulator.clock import Clock
+from sync.simulator.fields import Field
 from sync.simulator.formulas import Formulas
 from sync.simulator.options import Options
 from sync.simulator.queries import Queries
+from sync.simulator.rows import Row, Values
 from sync.simulator.schema import Schema, SObject
 from sync.simulator.store import Store, quote
 
-Values = dict[str, Any]
+AGE = timedelta(days=6 * 365)
 
 
 class Org:
-    """Records and their stamps. Every public call takes the one lock, so tests and server threads may mix."""
+    """Records and their stamps. Every public call takes the one lock, so tests and server threads may mix.
+
+    A ``stamp`` is the SystemModstamp to write, an aware datetime; without one it is the clock's now.
+    """
 
     def __init__(self, path: Path, clock: Clock, options: Options, seed: int = 1) -> None:
         self.lock = threading.RLock()
@@ -28,15 +33,17 @@ class Org:
         self.store = Store(path)
         self.formulas = Formulas(self.schema, self.store)
         self.described_at = clock.stamp()  # when the schema last changed
+        self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
         self._numbers = dict.fromkeys(self.schema.objects, 1_000_000 + seed * 7_919)
         for sobject in self.schema.objects.values():
             self.store.create_table(sobject)
             self.formulas.register(sobject)
         self.store.execute("CREATE TABLE delete_log (object TEXT, id TEXT, stamp INTEGER)")
-        self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
-        self._born = values.seconds(clock.now()) - 6 * 365 * 86400
-        self._create_staff()
-        self.user_id, self.organization_id = self.staff[0], self.ids("Organization")[0]
+        self.user_id = ""
+        born = clock.now() - AGE
+        self.staff = self.create_many("User", staff.USERS, born)
+        self.user_id = self.staff[0]
+        self.organization_id = self.create("Organization", staff.ORGANIZATION, born)
         self.queries = Queries(self, seed)
 
     def close(self) -> None:
@@ -49,8 +56,8 @@ class Org:
         """Ids of an object in byte order; ``deleted`` True: the recycle bin, False: live ones, None: both."""
         with self.lock:
             where = self._where(name, deleted)
-            rows = self.store.execute(f"SELECT Id FROM {quote(name)} t{where} ORDER BY Id")
-            return [row[0] for row in rows]
+            found = self.store.execute(f"SELECT Id FROM {quote(name)} t{where} ORDER BY Id")
+            return [row[0] for row in found]
 
     def count(self, name: str, deleted: bool | None = None) -> int:
         with self.lock:
@@ -58,14 +65,14 @@ class Org:
             found = self.store.execute(f"SELECT COUNT(*) FROM {quote(name)} t{where}")
             return int(found.fetchone()[0])
 
-    def record(self, record_id: str) -> Values:
+    def record(self, record_id: str) -> Row:
         """A record exactly as REST gives it, all fields, also those hidden from the user; KeyError when unknown."""
         with self.lock:
             sobject = self._object(record_id)
-            self.stored(record_id, "Id")
+            self._stored(record_id, "Id")
             return self.queries.everything(sobject.name, f"WHERE t.Id = '{record_id}'")[0]
 
-    def records(self, name: str, deleted: bool | None = None) -> list[Values]:
+    def records(self, name: str, deleted: bool | None = None) -> list[Row]:
         """All records of an object, as ``record`` gives them, in the order of their Ids."""
         with self.lock:
             return self.queries.everything(name, self._where(name, deleted) + " ORDER BY t.Id")
@@ -75,28 +82,14 @@ class Org:
             return ""
         return f" WHERE t.IsDeleted = {int(deleted)}"
 
-    def exists(self, record_id: str) -> bool:
-        with self.lock:
-            return self._stored(record_id) is not None
-
-    def stored(self, record_id: str, *names: str) -> tuple[Any, ...]:
-        """Stored forms of some fields of a record; raises KeyError when there is no such record."""
-        with self.lock:
-            sobject = self._object(record_id)
-            row = self.store.execute(
-                f"SELECT {', '.join(map(quote, names))} FROM {quote(sobject.name)} WHERE Id = ?",
-                (record_id,),
-            ).fetchone()
-            if row is None:
-                raise KeyError(f"no record {record_id}")
-            return tuple(row)
-
-    def _stored(self, record_id: str) -> int | None:
-        """None when there is no such record, else whether it is in the recycle bin."""
-        try:
-            return int(self.stored(record_id, "IsDeleted")[0])
-        except KeyError:
-            return None
+    def _stored(self, record_id: str, *names: str) -> tuple[Any, ...]:
+        sobject = self._object(record_id)
+        columns = ", ".join(map(quote, names))
+        found = self.store.execute(f"SELECT {columns} FROM {quote(sobject.name)} WHERE Id = ?", (record_id,))
+        row: tuple[Any, ...] | None = found.fetchone()
+        if row is None:
+            raise KeyError(f"no record {record_id}")
+        return row
 
     def _object(self, record_id: str) -> SObject:
         sobject = self.schema.object_of_id(record_id)
@@ -104,46 +97,42 @@ class Org:
             raise KeyError(f"no object has records like {record_id}")
         return sobject
 
-    # --- writing
+    # --- creating and changing
 
     def create(self, name: str, record: Values, stamp: datetime | None = None) -> str:
-        """Insert one record and return its Id; ``stamp`` is its SystemModstamp (and the other dates unless given)."""
+        """Insert one record and return its Id; CreatedDate and LastModifiedDate are the stamp unless given."""
         return self.create_many(name, [record], stamp)[0]
 
     def create_many(self, name: str, records: Iterable[Values], stamp: datetime | None = None) -> list[str]:
-        """Insert records that share one stamp and return their Ids; raises ValueError for a value that does not fit."""
-        with self.lock:
+        """Insert records that share one stamp and return their Ids; raises ValueError when a value does not fit."""
+        with self.lock, self.store.transaction():
             sobject = self.schema.objects[name]
             moment = self._moment(stamp)
-            rows = [self._new_row(sobject, record, moment) for record in records]
-            columns = [field.name for field in sobject.fields.values() if field.stored]
-            self.store.insert(sobject, columns, [[row.get(column) for column in columns] for row in rows])
-            return [str(row["Id"]) for row in rows]
+            written = [self._new_row(sobject, record, moment) for record in records]
+            self._insert(sobject, written)
+            persons = [row for row in written if row.get("IsPersonAccount") and name == "Account"]
+            if persons:
+                self._insert(
+                    self.schema.objects["Contact"], [self._contact_half(row, moment) for row in persons]
+                )
+            return [str(row["Id"]) for row in written]
 
-    def _new_row(self, sobject: SObject, record: Values, stamp: int) -> Values:
-        row: Values = {
-            field.name: 0 for field in sobject.fields.values() if field.type == "boolean" and field.stored
-        }
-        row |= {"Id": self.next_id(sobject.name), "SystemModstamp": stamp}
-        row |= {"CreatedDate": stamp, "LastModifiedDate": stamp}
-        if "OwnerId" in sobject.fields:
-            row |= dict.fromkeys(("OwnerId", "CreatedById", "LastModifiedById"), self.user_id)
-            row["PhotoUrl"] = f"/services/images/photo/{row['Id']}"
-        row |= self._encode(sobject, record)
-        complete_name(sobject, row)
-        for field in sobject.fields.values():
-            if not field.nillable and field.stored and field.feature is None and row.get(field.name) is None:
-                raise ValueError(f"{sobject.name}: required field missing: {field.name}")
-        return row
+    def _new_row(self, sobject: SObject, record: Values, moment: int) -> Row:
+        record_id = self.next_id(sobject.name)
+        if self.options.person_accounts and people.is_person(sobject, record):
+            contact_id = self.next_id("Contact")
+            record = {"IsPersonAccount": True, "PersonContactId": contact_id, **record}
+        return rows.new_row(sobject, record, record_id, moment, self.user_id)
 
-    def _encode(self, sobject: SObject, record: Values) -> Values:
-        encoded: Values = {}
-        for name, value in record.items():
-            field = sobject.fields.get(name)
-            if field is None or not field.stored:
-                raise ValueError(f"{sobject.name} has no writable field {name}")
-            encoded[name] = values.encode(field, value)
-        return encoded
+    def _contact_half(self, account: Row, moment: int) -> Row:
+        contact = self.schema.objects["Contact"]
+        row = rows.new_row(contact, {"LastName": "-"}, account["PersonContactId"], moment, self.user_id)
+        row |= people.contact_half(account)
+        return row | rows.computed_name(contact, row)
+
+    def _insert(self, sobject: SObject, written: Sequence[Row]) -> None:
+        columns = [field.name for field in sobject.fields.values() if field.stored]
+        self.store.insert(sobject, columns, ([row.get(column) for column in columns] for row in written))
 
     def update(
         self, record_id: str, changes: Values, stamp: datetime | None = None, system_only: bool = False
@@ -151,52 +140,60 @@ class Org:
         """Change a record. A stamp in the past is an update that commits late.
 
         ``system_only`` moves SystemModstamp but not LastModifiedDate, as Salesforce's own jobs do.
+        Raises KeyError for an unknown record, ValueError for one in the bin or a value that does not fit.
         """
-        with self.lock:
+        with self.lock, self.store.transaction():
             sobject = self._object(record_id)
-            if self._stored_state(sobject, record_id):
+            if sobject.recyclable and self._stored(record_id, "IsDeleted")[0]:
                 raise ValueError(f"entity is deleted: {record_id}")
             moment = self._moment(stamp)
-            self._write(sobject, record_id, self._encode(sobject, changes), moment, system_only)
-            self._mirror(record_id, changes, moment)
+            self._write(record_id, rows.encode(sobject, changes), moment, system_only)
+            other = self._other_half(record_id)
+            mirrored = people.mirrored(sobject, changes)
+            if other is not None and mirrored:
+                self._write(other, rows.encode(self._object(other), mirrored), moment, system_only)
 
-    def _stored_state(self, sobject: SObject, record_id: str) -> bool:
-        column = "IsDeleted" if sobject.recyclable else "Id"
-        found = self.stored(record_id, column)[0]
-        return bool(found) if sobject.recyclable else False
+    def _other_half(self, record_id: str) -> str | None:
+        """The contact of a person account, or the account of its contact."""
+        name = self._object(record_id).name
+        if not self.options.person_accounts or name not in ("Account", "Contact"):
+            return None
+        partner = "PersonContactId" if name == "Account" else "AccountId"
+        is_person, other = self._stored(record_id, "IsPersonAccount", partner)
+        return str(other) if is_person and other else None
 
-    def _write(
-        self, sobject: SObject, record_id: str, changes: Values, stamp: int, system_only: bool = False
-    ) -> None:
-        stamps = {"SystemModstamp": stamp}
-        if not system_only:
-            stamps["LastModifiedDate"] = stamp
-        names = NAME_PARTS.get(sobject.name, ())
-        if "Name" in sobject.fields and any(name in changes for name in names):
-            parts = dict(zip(names, self.stored(record_id, *names), strict=True))
-            changes = {**changes, "Name": None, **{name: changes.get(name, parts[name]) for name in names}}
-            complete_name(sobject, changes)
-            if changes["Name"] is None:
-                changes.pop("Name")
-        self.store.update(sobject, record_id, {**stamps, **changes})
+    def _write(self, record_id: str, changes: Row, moment: int, system_only: bool = False) -> None:
+        sobject = self._object(record_id)
+        stamps = {"SystemModstamp": moment} | ({} if system_only else {"LastModifiedDate": moment})
+        if "FirstName" in changes or "LastName" in changes:
+            known = (
+                "FirstName",
+                "LastName",
+                *(["IsPersonAccount"] if "IsPersonAccount" in sobject.fields else []),
+            )
+            row = dict(zip(known, self._stored(record_id, *known), strict=True)) | changes
+            changes = changes | rows.computed_name(sobject, row)
+        self.store.update(sobject, record_id, stamps | changes)
+
+    # --- the recycle bin
 
     def delete(self, record_id: str, stamp: datetime | None = None) -> None:
         """Move a record into the recycle bin, an account with all its contacts; raises KeyError when it is unknown."""
-        with self.lock:
+        with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             for each in self._family(record_id, deleted=False):
-                self._write(self._object(each), each, {"IsDeleted": 1}, moment)
+                self._write(each, {"IsDeleted": 1}, moment)
                 self._log_deletion(each, moment)
 
     def undelete(self, record_id: str, bump: bool | None = None, stamp: datetime | None = None) -> None:
         """Take a record (and an account's contacts) out of the bin; ``bump`` False leaves the stamps alone."""
-        with self.lock:
+        with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             bumps = self.options.undelete_bumps if bump is None else bump
+            restored = {"IsDeleted": 0, "MasterRecordId": None}
             for each in self._family(record_id, deleted=True):
-                restored = {"IsDeleted": 0, "MasterRecordId": None}
                 if bumps:
-                    self._write(self._object(each), each, restored, moment)
+                    self._write(each, restored, moment)
                 else:
                     self.store.update(self._object(each), each, restored)
                 if not self.options.undeleted_stay_listed:
@@ -207,15 +204,15 @@ class Org:
 
         The delete log keeps a trace for getDeleted unless ``log`` is False.
         """
-        with self.lock:
+        with self.lock, self.store.transaction():
             for each in self._family(record_id, deleted=None):
-                sobject = self._object(each)
+                name = self._object(each).name
                 known = self.store.execute("SELECT 1 FROM delete_log WHERE id = ?", (each,)).fetchone()
                 if log and known is None:
                     self._log_deletion(each, self._moment(None))
                 if not log:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))
-                self.store.execute(f"DELETE FROM {quote(sobject.name)} WHERE Id = ?", (each,))
+                self.store.execute(f"DELETE FROM {quote(name)} WHERE Id = ?", (each,))
 
     def purge_delete_log(self, until: datetime | None = None) -> None:
         """Forget deletions before a moment, as Salesforce's cleaning job does when the log grows too long."""
@@ -225,46 +222,84 @@ class Org:
 
     def merge(self, master_id: str, losers: Sequence[str], stamp: datetime | None = None) -> None:
         """Merge losers into a master: they go to the bin with MasterRecordId, their children to the master."""
-        with self.lock:
+        with self.lock, self.store.transaction():
             moment = self._moment(stamp)
-            sobject = self._object(master_id)
-            self.stored(master_id, "Id")
+            for record_id in (master_id, *losers):
+                self._stored(record_id, "Id")
             for loser in losers:
-                self.stored(loser, "Id")
-                self._reparent(sobject, loser, master_id, moment)
-                self._write(sobject, loser, {"IsDeleted": 1, "MasterRecordId": master_id}, moment)
+                self._reparent(loser, master_id, moment)
+                self._write(loser, {"IsDeleted": 1, "MasterRecordId": master_id}, moment)
                 self._log_deletion(loser, moment)
-            self._write(sobject, master_id, {}, moment)
+            self._write(master_id, {}, moment)
 
-    def _reparent(self, parent: SObject, loser: str, master_id: str, moment: int) -> None:
+    def _reparent(self, loser: str, master_id: str, moment: int) -> None:
+        parent = self._object(master_id).name
         for child in self.schema.objects.values():
             for field in child.fields.values():
-                if (
-                    parent.name not in field.reference_to
-                    or field.name == "MasterRecordId"
-                    or not field.stored
-                ):
+                if parent not in field.reference_to or field.name == "MasterRecordId":
                     continue
-                rows = self.store.execute(
-                    f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?",
-                    (loser,),
-                ).fetchall()
-                for (record_id,) in rows:
-                    self._write(child, record_id, {field.name: master_id}, moment)
+                sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
+                for (record_id,) in self.store.execute(sql, (loser,)).fetchall():
+                    self._write(record_id, {field.name: master_id}, moment)
 
     def _family(self, record_id: str, deleted: bool | None) -> list[str]:
-        """The record, and the contacts that share an account's fate, restricted to one side of the bin."""
-        sobject = self._object(record_id)
-        self.stored(record_id, "Id")
-        members = [record_id]
-        if sobject.name == "Account":
-            rows = self.store.execute("SELECT Id FROM Contact WHERE AccountId = ?", (record_id,))
-            members += [row[0] for row in rows]
-        return [each for each in members if deleted is None or self._stored(each) == int(deleted)]
+        """The record, and those that share its fate, restricted to one side of the bin."""
+        self._stored(record_id, "Id")
+        other = self._other_half(record_id)
+        account = other if other is not None and self._object(other).name == "Account" else record_id
+        members = [account]
+        if self._object(account).name == "Account":
+            contacts = self.store.execute("SELECT Id FROM Contact WHERE AccountId = ?", (account,))
+            members += [row[0] for row in contacts]
+        return [
+            each for each in members if deleted is None or self._stored(each, "IsDeleted")[0] == int(deleted)
+        ]
 
-    def _log_deletion(self, record_id: str, stamp: int) -> None:
+    def _log_deletion(self, record_id: str, moment: int) -> None:
         name = self._object(record_id).name
-        self.store.execute("INSERT INTO delete_log VALUES (?, ?, ?)", (name, record_id, stamp))
+        self.store.execute("INSERT INTO delete_log VALUES (?, ?, ?)", (name, record_id, moment))
+
+    # --- the schema; none of this moves a stamp
+
+    def add_field(self, name: str, field: Field) -> None:
+        """Add a field to an object, null (false) in all records."""
+        with self._altering():
+            admin.add_field(self, name, field)
+
+    def remove_field(self, name: str, field_name: str) -> None:
+        with self._altering():
+            admin.remove_field(self, name, field_name)
+
+    def retype_field(self, name: str, field_name: str, **changes: Any) -> None:
+        """Change attributes of a field in place, such as ``type="string", length=80``; values follow where they can."""
+        with self._altering():
+            admin.retype_field(self, name, field_name, changes)
+
+    def change_formula(self, name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
+        """Give a calculated field a new function of its inputs, or a value to add to what it gave before."""
+        with self._altering():
+            admin.change_formula(self, name, field_name, change)
+
+    def hide_field(self, name: str, field_name: str) -> None:
+        """Take a field from the integration user, as field-level security does."""
+        with self._altering():
+            admin.show(self.schema.objects[name], field_name, visible=False)
+
+    def show_field(self, name: str, field_name: str) -> None:
+        with self._altering():
+            admin.show(self.schema.objects[name], field_name, visible=True)
+
+    def hide_object(self, name: str) -> None:
+        with self._altering():
+            self.schema.objects[name].hidden = True
+
+    def show_object(self, name: str) -> None:
+        with self._altering():
+            self.schema.objects[name].hidden = False
+
+    def _altering(self) -> threading.RLock:  # type: ignore[valid-type]  # a factory function in typeshed
+        self.described_at = self.clock.stamp()
+        return self.lock
 
     # --- helpers
 
@@ -274,50 +309,3 @@ class Org:
 
     def _moment(self, stamp: datetime | None) -> int:
         return values.seconds(stamp if stamp is not None else self.clock.now())
-
-    def _mirror(self, record_id: str, changes: Values, stamp: int) -> None:
-        """Carry a change over to the other half of a person account."""
-        if self.options.person_accounts:
-            self.people.mirror(record_id, changes, stamp)
-
-    def _create_staff(self) -> None:
-        since = values.EPOCH.fromtimestamp(self._born, values.EPOCH.tzinfo)
-        people = (("Integration", "User"), ("Ada", "Okonkwo"), ("Jürgen", "Weiß"), ("Mei", "Tanaka"))
-        self.user_id = ""
-        self.staff = self.create_many(
-            "User",
-            [
-                {
-                    "FirstName": first,
-                    "LastName": last,
-                    "Username": "integration@simulator.example"
-                    if last == "User"
-                    else f"user{place}@simulator.example",
-                    "Email": f"user{place}@simulator.example",
-                    "IsActive": True,
-                }
-                for place, (first, last) in enumerate(people)
-            ],
-            since,
-        )
-        self.create(
-            "Organization",
-            {
-                "Name": "Simulator",
-                "IsSandbox": False,
-                "OrganizationType": "Developer Edition",
-                "InstanceName": "SIM0",
-                "LanguageLocaleKey": "en_US",
-                "TimeZoneSidKey": "Europe/Berlin",
-            },
-            since,
-        )
-
-
-NAME_PARTS = {"Contact": ("FirstName", "LastName"), "User": ("FirstName", "LastName")}
-
-
-def complete_name(sobject: SObject, row: Values) -> None:
-    """Set a person's Name from its parts; accounts and organizations keep the name they were given."""
-    if sobject.name in NAME_PARTS:
-        row["Name"] = " ".join(part for part in (row.get("FirstName"), row.get("LastName")) if part) or None

@@ -15,25 +15,25 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # Answers of 414 and 431 are ours to give, so the parser must accept far longer heads than Salesforce does.
 MAX_HEAD = 256 * 1024
 KEEP_ALIVE = 120
-_connections: dict[tuple[str, int], asyncio.Transport] = {}
+_connections: dict[tuple[int, int], asyncio.Transport] = {}  # by the ports of server and client
 
 
 class Protocol(H11Protocol):
-    """Remembers each connection by the client's address, so that a fault can reach the socket."""
+    """Remembers each connection by its ports, so that a fault can reach the socket."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._peer = tuple(transport.get_extra_info("peername")[:2])
-        _connections[self._peer] = transport
+        self._ports = (transport.get_extra_info("sockname")[1], transport.get_extra_info("peername")[1])
+        _connections[self._ports] = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        _connections.pop(self._peer, None)
+        _connections.pop(self._ports, None)
         super().connection_lost(exc)
 
 
-def reset(client: tuple[str, int], politely: bool = False) -> None:
-    """Break the connection with a client: by RST, or politely with an ordinary close."""
-    transport = _connections.get(tuple(client))
+def reset(scope: dict[str, Any], politely: bool = False) -> None:
+    """Break the connection of a request: by RST, or politely with an ordinary close."""
+    transport = _connections.get((scope["server"][1], scope["client"][1]))
     if transport is None:
         return
     if not politely:
@@ -58,7 +58,8 @@ class Server:
     """An HTTPS server on 127.0.0.1 in a daemon thread."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio turns Nagle's delay off only for sockets that name their protocol.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
@@ -72,6 +73,7 @@ class Server:
             lifespan="off",
             loop="asyncio",
             log_config=None,
+            log_level="critical",  # broken connections are our business, not news
             access_log=False,
             date_header=False,
             server_header=False,
@@ -95,12 +97,19 @@ class Server:
         self._loop = asyncio.new_event_loop()
         try:
             self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+            self._loop.run_until_complete(asyncio.sleep(0))  # aborted transports close on the next turn
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
 
     def stop(self) -> None:
-        """Close all connections and end the thread."""
-        self._loop.call_soon_threadsafe(self._app.stopping.set)
-        self._server.should_exit = True
+        """Close all connections, also those that a client keeps alive, and end the thread."""
+        self._loop.call_soon_threadsafe(self._hang_up)
         self._thread.join(timeout=10)
+
+    def _hang_up(self) -> None:
+        self._app.stopping.set()
+        self._server.should_exit = True
+        for ports, transport in list(_connections.items()):
+            if ports[0] == self.port:
+                transport.abort()

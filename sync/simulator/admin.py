@@ -1,0 +1,75 @@
+"""What an administrator does to the schema: fields and objects come, go, hide and change, stamps stand still."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sync.simulator import formulas, values
+from sync.simulator.fields import DECIMAL_TYPES, Field
+from sync.simulator.schema import SObject
+from sync.simulator.store import quote
+
+if TYPE_CHECKING:  # the org calls us
+    from sync.simulator.org import Org
+
+
+def add_field(org: "Org", name: str, field: Field) -> None:
+    sobject = org.schema.objects[name]
+    if field.name in sobject.fields:
+        raise ValueError(f"{name} already has a field {field.name}")
+    sobject.fields[field.name] = field
+    if field.stored:
+        org.store.add_column(sobject, field)
+    if field.formula is not None:
+        org.formulas.register_field(sobject, field)
+
+
+def remove_field(org: "Org", name: str, field_name: str) -> None:
+    sobject = org.schema.objects[name]
+    field = sobject.fields.pop(field_name)
+    if field.stored:
+        org.store.drop_column(sobject, field)
+
+
+def retype_field(org: "Org", name: str, field_name: str, changes: dict[str, Any]) -> None:
+    """Give a field another type, length or precision; values that do not fit the new one become null."""
+    sobject = org.schema.objects[name]
+    before = sobject.fields[field_name]
+    after = replace(before, **changes)
+    sobject.fields[field_name] = after
+    if not before.stored:
+        org.formulas.register_field(sobject, after)
+        return
+    rows = org.store.execute(f"SELECT Id, {quote(field_name)} FROM {quote(name)}").fetchall()
+    with org.store.transaction():
+        org.store.drop_column(sobject, before)
+        org.store.add_column(sobject, after)
+        for record_id, stored in rows:
+            org.store.update(sobject, record_id, {field_name: _converted(before, after, stored)})
+
+
+def _converted(before: Field, after: Field, stored: values.Stored) -> values.Stored:
+    value = values.decode(before, stored)
+    if isinstance(value, Decimal) and after.type not in DECIMAL_TYPES:
+        value = f"{value:f}"
+    elif before.type == "datetime" and stored is not None and after.type == "date":
+        value = value.date()
+    elif before.type == "datetime" and stored is not None:
+        value = values.moment_text(int(stored))
+    try:
+        return values.encode(after, value)
+    except ValueError:
+        return None
+
+
+def change_formula(org: "Org", name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
+    sobject = org.schema.objects[name]
+    sobject.fields[field_name] = formulas.changed(sobject.fields[field_name], change)
+    org.formulas.register_field(sobject, sobject.fields[field_name])
+
+
+def show(sobject: SObject, field_name: str, visible: bool) -> None:
+    if field_name not in sobject.fields:
+        raise KeyError(f"{sobject.name} has no field {field_name}")
+    (sobject.hidden_fields.discard if visible else sobject.hidden_fields.add)(field_name)

@@ -1,0 +1,49 @@
+"""A record as it is first written: stamps, defaults, computed names, checked values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sync.simulator import values
+from sync.simulator.schema import SObject
+
+Values = Mapping[str, Any]
+Row = dict[str, Any]
+
+_NAME_PARTS = ("FirstName", "LastName")
+
+
+def new_row(sobject: SObject, record: Values, record_id: str, stamp: int, user_id: str) -> Row:
+    """All stored values of a new record; raises ValueError for a value that does not fit or a missing one."""
+    row: Row = {
+        field.name: 0 for field in sobject.fields.values() if field.type == "boolean" and field.stored
+    }
+    row |= {"Id": record_id, "SystemModstamp": stamp, "CreatedDate": stamp, "LastModifiedDate": stamp}
+    if "OwnerId" in sobject.fields:
+        row |= dict.fromkeys(("OwnerId", "CreatedById", "LastModifiedById"), user_id)
+        row["PhotoUrl"] = f"/services/images/photo/{record_id}"
+    row |= encode(sobject, record)
+    row |= computed_name(sobject, row)
+    for field in sobject.fields.values():
+        if not field.nillable and field.stored and field.feature is None and row.get(field.name) is None:
+            raise ValueError(f"{sobject.name}: required field missing: {field.name}")
+    return row
+
+
+def encode(sobject: SObject, record: Values) -> Row:
+    """The stored forms of some values; raises ValueError for an unknown or calculated field."""
+    encoded: Row = {}
+    for name, value in record.items():
+        field = sobject.fields.get(name)
+        if field is None or not field.stored:
+            raise ValueError(f"{sobject.name} has no writable field {name}")
+        encoded[name] = values.encode(field, value)
+        if encoded[name] is None and not field.nillable:
+            raise ValueError(f"{sobject.name}: required field missing: {name}")
+    return encoded
+
+
+def computed_name(sobject: SObject, row: Values) -> Row:
+    """The Name a person's row should have, as a change to it; business accounts keep the name they were given."""
+    person = sobject.name in ("Contact", "User") or bool(row.get("IsPersonAccount"))
+    parts = [str(row[part]) for part in _NAME_PARTS if row.get(part)]
+    return {"Name": " ".join(parts)} if person and parts else {}
