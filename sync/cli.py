@@ -251,7 +251,10 @@ def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
 def linked(command: str, wait: timedelta) -> Iterator[Link]:
     """Both ends, a stop event that signals set, and everything closed afterwards."""
     settings = config.load()
-    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    # A person at a terminal reads the command's own words; a worker's log is its words.
+    quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
+    level = "warning" if quiet else settings.log_level
+    logs.setup(level, settings.log_format, settings.secrets, settings.dyno)
     me, stop = owner(settings), threading.Event()
     engine = tables.engine(settings.postgres, owner=me)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -322,6 +323,24 @@ def load() -> Settings:
     if problems:
         raise refusal(problems)
     return settings
+
+
+def of(values: Mapping[str, str]) -> Settings:
+    """Settings from the given variables alone, whatever the environment holds: for the demo and tests."""
+
+    class Given(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003 — the signature is the library's
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — what is left out here
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — likewise
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — likewise
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return Given(**{name.lower(): value for name, value in values.items()})  # type: ignore[arg-type]  # validated
 
 
 def load_database() -> DatabaseSettings:

@@ -228,7 +228,7 @@ def stage_and_merge(
     with closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(sql.copy, io.StringIO(copy_text(rows)))
     merged = connection.execute(sql.merge, parameters) if announce else connection.execute(sql.merge_silently)
-    written: dict[str, int] = dict(merged.tuples().all())
+    written: dict[str, int] = {row[0]: row[1] for row in merged}
     connection.execute(HEAL, parameters)
     connection.execute(text("DROP TABLE stage"))
     return written

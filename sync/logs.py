@@ -56,12 +56,12 @@ def _one_line(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local") -> None:
-    """Send every log of this process, libraries' included, to stderr for people or stdout for drains."""
+    """Send every log of this process, libraries' included, to stderr: stdout belongs to results."""
     hide(secrets)
     renderer: Any = {
         "logfmt": structlog.processors.LogfmtRenderer(key_order=["level", "event"], bool_as_flag=False),
         "json": structlog.processors.JSONRenderer(),
-        "pretty": structlog.dev.ConsoleRenderer(),
+        "pretty": structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
     }[form]
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,

@@ -138,9 +138,9 @@ def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str
     waiting = sum(one.rejects for one in found)
     tail = f"; {waiting:,} records are rejected: python -m sync rejects" if waiting else ""
     broken = [one for one in found if one.last_outcome not in (None, "succeeded")]
-    if failed:
+    if broken:
         tail += (
-            f"; the last run of {failed[0].object} {failed[0].last_outcome}: {short(failed[0].last_error)}"
+            f"; the last run of {broken[0].object} {broken[0].last_outcome}: {short(broken[0].last_error)}"
         )
     return f"OK: {names} hold every change up to {spoken(oldest)} ago{tail}"
 

@@ -68,8 +68,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
             sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
         return
     drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for column in columns:
-        numeric = bool(cells) and all(row[columns.index(column)].replace(",", "").isdigit() for row in rows)
+    for place, column in enumerate(columns):
+        numeric = bool(cells) and all(row[place].replace(",", "").isdigit() for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*(MARKS.get(cell, escape(cell)) for cell in row))

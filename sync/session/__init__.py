@@ -216,7 +216,7 @@ class Session:
     @property
     def _http(self) -> Http:
         if not hasattr(self._local, "http"):
-            self._local.http = Http()
+            self._local.http = Http(self.settings.requests_ca_bundle)
         return self._local.http  # type: ignore[no-any-return]  # set two lines up
 
     def _client(self) -> tuple[Salesforce, int]:

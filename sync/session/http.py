@@ -7,6 +7,7 @@ import ssl
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import certifi
@@ -32,14 +33,14 @@ def decode(body: bytes) -> Any:
 class Http(requests.Session):
     """requests, with a timeout on every call, exact numbers, and the bundle's CA beside the public ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, ca_bundle: Path | None = None) -> None:
         super().__init__()
         self.calls = 0
         self.last: requests.Response | None = None
         # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
         self.auth = lambda request: request
         self.hooks["response"].append(self._note)
-        self.mount("https://", PrivateAndPublicCAs())
+        self.mount("https://", PrivateAndPublicCAs(ca_bundle))
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
@@ -52,12 +53,19 @@ class Http(requests.Session):
 
 
 class PrivateAndPublicCAs(HTTPAdapter):
-    """REQUESTS_CA_BUNDLE adds a CA: requests loads it into a context that already trusts the public ones."""
+    """REQUESTS_CA_BUNDLE adds a CA to the public ones, where requests alone would replace them."""
+
+    def __init__(self, ca_bundle: Path | None) -> None:
+        self.ca_bundle = ca_bundle
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
-        return super().init_poolmanager(
-            *args, ssl_context=ssl.create_default_context(cafile=certifi.where()), **kwargs
-        )
+        trusted = ssl.create_default_context(cafile=certifi.where())
+        if self.ca_bundle is not None and self.ca_bundle.is_dir():
+            trusted.load_verify_locations(capath=str(self.ca_bundle))
+        elif self.ca_bundle is not None:
+            trusted.load_verify_locations(cafile=str(self.ca_bundle))
+        return super().init_poolmanager(*args, ssl_context=trusted, **kwargs)
 
 
 def clock(response: requests.Response) -> datetime:

@@ -1,0 +1,43 @@
+# The newest Python that really starts (a version manager's shim may not); PYTHON=... overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: demo test lint format bench requirements migration clean
+
+demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
+	@$(BIN)/python -m sync demo $(ARGS)
+
+test: .venv/ready ## the whole suite; TEST_DATABASE_URL points it at another server
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## memory and rows/s of a first sync
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+migration: .venv/ready ## after a new line in sync/objects.py: make migration MESSAGE="contact gets a nickname"
+	$(BIN)/python -m tests.autogenerate "$(MESSAGE)"
+
+requirements: ## pin anew; needs uv
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url $(ARGS) -o requirements.txt
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url $(ARGS) -c requirements.txt -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+.venv/ready: requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,85 @@
+"""A migrated template database per run, cloned per test; a fresh simulated org per test; no mocks of ours."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from sync import embedded
+from sync.simulator import Simulator
+from tests.world import World
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL whose owner may create databases."""
+    with ExitStack() as stack:
+        url = os.environ.get("TEST_DATABASE_URL") or stack.enter_context(embedded.postgres())
+        target = make_url(url).set(drivername="postgresql+psycopg2")
+        try:
+            create_engine(target, poolclass=NullPool).connect().close()
+        except OperationalError as error:
+            pytest.exit(
+                f"no PostgreSQL at TEST_DATABASE_URL ({error.orig}); unset it for the embedded one", 3
+            )
+        yield target.render_as_string(hide_password=False)
+
+
+def administer(server: str, *statements: str) -> None:
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a migrated database that tests clone."""
+    name = f"sync_template_{os.getpid()}"
+    administer(server, f"CREATE DATABASE {name}")
+    engine = create_engine(make_url(server).set(database=name), poolclass=NullPool)
+    embedded.migrate(engine)
+    yield name
+    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(server: str) -> Iterator[str]:
+    """The URL of a database without any table of ours."""
+    name = f"sync_test_{os.getpid()}_{next(NUMBERS)}"
+    administer(server, f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(server: str, template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database."""
+    name = f"sync_test_{os.getpid()}_{next(NUMBERS)}"
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """An empty org over HTTPS."""
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def world(sim: Simulator, database: str) -> Iterator[World]:
+    """An org, a database, and the product between them."""
+    with World(sim, database) as world:
+        yield world
