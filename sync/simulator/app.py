@@ -54,7 +54,7 @@ class App:
         self.stopping = asyncio.Event()
         rest = Rest(org, queries, lambda: self.api_calls)
         self._rest = rest
-        self._control = Control(org, faults, sessions, self.requests)
+        self._control = Control(org, faults, sessions, self.requests, lambda: self.api_calls)
         self._routes = _routes(rest, oauth, self._control)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -1,7 +1,8 @@
 """The org: the life of records, from creation through the recycle bin to the purge."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -297,9 +298,13 @@ class Org:
         with self._altering():
             self.schema.objects[name].hidden = False
 
-    def _altering(self) -> threading.RLock:  # type: ignore[valid-type]  # a factory function in typeshed
-        self.described_at = self.clock.stamp()
-        return self.lock
+    @contextmanager
+    def _altering(self) -> Iterator[None]:
+        with self.lock:
+            yield
+            self.described_at = self.clock.stamp()
+            for sobject in self.schema.objects.values():
+                self.formulas.register(sobject)  # their inputs may have another type now
 
     # --- helpers
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sync.simulator.clock import Clock
 from sync.simulator.options import Options
+from sync.simulator.staff import USERNAME
 
 _TOKEN_LETTERS = string.ascii_letters + string.digits + "._"
 
@@ -53,11 +54,14 @@ class Credentials:
 def credentials(seed: int) -> Credentials:
     """The credentials of the org with this seed."""
     draw = random.Random(f"credentials {seed}")
-    word = lambda size: "".join(draw.choices(string.ascii_letters + string.digits, k=size))  # noqa: E731
+
+    def word(size: int) -> str:
+        return "".join(draw.choices(string.ascii_letters + string.digits, k=size))
+
     return Credentials(
         client_id="3MVG9" + word(80),
         client_secret=word(64).upper(),
-        username="integration@simulator.example",
+        username=USERNAME,
         password="Pa5s'" + word(12),
         security_token=word(24),
     )

@@ -33,13 +33,13 @@ class Simulator:
         port: int = 0,
         options: Options | None = None,
     ) -> None:
+        self._server = Server(port)  # first: a port that is taken leaves nothing behind
         self._folder = Path(tempfile.mkdtemp(prefix="salesforce-simulator-"))
         self.clock = Clock()
         self.options = options if options is not None else Options()
         self.faults = Faults()
         self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed)
         populate(self.org, accounts, contacts, seed)
-        self._server = Server(port)
         self.url = f"https://localhost:{self._server.port}"
         self.login_url = f"https://127.0.0.1:{self._server.port}"
         self._sessions = Sessions(self.clock, self.options, self.org.organization_id, self.org.user_id, seed)

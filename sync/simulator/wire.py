@@ -95,4 +95,5 @@ def not_found() -> Answer:
 
 def pretty(body: bytes) -> bytes:
     """JSON as ``X-PrettyPrint: 1`` gives it: two spaces, and a space on both sides of the colon."""
-    return _KEY_LINE.sub(rb"\1 :", msgspec.json.format(body, indent=2))
+    formatted: bytes = msgspec.json.format(body, indent=2)
+    return _KEY_LINE.sub(rb"\1 :", formatted)

@@ -209,7 +209,7 @@ def _exact(field: Field, literal: Literal) -> Fraction:
         return _seconds(literal)
     if literal.kind != "number":
         raise _wrong_type(field, literal)
-    return Fraction(Decimal(literal.text)) * 10**field.scale
+    return Fraction(Decimal(literal.text)) * Fraction(10) ** field.scale
 
 
 def _seconds(literal: Literal) -> Fraction:

@@ -124,7 +124,8 @@ class Planner:
                 self._select(root, Path(each.name, call.position), [each.name])
 
     def _select(self, root: Branch, path: Path, steps: list[str]) -> None:
-        branch, owner, names = root, self._plan.sobject, ()
+        branch, owner = root, self._plan.sobject
+        names: tuple[str, ...] = ()
         for step in steps[:-1]:
             relation = self._schema.relation(owner, step)
             if relation is None:

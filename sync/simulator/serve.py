@@ -1,0 +1,48 @@
+"""The simulator in the foreground, for people and other processes."""
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sync.simulator.simulator import Simulator
+
+
+def serve(
+    port: int = 8443,
+    accounts: int = 1000,
+    contacts: int = 3000,
+    seed: int = 1,
+    flow: str = "client_credentials",
+) -> None:
+    """Run until SIGINT or SIGTERM; prints the CA file and the settings to paste into another shell.
+
+    ``flow`` is client_credentials, jwt or password; raises ValueError for another, OSError when the port is taken.
+    """
+    with _stopped_by_signal() as stop, Simulator(accounts, contacts, seed, port) as simulator:
+        settings = simulator.environment(flow)
+        lines = [
+            f"# A simulated Salesforce at {simulator.url}: {accounts} accounts, {contacts} contacts.",
+            f"# Its certificate authority: {simulator.ca_file}",
+            f"# Faults, clock, records: {simulator.url}/simulator   Ctrl-C ends it.",
+            *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+        ]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+        stop.wait()
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; the handlers that were there come back afterwards."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
