@@ -6,7 +6,8 @@ with Simulator(accounts=100, contacts=300) as simulator:
 """
 
 from sync.simulator.clock import Clock
-from sync.simulator.faults import FAULTS, Fault
+from sync.simulator.fault_kinds import FAULTS
+from sync.simulator.faults import Fault
 from sync.simulator.fields import Field, Formula
 from sync.simulator.options import Options
 from sync.simulator.org import Org

@@ -1,4 +1,4 @@
-"""What an administrator does to the schema: fields and objects come, go, hide and change, stamps stand still."""
+"""What an administrator does to the schema: fields come, go, hide and change, and no stamp moves."""
 
 from collections.abc import Callable
 from dataclasses import replace

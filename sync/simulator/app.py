@@ -1,4 +1,4 @@
-"""The ASGI application: finds the resource, lets faults strike, checks the session, logs, and sends the bytes."""
+"""The ASGI application: finds the resource, lets faults strike, checks the session, sends the bytes."""
 
 import asyncio
 import gzip
@@ -11,16 +11,29 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from sync.simulator.control import Control
-from sync.simulator.faults import Effect, Faults, uri_too_long
+from sync.simulator.fault_kinds import Effect
+from sync.simulator.faults import Faults
 from sync.simulator.oauth import OAuth
 from sync.simulator.org import Org
 from sync.simulator.queries import Queries
 from sync.simulator.rest import Rest, queried_object
 from sync.simulator.sessions import Sessions
 from sync.simulator.transport import reset
-from sync.simulator.wire import JSON, Answer, Call, Refusal, Request, error, not_found, pretty
+from sync.simulator.wire import (
+    HTML,
+    JSON,
+    Answer,
+    Call,
+    Refusal,
+    Request,
+    error,
+    html,
+    not_found,
+    pretty,
+    uri_too_long,
+)
 
-MAX_URI = 16_384
+MAX_HEAD = 16_384
 CHUNK = 64 * 1024
 _VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
 _SOBJECT = _VERSION + r"/sobjects/(?P<sobject>\w+)"
@@ -72,11 +85,11 @@ class App:
         if effect.reset:
             reset(scope)
             return
-        answer = uri_too_long() if too_long else await asyncio.to_thread(self._answer, call, route, effect)
+        answer = too_long or await asyncio.to_thread(self._answer, call, route, effect)
         call.log.status = answer.status
         await self._send(call, answer, effect, scope, send)
 
-    def _call(self, scope: dict[str, Any], body: bytes) -> tuple[Call, Route | None, bool]:
+    def _call(self, scope: dict[str, Any], body: bytes) -> tuple[Call, Route | None, Answer | None]:
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -98,7 +111,7 @@ class App:
                 log.sobject = self._queries.sobject_of(call.groups["locator"])
         if log.kind != "control":
             self.requests.append(log)
-        return call, route, len(scope["raw_path"]) + len(query) + 1 > MAX_URI
+        return call, route, _oversized(scope)
 
     def _route(self, call: Call) -> Route | None:
         for route in self._routes:
@@ -114,6 +127,8 @@ class App:
                 self._sessions.revoke(_bearer(call))
             if effect.answer is not None:
                 return effect.answer
+            if route is None and not call.path.startswith("/services/data/"):
+                return html(404, "URL No Longer Exists")
             if route is None or route.api:
                 self._admit(call, route)
             if route is None:
@@ -127,7 +142,7 @@ class App:
             return route.answer(call, effect)
         except Refusal as refusal:
             return refusal.answer
-        except Exception:  # a mistake of ours must be seen as one, not as a Salesforce answer to retry
+        except Exception:  # noqa: BLE001  a mistake of ours must show, and must not hang the client
             self.errors.append(traceback.format_exc())
             return error(500, "UNKNOWN_EXCEPTION", "the simulator failed; see its errors")
 
@@ -251,12 +266,21 @@ def _unauthorized(code: str, message: str) -> Answer:
     return answer
 
 
+def _oversized(scope: dict[str, Any]) -> Answer | None:
+    """The web server's refusal of a URI, or of URI and headers together, beyond 16,384 bytes."""
+    uri = len(scope["raw_path"]) + len(scope["query_string"]) + 1
+    if uri > MAX_HEAD:
+        return uri_too_long()
+    head = uri + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return Answer(431, b"", HTML) if head > MAX_HEAD else None
+
+
 def _bearer(call: Call) -> str:
     return call.headers.get("authorization", "").partition(" ")[2]
 
 
 async def _body(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

@@ -1,8 +1,9 @@
 """The control endpoint under /simulator/: the Python API for other processes, JSON in and out, no login.
 
-``GET /simulator`` lists the actions. Reading: ``GET requests``, ``GET options``, ``GET faults``, ``GET clock``,
-``GET record?id=``, ``GET ids?object=``. Acting: ``POST <action>`` with the keyword arguments of the Python call as a
-JSON object, for instance ``POST /simulator/create`` with ``{"object": "Contact", "record": {"LastName": "x"}}``.
+``GET /simulator`` lists the actions. Reading: ``GET requests``, ``GET options``, ``GET faults``,
+``GET clock``, ``GET record?id=``, ``GET ids?object=``. Acting: ``POST <action>`` with the arguments of
+the Python call as a JSON object, for instance ``POST /simulator/create`` with
+``{"object": "Contact", "record": {"LastName": "x"}}``.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any
 import msgspec
 
 from sync.simulator.clock import Clock
-from sync.simulator.faults import FAULTS, Fault, Faults
+from sync.simulator.fault_kinds import FAULTS
+from sync.simulator.faults import Fault, Faults
 from sync.simulator.fields import Field
 from sync.simulator.org import Org
 from sync.simulator.sessions import Sessions

@@ -39,7 +39,7 @@ _SOAP = {
 class Formula:
     """A calculated value: a function of other fields of the record, or of its parents (``Account.Name``).
 
-    The function receives Python values (str, bool, int, Decimal, datetime, date, None) in the order of ``inputs``.
+    The function receives Python values (str, bool, int, Decimal, datetime, date, None), one per input.
     """
 
     inputs: tuple[str, ...]
@@ -49,7 +49,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Field:
-    """One field; ``type`` is a describe type name. Flags left at None follow what Salesforce does for the type."""
+    """One field; ``type`` is a describe type name. Flags left at None follow from the type."""
 
     name: str
     type: str

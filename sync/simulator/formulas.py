@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from sync.simulator import values
-from sync.simulator.fields import Field, Formula
+from sync.simulator.fields import DECIMAL_TYPES, Field, Formula
 from sync.simulator.schema import Schema, SObject
 from sync.simulator.store import Store
 
@@ -64,6 +65,8 @@ def changed(field: Field, change: Callable[..., Any] | Any) -> Field:
     if callable(change):
         return replace(field, formula=Formula(formula.inputs, change, formula.text))
     before = formula.function
+    if field.type in DECIMAL_TYPES:
+        change = Decimal(str(change))
 
     def shifted(*arguments: Any) -> Any:
         value = before(*arguments)

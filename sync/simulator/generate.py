@@ -1,4 +1,4 @@
-"""Plausible customers by the million, the same for the same seed, with the hard values of ``hard`` among them.
+"""Plausible customers by the million, the same for the same seed, hard values among them.
 
 Rows go to the store directly, in stored form: checking every value again would take most of the time.
 """

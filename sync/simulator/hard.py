@@ -1,4 +1,4 @@
-"""Values that have broken replications before; each dict lies over one generated record, the first ones in turn."""
+"""Values that have broken replications before; each dict lies over one generated record."""
 
 from typing import Any
 

@@ -66,7 +66,7 @@ class OAuth:
         if session.scope is not None:
             body["scope"] = session.scope
         if session.jwt_format:
-            body["token_format"] = "jwt"
+            body["token_format"] = "jwt"  # noqa: S105  a format's name
         answer = json_answer(body)
         answer.headers += [("Cache-Control", "no-store"), ("Pragma", "no-cache")]
         return answer

@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass
 class Options:
-    """How the org behaves when no fault is due; where Salesforce's way is only believed, the default is it."""
+    """How the org behaves when no fault is due; where its way is only believed, the belief is the default."""
 
     # --- pages and locators
     page_sizes: int | list[int] | None = None  # rows per page, a list is cycled; None: 2,000 or batchSize
@@ -24,7 +24,7 @@ class Options:
 
     # --- sessions
     token_ttl: float = 7200.0  # seconds of inactivity
-    token_format: str = "opaque"  # noqa: S105  a format's name, no secret; or "jwt"
+    token_format: str = "opaque"  # noqa: S105  a format's name: opaque or jwt
     run_as_user: bool = True  # False: "no client credentials user enabled"
     security_token_required: bool = True
     user_active: bool = True

@@ -67,7 +67,7 @@ class Org:
             return int(found.fetchone()[0])
 
     def record(self, record_id: str) -> Row:
-        """A record exactly as REST gives it, all fields, also those hidden from the user; KeyError when unknown."""
+        """A record exactly as REST gives it, hidden fields too; KeyError when it is unknown."""
         with self.lock:
             sobject = self._object(record_id)
             self._stored(record_id, "Id")
@@ -101,11 +101,11 @@ class Org:
     # --- creating and changing
 
     def create(self, name: str, record: Values, stamp: datetime | None = None) -> str:
-        """Insert one record and return its Id; CreatedDate and LastModifiedDate are the stamp unless given."""
+        """Insert one record, return its Id; CreatedDate and LastModifiedDate are the stamp unless given."""
         return self.create_many(name, [record], stamp)[0]
 
     def create_many(self, name: str, records: Iterable[Values], stamp: datetime | None = None) -> list[str]:
-        """Insert records that share one stamp and return their Ids; raises ValueError when a value does not fit."""
+        """Insert records that share one stamp, return their Ids; ValueError when a value does not fit."""
         with self.lock, self.store.transaction():
             sobject = self.schema.objects[name]
             moment = self._moment(stamp)
@@ -179,7 +179,7 @@ class Org:
     # --- the recycle bin
 
     def delete(self, record_id: str, stamp: datetime | None = None) -> None:
-        """Move a record into the recycle bin, an account with all its contacts; raises KeyError when it is unknown."""
+        """Move a record into the recycle bin, an account with its contacts; KeyError when it is unknown."""
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             for each in self._family(record_id, deleted=False):
@@ -187,7 +187,7 @@ class Org:
                 self._log_deletion(each, moment)
 
     def undelete(self, record_id: str, bump: bool | None = None, stamp: datetime | None = None) -> None:
-        """Take a record (and an account's contacts) out of the bin; ``bump`` False leaves the stamps alone."""
+        """Take a record (and an account's contacts) out of the bin; ``bump=False`` keeps the stamps."""
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             bumps = self.options.undelete_bumps if bump is None else bump
@@ -222,7 +222,7 @@ class Org:
             self.store.execute("DELETE FROM delete_log WHERE stamp < ?", (self.delete_log_start,))
 
     def merge(self, master_id: str, losers: Sequence[str], stamp: datetime | None = None) -> None:
-        """Merge losers into a master: they go to the bin with MasterRecordId, their children to the master."""
+        """Merge losers into a master: they go to the bin, their children to the master."""
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             for record_id in (master_id, *losers):
@@ -272,7 +272,7 @@ class Org:
             admin.remove_field(self, name, field_name)
 
     def retype_field(self, name: str, field_name: str, **changes: Any) -> None:
-        """Change attributes of a field in place, such as ``type="string", length=80``; values follow where they can."""
+        """Change a field in place, as by ``type="string", length=80``; values follow where they can."""
         with self._altering():
             admin.retype_field(self, name, field_name, changes)
 

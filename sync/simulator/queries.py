@@ -1,4 +1,4 @@
-"""Queries answered in pages: a cursor is the order of the rows at query time, values are read page by page."""
+"""Queries answered in pages: a cursor keeps the order at query time, values are read page by page."""
 
 import random
 import sqlite3
@@ -134,7 +134,7 @@ class Queries:
             return self._records(plan, self._org.store.execute(sql, plan.parameters).fetchall(), version)
 
     def everything(self, name: str, condition: str = "") -> list[dict[str, Any]]:
-        """Records with all their fields as REST gives them, whoever may see them; numbers as Decimal and int."""
+        """Records with all their fields as REST gives them, hidden ones too; numbers as Decimal."""
         with self._org.lock:
             schema = self._org.schema.unrestricted()
             fields = ", ".join(field.name for field in schema.visible_fields(schema.objects[name]))
@@ -171,7 +171,8 @@ class Queries:
         if len(rows) > MAX_GROUPS:
             raise SoqlError(
                 "EXCEEDED_ID_LIMIT",
-                "Aggregate query does not support queryMore(), use LIMIT to restrict the results to a single batch",
+                "Aggregate query does not support queryMore(), use LIMIT to restrict the results to a "
+                "single batch",
             )
         return Page(self._records(plan, rows, version), len(rows), done=True)
 

@@ -17,7 +17,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\
 
 
 class Window:
-    """A checked window: both ends cut to the minute, and how far the answer covers it, in seconds since 1970."""
+    """A checked window, its ends cut to the minute, and how far the answer covers it, in epoch seconds."""
 
     def __init__(self, org: Org, params: dict[str, str], shortest: timedelta) -> None:
         now, options = org.clock.now(), org.options
@@ -73,7 +73,8 @@ def deleted(org: Org, sobject: SObject, params: dict[str, str]) -> dict[str, Any
             _refuse("startDate before the oldest entry of the delete log")
         oldest = max(oldest, org.delete_log_start)
     rows = org.store.execute(
-        "SELECT id, max(stamp) FROM delete_log WHERE object = ? AND stamp >= ? AND stamp <= ? GROUP BY id ORDER BY 2, 1",
+        "SELECT id, max(stamp) FROM delete_log WHERE object = ? AND stamp >= ? AND stamp <= ?"
+        " GROUP BY id ORDER BY 2, 1",
         (sobject.name, max(window.start, oldest), window.covered),
     )
     return {

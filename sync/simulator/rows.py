@@ -43,7 +43,7 @@ def encode(sobject: SObject, record: Values) -> Row:
 
 
 def computed_name(sobject: SObject, row: Values) -> Row:
-    """The Name a person's row should have, as a change to it; business accounts keep the name they were given."""
+    """The Name a person's row should have, as a change to it; businesses keep the name they have."""
     person = sobject.name in ("Contact", "User") or bool(row.get("IsPersonAccount"))
     parts = [str(row[part]) for part in _NAME_PARTS if row.get(part)]
     return {"Name": " ".join(parts)} if person and parts else {}

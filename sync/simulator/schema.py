@@ -44,7 +44,7 @@ class Schema:
             self._add(SObject(name, plural, prefix, replicateable), fields)
 
     def _add(self, sobject: SObject, fields: Iterable[Field]) -> None:
-        sobject.fields = {field.name: field for field in fields}
+        sobject.fields = {each.name: each for each in fields}
         self.objects[sobject.name] = sobject
 
     def unrestricted(self) -> "Schema":
@@ -88,10 +88,10 @@ class Schema:
     def relation(self, sobject: SObject, relationship: str) -> tuple[Field, SObject] | None:
         """The lookup field and the parent object behind a relationship name, or None."""
         folded = relationship.casefold()
-        for field in self.visible_fields(sobject):
-            if field.relationship and field.reference_to and field.relationship.casefold() == folded:
-                parent = self.visible_object(field.reference_to[0])
-                return (field, parent) if parent is not None else None
+        for each in self.visible_fields(sobject):
+            if each.relationship and each.reference_to and each.relationship.casefold() == folded:
+                parent = self.visible_object(each.reference_to[0])
+                return (each, parent) if parent is not None else None
         return None
 
     def object_of_id(self, record_id: str) -> SObject | None:

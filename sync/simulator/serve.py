@@ -1,6 +1,5 @@
 """The simulator in the foreground, for people and other processes."""
 
-import shlex
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ def serve(
 ) -> None:
     """Run until SIGINT or SIGTERM; prints the CA file and the settings to paste into another shell.
 
-    ``flow`` is client_credentials, jwt or password; raises ValueError for another, OSError when the port is taken.
+    ``flow`` is client_credentials, jwt or password (else ValueError); OSError when the port is taken.
     """
     with _stopped_by_signal() as stop, Simulator(accounts, contacts, seed, port) as simulator:
         settings = simulator.environment(flow)
@@ -27,11 +26,15 @@ def serve(
             f"# A simulated Salesforce at {simulator.url}: {accounts} accounts, {contacts} contacts.",
             f"# Its certificate authority: {simulator.ca_file}",
             f"# Faults, clock, records: {simulator.url}/simulator   Ctrl-C ends it.",
-            *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+            *(f"export {name}={_quoted(value)}" for name, value in settings.items()),
         ]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
         stop.wait()
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Sessions:
         return session
 
     def use(self, token: str) -> Session | None:
-        """A living session, its life extended by this call; tokens in JWT format keep the expiry they carry."""
+        """A living session, its life extended by this call; JWT tokens keep the expiry they carry."""
         session = self.find(token)
         if session is not None and not session.jwt_format:
             session.expires = self._clock.now().timestamp() + self._options.token_ttl
@@ -154,7 +154,7 @@ class Sessions:
         return token
 
     def refresh(self, token: str) -> str | None:
-        """Accept a refresh token and return the one to use next, or None; a replayed one revokes its successors."""
+        """Accept a refresh token, return the one to use next, or None; a replay revokes its successors."""
         if token in self._spent_refresh_tokens:
             self._refresh_tokens.clear()
             self.revoke_all()

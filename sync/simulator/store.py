@@ -1,4 +1,4 @@
-"""The org's rows in a private SQLite file: ordering, counting and grouping with flat memory for a million records."""
+"""The org's rows in a private SQLite file: order, counts and groups in flat memory."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ class Store:
         self._db.close()
 
     def function(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
-        """Make a Python function callable from SQL; formulas are not deterministic, their definition may change."""
+        """Make a Python function callable from SQL; not deterministic, since formulas may change."""
         self._db.create_function(name, arguments, function)
 
     def aggregate(self, name: str, aggregate: Any) -> None:

@@ -65,7 +65,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
 
     def start(self, app: Any, server_file: Path) -> None:
-        """Serve the application; returns once connections are accepted, raises RuntimeError when they never are."""
+        """Serve the application; returns once connections are accepted, RuntimeError if never."""
         config = uvicorn.Config(
             app,
             http=Protocol,

@@ -1,7 +1,8 @@
 """Values on their way: what callers and JSON give, what the store keeps, what REST answers.
 
-Stored forms: decimal numbers as integers scaled by the field's scale (18 digits fit in 63 bits, no float anywhere),
-moments as seconds since 1970, dates as ISO text, booleans as 0 and 1, everything else as text.
+Stored forms: decimal numbers as integers scaled by the field's scale (18 digits fit in 63 bits, there is
+no float anywhere), moments as seconds
+since 1970, dates as ISO text, booleans as 0 and 1, everything else as text.
 """
 
 import re
@@ -130,7 +131,7 @@ def decode(field: Field, stored: Any) -> Any:
 
 
 def number_text(scaled: int | str, scale: int, options: Options) -> str:
-    """A scaled integer as a JSON number with every digit: ``300.0``, or as the options say ``300`` or ``4.0E8``."""
+    """A scaled integer as a JSON number with every digit: ``300.0``, by option ``300`` or ``4.0E8``."""
     digits = str(scaled)
     sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
     digits = digits.rjust(scale + 1, "0")

@@ -29,7 +29,7 @@ class Request:
 
 @dataclass
 class Call:
-    """A request while it is being answered; header names are lower case, ``params`` come from the query string."""
+    """A request while it is being answered; header names are lower case, ``params`` the query string's."""
 
     method: str
     path: str
@@ -85,8 +85,13 @@ def refuse(status: int, code: str, message: str, fields: list[str] | None = None
 
 def html(status: int, title: str, text: str = "") -> Answer:
     """A page from the edge or a load balancer, with nothing of the API about it."""
-    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><p>{text}</p></body></html>"
+    head = f"<!DOCTYPE html><html><head><title>{title}</title></head>"
+    page = f"{head}<body><h1>{title}</h1><p>{text}</p></body></html>"
     return Answer(status, page.encode(), HTML)
+
+
+def uri_too_long() -> Answer:
+    return Answer(414, b"<h1>Bad Message 414</h1><pre>reason: URI Too Long</pre>", HTML)
 
 
 def not_found() -> Answer:

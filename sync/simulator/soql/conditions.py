@@ -1,4 +1,4 @@
-"""WHERE and HAVING to SQL. SOQL's logic has two values: a null differs from every value, and NOT never yields null."""
+"""WHERE and HAVING to SQL. SOQL's logic has two values: null differs from every value, NOT is never null."""
 
 import math
 import re
@@ -136,7 +136,7 @@ class Conditions:
 
 
 def _balanced(operator: str, terms: list[str]) -> str:
-    """Terms joined as a tree of halves: SQLite limits the depth of an expression, and a flat chain is deep."""
+    """Terms joined as a tree of halves: SQLite limits an expression's depth, and a chain is deep."""
     if len(terms) == 1:
         return terms[0]
     middle = len(terms) // 2
@@ -170,7 +170,8 @@ def _wrong_type(field: Field, literal: Literal) -> SoqlError:
     if word and ":" not in literal.text and not ranges.known(literal.text):
         return malformed(f"unexpected token: '{literal.text}'", literal.position)
     return invalid_field(
-        f"value of filter criterion for field '{field.name}' must be of type {kind} and {quoted} enclosed in quotes",
+        f"value of filter criterion for field '{field.name}' must be of type {kind} and {quoted} "
+        "enclosed in quotes",
         literal.position,
     )
 

@@ -11,7 +11,7 @@ class SoqlError(Exception):
         self.position = position
 
     def text(self, soql: str) -> str:
-        """The message as Salesforce prints it: the query around the trouble, a caret below, then the reason."""
+        """The message as Salesforce prints it: the query near the trouble, a caret below, the reason."""
         if self.position is None:
             return self.message
         line_start = soql.rfind("\n", 0, self.position) + 1
@@ -45,16 +45,16 @@ def too_complicated() -> SoqlError:
 
 def no_such_column(name: str, entity: str, position: int) -> SoqlError:
     return invalid_field(
-        f"No such column '{name}' on entity '{entity}'. If you are attempting to use a custom field, be sure to append "
-        f"the '__c' after the custom field name. {_HINT}",
+        f"No such column '{name}' on entity '{entity}'. If you are attempting to use a custom field, "
+        f"be sure to append the '__c' after the custom field name. {_HINT}",
         position,
     )
 
 
 def no_such_relationship(name: str, position: int) -> SoqlError:
     return invalid_field(
-        f"Didn't understand relationship '{name}' in field path. If you are attempting to use a custom relationship, "
-        f"be sure to append the '__r' after the custom relationship name. {_HINT}",
+        f"Didn't understand relationship '{name}' in field path. If you are attempting to use a custom "
+        f"relationship, be sure to append the '__r' after the custom relationship name. {_HINT}",
         position,
     )
 
@@ -62,7 +62,7 @@ def no_such_relationship(name: str, position: int) -> SoqlError:
 def no_such_object(name: str, position: int) -> SoqlError:
     return SoqlError(
         "INVALID_TYPE",
-        f"sObject type '{name}' is not supported. If you are attempting to use a custom object, be sure to append "
-        f"the '__c' after the entity name. {_HINT}",
+        f"sObject type '{name}' is not supported. If you are attempting to use a custom object, be sure to "
+        f"append the '__c' after the entity name. {_HINT}",
         position,
     )

@@ -19,7 +19,7 @@ FIELDS_LIMIT = 200
 
 @dataclass
 class Plan:
-    """A query ready to run. ``kind`` is rows, aggregate or count; ``long_texts`` counts selected custom long texts."""
+    """A query ready to run; ``kind`` is rows, aggregate or count, ``long_texts`` how many are selected."""
 
     kind: str
     sobject: SObject

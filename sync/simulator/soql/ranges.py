@@ -44,7 +44,7 @@ def known(text: str) -> bool:
 
 
 def days(text: str, today: date, position: int) -> tuple[date, date]:
-    """The first day of a range and the day after its last; raises SoqlError for a word that is no date literal."""
+    """The first day of a range and the day after its last; SoqlError for a word that is no literal."""
     found = re.fullmatch(r"([A-Za-z_0-9]+)(?::(\d+))?", text)
     name, count = (found[1].upper(), found[2]) if found else ("", None)
     try:

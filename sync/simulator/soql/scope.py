@@ -108,11 +108,11 @@ class Scope:
         if field.formula is None:
             return f"{alias}.{quote(field.name)}"
         owner = self._joins[relationships][1]
-        arguments = [self._input(relationships, owner, path) for path in field.formula.inputs]
+        arguments = [self._input(relationships, path) for path in field.formula.inputs]
         call = f"{function_name(owner, field)}({', '.join(arguments)})"
         return call if not relationships else f"CASE WHEN {alias}.Id IS NULL THEN NULL ELSE {call} END"
 
-    def _input(self, relationships: tuple[str, ...], owner: SObject, path: str) -> str:
+    def _input(self, relationships: tuple[str, ...], path: str) -> str:
         # A formula reads every field, also those hidden from the user.
         *further, name = path.split(".")
         alias = self.alias_of((*relationships, *further))
