@@ -85,7 +85,9 @@ class App:
         if effect.reset:
             reset(scope)
             return
-        answer = too_long or await asyncio.to_thread(self._answer, call, route, effect)
+        answer = too_long
+        if answer is None:
+            answer = await asyncio.to_thread(self._answer, call, route, effect)
         call.log.status = answer.status
         await self._send(call, answer, effect, scope, send)
 

@@ -302,7 +302,8 @@ class Org:
     def _altering(self) -> Iterator[None]:
         with self.lock:
             yield
-            self.described_at = self.clock.stamp()
+            # A describe read earlier in this very second must not count as still valid.
+            self.described_at = self.clock.stamp() + timedelta(seconds=1)
             for sobject in self.schema.objects.values():
                 self.formulas.register(sobject)  # their inputs may have another type now
 

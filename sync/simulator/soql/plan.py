@@ -236,7 +236,7 @@ class Planner:
                 )
             direction = " DESC" if order.descending else ""
             nulls = ""
-            if column.field.nillable and order.nulls_last != order.descending:
+            if column.nullable and order.nulls_last != order.descending:
                 nulls = " NULLS LAST" if order.nulls_last else " NULLS FIRST"
             terms.append(column.folded + direction + nulls)
         self._plan.ordered = bool(terms)

@@ -34,6 +34,7 @@ class Column:
     sql: str
     owner: SObject
     aggregate: bool = False
+    nullable: bool = True
 
     @property
     def folded(self) -> str:
@@ -64,7 +65,8 @@ class Scope:
         field = self._schema.visible_field(owner, steps[-1])
         if field is None:
             raise no_such_column(steps[-1], owner.name, operand.position)
-        return Column(field, self._sql(relationships, field), owner)
+        nullable = field.nillable or bool(relationships)  # the parent itself may be missing
+        return Column(field, self._sql(relationships, field), owner, nullable=nullable)
 
     def steps(self, path: Path) -> list[str]:
         """The names of a path without the alias of the queried object."""

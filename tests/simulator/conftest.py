@@ -1,0 +1,74 @@
+"""A simulator per test or per module, and a plain requests client that trusts its authority."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from sync.simulator import Simulator
+
+VERSION = "60.0"
+
+
+class Client:
+    """A logged-in HTTP client; knows nothing but URLs."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.http = requests.Session()
+        self.http.trust_env = False  # a CA bundle in the environment would win over verify
+        self.http.verify = simulator.ca_file
+        self.token = ""
+
+    def login(self) -> str:
+        known = self.simulator.credentials
+        answer = self.http.post(
+            f"{self.simulator.url}/services/oauth2/token",
+            data={"grant_type": "client_credentials"},
+            auth=(known.client_id, known.client_secret),
+            timeout=10,
+        )
+        assert answer.status_code == 200, answer.text
+        self.token = answer.json()["access_token"]
+        return self.token
+
+    def get(self, path: str, headers: dict[str, str] | None = None, **params: str) -> requests.Response:
+        """GET a resource of the data API, or an absolute path."""
+        address = path if path.startswith("/") else f"/services/data/v{VERSION}/{path}"
+        bearer = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return self.http.get(
+            self.simulator.url + address, params=params, headers={**bearer, **(headers or {})}, timeout=10
+        )
+
+    def query(self, soql: str, all_rows: bool = False) -> dict[str, Any]:
+        answer = self.get("queryAll" if all_rows else "query", q=soql)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def refused(self, soql: str) -> tuple[str, str]:
+        """Error code and message of a query that must be refused."""
+        answer = self.get("query", q=soql)
+        assert answer.status_code == 400, answer.text
+        (problem,) = answer.json()
+        return problem["errorCode"], problem["message"]
+
+    def names(self, soql: str, all_rows: bool = False) -> list[Any]:
+        """The Name column of a query's records."""
+        return [record["Name"] for record in self.query(soql, all_rows)["records"]]
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as running:
+        yield running
+        assert running.errors == []
+
+
+@pytest.fixture
+def client(simulator: Simulator) -> Iterator[Client]:
+    connected = Client(simulator)
+    connected.login()
+    with connected.http:
+        yield connected
