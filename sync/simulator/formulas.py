@@ -36,7 +36,7 @@ class Formulas:
             arguments = (values.decode(input_, value) for input_, value in zip(inputs, stored, strict=True))
             try:
                 return values.encode(field, formula.function(*arguments))
-            except (ArithmeticError, ValueError):  # a result that does not fit is no result
+            except (ArithmeticError, TypeError, ValueError):  # where Salesforce would say #Error!
                 return None
 
         self._store.function(function_name(sobject, field), len(inputs), calculate)

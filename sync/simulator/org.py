@@ -302,6 +302,7 @@ class Org:
     def _altering(self) -> Iterator[None]:
         with self.lock:
             yield
+            self.schema.generation += 1
             # A describe read earlier in this very second must not count as still valid.
             self.described_at = self.clock.stamp() + timedelta(seconds=1)
             for sobject in self.schema.objects.values():

@@ -35,7 +35,9 @@ class Cursor:
     """A running query: row numbers in order, and for snapshots the rows themselves."""
 
     locator: str
+    soql: str
     plan: Plan
+    generation: int
     rows: "array[int]"
     session: str
     opened: float
@@ -94,14 +96,14 @@ class Queries:
     ) -> Page:
         """The first page of a query; raises SoqlError when the query is refused."""
         with self._org.lock:
-            plan = Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
+            plan = self._plan(soql)
             where = self._where(plan, deleted_too)
             try:
                 if plan.kind == "count":
                     return Page([], self._count(plan, where), done=True)
                 if plan.kind == "aggregate":
                     return self._aggregate(plan, where, version)
-                cursor = self._open(plan, where, session, batch, deleted_too)
+                cursor = self._open(soql, plan, where, session, batch, deleted_too)
                 return self._page(cursor, 0, version, distort)
             except sqlite3.OperationalError as problem:
                 if (
@@ -113,7 +115,10 @@ class Queries:
                 raise
 
     def more(self, locator: str, offset: int, *, session: str, version: str, distort: Distortion) -> Page:
-        """A further page; raises BadLocator when the cursor is unknown or too old, ForeignSession."""
+        """A further page; raises BadLocator when the cursor is unknown or too old, ForeignSession.
+
+        Raises SoqlError when the schema changed meanwhile so that the query is no longer possible.
+        """
         with self._org.lock:
             cursor = self._cursors.get(locator)
             options = self._org.options
@@ -123,12 +128,17 @@ class Queries:
                 raise BadLocator
             if options.locator_bound_to_session and cursor.session != session:
                 raise ForeignSession
+            if cursor.generation != self._org.schema.generation and cursor.snapshot is None:
+                cursor.plan, cursor.generation = self._plan(cursor.soql), self._org.schema.generation
             return self._page(cursor, offset, version, distort)
+
+    def _plan(self, soql: str) -> Plan:
+        return Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
 
     def read(self, soql: str, version: str, deleted_too: bool = False) -> list[Any]:
         """All records of a query at once, whatever the page size; no cursor stays open."""
         with self._org.lock:
-            plan = Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
+            plan = self._plan(soql)
             where = self._where(plan, deleted_too)
             sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.order_sql}"
             return self._records(plan, self._org.store.execute(sql, plan.parameters).fetchall(), version)
@@ -176,7 +186,9 @@ class Queries:
             )
         return Page(self._records(plan, rows, version), len(rows), done=True)
 
-    def _open(self, plan: Plan, where: str, session: str, batch: int | None, deleted_too: bool) -> Cursor:
+    def _open(
+        self, soql: str, plan: Plan, where: str, session: str, batch: int | None, deleted_too: bool
+    ) -> Cursor:
         sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql}"
         if plan.limit is not None or plan.offset:
             sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
@@ -187,7 +199,9 @@ class Queries:
             rows = array("q", shuffled)
         locator = "0r8" + "".join(self._random.choices(ids.ALPHABET, k=15))
         opened = self._org.clock.now().timestamp()
-        cursor = Cursor(locator, plan, rows, session, opened, batch, deleted_too)
+        cursor = Cursor(
+            locator, soql, plan, self._org.schema.generation, rows, session, opened, batch, deleted_too
+        )
         if not self._org.options.values_live:
             cursor.snapshot = {
                 rowid: row

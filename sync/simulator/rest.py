@@ -152,6 +152,8 @@ class Rest:
                 version=call.version,
                 distort=distort,
             )
+        except SoqlError as problem:
+            return error(400, problem.code, problem.message)
         except BadLocator:
             return error(400, "INVALID_QUERY_LOCATOR", "invalid query locator")
         except ForeignSession:

@@ -34,6 +34,7 @@ class Schema:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._restricted = True
+        self.generation = 0  # counts changes, so that open cursors notice
         self.objects: dict[str, SObject] = {}
         for name, plural, prefix, replicateable, fields in (
             ("Account", "Accounts", "001", True, standard.account_fields()),
