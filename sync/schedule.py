@@ -42,8 +42,10 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
+        # Heroku may repeat the signal. Ignored, it is so to the very end; a handler of Python's would be
+        # replaced by the deadly default while the interpreter shuts down.
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
 class Pulse:
@@ -117,7 +119,7 @@ def persist(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
     """One scheduled run, repeated with growing pauses until it succeeds, is deferred, or is to stop."""
-    backoff = FIRST_BACKOFF
+    backoff = min(FIRST_BACKOFF, interval.total_seconds())
     while not stop.is_set():
         pulse.beat(name)
         try:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from sync import embedded
 from sync.simulator import Simulator
-from tests.world import World
+from tests.world import LONG_AGO, World
 
 NUMBERS = itertools.count(1)
 
@@ -79,7 +79,23 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def world(sim: Simulator, database: str) -> Iterator[World]:
-    """An org, a database, and the product between them."""
+def world(sim: Simulator, database: str, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    """An org, a database, and the product between them; no test of it may have logged a secret."""
     with World(sim, database) as world:
         yield world
+        world.assert_no_secret(caplog.text)
+
+
+@pytest.fixture
+def loaded(world: World) -> World:
+    """A first load behind us: two accounts, three contacts, all long ago."""
+    world.acme = world.org.create("Account", {"Name": "Acme"}, stamp=LONG_AGO)
+    world.bolt = world.org.create("Account", {"Name": "Bolt"}, stamp=LONG_AGO)
+    world.ann, world.bob, world.cid = world.org.create_many(
+        "Contact",
+        [{"LastName": name, "AccountId": world.acme} for name in ("Ann", "Bob", "Cid")],
+        stamp=LONG_AGO,
+    )
+    world.run()
+    world.seen = world.last_seq()
+    return world
