@@ -52,7 +52,7 @@ class Faults:
         """Let a fault strike: skip ``after`` matching calls, then ``times`` calls (None: for ever).
 
         ``on`` is token, describe, query (first pages), page (further pages), limits, updated, deleted,
-        another kind of the request log, any, or the beginning of a path. Raises ValueError for an unknown name.
+        another kind of the request log, any, or the beginning of a path. ValueError for an unknown name.
         """
         if name not in FAULTS:
             raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(FAULTS))}")

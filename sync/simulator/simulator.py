@@ -1,7 +1,7 @@
 """The simulator as tests and the demo hold it: an org, its clock, its faults, and the HTTPS server."""
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -33,13 +33,18 @@ class Simulator:
         port: int = 0,
         options: Options | None = None,
     ) -> None:
-        self._server = Server(port)  # first: a port that is taken leaves nothing behind
-        self._folder = Path(tempfile.mkdtemp(prefix="salesforce-simulator-"))
         self.clock = Clock()
         self.options = options if options is not None else Options()
         self.faults = Faults()
-        self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed)
-        populate(self.org, accounts, contacts, seed)
+        with ExitStack() as cleanup:  # whatever fails from here on, nothing stays behind
+            folder = tempfile.TemporaryDirectory(prefix="salesforce-simulator-")
+            self._folder = Path(cleanup.enter_context(folder))
+            self._server = Server(port)
+            cleanup.callback(self._server.stop)
+            self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed)
+            cleanup.callback(self.org.close)
+            populate(self.org, accounts, contacts, seed)
+            self._cleanup = cleanup.pop_all()
         self.url = f"https://localhost:{self._server.port}"
         self.login_url = f"https://127.0.0.1:{self._server.port}"
         self._sessions = Sessions(self.clock, self.options, self.org.organization_id, self.org.user_id, seed)
@@ -63,9 +68,8 @@ class Simulator:
 
     def stop(self) -> None:
         """Stop serving and remove the temporary files."""
-        self._server.stop()
-        self.org.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._server.stop()  # first: nobody may be reading when the rest goes
+        self._cleanup.close()
 
     @property
     def credentials(self) -> Credentials:

@@ -61,7 +61,12 @@ class Server:
         # asyncio turns Nagle's delay off only for sockets that name their protocol.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", port))
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError:
+            self._socket.close()
+            raise
+        self._thread: threading.Thread | None = None
         self.port: int = self._socket.getsockname()[1]
 
     def start(self, app: Any, server_file: Path) -> None:
@@ -103,9 +108,13 @@ class Server:
             self._loop.close()
 
     def stop(self) -> None:
-        """Close all connections, also those that a client keeps alive, and end the thread."""
+        """Close all connections, those kept alive too, and end the thread; twice is harmless."""
+        if self._thread is None:
+            self._socket.close()
+            return
         self._loop.call_soon_threadsafe(self._hang_up)
         self._thread.join(timeout=10)
+        self._thread = None
 
     def _hang_up(self) -> None:
         self._app.stopping.set()

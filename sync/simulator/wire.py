@@ -9,6 +9,7 @@ import msgspec
 
 JSON = "application/json;charset=UTF-8"
 HTML = "text/html;charset=UTF-8"
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _KEY_LINE = re.compile(rb'(?m)^( *"(?:[^"\\]|\\.)*"):')
 
 
@@ -68,7 +69,7 @@ class Refusal(Exception):
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:
-    return Answer(status, msgspec.json.encode(value))
+    return Answer(status, _ENCODER.encode(value))
 
 
 def error(status: int, code: str, message: str, fields: list[str] | None = None) -> Answer:

@@ -1,0 +1,107 @@
+"""The control endpoint does from another process what the Python API does."""
+
+from typing import Any
+
+import pytest
+import requests
+
+from sync.simulator import FAULTS, Simulator
+from tests.simulator.conftest import Client
+
+
+class Remote:
+    """Another process's view: HTTPS and JSON, no login."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._base = f"{client.simulator.url}/simulator"
+
+    def post(self, action: str, **given: Any) -> requests.Response:
+        return self._client.http.post(f"{self._base}/{action}", json=given, timeout=10)
+
+    def act(self, action: str, **given: Any) -> Any:
+        answer = self.post(action, **given)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["result"]
+
+    def read(self, what: str, **params: str) -> Any:
+        answer = self._client.http.get(f"{self._base}/{what}", params=params, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["result"]
+
+
+@pytest.fixture
+def remote(client: Client) -> Remote:
+    return Remote(client)
+
+
+def test_records(simulator: Simulator, remote: Remote) -> None:
+    """Records are created, changed, merged, deleted, restored, purged and read."""
+    one = remote.act("create", object="Account", record={"Name": "Acme"}, stamp="2026-01-02T03:04:05+00:00")
+    two, three = remote.act("create_many", object="Account", records=[{"Name": "B"}, {"Name": "C"}])
+    assert remote.read("record", id=one)["SystemModstamp"] == "2026-01-02T03:04:05.000+0000"
+    remote.act("update", id=one, record={"Name": "Acme Ltd"}, stamp="2026-01-03T00:00:00+00:00")
+    remote.act("delete", id=two)
+    remote.act("undelete", id=two, bump=False)
+    remote.act("merge", master=one, losers=[two])
+    remote.act("purge", id=three, log=False)
+    assert remote.read("ids", object="Account", deleted="true") == [two]
+    assert remote.read("count", object="Account") == 2
+    assert simulator.org.record(one)["Name"] == "Acme Ltd"
+
+
+def test_faults_options_clock_and_log(client: Client, remote: Remote) -> None:
+    """Faults come and go, switches turn, time moves, the log is readable, sessions end."""
+    simulator = client.simulator
+    assert remote.read("faults") == {name: kind.text for name, kind in FAULTS.items()}
+    remote.act("faults", name="unavailable_html", on="limits", times=None, retry_after=3)
+    assert client.get("limits").status_code == 503
+    remote.act("clear_faults")
+    assert client.get("limits").status_code == 200
+    assert remote.act("options", page_sizes=[1, 2], gzip=False)["page_sizes"] == [1, 2]
+    assert simulator.options.gzip is False
+    assert remote.read("options")["gzip"] is False
+    remote.act("clock", freeze="2026-05-01T00:00:00+00:00")
+    assert remote.act("clock", advance=60)["now"] == "2026-05-01T00:01:00+00:00"
+    remote.act("clock", resume=True)
+    log = remote.read("requests")
+    assert [(each["kind"], each["status"]) for each in log["requests"]] == [
+        ("token", 200),
+        ("limits", 503),
+        ("limits", 200),
+    ]
+    assert log["api_calls"] == 1
+    remote.act("clear_requests")
+    assert simulator.requests == []
+    remote.act("revoke_tokens")
+    assert client.get("limits").status_code == 401
+
+
+def test_schema(client: Client, remote: Remote) -> None:
+    """Fields are added, retyped, hidden and removed."""
+    remote.act("add_field", object="Contact", field={"name": "Size__c", "type": "string", "length": 10})
+    remote.act("retype_field", object="Contact", field="Size__c", changes={"length": 20})
+    assert '"length":20' in client.get("sobjects/Contact/describe").text
+    remote.act("hide_field", object="Contact", field="Size__c")
+    assert client.refused("SELECT Size__c FROM Contact")[0] == "INVALID_FIELD"
+    remote.act("show_field", object="Contact", field="Size__c")
+    remote.act("remove_field", object="Contact", field="Size__c")
+    remote.act("change_formula", object="Contact", field="Spend_With_Tax__c", change=0.5)
+    contact = remote.act("create", object="Contact", record={"LastName": "x", "Spend__c": 100})
+    assert remote.read("record", id=contact)["Spend_With_Tax__c"] == 119.5
+
+
+def test_mistakes_are_explained(remote: Remote) -> None:
+    """Unknown actions are 404, wrong arguments 400, with the reason."""
+    assert remote.post("nonsense").status_code == 404
+    for action, given, reason in (
+        ("faults", {"name": "gremlins"}, "no fault"),
+        ("options", {"colour": "red"}, "no options colour"),
+        ("create", {"object": "Contact", "record": {}}, "required field missing"),
+        ("create", {"record": {}}, "missing or unknown: object"),
+        ("delete", {"id": "003000000000000AAA"}, "no record"),
+        ("add_field", {"object": "Contact", "field": {"name": "x"}}, "type"),
+    ):
+        answer = remote.post(action, **given)
+        assert answer.status_code == 400
+        assert reason in answer.json()["error"]
