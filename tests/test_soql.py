@@ -1,0 +1,191 @@
+"""Query text: exactly what is asked, and that an org understands it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sync import config, soql
+from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
+from sync.objects import CATALOGUE
+from sync.session import Session
+from sync.simulator import Simulator
+from sync.soql import Key
+from tests.world import LONG_AGO, NEVER_WAIT
+
+FIELDS = ("Id", "IsDeleted", "SystemModstamp", "MasterRecordId")
+KINDS = (Kind.ID, Kind.BOOLEAN, Kind.DATETIME, Kind.TEXT)
+TYPES = ("id", "boolean", "datetime", "reference")
+SINCE = datetime(2026, 1, 31, 23, 59, 58, tzinfo=UTC)
+KEY = Key(datetime(2026, 2, 1, 12, 30, tzinfo=UTC), "003RO0000035WQgYAM")
+
+
+@pytest.fixture
+def thing() -> Projection:
+    """A small object with one custom field, as an org shows it."""
+    sobject = SObject("Thing", "a01", tuple(Field(n, k) for n, k in zip(FIELDS, KINDS, strict=True)))
+    org = [DescribedField(n, t, custom=False) for n, t in zip(FIELDS, TYPES, strict=True)]
+    return project(sobject, [*org, DescribedField("Tier__c", "picklist", custom=True)])
+
+
+# ── the text ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_first_load_asks_for_everything(thing: Projection) -> None:
+    """A first load has no lower limit: every record, custom fields too, in key order."""
+    assert soql.select(thing, None, None) == (
+        "SELECT Id, IsDeleted, SystemModstamp, MasterRecordId, Tier__c FROM Thing ORDER BY SystemModstamp, Id"
+    )
+
+
+def test_window_includes_its_beginning(thing: Projection) -> None:
+    """A window starts at its first second, inclusive: the second of the cursor may hold more records."""
+    assert soql.select(thing, SINCE, None) == (
+        "SELECT Id, IsDeleted, SystemModstamp, MasterRecordId, Tier__c FROM Thing "
+        "WHERE SystemModstamp >= 2026-01-31T23:59:58Z ORDER BY SystemModstamp, Id"
+    )
+
+
+def test_resumed_query_goes_on_after_the_key(thing: Projection) -> None:
+    """A resumed query takes the rest of the key's second, then everything later; the window's start is moot."""
+    wanted = (
+        "SELECT Id, IsDeleted, SystemModstamp, MasterRecordId, Tier__c FROM Thing "
+        "WHERE (SystemModstamp = 2026-02-01T12:30:00Z AND Id > '003RO0000035WQgYAM') "
+        "OR SystemModstamp > 2026-02-01T12:30:00Z ORDER BY SystemModstamp, Id"
+    )
+
+    assert soql.select(thing, SINCE, KEY) == wanted
+    assert soql.select(thing, None, KEY) == wanted
+
+
+def test_counts() -> None:
+    """Counting asks for the same windows as reading does."""
+    assert soql.count("Thing", None) == "SELECT COUNT() FROM Thing"
+    assert (
+        soql.count("Thing", SINCE) == "SELECT COUNT() FROM Thing WHERE SystemModstamp >= 2026-01-31T23:59:58Z"
+    )
+
+
+def test_count_up_to_a_key_is_the_complement_of_what_follows() -> None:
+    """What lies at or before a key is everything that a resumed query leaves out."""
+    before = (
+        "(SystemModstamp < 2026-02-01T12:30:00Z OR "
+        "(SystemModstamp = 2026-02-01T12:30:00Z AND Id <= '003RO0000035WQgYAM'))"
+    )
+
+    assert soql.count_up_to("Thing", None, KEY) == f"SELECT COUNT() FROM Thing WHERE {before}"
+    assert soql.count_up_to("Thing", SINCE, KEY) == (
+        f"SELECT COUNT() FROM Thing WHERE SystemModstamp >= 2026-01-31T23:59:58Z AND {before}"
+    )
+
+
+def test_single_records_by_id(thing: Projection) -> None:
+    """Named records are asked for by Id, whatever their stamp."""
+    assert soql.by_id(thing, ["a01000000000001AAA", "a01000000000002AAA"]) == (
+        "SELECT Id, IsDeleted, SystemModstamp, MasterRecordId, Tier__c FROM Thing "
+        "WHERE Id IN ('a01000000000001AAA', 'a01000000000002AAA')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 1, 31, 0, 0, 0, tzinfo=UTC), "2026-01-31T00:00:00Z"),
+        (
+            datetime(2026, 1, 31, 5, 30, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+            "2026-01-31T00:00:00Z",
+        ),
+        (datetime(2026, 1, 31, 23, 0, tzinfo=timezone(timedelta(hours=-8))), "2026-02-01T07:00:00Z"),
+        (datetime(2026, 1, 31, 1, 2, 3, 456_000, tzinfo=UTC), "2026-01-31T01:02:03.456Z"),
+        (datetime(2026, 1, 31, 1, 2, 3, 7_000, tzinfo=UTC), "2026-01-31T01:02:03.007Z"),
+        (datetime(1700, 1, 1, tzinfo=UTC), "1700-01-01T00:00:00Z"),
+        (datetime(4000, 12, 31, 23, 59, 59, tzinfo=UTC), "4000-12-31T23:59:59Z"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_literals_are_utc(moment: datetime, text: str) -> None:
+    """A datetime literal is UTC with Z, to the second, with milliseconds only where there are some."""
+    assert soql.literal(moment) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("plain", "'plain'"),
+        ("O'Brien", r"'O\'Brien'"),
+        ("back\\slash", r"'back\\slash'"),
+        ("\\' OR Name != '", r"'\\\' OR Name != \''"),
+        ("", "''"),
+    ],
+)
+def test_quoting(text: str, literal: str) -> None:
+    """A text cannot leave its quotes."""
+    assert soql.quoted(text) == literal
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_quoting_is_reversible(text: str) -> None:
+    """Whatever the text, reading the literal as SOQL does gives it back and ends at the last quote."""
+    literal = soql.quoted(text)
+    read, at = "", 1
+    while literal[at] != "'":
+        at += literal[at] == "\\"
+        read += literal[at]
+        at += 1
+
+    assert (read, at) == (text, len(literal) - 1)
+
+
+# ── an org understands it ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def session(sim: Simulator) -> Session:
+    return Session(config.of({"DATABASE_URL": "postgres:///unused", **sim.environment()}), retry=NEVER_WAIT)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str) -> None:
+    """Each kind of query over the whole catalogue is valid SOQL and finds what it says."""
+    names = [{"Name": f"n{i}"} if name == "Account" else {"LastName": f"n{i}"} for i in range(5)]
+    early = sim.org.create_many(name, names[:3], stamp=LONG_AGO)
+    late = sim.org.create_many(name, names[3:], stamp=LONG_AGO + timedelta(hours=1))
+    described, _ = session.describe(name)
+    fitted = project(CATALOGUE[name], described)
+    key = Key(LONG_AGO, early[1])
+    second = LONG_AGO + timedelta(seconds=1)
+
+    def found(query: str) -> list[str]:
+        return [record["Id"] for record in session.query(query).body["records"]]
+
+    def counted(query: str) -> int:
+        return int(session.query(query).body["totalSize"])
+
+    assert found(soql.select(fitted, None, None)) == [*early, *late]
+    assert found(soql.select(fitted, LONG_AGO, None)) == [*early, *late]
+    assert found(soql.select(fitted, second, None)) == late
+    assert found(soql.select(fitted, LONG_AGO + timedelta(milliseconds=1), None)) == late
+    assert found(soql.select(fitted, LONG_AGO, key)) == [early[2], *late]
+    assert counted(soql.count(name, None)) == 5
+    assert counted(soql.count(name, second)) == 2
+    assert counted(soql.count_up_to(name, None, key)) == 2
+    assert counted(soql.count_up_to(name, second, key)) == 0
+    assert sorted(found(soql.by_id(fitted, [late[0], early[0]]))) == [early[0], late[0]]
+
+
+def test_deleted_records_are_in_every_query(sim: Simulator, session: Session) -> None:
+    """Every query includes the recycle bin: a delete is a change like any other."""
+    kept, gone = sim.org.create_many("Contact", [{"LastName": "a"}, {"LastName": "b"}], stamp=LONG_AGO)
+    sim.org.delete(gone, stamp=LONG_AGO)
+    fitted = project(CATALOGUE["Contact"], session.describe("Contact")[0])
+
+    for query in (soql.select(fitted, LONG_AGO, None), soql.by_id(fitted, [kept, gone])):
+        assert {r["Id"]: r["IsDeleted"] for r in session.query(query).body["records"]} == {
+            kept: False,
+            gone: True,
+        }
+    assert session.query(soql.count("Contact", None)).body["totalSize"] == 2
