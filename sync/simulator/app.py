@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import re
+import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class App:
         self._faults = faults
         self.requests: list[Request] = []
         self.api_calls = 0
+        self._counting = threading.Lock()
         self.errors: list[str] = []  # tracebacks of our own mistakes
         self.stopping = asyncio.Event()
         rest = Rest(org, queries, lambda: self.api_calls)
@@ -164,7 +166,8 @@ class App:
         options = self._org.options
         if options.enforce_limit and self._rest.usage() >= options.limit_max:
             raise Refusal(error(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."))
-        self.api_calls += 1
+        with self._counting:
+            self.api_calls += 1
         call.log.counted = True
 
     # --- sending

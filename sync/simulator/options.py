@@ -16,6 +16,8 @@ class Options:
     locator_ttl: float = 2 * 86400.0  # seconds
     locator_refusal: str = "INVALID_SESSION_ID"  # to another session; or INVALID_QUERY_LOCATOR
 
+    not_in_keeps_nulls: bool = True  # NOT IN selects nulls, as != does; False: it leaves them out
+
     # --- transport
     gzip: bool = True  # compress when the client accepts it
     chunked: bool = True  # False: Content-Length
@@ -46,6 +48,7 @@ class Options:
     undelete_bumps: bool = True
     person_accounts: bool = False
     state_country_picklists: bool = False
+    recent_fields: bool = True  # standard fields that came with the releases of 2022 to 2024
     exponent_numbers: bool = False  # 4.0E8 for large numbers, as Java prints them
     plain_numbers: bool = False  # 400 rather than 400.0
     api_versions: tuple[int, int] = field(default=(31, 67))

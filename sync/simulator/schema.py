@@ -32,7 +32,7 @@ class Schema:
     """The objects by name; looks names up the way SOQL does, without regard to case."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self.options = options
         self._restricted = True
         self.generation = 0  # counts changes, so that open cursors notice
         self.objects: dict[str, SObject] = {}
@@ -59,7 +59,7 @@ class Schema:
 
     def has(self, field: Field) -> bool:
         """True when the feature that brings the field is on."""
-        return field.feature is None or bool(getattr(self._options, field.feature))
+        return field.feature is None or bool(getattr(self.options, field.feature))
 
     def visible_objects(self) -> list[SObject]:
         return [sobject for sobject in self.objects.values() if not (sobject.hidden and self._restricted)]
@@ -100,7 +100,7 @@ class Schema:
 
     def _shaped(self, field: Field) -> Field:
         # Person accounts compute Account.Name from the person's names, so describe lets it be null.
-        if self._options.person_accounts and field.name == "Name" and field.compound == "Name":
+        if self.options.person_accounts and field.name == "Name" and field.compound == "Name":
             return Field(**{**_attributes(field), "nillable": True})
         return field
 

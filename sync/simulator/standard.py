@@ -168,6 +168,7 @@ def account_fields() -> list[Field]:
         text("Name", 255, label="Account Name", nillable=False, name_field=True, compound="Name"),
         *_person(),
         picklist("Type", 40, ACCOUNT_TYPES),
+        lookup("RecordTypeId", "RecordType", "RecordType"),
         lookup("ParentId", "Parent", "Account"),
         *address("Billing"),
         *address("Shipping"),
@@ -187,6 +188,11 @@ def account_fields() -> list[Field]:
         text("Site", 80),
         *audit(),
         *viewed(),
+        flag("IsPartner", createable=False),
+        flag("IsCustomerPortal", createable=False),
+        text("ChannelProgramName", 255, filterable=False, **READ_ONLY),
+        text("ChannelProgramLevelName", 255, filterable=False, **READ_ONLY),
+        flag("IsPriorityRecord", feature="recent_fields"),
         text("Jigsaw", 20),
         text("JigsawCompanyId", 20, relationship="JigsawCompany", **READ_ONLY),
         picklist("CleanStatus", 40, CLEAN_STATUS, restricted=True),
@@ -273,8 +279,22 @@ def contact_fields() -> list[Field]:
         text("JigsawContactId", 20, relationship="JigsawContact", **READ_ONLY),
         picklist("CleanStatus", 40, CLEAN_STATUS, restricted=True),
         lookup("IndividualId", "Individual", "Individual"),
+        *_recent_contact(),
         flag("IsPersonAccount", feature="person_accounts", **READ_ONLY),
         *_contact_custom(),
+    ]
+
+
+def _recent_contact() -> list[Field]:
+    on: dict[str, Any] = {"feature": "recent_fields"}
+    return [
+        flag("IsPriorityRecord", **on),
+        picklist("Pronouns", 40, ("He/Him", "She/Her", "They/Them", "Not Listed"), **on),
+        picklist("GenderIdentity", 40, ("Male", "Female", "Nonbinary", "Not Listed"), **on),
+        picklist("ContactSource", 40, ("Email", "Meeting", "Web"), **on),
+        picklist("TitleType", 40, ("CEO", "CFO", "Manager"), **on),
+        picklist("DepartmentGroup", 40, ("Finance", "Sales", "IT"), **on),
+        Field("BuyerAttributes", "multipicklist", length=4099, values=("Champion", "Decision Maker"), **on),
     ]
 
 

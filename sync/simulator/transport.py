@@ -54,6 +54,25 @@ def certificates(folder: Path) -> tuple[Path, Path]:
     return ca_file, server_file
 
 
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn that ends at once: it would wait a fifth of a second, and tests start hundreds of servers."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=2)
+
+
 class Server:
     """An HTTPS server on 127.0.0.1 in a daemon thread."""
 
@@ -83,13 +102,12 @@ class Server:
             date_header=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=MAX_HEAD,
             ssl_certfile=str(server_file),
             ssl_keyfile=str(server_file),
         )
         self._app = app
-        self._server = uvicorn.Server(config)
+        self._server = _Uvicorn(config)
         self._thread = threading.Thread(target=self._run, name="salesforce-simulator", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 20
@@ -118,7 +136,7 @@ class Server:
 
     def _hang_up(self) -> None:
         self._app.stopping.set()
-        self._server.should_exit = True
+        self._server.stopping.set()
         for ports, transport in list(_connections.items()):
             if ports[0] == self.port:
                 transport.abort()

@@ -375,3 +375,15 @@ def test_unordered_queries_may_be_shuffled(org_client: Client) -> None:
         options.shuffle_unordered = False
     assert sorted(unordered) == sorted(ordered)
     assert unordered != ordered
+
+
+def test_not_in_and_nulls(org_client: Client) -> None:
+    """Whether NOT IN selects nulls is a switch, since the sources disagree."""
+    soql = "SELECT Name FROM Account WHERE Rating NOT IN ('Cold') ORDER BY Name"
+    options = org_client.simulator.options
+    assert len(org_client.names(soql)) == 4
+    options.not_in_keeps_nulls = False
+    try:
+        assert org_client.names(soql) == ["Acme"]
+    finally:
+        options.not_in_keeps_nulls = True

@@ -10,6 +10,7 @@ from typing import Any
 
 from sync.simulator import ids
 from sync.simulator.fields import DECIMAL_TYPES, ID_TYPES, Field
+from sync.simulator.options import Options
 from sync.simulator.soql import ranges
 from sync.simulator.soql.errors import SoqlError, invalid_field, invalid_operator, malformed, too_complicated
 from sync.simulator.soql.nodes import Compare, Condition, Join, Literal, Not, Operand
@@ -25,8 +26,9 @@ _TYPE_NAMES = {"datetime": "dateTime", "reference": "id"}
 class Conditions:
     """Compiles one query's conditions; ``parameters`` collects the bound values in order."""
 
-    def __init__(self, column: Callable[[Operand], Column], now: datetime) -> None:
+    def __init__(self, column: Callable[[Operand], Column], now: datetime, options: Options) -> None:
         self._column = column
+        self._options = options
         self._now = now
         self.parameters: list[Any] = []
 
@@ -122,7 +124,9 @@ class Conditions:
         self.parameters += values
         tests.append(f"{column.folded} IN ({', '.join('?' * len(values))})")
         among = "(" + " OR ".join(tests) + ")"
-        return among if compare.operator == "IN" else f"NOT coalesce({among}, 0)"
+        if compare.operator == "IN":
+            return among
+        return f"NOT coalesce({among}, {0 if self._options.not_in_keeps_nulls else 1})"
 
     def _includes(self, column: Column, compare: Compare) -> str:
         tests = []

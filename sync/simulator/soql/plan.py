@@ -61,7 +61,7 @@ class Planner:
         else:
             self._rows()
         if query.where is not None:
-            conditions = Conditions(self._filter_column, self._now)
+            conditions = Conditions(self._filter_column, self._now, self._schema.options)
             plan.where_sql = conditions.sql(query.where)
             plan.parameters = conditions.parameters
         self._order()
@@ -191,7 +191,7 @@ class Planner:
         if groups:
             plan.group_sql = " GROUP BY " + ", ".join(column.folded for column in groups)
         if query.having is not None:
-            conditions = Conditions(self._having_column, self._now)
+            conditions = Conditions(self._having_column, self._now, self._schema.options)
             plan.group_sql += " HAVING " + conditions.sql(query.having)
             plan.having = conditions.parameters
 
