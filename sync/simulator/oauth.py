@@ -32,6 +32,7 @@ class OAuth:
         self._clock = clock
         self._url = url
         self._login_url = login_url
+        self._logins: list[float] = []
         self._audiences = {"https://login.salesforce.com", "https://test.salesforce.com", url, login_url}
 
     @property
@@ -39,6 +40,7 @@ class OAuth:
         return f"{self._login_url}/id/{self._sessions.organization_id}/{self._sessions.user_id}"
 
     def token(self, call: Call) -> Answer:
+        self._check_login_rate()
         form = dict(parse_qsl(call.body.decode("utf-8", "replace"), keep_blank_values=True))
         grant = form.get("grant_type", "")
         if grant == "client_credentials":
@@ -52,6 +54,13 @@ class OAuth:
         else:
             raise _refuse("unsupported_grant_type", "grant type not supported")
         return self._granted(session)
+
+    def _check_login_rate(self) -> None:
+        """Every token request is a login, and a user has so many an hour."""
+        now = self._clock.now().timestamp()
+        self._logins = [at for at in self._logins if at > now - 3600] + [now]
+        if len(self._logins) > self._options.login_limit:
+            raise _refuse("invalid_grant", "rate limit exceeded")
 
     def _granted(self, session: Session) -> Answer:
         issued_at = str(int(session.issued_at * 1000))

@@ -27,6 +27,7 @@ class Options:
     # --- sessions
     token_ttl: float = 7200.0  # seconds of inactivity
     token_format: str = "opaque"  # noqa: S105  a format's name: opaque or jwt
+    login_limit: int = 3600  # logins per hour
     run_as_user: bool = True  # False: "no client credentials user enabled"
     security_token_required: bool = True
     user_active: bool = True

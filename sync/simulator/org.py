@@ -192,7 +192,11 @@ class Org:
             moment = self._moment(stamp)
             bumps = self.options.undelete_bumps if bump is None else bump
             restored = {"IsDeleted": 0, "MasterRecordId": None}
-            for each in self._family(record_id, deleted=True):
+            family = self._family(record_id, deleted=True)
+            together = self._stored(record_id, "SystemModstamp")
+            for each in family:
+                if self._stored(each, "SystemModstamp") != together:
+                    continue  # a contact that was in the bin before its account went
                 if bumps:
                     self._write(each, restored, moment)
                 else:

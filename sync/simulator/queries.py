@@ -24,7 +24,7 @@ DEFAULT_PAGE = 2000
 SMALLEST_PAGE = 200
 WIDE_PAGE = 200  # two or more custom long texts selected
 MAX_GROUPS = 2000
-MAX_CURSORS = 200
+MAX_OPEN_ROWS = 20_000_000  # over all cursors, eight bytes each; then the oldest goes
 
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -209,7 +209,9 @@ class Queries:
                 for rowid, row in self._read(cursor, rows[at : at + DEFAULT_PAGE]).items()
             }
         self._cursors[locator] = cursor
-        while len(self._cursors) > MAX_CURSORS:
+        while (
+            len(self._cursors) > 1 and sum(len(each.rows) for each in self._cursors.values()) > MAX_OPEN_ROWS
+        ):
             self._cursors.popitem(last=False)
         return cursor
 

@@ -216,6 +216,16 @@ def test_revoke_tokens_ends_every_session(client: Client) -> None:
     assert client.get("limits").status_code == 200
 
 
+def test_login_rate(client: Client) -> None:
+    """Too many logins within an hour are refused, until the hour is over."""
+    client.simulator.options.login_limit = 2
+    client.login()
+    answer = token(client.simulator, grant_type="client_credentials", **client_form(client.simulator))
+    assert (answer.status_code, answer.json()["error_description"]) == (400, "rate limit exceeded")
+    client.simulator.clock.advance(3601)
+    client.login()
+
+
 def test_environment_of_each_flow(simulator: Simulator) -> None:
     """Every flow's settings are complete; an unknown flow is an error."""
     for flow in ("client_credentials", "jwt", "password"):

@@ -1,5 +1,6 @@
 """The life of records and of the schema around them."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -84,6 +85,11 @@ def test_delete_cascades_and_undelete_restores(simulator: Simulator) -> None:
     org.delete(account)
     org.undelete(account)
     assert stamps(simulator, contact)[0] == text(T0 + timedelta(seconds=20))
+    org.delete(contact)
+    simulator.clock.advance(10)
+    org.delete(account)
+    org.undelete(account)
+    assert org.ids("Contact", deleted=True) == [contact]  # it was in the bin before
 
 
 def test_purge_leaves_no_row(client: Client) -> None:
@@ -260,3 +266,33 @@ def test_clock(simulator: Simulator) -> None:
     assert timedelta() <= clock.now() - T0 - timedelta(seconds=90) < timedelta(seconds=5)
     with pytest.raises(ValueError, match="aware"):
         clock.freeze(datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_reading_while_writing(client: Client) -> None:
+    """Tests may change the org from their own threads while the server answers: nothing fails, nothing is torn."""
+    simulator, org = client.simulator, client.simulator.org
+    ids = org.create_many("Contact", [{"LastName": "0", "Title": "0"}] * 50)
+    done = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            org.update(ids[number % 50], {"LastName": str(number), "Title": str(number)})
+            org.delete(org.create("Contact", {"LastName": "passing"}))
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(40):
+            records = client.query("SELECT LastName, Title FROM Contact WHERE LastName != 'passing'")[
+                "records"
+            ]
+            assert len(records) == 50
+            assert all(record["LastName"] == record["Title"] for record in records)
+    finally:
+        done.set()
+        for writer in writers:
+            writer.join()
+    assert simulator.errors == []
