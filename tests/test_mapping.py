@@ -130,7 +130,7 @@ def test_short_id_gets_its_checksum(short: str, suffix: str) -> None:
 ID15 = st.text(alphabet=string.ascii_letters + string.digits, min_size=15, max_size=15)
 
 
-@settings(deadline=None)
+@settings(derandomize=True, deadline=None, database=None)
 @given(ID15)
 def test_checksum_by_the_rule(short: str) -> None:
     """The checksum is, per five characters, which of them are capitals, as a number from A to 5."""
@@ -143,7 +143,7 @@ def test_checksum_by_the_rule(short: str) -> None:
     assert checksum(short) == expected
 
 
-@settings(deadline=None)
+@settings(derandomize=True, deadline=None, database=None)
 @given(ID15, st.lists(st.booleans(), min_size=15, max_size=15))
 def test_checksum_tells_ids_apart_without_case(one: str, flips: list[bool]) -> None:
     """Two Ids that differ only in case differ in their checksum: that is what it is for."""
