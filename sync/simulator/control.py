@@ -49,31 +49,8 @@ class Control:
             "ids": lambda given: org.ids(given["object"], _flag(given.get("deleted"))),
             "count": lambda given: org.count(given["object"], _flag(given.get("deleted"))),
         }
-        self._acts: dict[str, Action] = {
-            "create": lambda given: org.create(given["object"], given["record"], _when(given)),
-            "create_many": lambda given: org.create_many(given["object"], given["records"], _when(given)),
-            "update": lambda given: org.update(
-                given["id"], given["record"], _when(given), bool(given.get("system_only"))
-            ),
-            "delete": lambda given: org.delete(given["id"], _when(given)),
-            "undelete": lambda given: org.undelete(given["id"], given.get("bump"), _when(given)),
-            "purge": lambda given: org.purge(given["id"], bool(given.get("log", True))),
-            "purge_delete_log": lambda given: org.purge_delete_log(_when(given, "until")),
-            "merge": lambda given: org.merge(given["master"], given["losers"], _when(given)),
-            "change_formula": lambda given: org.change_formula(
-                given["object"], given["field"], given["change"]
-            ),
-            "add_field": lambda given: org.add_field(
-                given["object"], msgspec.convert(given["field"], _NewField).field()
-            ),
-            "remove_field": lambda given: org.remove_field(given["object"], given["field"]),
-            "retype_field": lambda given: org.retype_field(
-                given["object"], given["field"], **given["changes"]
-            ),
-            "hide_field": lambda given: org.hide_field(given["object"], given["field"]),
-            "show_field": lambda given: org.show_field(given["object"], given["field"]),
-            "hide_object": lambda given: org.hide_object(given["object"]),
-            "show_object": lambda given: org.show_object(given["object"]),
+        self._acts = _record_acts(org) | _schema_acts(org)
+        self._acts |= {
             "faults": self._add_fault,
             "clear_faults": lambda _: faults.clear(),
             "clear_requests": lambda _: requests.clear(),
@@ -115,6 +92,36 @@ class Control:
             moment = name == "replication_enabled_at" and value is not None
             setattr(options, name, datetime.fromisoformat(value) if moment else value)
         return asdict(options)
+
+
+def _record_acts(org: Org) -> dict[str, Action]:
+    return {
+        "create": lambda given: org.create(given["object"], given["record"], _when(given)),
+        "create_many": lambda given: org.create_many(given["object"], given["records"], _when(given)),
+        "update": lambda given: org.update(
+            given["id"], given["record"], _when(given), bool(given.get("system_only"))
+        ),
+        "delete": lambda given: org.delete(given["id"], _when(given)),
+        "undelete": lambda given: org.undelete(given["id"], given.get("bump"), _when(given)),
+        "purge": lambda given: org.purge(given["id"], bool(given.get("log", True))),
+        "purge_delete_log": lambda given: org.purge_delete_log(_when(given, "until")),
+        "merge": lambda given: org.merge(given["master"], given["losers"], _when(given)),
+    }
+
+
+def _schema_acts(org: Org) -> dict[str, Action]:
+    return {
+        "change_formula": lambda given: org.change_formula(given["object"], given["field"], given["change"]),
+        "add_field": lambda given: org.add_field(
+            given["object"], msgspec.convert(given["field"], _NewField).field()
+        ),
+        "remove_field": lambda given: org.remove_field(given["object"], given["field"]),
+        "retype_field": lambda given: org.retype_field(given["object"], given["field"], **given["changes"]),
+        "hide_field": lambda given: org.hide_field(given["object"], given["field"]),
+        "show_field": lambda given: org.show_field(given["object"], given["field"]),
+        "hide_object": lambda given: org.hide_object(given["object"]),
+        "show_object": lambda given: org.show_object(given["object"]),
+    }
 
 
 class _NewField(msgspec.Struct, forbid_unknown_fields=True):

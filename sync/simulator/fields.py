@@ -64,6 +64,7 @@ class Field:
     filterable: bool | None = None
     sortable: bool | None = None
     groupable: bool | None = None
+    permissionable: bool | None = None
     compound: str | None = None
     relationship: str | None = None
     reference_to: tuple[str, ...] = ()
@@ -107,6 +108,15 @@ class Field:
         return self.formula is None
 
     @property
+    def can_permit(self) -> bool:
+        """True when field-level security can hide the field."""
+        if self.permissionable is not None:
+            return self.permissionable
+        if self.compound == "Name" or not self.nillable:
+            return False
+        return self.custom or self.updateable or self.type == "address"
+
+    @property
     def can_aggregate(self) -> bool:
         return not self.long_text and self.type not in ("address", "multipicklist", "boolean")
 
@@ -143,7 +153,7 @@ class Field:
             "groupable": self.can_group,
             "highScaleNumber": False,
             "htmlFormatted": False,
-            "idLookup": self.type in ("id", "email") or self.external_id or self.name_field,
+            "idLookup": self.type in ("id", "email") or self.external_id,
             "inlineHelpText": None,
             "label": self.label or label_of(self.name),
             "length": self.length if text else 0,
@@ -153,7 +163,7 @@ class Field:
             "nameField": self.name_field,
             "namePointing": False,
             "nillable": self.nillable,
-            "permissionable": self.nillable and (self.custom or self.updateable),
+            "permissionable": self.can_permit,
             "picklistValues": [
                 {"active": True, "defaultValue": False, "label": value, "validFor": None, "value": value}
                 for value in self.values
@@ -168,7 +178,7 @@ class Field:
             "restrictedDelete": False,
             "restrictedPicklist": self.restricted,
             "scale": self.scale,
-            "searchPrefilterable": self.type == "reference",
+            "searchPrefilterable": self.updateable and bool(set(self.reference_to) - {"User", "RecordType"}),
             "soapType": _SOAP.get(self.type, "xsd:string"),
             "sortable": self.can_sort,
             "type": self.type,

@@ -285,7 +285,7 @@ def test_reading_while_writing(client: Client) -> None:
     for writer in writers:
         writer.start()
     try:
-        for _ in range(40):
+        for _ in range(15):
             records = client.query("SELECT LastName, Title FROM Contact WHERE LastName != 'passing'")[
                 "records"
             ]
