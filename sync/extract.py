@@ -58,10 +58,12 @@ def pages(session: Session, projection: Projection, window: Window, start: Progr
             progress = Progress()
         try:
             for page in result_set(session, projection, window, progress):
+                reached = page.progress
                 yield page
-                if page.progress != progress:
+                del page  # not two pages in memory while the next is on its way
+                if reached != progress:
                     restarts = 0
-                progress = page.progress
+                progress = reached
             return
         except QueryLostError as lost:
             restarts += 1
@@ -76,15 +78,19 @@ def result_set(
     """The pages of one query, followed by `done`, never by counting: any page may be short or empty."""
     answer = session.query(soql.select(projection, window.since, progress.key))
     total = int(answer.body["totalSize"])
+    expected = progress.received + total
     seen: set[int] = set()
     visited: set[str] = set()
     while True:
         records = answer.body["records"]
         seen.update(hash(record.get("Id")) for record in records)
-        yield Page(records, advanced(progress, records, window), progress.received + total)
         progress = advanced(progress, records, window)
         url = answer.body.get("nextRecordsUrl")
-        if answer.body.get("done", url is None) or not url:
+        done = answer.body.get("done", url is None) or not url
+        del answer
+        yield Page(records, progress, expected)
+        del records
+        if done:
             break
         if url in visited:
             raise QueryLostError(f"{projection.sobject.name}: Salesforce sends the same page again and again")

@@ -55,9 +55,20 @@ def full_id(text: str) -> str:
     text = text.strip()
     if not (text.isascii() and text.isalnum()) or len(text) not in (15, 18):
         raise UsageError(f"{text!r} is not a Salesforce Id: give 15 or 18 letters and digits")
-    if len(text) == 18 and text[15:].upper() != checksum(text[:15]):
-        raise UsageError(f"{text!r} is mistyped: its last three letters should be {checksum(text[:15])}")
-    return text[:15] + checksum(text[:15])
+    short, suffix = text[:15], text[15:].upper()
+    if suffix and suffix != checksum(short):
+        restored = with_case_of(short, suffix)
+        # A spreadsheet or a URL may have lost the case, which the suffix still knows; a mixed one is a typo.
+        if short not in (short.lower(), short.upper()) or checksum(restored) != suffix:
+            raise UsageError(f"{text!r} is mistyped: its last three characters do not fit the others")
+        short = restored
+    return short + checksum(short)
+
+
+def with_case_of(id15: str, suffix: str) -> str:
+    """The Id with capitals where its checksum has them."""
+    bits = [CHECKSUM_ALPHABET.find(char) >> i & 1 for char in suffix for i in range(5)]
+    return "".join(char.upper() if bit else char.lower() for char, bit in zip(id15, bits, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

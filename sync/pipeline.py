@@ -152,7 +152,9 @@ def read_window_once(
     try:
         for page in extract.pages(link.session, projection, plan.window, plan.start):
             tally = commit_page(link, projection, held, run_id, page, plan)
-            yield Step(sobject.name, plan.window, tally, page.progress.received, page.expected)
+            step = Step(sobject.name, plan.window, tally, page.progress.received, page.expected)
+            del page
+            yield step
             if link.stop.is_set():
                 raise StoppedError
     except CountMismatchError:

@@ -149,7 +149,7 @@ def normalise_email(raw: str, _region: str) -> str | None:
     return email if EMAIL.fullmatch(email) else None
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=20_000)
 def e164(raw: str, region: str) -> str | None:
     """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""
     try:

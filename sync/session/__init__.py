@@ -198,7 +198,7 @@ class Session:
             raise network_failure(error) from None
         except ValueError as error:  # 200 with HTML: maintenance pages, proxies
             raise Transient(SalesforceError(f"the answer is no JSON: {error}", status=200)) from None
-        response = http.last
+        response, http.last = http.last, None
         assert response is not None
         self._note_usage(response)
         log.debug(

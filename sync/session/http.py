@@ -40,7 +40,7 @@ class Http(requests.Session):
         # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
         self.auth = lambda request: request
         self.hooks["response"].append(self._note)
-        self.mount("https://", PrivateAndPublicCAs(ca_bundle))
+        self.mount("https://", Adapter(ca_bundle))
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
@@ -49,11 +49,17 @@ class Http(requests.Session):
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.last = response
-        setattr(response, "json", lambda **_: decode(response.content))  # noqa: B010 — mypy refuses the plain form
 
 
-class PrivateAndPublicCAs(HTTPAdapter):
-    """REQUESTS_CA_BUNDLE adds a CA to the public ones, where requests alone would replace them."""
+class ExactAnswer(requests.Response):
+    """A response whose numbers keep every digit, for whoever asks for its JSON."""
+
+    def json(self, **_: Any) -> Any:
+        return decode(self.content)
+
+
+class Adapter(HTTPAdapter):
+    """Exact answers, and REQUESTS_CA_BUNDLE beside the public CAs, which requests would replace."""
 
     def __init__(self, ca_bundle: Path | None) -> None:
         self.ca_bundle = ca_bundle
@@ -66,6 +72,12 @@ class PrivateAndPublicCAs(HTTPAdapter):
         elif self.ca_bundle is not None:
             trusted.load_verify_locations(cafile=str(self.ca_bundle))
         return super().init_poolmanager(*args, ssl_context=trusted, **kwargs)
+
+    def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().build_response(*args, **kwargs)
+        # requests has no place to name the class; wrapping json() makes a cycle that keeps pages alive.
+        response.__class__ = ExactAnswer
+        return response
 
 
 def clock(response: requests.Response) -> datetime:
