@@ -214,7 +214,7 @@ class App:
         if data and answer.media_type == JSON:
             headers.append(("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private"))
             if options.send_limit_info and call.session and not effect.no_limit_info:
-                headers.append(("Sforce-Limit-Info", f"api-usage={self._rest.usage()}/{options.limit_max}"))
+                headers.append(("Sforce-Limit-Info", self._rest.limit_info()))
             if body and call.headers.get("x-prettyprint") == "1":
                 body = pretty(body)
         if options.cookies and call.log.kind != "control":

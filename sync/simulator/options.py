@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 
-@dataclass
+@dataclass(slots=True)  # a misspelt switch is an error, not a silent new attribute
 class Options:
     """How the org behaves when no fault is due; where its way is only believed, the belief is the default."""
 
@@ -35,6 +35,7 @@ class Options:
 
     # --- limits
     send_limit_info: bool = True
+    per_app_info: str | None = None  # such as "17/250(appName=x)", for a metered app
     limit_max: int = 100_000
     limit_used: int = 0  # used by others; our own calls are added
     enforce_limit: bool = False  # answer "TotalRequests Limit exceeded." at the maximum

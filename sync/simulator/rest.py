@@ -82,6 +82,11 @@ class Rest:
     def usage(self) -> int:
         return self._org.options.limit_used + self._api_calls()
 
+    def limit_info(self) -> str:
+        options = self._org.options
+        info = f"api-usage={self.usage()}/{options.limit_max}"
+        return info + (f"; per-app-api-usage={options.per_app_info}" if options.per_app_info else "")
+
     # --- objects
 
     def describe_global(self, call: Call) -> Answer:

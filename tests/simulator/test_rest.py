@@ -125,6 +125,9 @@ def test_headers(client: Client) -> None:
     plain = client.get("limits", headers={"Accept-Encoding": "identity"})
     assert "Content-Encoding" not in plain.headers
     options = client.simulator.options
+    options.per_app_info = "17/250(appName=x)"
+    metered = client.get("limits").headers["Sforce-Limit-Info"]
+    assert metered == "api-usage=3/100000; per-app-api-usage=17/250(appName=x)"
     options.chunked = options.cookies = options.send_limit_info = False
     bare = client.get("limits")
     assert int(bare.headers["Content-Length"]) > 0
