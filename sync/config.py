@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import phonenumbers
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -44,7 +49,10 @@ def duration(text: str) -> timedelta:
     if not re.fullmatch(r"(\d+[smhd])+", text.strip()):
         raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")
     parts = re.findall(r"(\d+)([smhd])", text)
-    return timedelta(seconds=sum(int(amount) * UNITS[unit] for amount, unit in parts))
+    try:
+        return timedelta(seconds=sum(int(amount) * UNITS[unit] for amount, unit in parts))
+    except OverflowError:
+        raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d") from None
 
 
 class DatabaseSettings(BaseSettings):
@@ -114,8 +122,10 @@ class DatabaseSettings(BaseSettings):
     def postgres(self) -> URL:
         """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
         url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
-        if "sslmode" not in url.query and self.pgsslmode is None and not is_local(url):
-            url = url.update_query_dict({"sslmode": "require"})
+        # Said in the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
+        mode = self.pgsslmode or (None if is_local(url) else "require")
+        if "sslmode" not in url.query and mode is not None:
+            url = url.update_query_dict({"sslmode": mode})
         return url
 
     @property
@@ -141,7 +151,7 @@ class Settings(DatabaseSettings):
     sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
     sync_bulk_threshold: int = Field(default=10_000, ge=0)
     sync_api_budget: float = 0.8
-    sync_default_region: str = Field(default="US", pattern="^[A-Z]{2}$")
+    sync_default_region: str = "US"
     requests_ca_bundle: Path | None = None
 
     @field_validator("sync_api_budget", mode="before")
@@ -166,11 +176,19 @@ class Settings(DatabaseSettings):
             )
         return names
 
+    @field_validator("sync_default_region")
+    @classmethod
+    def _region(cls, value: str) -> str:
+        region = value.strip().upper()
+        if region not in phonenumbers.SUPPORTED_REGIONS:
+            raise wrong(f"{value!r} is no region with phone numbers: write two letters such as US, DE or GB")
+        return region
+
     @field_validator("salesforce_login_url")
     @classmethod
     def _login_url(cls, value: str) -> str:
         value = value.strip().rstrip("/")
-        if not re.fullmatch(r"https://[^/\s@]+", value):
+        if not re.fullmatch(r"https://[^/\s@?#]+", value):
             raise wrong("must be https:// and a host, for example https://acme.my.salesforce.com")
         if ".lightning.force.com" in value or ".salesforce-setup.com" in value:
             raise wrong("is a page for people; use the My Domain URL, https://<name>.my.salesforce.com")
@@ -191,19 +209,26 @@ class Settings(DatabaseSettings):
             return None
         pem = readable_pem(value.get_secret_value())
         try:
-            load_pem_private_key(pem.encode(), password=None)
-        except (ValueError, TypeError):
+            usable = isinstance(load_pem_private_key(pem.encode(), password=None), RSAPrivateKey)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            usable = False
+        if not usable:
             raise wrong(
                 "is no readable private key; give the unencrypted PEM, the PEM with \\n for line ends, "
                 "or its base64"
-            ) from None
+            )
         return SecretStr(pem)
 
     @field_validator("requests_ca_bundle")
     @classmethod
     def _ca_bundle(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.exists():
-            raise wrong(f"{value} does not exist; it must be a PEM file with the CA's certificate")
+        try:
+            if value is not None and not value.is_dir():
+                ssl.create_default_context().load_verify_locations(cafile=str(value))
+        except (ssl.SSLError, OSError):
+            raise wrong(
+                f"{value} is not there or holds no certificate; give a PEM file with the CA's"
+            ) from None
         return value
 
     @property
@@ -308,9 +333,16 @@ def readable_pem(text: str) -> str:
 
 def is_local(url: URL) -> bool:
     """Whether the connection never leaves this machine (Unix socket or loopback)."""
-    host = url.query.get("host") or url.host or ""
-    host = host if isinstance(host, str) else host[0]
-    return not host or host.startswith(("/", "127.")) or host in ("localhost", "::1")
+    given = url.query.get("host") or url.host or ""
+    hosts = [host for part in ([given] if isinstance(given, str) else given) for host in part.split(",")]
+    return all(not host or host.startswith("/") or host == "localhost" or is_loopback(host) for host in hosts)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load() -> Settings:

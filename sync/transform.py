@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from sync.mapping import DescribedField, Kind, Projection
 Record = Mapping[str, Any]
 
 BIGINT = 2**63
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
+HOST = re.compile(r"[^\W_]([\w-]*\w)?(\.[^\W_]([\w-]*\w)?)+")
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # "numbers keep every digit" both ways: Decimal out as a JSON number, not as a string.
 JSON = msgspec.json.Encoder(decimal_format="number")
@@ -164,14 +167,13 @@ def e164(raw: str, region: str) -> str | None:
 def website_host(raw: str, _region: str) -> str | None:
     """`HTTPS://Www.Example.com:8443/shop` → `www.example.com`; None where there is no host name."""
     address = raw.strip()
-    if "//" not in address:
+    if not SCHEME.match(address):
         address = "//" + address
     try:
-        host = urlsplit(address).hostname
+        host = (urlsplit(address).hostname or "").rstrip(".")
     except ValueError:
         return None
-    host = (host or "").rstrip(".")
-    return host if "." in host and not re.search(r"[\s,;@]", host) else None
+    return host if HOST.fullmatch(host) else None
 
 
 # ── record → row ──────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +230,10 @@ def custom_values(fields: Sequence[DescribedField], record: Record) -> tuple[str
             if field.type == "multipicklist":
                 value = [choice for choice in value.split(";") if choice]
         kept[field.name] = value
-    return JSON.encode(kept).decode(), nuls
+    try:
+        return JSON.encode(kept).decode(), nuls
+    except (UnicodeEncodeError, msgspec.EncodeError):
+        raise Unfit("half of a surrogate pair in a custom field") from None
 
 
 def reject(record: Record, reason: str) -> Reject:
@@ -240,7 +245,8 @@ def reject(record: Record, reason: str) -> Reject:
     except Unfit:
         known_stamp = None
     kept = {name: value for name, value in record.items() if name != "attributes"}
-    return Reject(str(id_ or "")[:18], known_stamp, reason, plain_json(kept))
+    storable_id = str(id_ or "").replace("\0", "").encode("ascii", "backslashreplace").decode()
+    return Reject(storable_id[:18], known_stamp, reason, plain_json(kept))
 
 
 def plain_json(value: object) -> str:
@@ -249,7 +255,7 @@ def plain_json(value: object) -> str:
         encoded = JSON.encode(value).decode()
     except (UnicodeEncodeError, msgspec.EncodeError):
         encoded = JSON.encode(escape_surrogates(value)).decode()
-    return encoded
+    return re.sub(r"[^\x00-\x7f]", lambda char: json.dumps(char[0])[1:-1], encoded)
 
 
 def escape_surrogates(value: object) -> object:

@@ -44,6 +44,8 @@ class Http(requests.Session):
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
+        # Named here, or requests takes it from the environment, unchecked; the adapter's context decides.
+        kwargs["verify"] = certifi.where()
         self.calls += 1
         return super().request(*args, **kwargs)
 

@@ -50,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
     Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
     Rule(401, None, None, Action.LOGIN),
+    Rule(403, None, "Bad_OAuth_Token", Action.LOGIN),
     Rule(None, "INVALID_QUERY_LOCATOR", None, Action.RESTART),
     Rule(None, "INVALID_QUERY_LOCATOR_FORMAT", None, Action.RESTART),
     Rule(None, "LOCATOR_LOCATION_EXCEEDS_SIZE", None, Action.RESTART),
@@ -167,7 +168,7 @@ def first_error(content: Any) -> tuple[str, str]:
 def retry_after(response: requests.Response | None) -> float:
     """Seconds that Retry-After asks for (a number or a date); 0 without one."""
     value = response.headers.get("Retry-After", "").strip() if response is not None else ""
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
