@@ -10,7 +10,7 @@ demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
 
 test: .venv/ready ## the whole suite; TEST_DATABASE_URL points it at another server
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

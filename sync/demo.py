@@ -52,7 +52,8 @@ def tell(link: Link, sim: Simulator) -> None:
     """First sync, changes, second sync, result."""
     embedded.migrate(link.engine)
     org = sim.org
-    moved, edited, doomed, revived, winner, loser = org.ids("Contact", deleted=False)[:6]
+    # The last ones: the first of a generated org are its hard cases.
+    moved, edited, doomed, revived, winner, loser = org.ids("Contact", deleted=False)[-6:]
     org.delete(revived)
 
     title("1. The first sync")
@@ -60,7 +61,11 @@ def tell(link: Link, sim: Simulator) -> None:
     before = customer(link.engine, moved)
 
     title("2. Six things happen in Salesforce")
-    other = next(id_ for id_ in org.ids("Account", deleted=False) if id_ != org.record(moved)["AccountId"])
+    other = next(
+        id_
+        for id_ in reversed(org.ids("Account", deleted=False))
+        if org.record(id_)["ParentId"] and id_ != org.record(moved)["AccountId"]
+    )
     newcomer = org.create(
         "Contact",
         {"FirstName": "Ada", "LastName": "Newcomer", "Email": "Ada.Newcomer@Example.com", "AccountId": other},

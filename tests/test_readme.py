@@ -1,0 +1,115 @@
+"""What the README and the house files promise is what the code does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+
+from sync.cli import app
+from sync.config import Settings
+from sync.errors import SyncError
+from tests.world import ROOT
+
+README = (ROOT / "README.md").read_text()
+# Not a setting: Heroku's name for this process.
+HEROKU = {"DYNO"}
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def options(command: str) -> set[str]:
+    """The options of a command, as its --help lists them."""
+    group = typer.main.get_command(app)
+    assert hasattr(group, "commands")
+    names = {name for p in group.commands[command].params for name in p.opts if name.startswith("--")}
+    return names - {"--help"}
+
+
+def test_settings_table_is_complete() -> None:
+    """The README names every setting, and no other."""
+    rows = re.findall(r"^\| (`.*?) \|", section("Settings"), re.M)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {name.upper() for name in Settings.model_fields} - HEROKU
+
+
+def test_settings_table_gives_the_defaults() -> None:
+    """Where the README gives a default in parentheses, it is the code's."""
+    for name, default in (
+        ("SALESFORCE_API_VERSION", "66.0"),
+        ("SYNC_BULK_THRESHOLD", "10000"),
+        ("SYNC_DEFAULT_REGION", "US"),
+        ("SYNC_CUSTOM_FIELDS", "all"),
+    ):
+        assert str(Settings.model_fields[name.lower()].default) == default
+        row = next(line for line in section("Settings").splitlines() if line.startswith(f"| `{name}`"))
+        assert f"`{default}`" in row
+
+
+def test_commands_and_options_exist() -> None:
+    """Every `python -m sync` line of the README names a command and options that exist."""
+    lines = re.findall(r"python -m sync (\w+)([^\n#`]*)", README)
+    assert {name for name, _ in lines} >= {
+        "worker",
+        "run",
+        "resync",
+        "status",
+        "check",
+        "schema",
+        "rejects",
+        "changes",
+    }
+    for name, rest in lines:
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options(name), name
+
+
+@pytest.mark.parametrize("command", ["run", "resync", "status", "check", "schema", "rejects", "changes"])
+def test_operate_lists_every_option(command: str) -> None:
+    """An option that exists is in the README's list of commands."""
+    line = next(li for li in section("Operate").splitlines() if li.startswith(f"python -m sync {command} "))
+    assert set(re.findall(r"--[a-z-]+", line)) == options(command)
+
+
+def test_exit_codes_are_the_code_s() -> None:
+    """The README's exit codes are those that errors carry."""
+
+    def codes(kind: type[SyncError]) -> set[int]:
+        return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
+
+    line = section("Operate").split("Exit codes:")[1].split("\n\n")[0]
+    assert {int(code) for code in re.findall(r"(?:^|·)\s*(\d+) ", line)} == codes(SyncError) | {0}
+
+
+def test_make_targets_exist() -> None:
+    """Every `make x` of the README is a target."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for line in re.findall(r"make ([a-z ]+)", README):
+        for word in line.split():
+            if word in ("demo", "test", "lint", "bench", "migration"):
+                assert word in targets
+    assert "migration" in targets
+
+
+def test_procfile_runs_what_exists() -> None:
+    """Every process type runs a command that exists; operators' commands are there for `heroku run`."""
+    types = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+    assert types.pop("release") == "alembic upgrade head"
+    assert types.pop("worker") == "python -m sync worker"
+    assert {"run", "resync", "status"} <= set(types)
+    for name, line in types.items():
+        assert line == f"python -m sync {name}"
+        assert options(name) is not None
+
+
+def test_requirements_are_pinned_and_name_no_host() -> None:
+    """What Heroku installs is pinned with hashes, and no committed file names a download address."""
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text()
+        packages = re.findall(r"^[a-z0-9-]+(?:\[\w+\])?==\S+", text, re.M | re.I)
+        assert len(packages) > 20
+        assert text.count("--hash=sha256:") >= len(packages)
+        assert "://" not in text
+        assert "index" not in text
