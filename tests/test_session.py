@@ -1,0 +1,1036 @@
+"""Login, retries, re-login: what the session promises, seen from the other end of the wire."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sync import config, logs
+from sync.errors import (
+    DeferredError,
+    FieldsMovedError,
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+    StoppedError,
+)
+from sync.session import LOGINS_PER_HOUR, Answer, RetryPolicy, Session, Usage
+from sync.session import http as http_module
+from sync.session.http import decode
+from sync.session.login import audience
+from sync.simulator import Simulator
+from tests.world import LONG_AGO, NEVER_WAIT
+
+CONTACTS = "SELECT Id, LastName FROM Contact ORDER BY Id"
+ONCE = RetryPolicy(attempts=1)
+Ask = Callable[[Session], object]
+
+ASKS: dict[str, Ask] = {
+    "query": lambda session: session.query(CONTACTS).body["totalSize"],
+    "describe": lambda session: session.describe("Contact")[0],
+    "userinfo": lambda session: session.identity()["user_id"],
+}
+
+
+def connect(
+    sim: Simulator,
+    flow: str = "client_credentials",
+    retry: RetryPolicy = NEVER_WAIT,
+    stop: threading.Event | None = None,
+    changed: Mapping[str, str] | None = None,
+) -> Session:
+    environment = {"DATABASE_URL": "postgres:///unused", **sim.environment(flow), **(changed or {})}
+    return Session(config.of(environment), stop, retry)
+
+
+@pytest.fixture(autouse=True)
+def no_bundle_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see only the certificates they are given."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def session(sim: Simulator) -> Session:
+    """A session that never waits, and an org with five contacts."""
+    sim.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(5)], stamp=LONG_AGO)
+    return connect(sim)
+
+
+def kinds(sim: Simulator) -> Counter[str]:
+    """How many requests of each kind reached the org."""
+    return Counter(request.kind for request in sim.requests)
+
+
+def names(answer: Answer) -> list[str]:
+    return [record["LastName"] for record in answer.body["records"]]
+
+
+# ── the three flows ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("flow", ["client_credentials", "jwt", "password"])
+def test_login_flows(sim: Simulator, flow: str) -> None:
+    """Each flow logs in with one token request, and its token is good for every call."""
+    session = connect(sim, flow)
+
+    assert session.login() == sim.url
+    assert session.login() == sim.url
+    assert session.query(CONTACTS).body == {"totalSize": 0, "done": True, "records": []}
+    assert session.identity()["preferred_username"] == sim.credentials.username
+    assert [r.kind for r in sim.requests] == ["token", "query", "userinfo"]
+
+
+@pytest.mark.parametrize(
+    ("url", "who"),
+    [
+        ("https://login.salesforce.com", "https://login.salesforce.com"),
+        ("https://test.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme.my.salesforce.com", "https://login.salesforce.com"),
+        ("https://acme.develop.my.salesforce.com", "https://login.salesforce.com"),
+        ("https://acme--uat.sandbox.my.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme.scratch.my.salesforce.com", "https://test.salesforce.com"),
+        ("https://localhost:8443", "https://localhost:8443"),
+        ("https://salesforce.com.example.org", "https://salesforce.com.example.org"),
+    ],
+)
+def test_audience_of_an_assertion(sim: Simulator, url: str, who: str) -> None:
+    """A JWT is addressed to production or sandbox login whatever My Domain is asked, unless the setting says."""
+    given = {"DATABASE_URL": "postgres:///unused", **sim.environment("jwt"), "SALESFORCE_LOGIN_URL": url}
+
+    assert audience(config.of(given)) == who
+    assert audience(config.of(given | {"SALESFORCE_AUDIENCE": "https://x.example"})) == "https://x.example"
+
+
+def other_key() -> str:
+    return (
+        rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        .private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        .decode()
+    )
+
+
+def refused(sim: Simulator, session: Session) -> str:
+    """What a login says that a person has to mend: one token request, exit code 3."""
+    with pytest.raises(LoginError) as failure:
+        session.login()
+    assert failure.value.exit_code == 3
+    assert kinds(sim) == {"token": 1}
+    return str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("flow", "setting", "value", "says", "advice"),
+    [
+        (
+            "client_credentials",
+            "SALESFORCE_CLIENT_SECRET",
+            "x",
+            "invalid client credentials",
+            "check SALESFORCE_CLIENT_SECRET",
+        ),
+        (
+            "client_credentials",
+            "SALESFORCE_CLIENT_ID",
+            "x",
+            "client identifier invalid",
+            "check SALESFORCE_CLIENT_ID",
+        ),
+        (
+            "client_credentials",
+            "SALESFORCE_LOGIN_URL",
+            "",
+            "request not supported on this domain",
+            "My Domain URL",
+        ),
+        ("jwt", "SALESFORCE_CLIENT_ID", "x", "client identifier invalid", "check SALESFORCE_CLIENT_ID"),
+        (
+            "jwt",
+            "SALESFORCE_PRIVATE_KEY",
+            "",
+            "invalid assertion",
+            "does not belong to SALESFORCE_PRIVATE_KEY",
+        ),
+        ("jwt", "SALESFORCE_AUDIENCE", "https://x.example", "audience is invalid", "set SALESFORCE_AUDIENCE"),
+        (
+            "jwt",
+            "SALESFORCE_USERNAME",
+            "nobody@example.com",
+            "user hasn't approved",
+            "pre-authorise the user",
+        ),
+        ("password", "SALESFORCE_PASSWORD", "x", "authentication failure", "check SALESFORCE_USERNAME"),
+        ("password", "SALESFORCE_SECURITY_TOKEN", "x", "authentication failure", "SALESFORCE_SECURITY_TOKEN"),
+        (
+            "password",
+            "SALESFORCE_CLIENT_SECRET",
+            "x",
+            "invalid client credentials",
+            "SALESFORCE_CLIENT_SECRET",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused_with_advice(
+    sim: Simulator, flow: str, setting: str, value: str, says: str, advice: str
+) -> None:
+    """A login with a wrong setting ends at once, in Salesforce's words and with the setting to look at."""
+    computed = {"SALESFORCE_LOGIN_URL": sim.login_url, "SALESFORCE_PRIVATE_KEY": other_key()}
+    told = refused(sim, connect(sim, flow, changed={setting: value or computed[setting]}))
+
+    assert told.startswith("Salesforce refused the login: ")
+    assert says in told
+    assert advice in told
+
+
+def test_no_run_as_user(sim: Simulator) -> None:
+    """Client credentials without a Run As user: the advice names what an administrator has to set."""
+    sim.options.run_as_user = False
+
+    assert refused(sim, connect(sim)) == (
+        "Salesforce refused the login: invalid_grant: no client credentials user enabled "
+        "(set a Run As user in the app's client-credentials flow)"
+    )
+
+
+def test_inactive_user(sim: Simulator) -> None:
+    """An inactive integration user is named as such."""
+    sim.options.user_active = False
+
+    assert "inactive user (activate the integration user)" in refused(sim, connect(sim, "jwt"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("token_wrong_domain", "token_no_user", "token_unknown_client", "token_wrong_secret"),
+        *("token_ip_restricted", "token_not_approved", "token_consumer_not_approved", "token_audience"),
+        *("token_assertion", "token_authentication_failure", "token_inactive_user"),
+    ],
+)
+def test_documented_refusals_come_with_advice(sim: Simulator, fault: str) -> None:
+    """Every documented refusal that somebody can mend ends with what to do."""
+    sim.faults.add(fault, times=None)
+
+    assert refused(sim, connect(sim)).endswith(")")
+
+
+@pytest.mark.parametrize("fault", ["token_app_blocked", "token_login_hours", "token_unsupported_grant"])
+def test_other_refusals_are_told_as_they_came(sim: Simulator, fault: str) -> None:
+    """A refusal without advice still says what Salesforce said, and is not tried again."""
+    sim.faults.add(fault, times=None)
+
+    assert refused(sim, connect(sim)).startswith("Salesforce refused the login: ")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("token_busy", "token_unavailable_html", "server_error_html", "bad_gateway_html", "edge_no_route"),
+        *("gateway_timeout_html", "too_many_requests", "reset", "truncated", "html_ok"),
+    ],
+)
+def test_transient_login_errors_are_retried(sim: Simulator, fault: str) -> None:
+    """A busy token endpoint, an outage or half an answer does not fail a login."""
+    sim.faults.add(fault, on="token", times=2)
+    session = connect(sim)
+
+    assert session.login() == sim.url
+    assert kinds(sim) == {"token": 3}
+
+
+def test_login_attempts_are_capped(sim: Simulator) -> None:
+    """A token endpoint that stays away fails the login as an outage, not as a refusal."""
+    sim.faults.add("token_unavailable_html", times=None)
+
+    with pytest.raises(SalesforceError, match="login: 503") as failure:
+        connect(sim, retry=RetryPolicy(attempts=3, scale=0)).login()
+
+    assert failure.value.exit_code == 1
+    assert kinds(sim) == {"token": 3}
+
+
+def test_untrusted_certificate(sim: Simulator) -> None:
+    """A certificate that is not trusted ends the login at once, and the error names the remedy."""
+    environment = {"DATABASE_URL": "postgres:///unused", **sim.environment()}
+    del environment["REQUESTS_CA_BUNDLE"]
+
+    with pytest.raises(LoginError, match=r"certificate is not trusted.*REQUESTS_CA_BUNDLE") as failure:
+        Session(config.of(environment)).login()
+
+    assert failure.value.exit_code == 3
+    assert kinds(sim) == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "file"),
+    [
+        ("REQUESTS_CA_BUNDLE", "other.pem"),
+        ("CURL_CA_BUNDLE", "other.pem"),
+        ("SSL_CERT_FILE", "other.pem"),
+        ("CURL_CA_BUNDLE", "gone.pem"),
+    ],
+)
+def test_private_ca_beside_other_bundles(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, file: str
+) -> None:
+    """The private CA stays trusted when the machine's environment points elsewhere, or nowhere."""
+    (tmp_path / "other.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    monkeypatch.setenv(variable, str(tmp_path / file))
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+
+
+# ── a token that died ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("fault", ["session_expired", "invalid_jwt_format", "unauthorized_html"])
+def test_dead_token_is_one_relogin(sim: Simulator, session: Session, fault: str, ask: str) -> None:
+    """Whatever kind of 401 an expired token gets: one new login, the same call again, the right answer."""
+    session.login()
+    sim.faults.add(fault, on=ask)
+
+    assert ASKS[ask](session) == ASKS[ask](connect(sim))
+    assert [r.kind for r in sim.requests][:4] == ["token", ask, "token", ask]
+
+
+@pytest.mark.parametrize("token_format", ["opaque", "jwt"])
+def test_token_that_runs_out(sim: Simulator, session: Session, token_format: str) -> None:
+    """A session that times out between two passes is renewed without anybody noticing."""
+    sim.options.token_format = token_format
+    sim.options.token_ttl = 900
+    session.query(CONTACTS)
+    sim.clock.advance(901)
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+    assert [(r.kind, r.status) for r in sim.requests] == [
+        *(("token", 200), ("query", 200), ("query", 401), ("token", 200), ("query", 200))
+    ]
+
+
+def test_userinfo_with_a_dead_token(sim: Simulator, session: Session) -> None:
+    """userinfo answers a dead token with 403 and plain text: a re-login all the same."""
+    session.login()
+    sim.revoke_tokens()
+
+    assert session.identity()["preferred_username"] == sim.credentials.username
+    assert kinds(sim) == {"token": 2, "userinfo": 2}
+
+
+def test_many_threads_meet_one_dead_token(sim: Simulator, session: Session) -> None:
+    """Eight threads whose token died make one re-login between them, and all get their answer."""
+    session.login()
+    sim.revoke_tokens()
+    sim.options.latency = 0.05
+    together = threading.Barrier(8)
+
+    def ask() -> list[str]:
+        together.wait()
+        return names(session.query(CONTACTS))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [each.result() for each in [pool.submit(ask) for _ in range(8)]]
+
+    assert answers == [["n0", "n1", "n2", "n3", "n4"]] * 8
+    assert kinds(sim)["token"] == 2
+    assert Counter(r.status for r in sim.requests if r.kind == "query") == {401: 8, 200: 8}
+
+
+def test_token_refused_for_ever(sim: Simulator, session: Session) -> None:
+    """A fresh token that is refused as well ends the work: Salesforce counts logins."""
+    session.login()
+    sim.faults.add("session_expired", on="query", times=None)
+
+    with pytest.raises(LoginError, match="a fresh token was refused too: Salesforce answered 401") as failure:
+        session.query(CONTACTS)
+
+    assert failure.value.exit_code == 3
+    assert kinds(sim) == {"token": 2, "query": 2}
+
+
+def test_many_threads_with_tokens_refused_for_ever(sim: Simulator, session: Session) -> None:
+    """Many threads do not multiply the logins of a token that is refused for ever."""
+    session.login()
+    sim.faults.add("session_expired", on="query", times=None)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = [each.exception() for each in [pool.submit(session.query, CONTACTS) for _ in range(8)]]
+
+    assert {type(outcome) for outcome in outcomes} == {LoginError}
+    assert kinds(sim)["token"] == 2
+
+
+def test_session_recovers_from_refusals(sim: Simulator, session: Session) -> None:
+    """A worker lives for months: what was refused an hour ago is tried anew, with a new login."""
+    session.login()
+    sim.faults.add("session_expired", on="query", times=2)
+    with pytest.raises(LoginError):
+        session.query(CONTACTS)
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+    assert kinds(sim)["token"] == 3
+
+
+def test_relogins_in_a_row_are_no_refusal(sim: Simulator, session: Session) -> None:
+    """Sessions that end one after the other, each after some use, are renewed each time."""
+    for _ in range(5):
+        assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+        sim.revoke_tokens()
+
+    assert kinds(sim)["token"] == 5
+
+
+def test_logins_per_hour_are_capped(sim: Simulator, session: Session) -> None:
+    """Something that ends our sessions again and again does not use up the user's logins."""
+    for _ in range(LOGINS_PER_HOUR):
+        session.query(CONTACTS)
+        sim.revoke_tokens()
+
+    with pytest.raises(LoginError, match=f"{LOGINS_PER_HOUR} logins within an hour"):
+        session.query(CONTACTS)
+
+    assert kinds(sim)["token"] == LOGINS_PER_HOUR == 20
+
+
+# ── locators ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def paged(sim: Simulator, session: Session) -> str:
+    """The address of a second page."""
+    sim.options.page_sizes = 2
+    return str(session.query(CONTACTS).body["nextRecordsUrl"])
+
+
+def test_pages_are_followed(session: Session, paged: str) -> None:
+    """The page behind a locator is the next one, and may be asked for again."""
+    assert names(session.next_page(paged)) == ["n2", "n3"]
+    assert names(session.next_page(paged)) == ["n2", "n3"]
+
+
+@pytest.mark.parametrize("refusal", ["INVALID_SESSION_ID", "INVALID_QUERY_LOCATOR"])
+@pytest.mark.parametrize("bound", [True, False])
+def test_locator_is_not_carried_over_a_relogin(
+    sim: Simulator, session: Session, paged: str, bound: bool, refusal: str
+) -> None:
+    """A session that ends between two pages: one re-login, and the query has to be asked again."""
+    sim.options.locator_bound_to_session, sim.options.locator_refusal = bound, refusal
+    sim.revoke_tokens()
+
+    with pytest.raises(QueryLostError):
+        session.next_page(paged)
+
+    assert kinds(sim) == {"token": 2, "query": 1, "page": 1}
+    assert names(session.query(CONTACTS)) == ["n0", "n1"]
+    assert kinds(sim)["token"] == 2
+
+
+def test_locator_after_another_threads_relogin(sim: Simulator, session: Session, paged: str) -> None:
+    """A locator of a session that another thread replaced is given up at once, without one more login."""
+    sim.revoke_tokens()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(session.query, CONTACTS).result()
+    assert kinds(sim)["token"] == 2
+
+    with pytest.raises(QueryLostError):
+        session.next_page(paged)
+
+    assert kinds(sim)["token"] == 2
+
+
+def test_two_readers_survive_one_expiry(sim: Simulator, session: Session) -> None:
+    """Two objects read side by side lose one session: one re-login, and both get to their end."""
+    sim.options.page_sizes = 4
+
+    def ask() -> str:
+        return str(session.query(CONTACTS).body["nextRecordsUrl"])
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        lost = {reader: reader.submit(ask).result() for reader in (one, other)}
+        sim.revoke_tokens()
+        again = {}
+        for reader, url in lost.items():
+            with pytest.raises(QueryLostError):
+                reader.submit(session.next_page, url).result()
+            again[reader] = reader.submit(ask).result()
+        last = [names(reader.submit(session.next_page, url).result()) for reader, url in again.items()]
+
+    assert last == [["n4"], ["n4"]]
+    assert kinds(sim)["token"] == 2
+
+
+@pytest.mark.parametrize("fault", ["invalid_query_locator", "not_found"])
+def test_lost_locator(sim: Simulator, session: Session, paged: str, fault: str) -> None:
+    """A locator that Salesforce forgot loses the query, and nothing else."""
+    sim.faults.add(fault, on="page")
+
+    with pytest.raises(QueryLostError):
+        session.next_page(paged)
+
+    assert kinds(sim) == {"token": 1, "query": 1, "page": 1}
+
+
+@pytest.mark.parametrize("fault", ["query_more_failure", "unavailable_html", "truncated", "reset"])
+def test_page_is_asked_for_again(sim: Simulator, session: Session, paged: str, fault: str) -> None:
+    """A passing failure asks for the same page again; the query goes on where it was."""
+    sim.faults.add(fault, on="page", times=2)
+
+    assert names(session.next_page(paged)) == ["n2", "n3"]
+    assert kinds(sim) == {"token": 1, "query": 1, "page": 3}
+
+
+# ── retries ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("unknown_exception", "server_error_html", "bad_gateway_html", "unavailable_html"),
+        *("server_unavailable", "gateway_timeout_html", "html_ok", "truncated", "reset", "edge_no_route"),
+        *("not_acceptable", "too_many_requests", "query_timeout", "concurrent_limit"),
+        "transaction_security",
+    ],
+)
+def test_passing_failures_are_retried(sim: Simulator, session: Session, fault: str) -> None:
+    """What another attempt may not meet is attempted again, with the same token."""
+    sim.faults.add(fault, on="query", times=2)
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+    assert kinds(sim) == {"token": 1, "query": 3}
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "code"),
+    [
+        ("request_limit", DeferredError, 4),
+        ("invalid_field", FieldsMovedError, 1),
+        ("insufficient_access", SalesforceError, 1),
+        ("api_disabled_for_org", SalesforceError, 1),
+        ("api_currently_disabled", SalesforceError, 1),
+        ("functionality_not_enabled", SalesforceError, 1),
+        ("not_found", SalesforceError, 1),
+        ("gone", SalesforceError, 1),
+        ("uri_too_long", SalesforceError, 1),
+        ("headers_too_large", SalesforceError, 1),
+        ("query_too_complicated", SalesforceError, 1),
+        ("operation_too_large", SalesforceError, 1),
+    ],
+)
+def test_lasting_failures_are_not(
+    sim: Simulator, session: Session, fault: str, error: type[Exception], code: int
+) -> None:
+    """What another attempt would meet again fails at once, and costs one call."""
+    sim.faults.add(fault, on="query", times=None)
+
+    with pytest.raises(error) as failure:
+        session.query(CONTACTS)
+
+    assert type(failure.value) is error
+    assert failure.value.exit_code == code  # type: ignore[attr-defined]  # all are errors of ours
+    assert kinds(sim) == {"token": 1, "query": 1}
+
+
+def test_daily_limit_as_the_org_enforces_it(sim: Simulator, session: Session) -> None:
+    """An org whose requests are used up defers the work rather than failing it."""
+    session.login()
+    sim.options.enforce_limit, sim.options.limit_used = True, sim.options.limit_max
+
+    with pytest.raises(DeferredError, match="the org's daily API requests are used up"):
+        session.query(CONTACTS)
+
+
+def test_attempts_are_capped(sim: Simulator, session: Session) -> None:
+    """An outage that lasts fails the call after six attempts, with what Salesforce said last."""
+    sim.faults.add("server_unavailable", on="query", times=None)
+
+    with pytest.raises(SalesforceError, match="503 SERVER_UNAVAILABLE: The server is") as failure:
+        session.query(CONTACTS)
+
+    assert (failure.value.status, failure.value.code) == (503, "SERVER_UNAVAILABLE")
+    assert kinds(sim) == {"token": 1, "query": 6}
+
+
+@pytest.mark.parametrize("fault", ["unavailable_html", "server_unavailable", "too_many_requests"])
+def test_retry_after_is_honoured(sim: Simulator, fault: str) -> None:
+    """Salesforce says how long to wait, and that is how long we wait (here: a hundredth of it)."""
+    sim.faults.add(fault, on="query", times=1, retry_after=40)
+    session = connect(sim, retry=RetryPolicy(scale=0.01))
+    session.login()
+
+    started = time.monotonic()
+    session.query(CONTACTS)
+
+    assert 0.4 <= time.monotonic() - started < 0.9
+
+
+def test_waiting_grows_and_is_capped(sim: Simulator) -> None:
+    """Without Retry-After the pauses are random, and none is longer than the policy allows."""
+    sim.faults.add("unavailable_html", on="query", times=9)
+    session = connect(sim, retry=RetryPolicy(attempts=10, longest=0.02))
+    session.login()
+
+    started = time.monotonic()
+    session.query(CONTACTS)
+
+    assert time.monotonic() - started < 9 * 0.02 + 1
+    assert kinds(sim)["query"] == 10
+
+
+def test_total_time_is_capped(sim: Simulator) -> None:
+    """However many attempts are left, a call gives up when its time is over."""
+    sim.faults.add("unavailable_html", on="query", times=None)
+    session = connect(sim, retry=RetryPolicy(attempts=10_000, total=0.5, longest=0.05))
+    session.login()
+
+    started = time.monotonic()
+    with pytest.raises(SalesforceError, match="503"):
+        session.query(CONTACTS)
+
+    assert 0.3 < time.monotonic() - started < 1.5
+
+
+def test_a_wait_beyond_the_total_is_not_begun(sim: Simulator) -> None:
+    """Asked to come back in an hour, a call fails now: the next run is soon enough."""
+    sim.faults.add("unavailable_html", on="query", times=None, retry_after=3600)
+    session = connect(sim, retry=RetryPolicy())
+
+    started = time.monotonic()
+    with pytest.raises(SalesforceError, match="503"):
+        session.query(CONTACTS)
+
+    assert time.monotonic() - started < 1
+    assert kinds(sim)["query"] == 1
+
+
+@pytest.mark.parametrize(("kind", "ask"), [*ASKS.items(), ("token", Session.login)])
+def test_no_call_waits_for_ever(sim: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str, ask: Ask) -> None:
+    """Every kind of call, the login included, gives up on a server that does not answer."""
+    monkeypatch.setattr(http_module, "READ_SECONDS", 0.2)
+    sim.faults.add("hang", on=kind, times=None)
+
+    with pytest.raises(SalesforceError, match="no answer from Salesforce: ReadTimeout"):
+        ask(connect(sim, retry=ONCE))
+
+
+def test_page_has_a_timeout_too(
+    sim: Simulator, session: Session, paged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that never comes is given up like any other call."""
+    monkeypatch.setattr(http_module, "READ_SECONDS", 0.2)
+    sim.faults.add("hang", on="page")
+
+    assert names(session.next_page(paged)) == ["n2", "n3"]
+
+
+# ── stopping ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stops_within(seconds: float, stop: threading.Event, ask: Callable[[], object]) -> None:
+    """The call ends with StoppedError so soon after the event."""
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(StoppedError):
+        ask()
+    assert 0.25 < time.monotonic() - started < 0.3 + seconds
+    timer.join()
+
+
+def test_stop_ends_a_retry_wait(sim: Simulator) -> None:
+    """A dyno has seconds to stop: a wait between attempts ends at once."""
+    sim.faults.add("unavailable_html", on="query", times=None, retry_after=60)
+    stop = threading.Event()
+    session = connect(sim, retry=RetryPolicy(), stop=stop)
+    session.login()
+
+    stops_within(1, stop, lambda: session.query(CONTACTS))
+    assert kinds(sim)["query"] == 1
+
+
+@pytest.mark.parametrize(("kind", "ask"), [*ASKS.items(), ("token", Session.login)])
+def test_stop_leaves_a_hanging_call(sim: Simulator, kind: str, ask: Ask) -> None:
+    """A call that hangs, the login included, does not hold a stop up."""
+    stop = threading.Event()
+    session = connect(sim, stop=stop)
+    sim.faults.add("hang", on=kind, times=None)
+
+    stops_within(1, stop, lambda: ask(session))
+
+
+def test_stop_before_a_call(sim: Simulator, session: Session) -> None:
+    """After a stop nothing more is asked."""
+    session.login()
+    session.stop.set()
+
+    with pytest.raises(StoppedError):
+        session.query(CONTACTS)
+    assert kinds(sim) == {"token": 1}
+
+
+# ── what an answer carries ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("form", ["usual", "exponent", "plain"])
+def test_numbers_keep_every_digit(sim: Simulator, session: Session, form: str) -> None:
+    """Numbers come through as Salesforce wrote them, in whichever notation, never through a float."""
+    sim.options.exponent_numbers, sim.options.plain_numbers = form == "exponent", form == "plain"
+    id_ = sim.org.create(
+        "Account",
+        {"Name": "Big", "AnnualRevenue": 999_999_999_999_999_999, "BillingLatitude": "48.123456789012345"},
+    )
+    [record] = session.query(f"SELECT AnnualRevenue, BillingLatitude FROM Account WHERE Id = '{id_}'").body[
+        "records"
+    ]
+
+    assert record["AnnualRevenue"] == Decimal(999_999_999_999_999_999)
+    assert record["BillingLatitude"] == Decimal("48.123456789012345")
+    assert not [value for value in record.values() if isinstance(value, float)]
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b"1.10", Decimal("1.10")),
+        (b"4.0E8", Decimal("4.0E8")),
+        (b"0.1000000000000000055511151231257827", Decimal("0.1000000000000000055511151231257827")),
+        (b"123456789012345678901234567890", 123456789012345678901234567890),
+        (b'["\\ud83d", 1.10]', ["\ud83d", Decimal("1.10")]),
+        (b'"\\u0000"', "\0"),
+    ],
+)
+def test_decoding(body: bytes, value: object) -> None:
+    """JSON is read with every digit, and half a surrogate does not lose the page it is in."""
+    found = decode(body)
+
+    assert found == value
+    assert str(found) == str(value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b'{"a": NaN}', b"[Infinity]", b"\xff\xfe", b'"\xe9"'])
+def test_decoding_refuses_what_is_no_json(body: bytes) -> None:
+    """Anything that is no JSON is a ValueError, and so an answer to ask for again."""
+    with pytest.raises(ValueError, match=r"Expecting|not JSON|codec"):
+        decode(body)
+
+
+def test_answers_carry_the_orgs_clock(sim: Simulator, session: Session) -> None:
+    """The time of an answer is Salesforce's, not this machine's."""
+    moment = datetime(2027, 5, 1, 12, 30, 15, tzinfo=UTC)
+    sim.clock.freeze(moment)
+
+    assert session.query(CONTACTS).at == moment
+    assert session.describe("Contact")[1] == moment
+
+
+def test_answer_without_a_clock(sim: Simulator, session: Session) -> None:
+    """Without a Date header there is no safe window: an error says so, and who may be to blame."""
+    sim.faults.add("no_date", on="query")
+
+    with pytest.raises(SalesforceError, match="no readable Date header; a proxy may remove it"):
+        session.query(CONTACTS)
+
+
+def test_usage_is_read(sim: Simulator, session: Session) -> None:
+    """Every answer tells how much of the org's daily requests is used."""
+    sim.options.limit_used, sim.options.limit_max = 1200, 15_000
+    known = []
+    for sim.options.per_app_info in (None, "17/250(appName=sync)"):
+        session.query(CONTACTS)
+        known.append(session.usage)
+
+    assert known == [Usage(used=1201, limit=15_000), Usage(used=1202, limit=15_000)]
+
+
+def test_usage_may_be_missing(sim: Simulator, session: Session) -> None:
+    """An answer without Sforce-Limit-Info changes nothing about what is known."""
+    known = []
+    sim.faults.add("no_limit_info", on="query")
+    sim.faults.add("no_limit_info", on="query", after=2)
+    for _ in range(3):
+        session.query(CONTACTS)
+        known.append(session.usage)
+
+    assert known == [None, Usage(used=2, limit=100_000), Usage(used=2, limit=100_000)]
+
+
+def test_calls_are_counted_per_thread(sim: Simulator, session: Session) -> None:
+    """A run's API calls are its own: those of the thread that makes them, failed attempts included."""
+    sim.faults.add("unavailable_html", on="query", times=1)
+    session.login()
+    before = session.calls
+    session.describe("Contact")
+    session.query(CONTACTS)
+    with ThreadPoolExecutor(1) as other:
+        calls = other.submit(lambda: (session.query(CONTACTS), session.calls)[1]).result()
+
+    assert session.calls - before == 3
+    assert calls == 1
+
+
+def test_describe(sim: Simulator, session: Session) -> None:
+    """A describe is what this user sees: name, type, and whether the field is the org's own."""
+    sim.org.hide_field("Contact", "Title")
+    fields, _ = session.describe("Contact")
+    by_name = {each.name: each for each in fields}
+
+    assert (by_name["LastName"].type, by_name["LastName"].custom) == ("string", False)
+    assert "Title" not in by_name
+    assert any(each.custom for each in fields)
+
+
+# ── what is sent ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Sent:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass
+class Listener:
+    """A server that writes down what it is sent and answers what a test wants; no Salesforce at all."""
+
+    url: str
+    ca_file: str
+    sent: list[Sent] = field(default_factory=list)
+    token: object = None
+    query: bytes = b'{"totalSize": 0, "done": true, "records": []}'
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.token = {"access_token": "00Dxx0000000001!token", "instance_url": self.url}
+
+    def answer(self, path: str) -> bytes:
+        if path.endswith("/token"):
+            return self.token if isinstance(self.token, bytes) else json.dumps(self.token).encode()
+        if "/describe" in path:
+            return b'{"fields": [{"name": "Id", "type": "id", "custom": false}]}'
+        return self.query if "/query" in path else b"{}"
+
+    def session(self, retry: RetryPolicy = NEVER_WAIT) -> Session:
+        return Session(
+            config.of(
+                {
+                    "DATABASE_URL": "postgres:///unused",
+                    "SALESFORCE_LOGIN_URL": self.url,
+                    "SALESFORCE_CLIENT_ID": "client",
+                    "SALESFORCE_CLIENT_SECRET": "secret",
+                    "REQUESTS_CA_BUNDLE": self.ca_file,
+                }
+            ),
+            retry=retry,
+        )
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            there.sent.append(Sent(self.command, self.path, headers, self.rfile.read(length).decode()))
+            body = there.answer(self.path)
+            self.send_response(200)
+            for name, value in ({"Content-Type": "application/json"} | there.headers).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        there = Listener(f"https://localhost:{server.server_port}", str(tmp_path / "ca.pem"))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield there
+        server.shutdown()
+        thread.join()
+
+
+def test_headers_of_every_call(listener: Listener) -> None:
+    """Every call asks for compressed, compact JSON in pages of 2,000, under our name, with our token."""
+    session = listener.session()
+    session.describe("Contact")
+    session.query(CONTACTS)
+    session.next_page("/services/data/v66.0/query/0r8xx3d5f7h9j1l3n5-2000")
+    session.identity()
+
+    token, *calls = listener.sent
+    assert (token.method, token.path) == ("POST", "/services/oauth2/token")
+    assert [(call.method, call.path.split("?")[0]) for call in calls] == [
+        ("GET", "/services/data/v66.0/sobjects/Contact/describe"),
+        ("GET", "/services/data/v66.0/queryAll/"),
+        ("GET", "/services/data/v66.0/query/0r8xx3d5f7h9j1l3n5-2000"),
+        ("GET", "/services/oauth2/userinfo"),
+    ]
+    for call in calls:
+        assert "x-prettyprint" not in call.headers
+        assert "gzip" in call.headers["accept-encoding"]
+        assert call.headers["authorization"] == "Bearer 00Dxx0000000001!token"
+        assert call.headers["sforce-query-options"] == "batchSize=2000"
+        assert call.headers["sforce-call-options"] == "client=salesforce-postgres-sync"
+
+
+def test_token_request(listener: Listener) -> None:
+    """The secret travels in the form of the request, in no address and no header that logs would keep."""
+    listener.session().login()
+
+    [token] = listener.sent
+    assert token.body == "client_id=client&client_secret=secret&grant_type=client_credentials"
+    assert "authorization" not in token.headers
+    assert "secret" not in token.path
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>Welcome</html>", b"", b"[]", b'"text"', {"access_token": "x"}, {"instance_url": None}]
+)
+def test_answers_that_are_no_token(listener: Listener, answer: object) -> None:
+    """Something else than a token, with status 200, is what an edge answers in an outage: tried again."""
+    listener.token = answer
+
+    with pytest.raises(SalesforceError, match="the login answered 200 with something else than a token"):
+        listener.session(RetryPolicy(attempts=3, scale=0)).login()
+    assert len(listener.sent) == 3
+
+
+def test_answer_without_an_access_token(listener: Listener) -> None:
+    """An answer that lacks the token itself is refused with those words."""
+    listener.token = {"instance_url": listener.url}
+
+    with pytest.raises(LoginError, match="the login answered without an access token"):
+        listener.session().login()
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Wed, 99 Oct 2026 07:28:00 GMT"])
+def test_unreadable_clock(listener: Listener, date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Date header that cannot be read is as bad as none."""
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: date)
+
+    with pytest.raises(SalesforceError, match="no readable Date header"):
+        listener.session().query(CONTACTS)
+
+
+@pytest.mark.parametrize("info", ["", "nonsense", "api-usage=x/y", "api-usage=18"])
+def test_unreadable_usage(listener: Listener, info: str) -> None:
+    """A usage header that cannot be read is as good as none."""
+    listener.headers["Sforce-Limit-Info"] = info
+    session = listener.session()
+
+    session.query(CONTACTS)
+
+    assert session.usage is None
+
+
+def test_half_a_surrogate_keeps_its_page(listener: Listener) -> None:
+    """One unstorable record does not lose the page: it is judged later, with its digits."""
+    listener.query = b'{"totalSize": 1, "done": true, "records": [{"LastName": "\\ud83d", "Score__c": 1.10}]}'
+
+    [record] = listener.session().query(CONTACTS).body["records"]
+
+    assert record == {"LastName": "\ud83d", "Score__c": Decimal("1.10")}
+    assert str(record["Score__c"]) == "1.10"
+
+
+def test_netrc_is_not_asked(listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ~/.netrc with an entry for the host does not replace our token."""
+    (tmp_path / ".netrc").write_text("machine localhost login somebody password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    session = listener.session()
+
+    session.query(CONTACTS)
+    session.identity()
+
+    assert [sent.headers.get("authorization") for sent in listener.sent] == [
+        *(None, "Bearer 00Dxx0000000001!token", "Bearer 00Dxx0000000001!token")
+    ]
+
+
+def test_moved_instance(sim: Simulator, session: Session) -> None:
+    """An instance that moved redirects, and the redirect drops the token: one re-login finds the new one."""
+    session.login()
+    sim.faults.add("redirect", on="query", location=f"{sim.login_url}/services/data/v66.0/queryAll/?q=x")
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+    assert kinds(sim)["token"] == 2
+
+
+def test_tokens_are_never_revoked(sim: Simulator, session: Session) -> None:
+    """The token may be shared with other clients of the same user: we never revoke one."""
+    for _ in range(2):
+        for ask in ASKS.values():
+            ask(session)
+        sim.revoke_tokens()
+    sim.faults.add("session_expired", on="query", times=None)
+    with pytest.raises(LoginError):
+        session.query(CONTACTS)
+    del session
+
+    assert kinds(sim)["revoke"] == 0
+    assert not [request.path for request in sim.requests if "revoke" in request.path]
+
+
+@pytest.mark.parametrize("flow", ["client_credentials", "jwt", "password"])
+@pytest.mark.parametrize("token_format", ["opaque", "jwt"])
+def test_logs_hold_no_secret(
+    sim: Simulator, capsys: pytest.CaptureFixture[str], flow: str, token_format: str
+) -> None:
+    """At the most talkative level, with failures of every kind, no secret and no token is printed."""
+    sim.options.token_format = token_format
+    session = connect(sim, flow)
+    logs.setup("debug", "logfmt", session.settings.secrets)
+    sim.faults.add("token_busy")
+    sim.faults.add("session_expired", on="query")
+    sim.faults.add("server_unavailable", on="query", message="Bearer 00D0000000000001!secret.token")
+    session.query(CONTACTS)
+    sim.faults.add("insufficient_access", on="query", message="token=eyJhbGciOi.eyJzdWIi.c2ln")
+    with pytest.raises(SalesforceError) as failure:
+        session.query(CONTACTS)
+    print(logs.redact(str(failure.value)))
+
+    printed = "".join(capsys.readouterr())
+    assert "event=salesforce_login" in printed
+    assert "event=salesforce_session_ended" in printed
+    assert "event=salesforce_retry" in printed
+    assert "event=salesforce_call" in printed
+    known = sim.credentials
+    hidden = [known.client_secret, known.password, known.security_token, "secret.token", "eyJ", "!AQ"]
+    assert not [secret for secret in hidden if secret in printed]
+    assert not [line for line in known.private_key_pem.splitlines()[1:-1] if line in printed]
