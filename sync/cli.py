@@ -16,12 +16,12 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from sync import audit, changes, config, logs, pipeline, report, schedule, show, tables
+from sync import audit, changes, config, logs, pipeline, report, runs, schedule, show, tables
 from sync.config import DatabaseSettings
 from sync.errors import ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
 from sync.objects import CATALOGUE
-from sync.pipeline import Link
+from sync.runs import Link
 from sync.session import Session
 
 app = typer.Typer(
@@ -101,9 +101,7 @@ def resync(
         elif dry_run:
             show.estimates(pipeline.estimate(link, names, start))
         elif ids:
-            show.reports(
-                pipeline.for_each(list(by_object), lambda n: pipeline.resync_ids(link, n, by_object[n]))
-            )
+            show.reports(runs.for_each(list(by_object), lambda n: pipeline.resync_ids(link, n, by_object[n])))
         else:
             with show.progress(link) as watched:
                 reports = pipeline.resync(watched, names, start)

@@ -224,7 +224,7 @@ class Settings(DatabaseSettings):
     def _ca_bundle(cls, value: Path | None) -> Path | None:
         try:
             if value is not None and not value.is_dir():
-                ssl.create_default_context().load_verify_locations(cafile=str(value))
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
             raise wrong(
                 f"{value} is not there or holds no certificate; give a PEM file with the CA's"

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from sync import changes, config, embedded, logs, pipeline, report, schedule, show, tables
 from sync.errors import SyncError
-from sync.pipeline import Link
+from sync.runs import Link
 from sync.session import Session
 from sync.show import say
 

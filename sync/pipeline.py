@@ -5,23 +5,19 @@ lease → describe → window → (page → rows → merge → progress)… → 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from urllib.parse import quote_plus
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from sync import extract, load, logs, soql, state, transform
-from sync.config import Settings
 from sync.errors import (
     CountMismatchError,
     DeferredError,
     FieldsMovedError,
-    ObjectsFailedError,
     StoppedError,
     SyncError,
     UsageError,
@@ -30,48 +26,13 @@ from sync.extract import Page, Window
 from sync.load import Tally
 from sync.mapping import Projection, SObject, project
 from sync.objects import CATALOGUE
-from sync.session import Session
+from sync.runs import Link, Report, Step, for_each, journalled
 from sync.state import Lease, Plan
 from sync.tables import transaction
 
 log = logs.get(__name__)
 
 PAGE = 2_000  # records in one REST answer, at most
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A committed page (or the moment before the first): its tally, and how far the window is read."""
-
-    object: str
-    window: Window
-    tally: Tally = field(default_factory=Tally)
-    received: int = 0
-    expected: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """The two ends of the replication and what the work needs between them."""
-
-    settings: Settings
-    session: Session
-    engine: Engine
-    owner: str
-    command: str
-    stop: threading.Event = field(default_factory=threading.Event)
-    wait: timedelta = timedelta(minutes=10)
-    on_step: Callable[[Step], None] = lambda _: None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one object's run did."""
-
-    object: str
-    window: Window | None
-    tally: Tally
-    api_calls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +45,6 @@ class Estimate:
 
 
 Planner = Callable[[Connection, datetime], Plan]
-Work = Callable[[Lease, int], Iterator[Step]]
 
 
 def sync_all(link: Link) -> list[Report]:
@@ -253,78 +213,3 @@ def check_budget(link: Link) -> None:
             f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
             f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
         )
-
-
-def journalled(link: Link, name: str, work: Work) -> Report:
-    """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
-    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
-        calls = link.session.calls
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            run_id = state.open_run(connection, name, link.command, link.owner)
-        tally, window, outcome, error = Tally(), None, "failed", "interrupted"
-        try:
-            for step in work(held, run_id):
-                tally, window = tally + step.tally, step.window
-                link.on_step(step)
-            outcome, error = "succeeded", ""
-        except SyncError as failure:
-            outcome, error = failure.outcome, str(failure)
-            raise
-        finally:
-            report = Report(name, window, tally, link.session.calls - calls)
-            finish(link, report, run_id, outcome, error)
-    return report
-
-
-def finish(link: Link, report: Report, run_id: int, outcome: str, error: str) -> None:
-    """The run's canonical log line and its journal line."""
-    tally = report.tally
-    log.log(
-        20 if outcome == "succeeded" else 40,
-        "object_synced",
-        object=report.object,
-        outcome=outcome,
-        run=run_id,
-        read=tally.read,
-        inserted=tally.inserted,
-        updated=tally.updated,
-        deleted=tally.deleted,
-        unchanged=tally.unchanged,
-        rejected=tally.rejected,
-        api_calls=report.api_calls,
-        **({"error": error} if error else {}),
-    )
-    try:
-        with transaction(link.engine) as connection:
-            state.close_run(
-                connection,
-                run_id,
-                report.object,
-                outcome,
-                window=report.window,
-                tally=tally,
-                api_calls=report.api_calls,
-                error=logs.redact(error) or None,
-            )
-    except SyncError as failure:
-        # The work's own error is on its way; the next run marks this line as abandoned.
-        log.warning("journal_not_written", object=report.object, reason=str(failure))
-
-
-def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
-    """Every object is attempted, side by side; then the failed are named together."""
-    reports: list[Report] = []
-    failures: list[tuple[str, SyncError]] = []
-    with ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="object") as pool:
-        for name, future in [(name, pool.submit(work, name)) for name in names]:
-            try:
-                reports.append(future.result())
-            except SyncError as failure:
-                failures.append((name, failure))
-            except Exception as failure:
-                log.exception("object_crashed", object=name)
-                failures.append((name, SyncError(f"unexpected {type(failure).__name__}: {failure}")))
-    if failures:
-        raise ObjectsFailedError(failures)
-    return reports

@@ -19,8 +19,9 @@ from rich.table import Table
 from sync import logs
 from sync.audit import Finding, Mapped
 from sync.changes import Change
-from sync.pipeline import Estimate, Link, Report, Step
+from sync.pipeline import Estimate
 from sync.report import Rejected, Status, clock, short, spoken
+from sync.runs import Link, Report, Step
 
 log = logs.get(__name__)
 

@@ -45,7 +45,7 @@ from sync import config, embedded, logs, pipeline, soql, tables
 from sync.config import Settings
 from sync.mapping import checksum, project
 from sync.objects import CATALOGUE
-from sync.pipeline import Link
+from sync.runs import Link
 from sync.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.org import Org

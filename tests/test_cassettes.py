@@ -32,7 +32,7 @@ from sync.errors import LoginError
 from sync.load import Tally
 from sync.mapping import full_id, project
 from sync.objects import CATALOGUE
-from sync.pipeline import Link
+from sync.runs import Link
 from sync.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.sessions import credentials

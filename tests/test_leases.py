@@ -13,7 +13,7 @@ from sync import load, pipeline, state, transform
 from sync.errors import FenceLostError, LeaseHeldError
 from sync.mapping import DescribedField, Projection, project
 from sync.objects import CATALOGUE
-from sync.pipeline import Step
+from sync.runs import Step
 from sync.tables import transaction
 from tests.world import World
 

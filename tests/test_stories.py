@@ -69,6 +69,18 @@ def test_insert_update_and_unchanged(loaded: World) -> None:
     assert loaded.row(loaded.bob)["synced_at"] == untouched
 
 
+def test_the_feed_is_read_by_number(loaded: World) -> None:
+    """Consumers call `crm.changes(after => …, max => …)` and get the entries behind a number, oldest first."""
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(5)])
+    loaded.run()
+
+    first = loaded.sql("SELECT seq, op FROM crm.changes(after => :n, max => 2)", n=loaded.seen)
+    rest = loaded.sql("SELECT seq FROM crm.changes(:n)", n=loaded.seen + 2)
+
+    assert [tuple(row) for row in first] == [(loaded.seen + 1, "insert"), (loaded.seen + 2, "insert")]
+    assert [row[0] for row in rest] == [loaded.seen + 3, loaded.seen + 4, loaded.seen + 5]
+
+
 def test_overlap_is_read_again_and_writes_nothing(loaded: World) -> None:
     """Records of the overlap come again with each pass; nothing is written or told for them."""
     loaded.org.update(loaded.ann, {"Title": "Boss"})

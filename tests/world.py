@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from sync import changes, config, logs, pipeline, tables
 from sync.changes import Change
-from sync.pipeline import Link, Report
+from sync.runs import Link, Report
 from sync.session import RetryPolicy, Session
 from sync.simulator import Simulator
 

@@ -108,10 +108,6 @@ class Session:
         answer = self._call(lambda sf: sf.restful(f"sobjects/{name}/describe"))
         return tuple(DescribedField.of(field) for field in answer.body["fields"]), answer.at
 
-    def limits(self) -> dict[str, Any]:
-        """The limits resource; needs the permission View Setup and Configuration."""
-        return dict(self._call(lambda sf: sf.restful("limits/")).body or {})
-
     def identity(self) -> dict[str, Any]:
         """Which org and user answered (the userinfo resource)."""
         return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
@@ -120,14 +116,18 @@ class Session:
 
     def _call(self, ask: Callable[[Salesforce], Any], *, locator: bool = False) -> Answer:
         client, generation = self._client()
+        if locator and generation != self._local.answered:
+            # A locator may be bound to the session that made it, and asking it with another token would look
+            # like a dead token: two threads would log each other out.
+            raise QueryLostError("another thread logged in anew between two pages")
         try:
             answer = self._attempts(lambda: self._ask(client, ask, locator=locator))
         except Unauthorised as refusal:
             self._login_again(generation, refusal)
             if locator:
-                # A locator may be bound to the session that ended: never carried over a re-login.
                 raise QueryLostError("the session ended between two pages") from None
             return self._call(ask)
+        self._local.answered = generation
         with self._lock:
             if generation == self._generation:
                 self._refusals = 0
@@ -241,10 +241,12 @@ class Session:
     def _login_again(self, generation: int, refusal: Unauthorised) -> None:
         """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
         with self._lock:
-            if generation != self._generation:
+            if generation != self._generation and self._token is not None:
                 return
             self._refusals += 1
-            if self._refusals > 1:
+            if self._refusals > 1 or self._token is None:
+                # The next run starts with a login of its own.
+                self._token, self._refusals = None, 0
                 raise LoginError(f"a fresh token was refused too: {refusal}")
             log.info("salesforce_session_ended", reason=str(refusal)[:200])
             self._login()
@@ -256,7 +258,8 @@ class Session:
                 f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more"
             )
         self._logins.append(now)
-        token, instance = self._attempts(lambda: request_token(self.settings, self._http))
+        http = self._http  # this thread's, not the one that makes the call
+        token, instance = self._attempts(lambda: request_token(self.settings, http))
         logs.hide([token])
         self._token = (token, instance)
         self._generation += 1

@@ -7,6 +7,7 @@ import ssl
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,22 @@ def decode(body: bytes) -> Any:
         return BODY.decode(body)
     except msgspec.DecodeError:
         # A lone surrogate is legal JSON that msgspec refuses: the record is judged later, the page is kept.
-        return json.loads(body, parse_float=Decimal)
+        return json.loads(body, parse_float=Decimal, parse_constant=no_number)
+
+
+def no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@lru_cache(maxsize=8)
+def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
+    """The public CAs and the private one; made once, it takes some twenty milliseconds."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    if ca_bundle is not None and ca_bundle.is_dir():
+        context.load_verify_locations(capath=str(ca_bundle))
+    elif ca_bundle is not None:
+        context.load_verify_locations(cafile=str(ca_bundle))
+    return context
 
 
 class Http(requests.Session):
@@ -44,10 +60,12 @@ class Http(requests.Session):
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
-        # Named here, or requests takes it from the environment, unchecked; the adapter's context decides.
-        kwargs["verify"] = certifi.where()
         self.calls += 1
         return super().request(*args, **kwargs)
+
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        # Proxies come from the environment; whom to trust is the setting's matter, and checked with it.
+        return {**super().merge_environment_settings(*args, **kwargs), "verify": True}
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.last = response
@@ -68,12 +86,7 @@ class Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
-        trusted = ssl.create_default_context(cafile=certifi.where())
-        if self.ca_bundle is not None and self.ca_bundle.is_dir():
-            trusted.load_verify_locations(capath=str(self.ca_bundle))
-        elif self.ca_bundle is not None:
-            trusted.load_verify_locations(cafile=str(self.ca_bundle))
-        return super().init_poolmanager(*args, ssl_context=trusted, **kwargs)
+        return super().init_poolmanager(*args, ssl_context=trusted(self.ca_bundle), **kwargs)
 
     def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().build_response(*args, **kwargs)

@@ -103,6 +103,10 @@ def login_failure(error: SalesforceAuthenticationFailed, response: requests.Resp
     """The exception that a refused token request means."""
     code, message = str(error.code or ""), str(error.auth_message or "")
     status = response.status_code if response is not None else 0
+    if status == 200:
+        # simple-salesforce could not read the body: a maintenance page, not the org's answer.
+        what = f"the login answered 200 with something else than a token: {message[:200]}"
+        return Transient(SalesforceError(what, status=status))
     if status >= 500 or status in (420, 429) or any(text in message for text in LOGIN_TRANSIENT):
         return Transient(
             SalesforceError(f"login: {status} {code} {message[:200]}", status=status), retry_after(response)
