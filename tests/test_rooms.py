@@ -1,0 +1,276 @@
+"""The house: who may import whom, who talks to what, and what is written down in one place only."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sync.objects import CATALOGUE
+from tests.world import ROOT
+
+# A room imports only from rooms above it.
+ORDER = (
+    *("errors", "mapping", "transform", "objects", "config", "logs", "session", "soql", "extract", "tables"),
+    *("load", "state", "changes", "runs", "pipeline", "audit", "report", "embedded", "schedule", "show"),
+    *("demo", "cli"),
+)
+SYNC = ROOT / "sync"
+TRANSPORT = {"requests", "simple_salesforce", "tenacity", "urllib3"}
+# What reaches out of the process, keeps time, or keeps state: nothing for a pure module.
+IMPURE = {
+    *(
+        "os",
+        "io",
+        "sys",
+        "time",
+        "socket",
+        "ssl",
+        "threading",
+        "subprocess",
+        "logging",
+        "structlog",
+        "random",
+    ),
+    *("sqlalchemy", "psycopg2", "alembic", "pydantic_settings", *TRANSPORT),
+}
+
+
+def modules(*, simulator: bool = False) -> Iterator[tuple[str, Path]]:
+    """Every module of the product with its room's name; the simulator is a house of its own."""
+    for path in sorted(SYNC.rglob("*.py")):
+        inside = path.relative_to(SYNC)
+        room = inside.parts[0].removesuffix(".py")
+        if (room == "simulator") == simulator and not room.startswith("__"):
+            yield room, path
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names a module imports, wherever it does so; `from a import b` counts as a and as a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def libraries(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def rooms_used(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("sync.")}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Every string of a module that is not documentation, the fixed parts of f-strings included."""
+    tree = ast.parse(path.read_text())
+    documentation = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+# ── rooms ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_room_is_in_the_list() -> None:
+    """`ls sync/` is the architecture: a new module has its place in the order before it has imports."""
+    assert {room for room, _ in modules()} == set(ORDER)
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_rooms_import_from_above(room: str) -> None:
+    """A module imports only from those above it in the list."""
+    above = set(ORDER[: ORDER.index(room) + 1])
+    # The demo plays on the simulator and cli starts it; both import it only when they are asked to.
+    allowed = above | ({"simulator"} if room in ("demo", "cli") else set())
+
+    for path in (path for each, path in modules() if each == room):
+        assert rooms_used(path) <= allowed, path.name
+
+
+def test_a_dyno_needs_no_development_packages() -> None:
+    """Simulator and embedded PostgreSQL are imported inside functions: a dyno does not have them."""
+    absent = {"simulator", "embedded", "demo"}
+    for room, path in modules():
+        if room in absent:
+            continue
+        top_level = ast.Module([n for n in ast.parse(path.read_text()).body if not is_function(n)], [])
+        named = {
+            part
+            for node in ast.walk(top_level)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sync")
+            for part in [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+        }
+        assert not named & absent, path.name
+
+
+def is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def test_only_the_session_talks_to_salesforce() -> None:
+    """Transport ends in one room: nobody else knows the HTTP and retry libraries."""
+    assert {room for room, path in modules() if libraries(path) & TRANSPORT} == {"session"}
+
+
+def test_the_simulator_stands_alone() -> None:
+    """The simulator shares no code with the product: a wrong belief must not pass on both sides."""
+    for _, path in modules(simulator=True):
+        assert rooms_used(path) <= {"simulator"}, path.name
+        assert "sync" not in imports(path) - {"sync.simulator"}, path.name
+        assert not libraries(path) & {"simple_salesforce", "tenacity", "sqlalchemy", "psycopg2"}, path.name
+
+
+@pytest.mark.parametrize("room", ["errors", "mapping", "transform", "objects", "soql"])
+def test_the_middle_is_pure(room: str) -> None:
+    """Mapping, transformation and query text talk to nobody and keep nothing."""
+    assert not libraries(SYNC / f"{room}.py") & IMPURE
+
+
+# ── one place for each decision ───────────────────────────────────────────────────────────────────────
+
+
+def test_only_config_reads_the_environment() -> None:
+    """Settings come from one room; nobody looks at a variable of his own."""
+    readers = set()
+    for room, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = (
+                node.attr
+                if isinstance(node, ast.Attribute)
+                else node.id
+                if isinstance(node, ast.Name)
+                else ""
+            )
+            if named in ("environ", "getenv", "environb", "BaseSettings"):
+                readers.add(room)
+
+    assert readers == {"config"}
+
+
+def test_object_names_stand_in_the_catalogue() -> None:
+    """A new object is one declaration: no other module knows an object by its name."""
+    name = re.compile(rf"\b({'|'.join(CATALOGUE)})\b")
+    knowing = {room for room, path in modules() for text in strings(path) if name.search(text)}
+
+    assert knowing <= {"objects", "demo"}
+
+
+def test_table_names_come_from_the_catalogue() -> None:
+    """No query names a replica or its view: their names follow from the catalogue."""
+    name = re.compile(rf"\b(salesforce|crm)\.({'|'.join(each.table for each in CATALOGUE.values())})\b")
+    knowing = {room for room, path in modules() for text in strings(path) if name.search(text)}
+
+    assert knowing <= {"demo"}
+
+
+def handlers(path: Path) -> list[str]:
+    """The broad exception classes that a module catches."""
+    caught = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            caught += [
+                getattr(kind, "id", "everything")
+                for kind in kinds
+                if kind is None or getattr(kind, "id", "") in ("Exception", "BaseException")
+            ]
+    return caught
+
+
+def test_broad_handlers_are_two() -> None:
+    """`except Exception` stands twice: around an object's run and around a scheduled job."""
+    broad = {room: caught for room, path in modules() if (caught := handlers(path))}
+
+    assert {room for room, caught in broad.items() if "Exception" in caught} <= {
+        "pipeline",
+        "runs",
+        "schedule",
+    }
+    assert sum(caught.count("Exception") for caught in broad.values()) == 2
+    # The session carries a thread's exception to its caller, whatever it is; nobody swallows one.
+    assert {room for room, caught in broad.items() if set(caught) - {"Exception"}} <= {"session"}
+
+
+def test_time_is_a_parameter() -> None:
+    """Only the edges read this machine's clock; windows are made of Salesforce's."""
+    readers = {
+        room
+        for room, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (node.func.attr in ("now", "utcnow", "today") or ast.unparse(node.func) == "time.time")
+    }
+
+    assert readers <= {"cli", "schedule", "session"}
+
+
+# ── manners ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def python_files() -> list[Path]:
+    return [
+        path for folder in ("sync", "tests", "migrations") for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
+
+
+def test_modules_stay_small() -> None:
+    """A module that outgrows a page of thought is split by meaning; 420 lines are the most."""
+    sizes = {str(path.relative_to(SYNC)): len(path.read_text().splitlines()) for _, path in modules()}
+
+    assert {name: size for name, size in sizes.items() if size > 420} == {}
+    assert not {"utils.py", "helpers.py", "common.py", "misc.py"} & set(sizes)
+
+
+def test_exceptions_to_the_rules_have_reasons() -> None:
+    """A `noqa` or `type: ignore` says why it is there."""
+    mute = re.compile(r"#\s*(noqa(:\s*[A-Z0-9, ]+)?|type:\s*ignore(\[[\w, -]+\])?)\s*$")
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in python_files()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if mute.search(line)
+    ]
+
+    assert silent == []
+
+
+def test_every_test_opens_with_its_promise() -> None:
+    """A test begins with one sentence that says what is promised."""
+    mute = [
+        f"{path.name}::{node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and not (ast.get_docstring(node) or "").rstrip().endswith((".", "!", "?"))
+    ]
+
+    assert mute == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """Every module opens with a sentence."""
+    mute = [
+        str(path.relative_to(ROOT))
+        for path in python_files()
+        if path.name != "__main__.py"
+        and path.read_text().strip()
+        and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+
+    assert mute == []
