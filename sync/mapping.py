@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Kind(Enum):
     """How a field's values are kept; each lists the describe types that fit it."""
 
     ID = ("id",)
+    REFERENCE = ("reference",)
     TEXT = (
         *("string", "picklist", "textarea", "phone", "email", "url", "reference", "id", "combobox"),
         *("encryptedstring", "anyType", "time"),
@@ -162,6 +164,11 @@ class Projection:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields) + tuple(f.name for f in self.custom)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same selected fields: pages read with other ones cannot be continued."""
+        return hashlib.sha256(",".join(self.names).encode()).hexdigest()[:16]
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sync.mapping import Derived, Field, Kind, SObject
 from sync.transform import e164, normalise_email, website_host
 
-TEXT, PICKS, FLAG = Kind.TEXT, Kind.MULTIPICKLIST, Kind.BOOLEAN
+TEXT, PICKS, FLAG, REF = Kind.TEXT, Kind.MULTIPICKLIST, Kind.BOOLEAN, Kind.REFERENCE
 INTEGER, NUMBER, DATE, TIME = Kind.INTEGER, Kind.NUMBER, Kind.DATE, Kind.DATETIME
 
 ACCOUNT = SObject(
@@ -20,11 +20,11 @@ ACCOUNT = SObject(
     fields=(
         Field("Id", Kind.ID),
         Field("IsDeleted", FLAG),
-        Field("MasterRecordId", TEXT),
+        Field("MasterRecordId", REF),
         Field("Name", TEXT),
         Field("Type", TEXT),
-        Field("RecordTypeId", TEXT),
-        Field("ParentId", TEXT),
+        Field("RecordTypeId", REF),
+        Field("ParentId", REF),
         Field("BillingStreet", TEXT),
         Field("BillingCity", TEXT),
         Field("BillingState", TEXT),
@@ -61,17 +61,17 @@ ACCOUNT = SObject(
         Field("Rating", TEXT),
         Field("Site", TEXT),
         Field("CurrencyIsoCode", TEXT),
-        Field("OwnerId", TEXT),
+        Field("OwnerId", REF),
         Field("CreatedDate", TIME),
-        Field("CreatedById", TEXT),
+        Field("CreatedById", REF),
         Field("LastModifiedDate", TIME),
-        Field("LastModifiedById", TEXT),
+        Field("LastModifiedById", REF),
         Field("SystemModstamp", TIME),
         Field("LastActivityDate", DATE),
         Field("IsPartner", FLAG),
         Field("IsCustomerPortal", FLAG),
         Field("IsPersonAccount", FLAG),
-        Field("PersonContactId", TEXT),
+        Field("PersonContactId", REF),
         Field("IsBuyer", FLAG),
         Field("IsPriorityRecord", FLAG),
         Field("ChannelProgramName", TEXT),
@@ -85,8 +85,8 @@ ACCOUNT = SObject(
         Field("NaicsCode", TEXT),
         Field("NaicsDesc", TEXT),
         Field("YearStarted", TEXT),
-        Field("DandbCompanyId", TEXT),
-        Field("OperatingHoursId", TEXT),
+        Field("DandbCompanyId", REF),
+        Field("OperatingHoursId", REF),
     ),
 )
 
@@ -97,9 +97,9 @@ CONTACT = SObject(
     fields=(
         Field("Id", Kind.ID),
         Field("IsDeleted", FLAG),
-        Field("MasterRecordId", TEXT),
-        Field("AccountId", TEXT),
-        Field("RecordTypeId", TEXT),
+        Field("MasterRecordId", REF),
+        Field("AccountId", REF),
+        Field("RecordTypeId", REF),
         Field("Salutation", TEXT),
         Field("FirstName", TEXT),
         Field("MiddleName", TEXT),
@@ -137,7 +137,7 @@ CONTACT = SObject(
         Field("TitleType", TEXT),
         Field("Department", TEXT),
         Field("DepartmentGroup", TEXT),
-        Field("ReportsToId", TEXT),
+        Field("ReportsToId", REF),
         Field("AssistantName", TEXT),
         Field("LeadSource", TEXT),
         Field("ContactSource", TEXT),
@@ -150,11 +150,11 @@ CONTACT = SObject(
         Field("DoNotCall", FLAG),
         Field("BuyerAttributes", PICKS),
         Field("CurrencyIsoCode", TEXT),
-        Field("OwnerId", TEXT),
+        Field("OwnerId", REF),
         Field("CreatedDate", TIME),
-        Field("CreatedById", TEXT),
+        Field("CreatedById", REF),
         Field("LastModifiedDate", TIME),
-        Field("LastModifiedById", TEXT),
+        Field("LastModifiedById", REF),
         Field("SystemModstamp", TIME),
         Field("LastActivityDate", DATE),
         Field("LastCURequestDate", TIME),
@@ -171,7 +171,7 @@ CONTACT = SObject(
         Field("Jigsaw", TEXT),
         Field("JigsawContactId", TEXT),
         Field("CleanStatus", TEXT),
-        Field("IndividualId", TEXT),
+        Field("IndividualId", REF),
     ),
 )
 

@@ -44,7 +44,7 @@ class Estimate:
     api_calls: int
 
 
-Planner = Callable[[Connection, datetime], Plan]
+Planner = Callable[[Connection, datetime, str], Plan]
 
 
 def sync_all(link: Link) -> list[Report]:
@@ -62,8 +62,8 @@ def sync_object(link: Link, name: str) -> Report:
     sobject = CATALOGUE[name]
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
-        def plan(connection: Connection, now: datetime) -> Plan:
-            return state.plan_pass(connection, name, now)
+        def plan(connection: Connection, now: datetime, selected: str) -> Plan:
+            return state.plan_pass(connection, name, now, selected)
 
         done = yield from read_window(link, sobject, held, run_id, plan)
         if done.resumed:
@@ -77,9 +77,10 @@ def resync_object(link: Link, name: str, since: datetime | None) -> Report:
     """One object's records changed since `since`, read again."""
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
-        yield from read_window(
-            link, CATALOGUE[name], held, run_id, lambda c, now: state.plan_resync(c, name, since, now)
-        )
+        def plan(connection: Connection, now: datetime, selected: str) -> Plan:
+            return state.plan_resync(connection, name, since, now, selected)
+
+        yield from read_window(link, CATALOGUE[name], held, run_id, plan)
 
     return journalled(link, name, work)
 
@@ -103,14 +104,14 @@ def read_window_once(
     check_budget(link)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
-        plan = planner(connection, now)
+        plan = planner(connection, now, projection.fingerprint)
         news = state.note_hidden(connection, sobject.name, projection.hidden)
     if news and projection.hidden:
         log.warning("fields_hidden", object=sobject.name, fields=",".join(projection.hidden))
     yield Step(sobject.name, plan.window)
 
     try:
-        for page in extract.pages(link.session, projection, plan.window, plan.start):
+        for page in extract.pages(link.session, projection, plan.window, plan.start, stepwise=plan.stepwise):
             tally = commit_page(link, projection, held, run_id, page, plan)
             step = Step(sobject.name, plan.window, tally, page.progress.received, page.expected)
             del page
@@ -120,7 +121,7 @@ def read_window_once(
     except CountMismatchError:
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
-            state.clear_progress(connection, sobject.name, plan.purpose)
+            state.distrust(connection, sobject.name, plan.purpose)
         raise
 
     with transaction(link.engine) as connection:
@@ -141,7 +142,7 @@ def commit_page(
         announce = plan is None or not plan.first_load
         tally = load.merge(connection, projection, batch, run_id, announce=announce)
         if plan is not None:
-            state.save_progress(connection, projection.sobject.name, plan, page.progress)
+            state.save_progress(connection, projection.sobject.name, plan, page.progress, page.at)
     return tally
 
 

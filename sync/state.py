@@ -49,16 +49,23 @@ HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
 READ_CURSOR = text("SELECT complete_through, hidden FROM sync.cursor WHERE object = :object")
 READ_PROGRESS = text("""
-SELECT since, until, key_stamp, key_id, received FROM sync.progress
+SELECT since, until, key_stamp, key_id, received, selected, stepwise FROM sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 START_PROGRESS = text("""
-INSERT INTO sync.progress AS p (object, purpose, since, until) VALUES (:object, :purpose, :since, :until)
+INSERT INTO sync.progress AS p (object, purpose, since, until, selected)
+VALUES (:object, :purpose, :since, :until, :selected)
 ON CONFLICT (object, purpose) DO UPDATE
-   SET since = excluded.since, until = excluded.until, key_stamp = NULL, key_id = NULL, received = 0
+   SET since = excluded.since, until = excluded.until, key_stamp = NULL, key_id = NULL, received = 0,
+       selected = excluded.selected, stepwise = :stepwise
 """)
 SAVE_PROGRESS = text("""
-UPDATE sync.progress SET key_stamp = :key_stamp, key_id = :key_id, received = :received
+UPDATE sync.progress
+   SET key_stamp = :key_stamp, key_id = :key_id, received = :received, until = least(until, :until)
+ WHERE object = :object AND purpose = :purpose
+""")
+DISTRUST = text("""
+UPDATE sync.progress SET key_stamp = NULL, key_id = NULL, received = 0, stepwise = true
  WHERE object = :object AND purpose = :purpose
 """)
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
@@ -79,11 +86,13 @@ UPDATE sync.run
        unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls
  WHERE id = :id
 """)
-# Never backwards, whatever the clock or the overlap say now.
+# Never backwards, whatever the clock or the overlap say now; except that a full resync, which leaves nothing
+# unread, mends a cursor that a wrong clock put into the future.
 ADVANCE = text("""
-INSERT INTO sync.cursor AS c (object, complete_through) VALUES (:object, :complete_through)
+INSERT INTO sync.cursor AS c (object, complete_through) VALUES (:object, :reached)
 ON CONFLICT (object) DO UPDATE
-   SET complete_through = greatest(c.complete_through, excluded.complete_through)
+   SET complete_through = CASE WHEN :whole AND c.complete_through > :until THEN excluded.complete_through
+                               ELSE greatest(c.complete_through, excluded.complete_through) END
 """)
 NOTE_HIDDEN = text("""
 INSERT INTO sync.cursor AS c (object, hidden) VALUES (:object, :hidden)
@@ -110,6 +119,7 @@ class Plan:
     resumed: bool
     first_load: bool
     advances: bool
+    stepwise: bool
 
 
 # ── leases ────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,39 +194,58 @@ def check_fence(connection: Connection, held: Lease) -> None:
 # ── windows and progress ──────────────────────────────────────────────────────────────────────────────
 
 
-def plan_pass(connection: Connection, sobject: str, until: datetime) -> Plan:
+def plan_pass(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
     """The next incremental window, or the rest of the one that was interrupted."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    window, start = begin(connection, sobject, PASS, Window(complete_through, until), resume_for=None)
-    return Plan(PASS, window, start, start.key is not None, complete_through is None, advances=True)
+    if complete_through is not None and complete_through > until:
+        raise SyncError(
+            f"{sobject} is said to be complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
+            f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two was "
+            f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
+        )
+    window, start, stepwise = begin(
+        connection, sobject, PASS, Window(complete_through, until), selected, None
+    )
+    resumed, first = start.key is not None, complete_through is None
+    return Plan(PASS, window, start, resumed, first, advances=True, stepwise=stepwise)
 
 
-def plan_resync(connection: Connection, sobject: str, since: datetime | None, until: datetime) -> Plan:
+def plan_resync(
+    connection: Connection, sobject: str, since: datetime | None, until: datetime, selected: str
+) -> Plan:
     """The window of an operator's resync; it moves the cursor only where it leaves no gap behind it."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    window, start = begin(connection, sobject, RESYNC, Window(since, until), resume_for=RESYNC_RESUMES_FOR)
+    window, start, stepwise = begin(
+        connection, sobject, RESYNC, Window(since, until), selected, RESYNC_RESUMES_FOR
+    )
     gapless = since is None or (complete_through is not None and since <= complete_through)
     first = complete_through is None and since is None
-    return Plan(RESYNC, window, start, start.key is not None, first, advances=gapless)
+    return Plan(RESYNC, window, start, start.key is not None, first, advances=gapless, stepwise=stepwise)
 
 
 def begin(
-    connection: Connection, sobject: str, purpose: str, wanted: Window, resume_for: timedelta | None
-) -> tuple[Window, Progress]:
-    """The window to read and where to start: an unfinished one of the same beginning goes on."""
+    connection: Connection,
+    sobject: str,
+    purpose: str,
+    wanted: Window,
+    selected: str,
+    resume_for: timedelta | None,
+) -> tuple[Window, Progress, bool]:
+    """The window to read and where to start: an unfinished one of the same beginning and fields goes on."""
     left = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": purpose}).one_or_none()
     young = left is not None and (resume_for is None or wanted.until - left.until <= resume_for)
-    if left is not None and left.since == wanted.since and left.key_stamp is not None and young:
-        return Window(left.since, left.until), Progress(Key(left.key_stamp, left.key_id), left.received)
-    connection.execute(
-        START_PROGRESS,
-        {"object": sobject, "purpose": purpose, "since": wanted.since, "until": wanted.until},
-    )
-    return wanted, Progress()
+    same = left is not None and left.since == wanted.since and left.selected == selected
+    stepwise = bool(left is not None and same and left.stepwise)
+    if left is not None and same and young and left.key_stamp is not None:
+        start = Progress(Key(left.key_stamp, left.key_id), left.received)
+        return Window(left.since, left.until), start, stepwise
+    values = {"object": sobject, "purpose": purpose, "since": wanted.since, "until": wanted.until}
+    connection.execute(START_PROGRESS, values | {"selected": selected, "stepwise": stepwise})
+    return wanted, Progress(), stepwise
 
 
-def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress) -> None:
-    """Where a restart resumes, committed with the page's rows."""
+def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress, at: datetime) -> None:
+    """Where a restart resumes, committed with the page's rows; `at` is Salesforce's clock of the page."""
     key = progress.key
     connection.execute(
         SAVE_PROGRESS,
@@ -226,6 +255,7 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
             "key_stamp": key.stamp if key else None,
             "key_id": key.id if key else None,
             "received": progress.received,
+            "until": at,
         },
     )
 
@@ -235,14 +265,19 @@ def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": purpose})
 
 
-def advance(connection: Connection, sobject: str, plan: Plan, overlap: timedelta) -> datetime | None:
-    """The window is whole: move the cursor, forget the progress; the new complete_through, if it moves."""
+def distrust(connection: Connection, sobject: str, purpose: str) -> None:
+    """The pages did not add up: the next run reads the window from its beginning, stepwise."""
+    connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
+
+
+def advance(connection: Connection, sobject: str, plan: Plan, overlap: timedelta) -> None:
+    """The window is whole: forget the progress, move the cursor unless there is a gap before the window."""
+    progress = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     clear_progress(connection, sobject, plan.purpose)
-    if not plan.advances:
-        return None
-    reached = plan.window.until - overlap
-    connection.execute(ADVANCE, {"object": sobject, "complete_through": reached})
-    return reached
+    if plan.advances:
+        # The earliest clock of all the answers: one server's wrong Date must not move the cursor ahead.
+        values = {"object": sobject, "reached": progress.until - overlap, "until": progress.until}
+        connection.execute(ADVANCE, values | {"whole": plan.window.since is None})
 
 
 def note_hidden(connection: Connection, sobject: str, hidden: Sequence[str]) -> bool:

@@ -47,7 +47,9 @@ metadata = MetaData(
 
 # Unbounded types on purpose: a longer text or a wider number in Salesforce must never reject a record.
 TYPES: dict[Kind, TypeEngine[Any]] = {
+    # Ids compare bytewise on both sides of a join, or its index is of no use.
     Kind.ID: Text(collation="C"),
+    Kind.REFERENCE: Text(collation="C"),
     Kind.TEXT: Text(),
     Kind.MULTIPICKLIST: ARRAY(Text()),
     Kind.BOOLEAN: Boolean(),
@@ -118,6 +120,8 @@ Table(
     moment("key_stamp"),
     Column("key_id", Text()),
     Column("received", BigInteger(), nullable=False, server_default=text("0")),
+    Column("selected", Text(), nullable=False, server_default=text("''")),
+    Column("stepwise", Boolean(), nullable=False, server_default=text("false")),
     schema=BOOKKEEPING,
     comment="How far an unfinished window's committed pages reach; a restart resumes there.",
 )

@@ -133,6 +133,7 @@ def kind_of(value: object) -> str:
 
 CONVERT: Mapping[Kind, Callable[[object], str]] = {
     Kind.ID: identifier,
+    Kind.REFERENCE: text,
     Kind.TEXT: text,
     Kind.MULTIPICKLIST: multipicklist,
     Kind.BOOLEAN: boolean,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sync import pipeline, soql
 from sync.errors import CountMismatchError, ObjectsFailedError, SyncError
+from sync.runs import Step
 from sync.session import RetryPolicy
 from sync.simulator import FAULTS
 from tests.world import LONG_AGO, NEVER_WAIT, World
@@ -38,6 +40,7 @@ ELSEWHERE = {
     "slow": "test_worker: a stop request does not wait for a page",
     "hang": "test_kill: killed while waiting for a page",
     "no_date": "test_session",
+    "wrong_date": "below",
     "no_limit_info": "below",
     "redirect": "below",
     "invalid_scopes": "below",
@@ -192,13 +195,144 @@ def test_rows_change_while_pages_are_read(nine: World) -> None:
             nine.sim.clock.advance(2)
             nine.org.update(id_, {"Title": "changed meanwhile"})
 
-    from sync import pipeline
-
     nine.sim.faults.add("session_expired", on="page", after=2, sobject="Contact", times=1)
     pipeline.sync_object(nine.link(on_step=change_one), "Contact")
     nine.run()
 
     nine.assert_equal()
+
+
+def test_pages_that_shift(nine: World) -> None:
+    """Where pages are not a snapshot, a record that moves shifts the others and a new one makes up the number:
+    such a run is never green with a record missing, and the next one brings it."""
+    nine.sim.options.pages_live = True
+    nine.sim.clock.advance(60)
+    first, *_ = sorted(nine.org.ids("Contact"))[3:]
+    steps: list[Step] = []
+
+    def shift(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            nine.sim.clock.advance(5)
+            nine.org.update(first, {"Title": "moved to the end"})
+            nine.org.create("Contact", {"LastName": "makes up the number"})
+
+    with pytest.raises(CountMismatchError):
+        pipeline.sync_object(nine.link(on_step=shift), "Contact")
+    nine.run()
+
+    nine.assert_equal()
+
+
+def test_records_purged_while_pages_are_read(world: World) -> None:
+    """An org that purges records during every attempt fails one run, not for ever: the next reads stepwise."""
+    world.sim.options.page_sizes = 2
+    world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(12)], stamp=LONG_AGO)
+
+    def attempt() -> None:
+        steps: list[Step] = []
+
+        def purge_one(step: Step) -> None:
+            steps.append(step)
+            if len(steps) == 2:
+                world.org.purge(max(world.org.ids("Contact")))
+
+        pipeline.sync_object(world.link(on_step=purge_one), "Contact")
+
+    with pytest.raises(CountMismatchError):
+        attempt()
+    attempt()
+
+    assert world.cursor("Contact") is not None
+    assert set(world.rows("Contact")) >= set(world.org.ids("Contact"))
+
+
+def test_stepwise_reading_counts_too(nine: World) -> None:
+    """Reading stepwise after a mismatch, a page that lacks a record still fails the run."""
+    nine.sim.options.page_sizes = 3
+    nine.sim.faults.add("missing_rows", on="page", after=1, sobject="Contact", times=1)
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+    nine.sim.faults.add("missing_rows", on="query", after=1, sobject="Contact", times=1)
+
+    with pytest.raises(ObjectsFailedError) as failed:
+        nine.run()
+
+    assert isinstance(failed.value.failures[0][1], CountMismatchError)
+    nine.run()
+    nine.assert_equal()
+
+
+def test_a_count_that_is_refused_does_not_undo_the_reading(
+    nine: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the org cannot count and loses every locator, the run still ends, equal, with bounded calls."""
+    monkeypatch.setattr(soql, "count_up_to", lambda *_: "SELECT COUNT() FROM Contact WHERE Nope__c = 1")
+    nine.sim.faults.add("invalid_query_locator", on="page", sobject="Contact", times=None)
+
+    nine.run()
+
+    nine.assert_equal()
+    assert told_once(nine)
+    assert len(nine.sim.requests) < 40
+
+
+def test_locators_that_never_work_and_no_progress(nine: World) -> None:
+    """A result set that is lost again and again without any progress ends the run."""
+    nine.sim.faults.add("empty_page", on="query", sobject="Contact", times=None)
+    struck = nine.sim.faults.add("invalid_query_locator", on="page", sobject="Contact", times=None)
+
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+
+    assert struck.fired == 4
+
+
+def test_one_wrong_clock_does_not_move_the_cursor_ahead(nine: World) -> None:
+    """A server whose Date is hours ahead must not make the cursor skip what is committed meanwhile."""
+    nine.sim.faults.add("wrong_date", on="describe", sobject="Contact", seconds=3 * 3600)
+
+    nine.run()
+
+    reached = nine.cursor("Contact")
+    assert reached is not None
+    assert reached <= nine.sim.clock.now()
+
+
+def test_a_cursor_in_the_future_is_refused_and_mended(loaded: World) -> None:
+    """A cursor ahead of Salesforce's clock fails the run with the remedy, and the remedy works."""
+    loaded.sql(
+        "UPDATE sync.cursor SET complete_through = now() + interval '3 hours' WHERE object = 'Contact'"
+    )
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+
+    with pytest.raises(ObjectsFailedError, match="resync --object Contact --full"):
+        loaded.run()
+    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    loaded.run()
+
+    loaded.assert_equal()
+    reached = loaded.cursor("Contact")
+    assert reached is not None
+    assert reached <= loaded.sim.clock.now()
+
+
+def test_an_interrupted_load_with_other_fields_starts_anew(world: World) -> None:
+    """When the visible fields changed since a load was interrupted, its pages are read again with them."""
+    world.sim.options.page_sizes = 2
+    world.org.hide_field("Contact", "Title")
+    world.org.create_many(
+        "Contact", [{"LastName": f"n{i}", "Title": "Boss"} for i in range(9)], stamp=LONG_AGO
+    )
+    world.sim.faults.add("gone", on="page", after=1, sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError):
+        world.run()
+    world.sim.faults.clear()
+    world.org.show_field("Contact", "Title")
+
+    world.run()
+
+    world.assert_equal()
 
 
 def test_one_failing_object_does_not_stop_the_other(loaded: World) -> None:
@@ -226,8 +360,6 @@ def test_hidden_object_names_the_remedy(loaded: World) -> None:
 
 def test_budget_defers(loaded: World) -> None:
     """Above the API budget scheduled work is deferred with exit code 4; an operator's resync is not."""
-    from sync import pipeline
-
     loaded.sim.options.limit_max, loaded.sim.options.limit_used = 1000, 900
 
     with pytest.raises(ObjectsFailedError) as failed:

@@ -368,7 +368,7 @@ def test_new_field_is_one_line_and_a_generated_migration(
 ) -> None:
     """One line in the catalogue becomes a migration that adds the column, shows it, and can be undone."""
     catalogue = project / "sync" / "objects.py"
-    last = '        Field("IndividualId", TEXT),\n'
+    last = '        Field("IndividualId", REF),\n'
     line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
     assert catalogue.read_text().count(last) == 1
     catalogue.write_text(catalogue.read_text().replace(last, last + line))

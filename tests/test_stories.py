@@ -228,7 +228,7 @@ def test_complete_through_never_claims_the_overlap(loaded: World) -> None:
     assert loaded.cursor("Contact") == loaded.sim.clock.now() - timedelta(minutes=10)
 
     reached = loaded.cursor("Contact")
-    loaded.sim.clock.freeze(loaded.sim.clock.now() - timedelta(hours=2))
+    loaded.sim.clock.freeze(loaded.sim.clock.now() - timedelta(minutes=5))
     loaded.run()
     assert loaded.cursor("Contact") == reached
 

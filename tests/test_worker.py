@@ -25,7 +25,7 @@ def working(world: World, **environment: str) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass in time"

@@ -102,13 +102,14 @@ AS $$
 $$
 """
 
+# Not materialised, so that each step is an index look-up.
 # The path guards against a circle; a record deleted without a survivor resolves to nothing.
 RESOLVE_ID = """
 CREATE FUNCTION crm.resolve_id(id text)
 RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog
 AS $$
-    WITH RECURSIVE known AS (
+    WITH RECURSIVE known AS NOT MATERIALIZED (
         SELECT a.id, a.master_record_id, a.deleted_at FROM salesforce.account AS a
         UNION ALL
         SELECT c.id, c.master_record_id, c.deleted_at FROM salesforce.contact AS c

@@ -82,7 +82,7 @@ class Session:
 
     @property
     def calls(self) -> int:
-        """HTTP requests this thread has made."""
+        """API calls this thread has made, logins apart."""
         return self._http.calls
 
     def login(self) -> str:
@@ -190,6 +190,7 @@ class Session:
     def _ask(self, client: Salesforce, ask: Callable[[Salesforce], Any], *, locator: bool) -> Answer:
         http = cast("Http", client.session)
         started = time.monotonic()
+        http.calls += 1
         try:
             body = ask(client)
         except ClientError as error:

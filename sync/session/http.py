@@ -60,7 +60,6 @@ class Http(requests.Session):
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
-        self.calls += 1
         return super().request(*args, **kwargs)
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -207,9 +208,8 @@ class App:
         body = answer.body
         headers = [*answer.headers, ("Content-Type", answer.media_type)]
         if not effect.no_date:
-            headers.append(
-                ("Date", format_datetime(self._org.clock.now().replace(microsecond=0), usegmt=True))
-            )
+            now = self._org.clock.now().replace(microsecond=0) + timedelta(seconds=effect.date_shift)
+            headers.append(("Date", format_datetime(now, usegmt=True)))
         data = call.path.startswith("/services/data/v")
         if data and answer.media_type == JSON:
             headers.append(("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private"))

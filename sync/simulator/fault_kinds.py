@@ -19,6 +19,7 @@ class Effect:
     reset: bool = False
     truncate: bool = False
     no_date: bool = False
+    date_shift: float = 0.0
     no_limit_info: bool = False
     distortion: Distortion = field(default_factory=Distortion)
 
@@ -233,6 +234,10 @@ FAULTS: dict[str, Kind] = {
         "the true answer after delay= seconds", lambda params: Effect(delay=float(params.get("delay", 1)))
     ),
     "hang": Kind("no answer while the client keeps the connection", lambda _params: Effect(hang=True)),
+    "wrong_date": Kind(
+        "the true answer with a Date header that is seconds= ahead",
+        lambda params: Effect(date_shift=float(params.get("seconds", 10_800))),
+    ),
     "no_date": Kind("the true answer without its Date header", lambda _params: Effect(no_date=True)),
     "no_limit_info": Kind(
         "the true answer without Sforce-Limit-Info", lambda _params: Effect(no_limit_info=True)

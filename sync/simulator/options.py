@@ -11,6 +11,7 @@ class Options:
     # --- pages and locators
     page_sizes: int | list[int] | None = None  # rows per page, a list is cycled; None: 2,000 or batchSize
     values_live: bool = True  # pages read values when served; False: values as of the first page
+    pages_live: bool = False  # each page selects anew: a row that changes shifts those behind it
     shuffle_unordered: bool = False  # queries without ORDER BY answer in an arbitrary (stable) order
     locator_bound_to_session: bool = True
     locator_ttl: float = 2 * 86400.0  # seconds

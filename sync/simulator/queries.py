@@ -45,6 +45,7 @@ class Cursor:
     deleted_too: bool
     snapshot: dict[int, Sequence[Any]] | None = None
     sizes: dict[int, int] = field(default_factory=dict)  # offset → page size, so a page repeats itself
+    total: int = 0
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Queries:
         with self._org.lock:
             cursor = self._cursors.get(locator)
             options = self._org.options
-            if cursor is None or not 0 <= offset <= len(cursor.rows):
+            if cursor is None or not 0 <= offset <= cursor.total:
                 raise BadLocator
             if self._org.clock.now().timestamp() - cursor.opened > options.locator_ttl:
                 raise BadLocator
@@ -130,7 +131,15 @@ class Queries:
                 raise ForeignSession
             if cursor.generation != self._org.schema.generation and cursor.snapshot is None:
                 cursor.plan, cursor.generation = self._plan(cursor.soql), self._org.schema.generation
+            if options.pages_live:
+                cursor.rows = self._select(cursor.plan, self._where(cursor.plan, cursor.deleted_too))
             return self._page(cursor, offset, version, distort)
+
+    def _select(self, plan: Plan, where: str) -> "array[int]":
+        sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql}"
+        if plan.limit is not None or plan.offset:
+            sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
+        return array("q", (row[0] for row in self._org.store.execute(sql, plan.parameters)))
 
     def _plan(self, soql: str) -> Plan:
         return Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
@@ -189,10 +198,7 @@ class Queries:
     def _open(
         self, soql: str, plan: Plan, where: str, session: str, batch: int | None, deleted_too: bool
     ) -> Cursor:
-        sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql}"
-        if plan.limit is not None or plan.offset:
-            sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
-        rows = array("q", (row[0] for row in self._org.store.execute(sql, plan.parameters)))
+        rows = self._select(plan, where)
         if self._org.options.shuffle_unordered and not plan.ordered:
             shuffled = rows.tolist()
             random.Random(len(shuffled)).shuffle(shuffled)
@@ -202,6 +208,7 @@ class Queries:
         cursor = Cursor(
             locator, soql, plan, self._org.schema.generation, rows, session, opened, batch, deleted_too
         )
+        cursor.total = len(rows)
         if not self._org.options.values_live:
             cursor.snapshot = {
                 rowid: row
@@ -224,7 +231,7 @@ class Queries:
         rows += rows[: distort.repeated]
         middle = max(0, len(rows) // 2 - distort.missing // 2)
         del rows[middle : middle + distort.missing]
-        page = Page(self._records(cursor.plan, rows, version), len(cursor.rows), done=end >= len(cursor.rows))
+        page = Page(self._records(cursor.plan, rows, version), cursor.total, done=end >= len(cursor.rows))
         if not page.done:
             page.next_path = f"/services/data/v{version}/query/{cursor.locator}-{end}"
         return page
