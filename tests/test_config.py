@@ -222,6 +222,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SYNC_INTERVAL", "10", "'10' is not a duration: write 90s, 10m, 1h30m or 2d"),
         ("SYNC_INTERVAL", "0s", "must be longer than zero, for example 10m"),
         ("SYNC_INTERVAL", "9" * 30 + "d", "is not a duration: write 90s, 10m, 1h30m or 2d"),
+        ("SYNC_INTERVAL", "31d", "must be at most 30d, for example 10m"),
+        ("SYNC_OVERLAP", "721h", "must be at most 30d, for example 10m"),
         ("SYNC_OVERLAP", "ten", "'ten' is not a duration: write 90s, 10m, 1h30m or 2d"),
         ("SYNC_CUSTOM_FIELDS", "Tier__c,Tier", "Tier is no custom field's API name; write all, none, or"),
         ("SYNC_CUSTOM_FIELDS", "some", "some is no custom field's API name; write all, none, or Tier__c"),

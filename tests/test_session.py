@@ -389,6 +389,30 @@ def test_session_recovers_from_refusals(sim: Simulator, session: Session) -> Non
     assert kinds(sim)["token"] == 3
 
 
+def test_session_recovers_from_an_outage_of_the_login(sim: Simulator, session: Session) -> None:
+    """A re-login that meets an outage fails the call; the next call logs in, whenever that is."""
+    session.login()
+    sim.revoke_tokens()
+    outage = sim.faults.add("token_unavailable_html", times=None)
+    for _ in range(2):
+        with pytest.raises(SalesforceError, match="login: 503"):
+            session.query(CONTACTS)
+    sim.faults.remove(outage)
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+
+
+def test_session_recovers_from_a_refused_login(sim: Simulator, session: Session) -> None:
+    """A login that was refused, and mended in Salesforce, succeeds without a restart."""
+    sim.options.run_as_user = False
+    for _ in range(2):
+        with pytest.raises(LoginError, match="no client credentials user enabled"):
+            session.query(CONTACTS)
+    sim.options.run_as_user = True
+
+    assert names(session.query(CONTACTS)) == ["n0", "n1", "n2", "n3", "n4"]
+
+
 def test_relogins_in_a_row_are_no_refusal(sim: Simulator, session: Session) -> None:
     """Sessions that end one after the other, each after some use, are renewed each time."""
     for _ in range(5):

@@ -69,6 +69,19 @@ def test_counts() -> None:
     )
 
 
+def test_counts_before_a_moment() -> None:
+    """Counting may leave out what changed since: at and after the moment is not counted."""
+    before = datetime(2026, 2, 1, tzinfo=UTC)
+
+    assert soql.count("Thing", None, before) == (
+        "SELECT COUNT() FROM Thing WHERE SystemModstamp < 2026-02-01T00:00:00Z"
+    )
+    assert soql.count("Thing", SINCE, before) == (
+        "SELECT COUNT() FROM Thing WHERE SystemModstamp >= 2026-01-31T23:59:58Z "
+        "AND SystemModstamp < 2026-02-01T00:00:00Z"
+    )
+
+
 def test_count_up_to_a_key_is_the_complement_of_what_follows() -> None:
     """What lies at or before a key is everything that a resumed query leaves out."""
     before = (
@@ -172,6 +185,8 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
     assert found(soql.select(fitted, LONG_AGO, key)) == [early[2], *late]
     assert counted(soql.count(name, None)) == 5
     assert counted(soql.count(name, second)) == 2
+    assert counted(soql.count(name, None, second)) == 3
+    assert counted(soql.count(name, LONG_AGO, LONG_AGO)) == 0
     assert counted(soql.count_up_to(name, None, key)) == 2
     assert counted(soql.count_up_to(name, second, key)) == 0
     assert sorted(found(soql.by_id(fitted, [late[0], early[0]]))) == [early[0], late[0]]
