@@ -36,6 +36,7 @@ FLOWS: dict[Flow, frozenset[str]] = {
         {"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET", "SALESFORCE_USERNAME", "SALESFORCE_PASSWORD"}
     ),
 }
+LONGEST = timedelta(days=30)
 GENERIC_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
 
 
@@ -84,6 +85,13 @@ class DatabaseSettings(BaseSettings):
     def _interval(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
             raise wrong("must be longer than zero, for example 10m")
+        return value
+
+    @field_validator("sync_interval", "sync_overlap")
+    @classmethod
+    def _not_for_ever(cls, value: timedelta) -> timedelta:
+        if value > LONGEST:
+            raise wrong(f"must be at most {LONGEST.days}d, for example 10m")
         return value
 
     @field_validator("sync_objects", mode="before")

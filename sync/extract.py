@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sync import logs, soql
 from sync.errors import CountMismatchError, QueryLostError, SalesforceError
 from sync.mapping import Projection
-from sync.session import Answer, Session
+from sync.session import Session
 from sync.soql import Key
 
 log = logs.get(__name__)
@@ -61,7 +62,9 @@ def pages(
         progress = proved(session, projection, window, start)
     while True:
         try:
-            for page in result_set(session, projection, window, progress):
+            question = soql.select(projection, window.since, progress.key)
+            older = partial(soql.count_before, projection.sobject.name, window.since, progress.key)
+            for page in result_set(session, projection.sobject.name, question, window, progress, older):
                 reached, last = page.progress, page.last
                 yield page
                 del page  # not two pages in memory while the next is on its way
@@ -80,14 +83,22 @@ def pages(
             if progress.key is not None and not stepwise:
                 progress = proved(session, projection, window, progress)
     if stepwise and progress.key is not None and not prefix_is_whole(session, projection, window, progress):
-        raise mismatch(projection, "more", progress.received)
+        raise mismatch(projection.sobject.name, "more", progress.received)
 
 
 def result_set(
-    session: Session, projection: Projection, window: Window, progress: Progress
+    session: Session,
+    name: str,
+    question: str,
+    window: Window,
+    progress: Progress,
+    older: Callable[[datetime], str] | None = None,
 ) -> Iterator[Page]:
-    """The pages of one query, followed by `done`, never by counting: any page may be short or empty."""
-    answer = session.query(soql.select(projection, window.since, progress.key))
+    """The pages of one query, followed by `done`, never by counting: any page may be short or empty.
+
+    `older` asks how many of the query's records are older than a time; needed where pages may shift.
+    """
+    answer = session.query(question)
     total, asked = int(answer.body["totalSize"]), answer.at
     expected = progress.received + total
     seen, moved = set[int](), set[int]()
@@ -104,17 +115,17 @@ def result_set(
         if done:
             break
         if url in visited:
-            raise QueryLostError(f"{projection.sobject.name}: Salesforce sends the same page again and again")
+            raise QueryLostError(f"{name}: Salesforce sends the same page again and again")
         visited.add(url)
         answer = session.next_page(url)
     if len(seen) < total or (len(seen) > total and not moved):
-        raise mismatch(projection, f"{total:,}", len(seen))
-    if moved and visited:
+        raise mismatch(name, f"{total:,}", len(seen))
+    if moved and visited and older is not None:
         # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
         # are not, it shifts the others and new ones make up the number. So count those that did not move.
-        unmoved = count(session, projection.sobject.name, window.since, before=asked)
+        unmoved = int(session.query(older(asked)).body["totalSize"])
         if unmoved > len(seen) - len(moved):
-            raise mismatch(projection, f"{unmoved:,} unmoved", len(seen) - len(moved))
+            raise mismatch(name, f"{unmoved:,} unmoved", len(seen) - len(moved))
 
 
 def note(records: Sequence[Mapping[str, Any]], asked: datetime, seen: set[int], moved: set[int]) -> None:
@@ -129,9 +140,9 @@ def note(records: Sequence[Mapping[str, Any]], asked: datetime, seen: set[int], 
             moved.discard(key)
 
 
-def mismatch(projection: Projection, counted: str, received: int) -> CountMismatchError:
+def mismatch(name: str, counted: str, received: int) -> CountMismatchError:
     return CountMismatchError(
-        f"{projection.sobject.name}: Salesforce counted {counted} records and delivered {received:,}; "
+        f"{name}: Salesforce counted {counted} records and delivered {received:,}; "
         "the cursor stays where it was and the next run reads the window again"
     )
 
@@ -151,7 +162,8 @@ def advanced(progress: Progress, records: Sequence[Mapping[str, Any]], window: W
         if moment is None or moment.tzinfo is None or not isinstance(id_, str):
             continue
         if moment <= window.until:
-            return Progress(Key(moment, id_), progress.received + index + 1)
+            distinct = {record.get("Id") for record in records[: index + 1]}
+            return Progress(Key(moment, id_), progress.received + len(distinct))
     return progress
 
 
@@ -177,19 +189,13 @@ def prefix_is_whole(session: Session, projection: Projection, window: Window, pr
         return True
 
 
-def count(session: Session, name: str, since: datetime | None, before: datetime | None = None) -> int:
-    """How many records a window holds, deleted ones included; `before` leaves out what is not older."""
-    return int(session.query(soql.count(name, since, before)).body["totalSize"])
+def count(session: Session, name: str, since: datetime | None) -> int:
+    """How many records a window holds, deleted ones included."""
+    return int(session.query(soql.count(name, since)).body["totalSize"])
 
 
-def by_id(session: Session, projection: Projection, ids: Sequence[str]) -> Iterator[Page]:
+def by_id(session: Session, projection: Projection, ids: Sequence[str], now: datetime) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
     for start in range(0, len(ids), IDS_PER_QUERY):
-        chunk = ids[start : start + IDS_PER_QUERY]
-        answer: Answer = session.query(soql.by_id(projection, chunk))
-        while True:
-            yield Page(answer.body["records"], Progress(), len(ids), answer.at, last=False)
-            url = answer.body.get("nextRecordsUrl")
-            if not url:
-                break
-            answer = session.next_page(url)
+        question = soql.by_id(projection, ids[start : start + IDS_PER_QUERY])
+        yield from result_set(session, projection.sobject.name, question, Window(None, now), Progress())

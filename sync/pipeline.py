@@ -105,9 +105,12 @@ def read_window_once(
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         plan = planner(connection, now, projection.fingerprint)
-        news = state.note_hidden(connection, sobject.name, projection.hidden)
-    if news and projection.hidden:
-        log.warning("fields_hidden", object=sobject.name, fields=",".join(projection.hidden))
+        hidden, shown = state.note_hidden(connection, sobject.name, projection.hidden)
+    if hidden:
+        log.warning("fields_hidden", object=sobject.name, fields=",".join(hidden))
+    if shown:
+        remedy = f"old records get them with: python -m sync resync --object {sobject.name} --full"
+        log.warning("fields_shown", object=sobject.name, fields=",".join(shown), remedy=remedy)
     yield Step(sobject.name, plan.window)
 
     try:
@@ -153,7 +156,7 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         projection, now = look(link, sobject)
         window, found = Window(None, now), set[str]()
-        for page in extract.by_id(link.session, projection, ids):
+        for page in extract.by_id(link.session, projection, ids, now):
             tally = commit_page(link, projection, held, run_id, page, None)
             found.update(record["Id"] for record in page.records)
             yield Step(name, window, tally, len(found), len(ids))

@@ -45,11 +45,16 @@ def where(since: datetime | None, after: Key | None) -> str:
     return f" WHERE SystemModstamp >= {literal(since)}" if since is not None else ""
 
 
-def count(sobject: str, since: datetime | None, before: datetime | None = None) -> str:
-    """How many records a window holds, all or those older than `before`."""
-    bounds = [f"SystemModstamp >= {literal(since)}"] if since is not None else []
-    bounds += [f"SystemModstamp < {literal(before)}"] if before is not None else []
-    return f"SELECT COUNT() FROM {sobject}" + (f" WHERE {' AND '.join(bounds)}" if bounds else "")
+def count(sobject: str, since: datetime | None) -> str:
+    """How many records a window holds."""
+    return f"SELECT COUNT() FROM {sobject}{where(since, None)}"
+
+
+def count_before(sobject: str, since: datetime | None, after: Key | None, before: datetime) -> str:
+    """How many records of a window, from `after` on, are older than `before`."""
+    lower = where(since, after).removeprefix(" WHERE ")
+    upper = f"SystemModstamp < {literal(before)}"
+    return f"SELECT COUNT() FROM {sobject} WHERE {f'({lower}) AND {upper}' if lower else upper}"
 
 
 def count_up_to(sobject: str, since: datetime | None, key: Key) -> str:

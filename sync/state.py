@@ -26,24 +26,32 @@ RESYNC_RESUMES_FOR = timedelta(hours=6)
 
 PASS, RESYNC = "pass", "resync"
 
+SEED = text("""
+INSERT INTO sync.lease (object, expires_at) VALUES (:object, clock_timestamp()) ON CONFLICT DO NOTHING
+""")
+# A locked row is one whose holder commits a page just now: held, and nothing to wait for in a transaction.
 TAKE = text("""
-INSERT INTO sync.lease AS l (object, owner, fence, expires_at)
-VALUES (:object, :owner, 1, clock_timestamp() + make_interval(secs => :seconds))
-ON CONFLICT (object) DO UPDATE
-   SET owner = excluded.owner, fence = l.fence + 1, expires_at = excluded.expires_at
- WHERE l.owner IS NULL OR l.expires_at < clock_timestamp()
+UPDATE sync.lease SET owner = :owner, fence = fence + 1,
+       expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object = (SELECT object FROM sync.lease
+                  WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())
+                    FOR UPDATE SKIP LOCKED)
 RETURNING fence
 """)
 RENEW = text("""
 UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
- WHERE object = :object AND owner = :owner AND fence = :fence
+ WHERE object = (SELECT object FROM sync.lease
+                  WHERE object = :object AND owner = :owner AND fence = :fence
+                    FOR UPDATE SKIP LOCKED)
 """)
 RELEASE = text("""
 UPDATE sync.lease SET owner = NULL WHERE object = :object AND owner = :owner AND fence = :fence
 """)
-# Held until commit: nobody can take the lease over while a page is being committed.
+# The row lock is held until commit: nobody can take the lease over while a page is being committed.
 FENCE = text("""
-SELECT 1 FROM sync.lease WHERE object = :object AND owner = :owner AND fence = :fence FOR UPDATE
+UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object = :object AND owner = :owner AND fence = :fence
+RETURNING fence
 """)
 HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
@@ -96,7 +104,7 @@ ON CONFLICT (object) DO UPDATE
 """)
 NOTE_HIDDEN = text("""
 INSERT INTO sync.cursor AS c (object, hidden) VALUES (:object, :hidden)
-ON CONFLICT (object) DO UPDATE SET hidden = excluded.hidden WHERE c.hidden <> excluded.hidden
+ON CONFLICT (object) DO UPDATE SET hidden = excluded.hidden
 """)
 
 
@@ -158,6 +166,7 @@ def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: thread
         if stop.is_set():
             raise StoppedError
         with transaction(engine) as connection:
+            connection.execute(SEED, {"object": sobject})
             fence = connection.execute(
                 TAKE, {"object": sobject, "owner": owner, "seconds": LEASE_SECONDS}
             ).scalar()
@@ -187,7 +196,7 @@ def keep(engine: Engine, held: Lease, done: threading.Event) -> None:
 
 def check_fence(connection: Connection, held: Lease) -> None:
     """First statement of every transaction that writes; FenceLostError when another process took over."""
-    if connection.execute(FENCE, asdict(held)).scalar() is None:
+    if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:
         raise FenceLostError(f"{held.object}: another process took over; nothing of this page was written")
 
 
@@ -280,10 +289,13 @@ def advance(connection: Connection, sobject: str, plan: Plan, overlap: timedelta
         connection.execute(ADVANCE, values | {"whole": plan.window.since is None})
 
 
-def note_hidden(connection: Connection, sobject: str, hidden: Sequence[str]) -> bool:
-    """Remember the fields the integration user cannot see; whether that is news."""
-    result = connection.execute(NOTE_HIDDEN, {"object": sobject, "hidden": sorted(hidden)})
-    return result.rowcount > 0
+def note_hidden(connection: Connection, sobject: str, hidden: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Remember the fields the integration user cannot see; those newly hidden, and those visible again."""
+    known = connection.execute(READ_CURSOR, {"object": sobject}).one_or_none()
+    before, now = set(known.hidden if known else ()), set(hidden)
+    if before != now:
+        connection.execute(NOTE_HIDDEN, {"object": sobject, "hidden": sorted(now)})
+    return sorted(now - before), sorted(before - now)
 
 
 # ── the journal ───────────────────────────────────────────────────────────────────────────────────────

@@ -110,16 +110,16 @@ RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog
 AS $$
     WITH RECURSIVE known AS NOT MATERIALIZED (
-        SELECT a.id, a.master_record_id, a.deleted_at FROM salesforce.account AS a
+        SELECT a.id, a.master_record_id, a.deleted_at, a.deleted_reason FROM salesforce.account AS a
         UNION ALL
-        SELECT c.id, c.master_record_id, c.deleted_at FROM salesforce.contact AS c
+        SELECT c.id, c.master_record_id, c.deleted_at, c.deleted_reason FROM salesforce.contact AS c
     ), chain AS (
-        SELECT k.id, k.master_record_id, k.deleted_at, ARRAY[k.id] AS path
+        SELECT k.id, k.master_record_id, k.deleted_at, k.deleted_reason, ARRAY[k.id] AS path
           FROM known AS k WHERE k.id = resolve_id.id
         UNION ALL
-        SELECT k.id, k.master_record_id, k.deleted_at, chain.path || k.id
+        SELECT k.id, k.master_record_id, k.deleted_at, k.deleted_reason, chain.path || k.id
           FROM chain JOIN known AS k ON k.id = chain.master_record_id
-         WHERE chain.deleted_at IS NOT NULL AND k.id <> ALL (chain.path)
+         WHERE chain.deleted_reason = 'merged' AND k.id <> ALL (chain.path)
     )
     SELECT chain.id FROM chain WHERE chain.deleted_at IS NULL
 $$

@@ -23,7 +23,7 @@ from simple_salesforce.exceptions import SalesforceError as ClientError
 
 from sync import logs
 from sync.config import Settings
-from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError
+from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.mapping import DescribedField
 from sync.session.http import Http, clock
 from sync.session.login import request_token
@@ -250,7 +250,12 @@ class Session:
                 self._token, self._refusals = None, 0
                 raise LoginError(f"a fresh token was refused too: {refusal}")
             log.info("salesforce_session_ended", reason=str(refusal)[:200])
-            self._login()
+            self._token = None
+            try:
+                self._login()
+            except SyncError:
+                self._refusals = 0
+                raise
 
     def _login(self) -> None:
         now = time.monotonic()
