@@ -70,15 +70,20 @@ def test_counts() -> None:
 
 
 def test_counts_before_a_moment() -> None:
-    """Counting may leave out what changed since: at and after the moment is not counted."""
-    before = datetime(2026, 2, 1, tzinfo=UTC)
-
-    assert soql.count("Thing", None, before) == (
-        "SELECT COUNT() FROM Thing WHERE SystemModstamp < 2026-02-01T00:00:00Z"
+    """Counting what is left of a window may leave out what changed since the window was planned."""
+    before = datetime(2026, 3, 1, tzinfo=UTC)
+    early, upper = "SystemModstamp >= 2026-01-31T23:59:58Z", "SystemModstamp < 2026-03-01T00:00:00Z"
+    rest = (
+        "(SystemModstamp = 2026-02-01T12:30:00Z AND Id > '003RO0000035WQgYAM') "
+        "OR SystemModstamp > 2026-02-01T12:30:00Z"
     )
-    assert soql.count("Thing", SINCE, before) == (
-        "SELECT COUNT() FROM Thing WHERE SystemModstamp >= 2026-01-31T23:59:58Z "
-        "AND SystemModstamp < 2026-02-01T00:00:00Z"
+
+    assert soql.count_before("Thing", None, None, before) == f"SELECT COUNT() FROM Thing WHERE {upper}"
+    assert soql.count_before("Thing", SINCE, None, before) == (
+        f"SELECT COUNT() FROM Thing WHERE ({early}) AND {upper}"
+    )
+    assert soql.count_before("Thing", SINCE, KEY, before) == (
+        f"SELECT COUNT() FROM Thing WHERE ({rest}) AND {upper}"
     )
 
 
@@ -185,8 +190,10 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
     assert found(soql.select(fitted, LONG_AGO, key)) == [early[2], *late]
     assert counted(soql.count(name, None)) == 5
     assert counted(soql.count(name, second)) == 2
-    assert counted(soql.count(name, None, second)) == 3
-    assert counted(soql.count(name, LONG_AGO, LONG_AGO)) == 0
+    assert counted(soql.count_before(name, None, None, second)) == 3
+    assert counted(soql.count_before(name, LONG_AGO, None, LONG_AGO)) == 0
+    assert counted(soql.count_before(name, LONG_AGO, key, second)) == 1
+    assert counted(soql.count_before(name, LONG_AGO, key, second + timedelta(days=1))) == 3
     assert counted(soql.count_up_to(name, None, key)) == 2
     assert counted(soql.count_up_to(name, second, key)) == 0
     assert sorted(found(soql.by_id(fitted, [late[0], early[0]]))) == [early[0], late[0]]
