@@ -69,7 +69,7 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     if not logged_in:
         return
     for name in settings.sync_objects:
-        yield from guarded(name, lambda name=name: an_object(settings, session, name))  # type: ignore[misc]
+        yield from guarded(name, lambda name=name: an_object(settings, session, name))  # type: ignore[misc]  # mypy cannot infer a default
     yield from guarded("API budget", lambda: budget(settings, session))
 
 

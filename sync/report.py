@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 FRESHNESS = text("""
 SELECT object, complete_through, lag, last_outcome, last_finished_at, last_error, rows, tombstones, rejects
-  FROM crm.freshness WHERE object = ANY (:objects) ORDER BY object
+  FROM crm.freshness WHERE object = ANY (:objects)
 """)
 RUNS = text("""
 SELECT id, object, command, owner, started_at, finished_at, outcome, since, until, complete_through, read,
@@ -93,8 +93,10 @@ class Status:
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
-    rows = connection.execute(FRESHNESS, {"objects": list(objects)})
-    return tuple(Freshness(*row) for row in rows)
+    """One entry per object asked for; one whose cursor is gone has never been complete."""
+    rows = {row.object: row for row in connection.execute(FRESHNESS, {"objects": list(objects)})}
+    unknown = (None, None, None, None, None, 0, 0, 0)
+    return tuple(Freshness(*rows[name]) if name in rows else Freshness(name, *unknown) for name in objects)
 
 
 def runs(connection: Connection, objects: Sequence[str], limit: int = 10) -> tuple[Run, ...]:
@@ -126,7 +128,7 @@ def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str
             seen = f"consumers see {one.rows:,} rows"
             return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
         assert one.lag is not None
-        why = f"the last run {one.last_outcome}"
+        why = f"the last run {one.last_outcome}" if one.last_outcome else "no run is in the journal"
         why += f" ({short(one.last_error)})" if one.last_error else ", none since" if not busy else ""
         tail = busy or "; type: python -m sync check"
         return (
@@ -136,13 +138,15 @@ def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str
     oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
     names = " and ".join(one.object for one in found)
     waiting = sum(one.rejects for one in found)
-    tail = f"; {waiting:,} records are rejected: python -m sync rejects" if waiting else ""
+    are = "record is" if waiting == 1 else "records are"
+    tail = f"; {waiting:,} {are} rejected: python -m sync rejects" if waiting else ""
     broken = [one for one in found if one.last_outcome not in (None, "succeeded")]
     if broken:
         tail += (
             f"; the last run of {broken[0].object} {broken[0].last_outcome}: {short(broken[0].last_error)}"
         )
-    return f"OK: {names} hold every change up to {spoken(oldest)} ago{tail}"
+    holds = "holds" if len(found) == 1 else "hold"
+    return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
 
 
 def short(error: str | None) -> str:

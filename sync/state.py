@@ -27,7 +27,10 @@ RESYNC_RESUMES_FOR = timedelta(hours=6)
 PASS, RESYNC = "pass", "resync"
 
 SEED = text("""
-INSERT INTO sync.lease (object, expires_at) VALUES (:object, clock_timestamp()) ON CONFLICT DO NOTHING
+INSERT INTO sync.lease (object, expires_at)
+SELECT CAST(:object AS text), clock_timestamp()
+ WHERE NOT EXISTS (SELECT 1 FROM sync.lease WHERE object = :object)
+ON CONFLICT DO NOTHING
 """)
 # A locked row is one whose holder commits a page just now: held, and nothing to wait for in a transaction.
 TAKE = text("""

@@ -370,7 +370,7 @@ def test_rejects_are_listed(loaded: World) -> None:
     assert loaded.ann in plain
     assert "Title: expected text" in plain
     assert rejected["record"]["LastName"] == "Ann"
-    assert "1 records are rejected" in loaded.command("status").stdout
+    assert "1 record is rejected" in loaded.command("status").stdout
 
 
 def test_changes_are_listed(loaded: World) -> None:

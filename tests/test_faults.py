@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from sync import pipeline, soql
+from sync import extract, pipeline, soql
 from sync.errors import CountMismatchError, ObjectsFailedError, SyncError
 from sync.runs import Step
 from sync.session import RetryPolicy
@@ -147,6 +149,35 @@ def test_missing_rows_then_a_crash(nine: World) -> None:
 
     nine.assert_equal()
     assert told_once(nine)
+
+
+def test_old_records_missing_before_a_crash(world: World) -> None:
+    """Nor is it when the overlap would not read it again: what was committed before the break is counted."""
+    world.sim.options.page_sizes = 2
+    world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(9)], stamp=LONG_AGO)
+    world.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
+    world.sim.faults.add("gone", on="page", after=2, sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError):
+        world.run()
+    world.sim.faults.clear()
+
+    world.run()
+
+    world.assert_equal()
+
+
+def test_a_record_that_changed_meanwhile_is_no_landmark() -> None:
+    """The progress of a page is its last record that the query found, not one served with a later stamp."""
+    window = extract.Window(None, datetime(2026, 1, 1, 12, tzinfo=UTC))
+    stamps = ["2025-12-31T10:00:00.000+0000", "2025-12-31T11:00:00.000+0000", "2026-01-01T12:00:01.000+0000"]
+    records = [{"Id": f"003{i}", "SystemModstamp": stamp} for i, stamp in enumerate(stamps)]
+
+    reached = extract.advanced(extract.Progress(None, 5), records, window)
+
+    assert reached == extract.Progress(soql.Key(datetime(2025, 12, 31, 11, tzinfo=UTC), "0031"), 7)
+    assert extract.advanced(reached, records[2:], window) == reached
+    assert extract.advanced(reached, [], window) == reached
+    assert extract.advanced(reached, [records[1], records[1]], window).received == 8
 
 
 def test_progress_is_kept(nine: World) -> None:

@@ -78,6 +78,37 @@ def test_a_stale_owner_cannot_commit(loaded: World) -> None:
     assert loaded.sql("SELECT owner FROM sync.lease WHERE object = 'Contact'")[0][0] == "successor"
 
 
+def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
+    """Overtaken after its last page, a process must not declare the window complete."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    cursor = loaded.cursor("Contact")
+    steps: list[Step] = []
+
+    def overtaken(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            loaded.expire_leases()
+            state.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+
+    loaded.sim.clock.advance(60)
+    with pytest.raises(FenceLostError):
+        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+
+    assert loaded.cursor("Contact") == cursor
+
+
+def test_a_newcomer_does_not_wait_in_a_transaction(loaded: World) -> None:
+    """While the holder commits a long page, a newcomer sees the lease as held, at once."""
+    held = state.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    with transaction(loaded.engine) as connection:
+        state.check_fence(connection, held)
+        started = time.monotonic()
+        with pytest.raises(LeaseHeldError):
+            state.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
+
+    assert time.monotonic() - started < 5
+
+
 def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
     """A lease that expires during a commit changes hands after it, not within it."""
     held = state.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)

@@ -365,6 +365,20 @@ def test_reject_and_its_healing(loaded: World) -> None:
     loaded.assert_equal()
 
 
+def test_an_older_version_does_not_heal(loaded: World) -> None:
+    """A quarantined newer version stays listed when an older one, which fits, comes by."""
+    loaded.sql(
+        "INSERT INTO sync.reject (object, record_id, reason, record, system_modstamp) "
+        "VALUES ('Contact', :id, 'newer', '{}', now() + interval '1 day')",
+        id=loaded.ann,
+    )
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+
+    loaded.run()
+
+    assert [row[0] for row in loaded.sql("SELECT record_id FROM sync.reject")] == [loaded.ann]
+
+
 def test_record_that_only_postgres_refuses(loaded: World) -> None:
     """What the transformation lets through and Postgres does not is found by halving and quarantined alone."""
     loaded.sql("ALTER TABLE salesforce.contact ADD CONSTRAINT no_bob CHECK (last_name <> 'Robert')")

@@ -1,6 +1,7 @@
 """Faults strike where, when and as often as told."""
 
 import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 import requests
@@ -9,7 +10,7 @@ from sync.simulator import FAULTS
 from tests.simulator.conftest import Client
 
 SOQL = "SELECT Id FROM Contact ORDER BY Id"
-WIRE = {"truncated", "reset", "hang", "slow", "no_date", "no_limit_info", "redirect"}
+WIRE = {"truncated", "reset", "hang", "slow", "no_date", "wrong_date", "no_limit_info", "redirect"}
 PAGES = {"missing_rows", "repeated_rows", "empty_page"}
 
 
@@ -141,6 +142,9 @@ def test_slow_and_bare_answers(client: Client) -> None:
     client.simulator.options.latency = 0
     faults.add("no_date")
     assert "Date" not in client.get("limits").headers
+    faults.add("wrong_date", seconds=3600)
+    ahead = parsedate_to_datetime(client.get("limits").headers["Date"]) - client.simulator.clock.now()
+    assert 3500 < ahead.total_seconds() < 3700
     faults.add("no_limit_info")
     assert "Sforce-Limit-Info" not in client.get("limits").headers
     faults.add("redirect", location=f"{client.simulator.url}/services/data/")

@@ -133,7 +133,7 @@ def test_wrong_records_are_refused(simulator: Simulator) -> None:
         ({"LastName": "x", "Spend__c": "1e17"}, "Spend__c: value outside of valid range"),
         ({"LastName": "x", "Spend__c": "many"}, "Spend__c: not a number"),
         ({"LastName": "x", "Birthdate": "1699-12-31"}, "Birthdate: date outside"),
-        ({"LastName": "x", "Last_Visit__c": datetime(2020, 1, 1)}, "Last_Visit__c: needs an aware"),  # noqa: DTZ001
+        ({"LastName": "x", "Last_Visit__c": datetime(2020, 1, 1)}, "Last_Visit__c: needs an aware"),  # noqa: DTZ001 — naive on purpose
     ):
         with pytest.raises(ValueError, match=problem):
             org.create("Contact", record)
@@ -265,7 +265,7 @@ def test_clock(simulator: Simulator) -> None:
     clock.resume()
     assert timedelta() <= clock.now() - T0 - timedelta(seconds=90) < timedelta(seconds=5)
     with pytest.raises(ValueError, match="aware"):
-        clock.freeze(datetime(2026, 1, 1))  # noqa: DTZ001
+        clock.freeze(datetime(2026, 1, 1))  # noqa: DTZ001 — naive on purpose
 
 
 def test_reading_while_writing(client: Client) -> None:
