@@ -228,7 +228,7 @@ def refuse_secrets(interactions: Sequence[Any], settings: Settings) -> None:
         f"{response['body']['string']}\n{response['headers']}"
         for request, response in ((each["request"], each["response"]) for each in interactions)
     )
-    for name in sorted(frozenset().union(*config.FLOWS.values(), {"SALESFORCE_SECURITY_TOKEN"})):
+    for name in sorted(frozenset().union(*config.flows.FLOWS.values(), {"SALESFORCE_SECURITY_TOKEN"})):
         value = getattr(settings, name.lower())
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
         lines = [line for line in plain.splitlines() if len(line) >= 8] or [plain]

@@ -179,7 +179,7 @@ def test_every_login_flow_is_recorded() -> None:
     """There is a cassette of each of the product's login flows."""
     recorded = {path.stem.removeprefix("login-") for path in LOGINS if path.parent.name == "simulator"}
 
-    assert recorded == set(config.FLOWS) == set(GRANT_TYPE)
+    assert recorded == set(config.flows.FLOWS) == set(GRANT_TYPE)
 
 
 @pytest.mark.parametrize("path", LOGINS, ids=relative)

@@ -634,7 +634,7 @@ def test_any_number_survives_copy(cursor: Any, numbers: list[Decimal | int]) -> 
     moments=st.lists(
         st.datetimes(
             datetime(1700, 1, 2),  # noqa: DTZ001 — the strategy takes its bounds without a zone
-            datetime(4000, 12, 30),  # noqa: DTZ001 — likewise
+            datetime(4000, 12, 30),  # noqa: DTZ001 — naive on purpose
             timezones=st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m))),
         ),
         min_size=1,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import ssl
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,51 +14,25 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
+from sync.config.values import SOURCES, duration, is_local, readable_pem, wrong
 from sync.errors import ConfigError
 from sync.objects import CATALOGUE
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-Flow = Literal["client_credentials", "jwt", "password"]
+__all__ = ["DatabaseSettings", "Settings", "choose_flow", "duration", "load", "load_database", "of"]
 
-# Which settings make which flow; a flow is chosen by what is there, so that nobody has to name it.
-FLOWS: dict[Flow, frozenset[str]] = {
-    "client_credentials": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"}),
-    "jwt": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_USERNAME", "SALESFORCE_PRIVATE_KEY"}),
-    "password": frozenset(
-        {"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET", "SALESFORCE_USERNAME", "SALESFORCE_PASSWORD"}
-    ),
-}
+
 LONGEST = timedelta(days=30)
-GENERIC_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
-
-
-def wrong(message: str) -> PydanticCustomError:
-    # "{" would be read as a placeholder.
-    return PydanticCustomError("setting", "{message}", {"message": message})
-
-
-def duration(text: str) -> timedelta:
-    """`90s`, `10m`, `1h30m`, `2d` → timedelta; ValueError otherwise."""
-    if not re.fullmatch(r"(\d+[smhd])+", text.strip()):
-        raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")
-    parts = re.findall(r"(\d+)([smhd])", text)
-    try:
-        return timedelta(seconds=sum(int(amount) * UNITS[unit] for amount, unit in parts))
-    except OverflowError:
-        raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d") from None
 
 
 class DatabaseSettings(BaseSettings):
     """What commands need that only read the database; field names are the variables' in lower case."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
-    )
+    model_config = SOURCES
 
     database_url: SecretStr
     pgsslmode: str | None = None
@@ -255,104 +226,6 @@ class Settings(DatabaseSettings):
         return (*super().secrets, *(value.get_secret_value() for value in secret if value is not None))
 
 
-class LoginSettings(BaseSettings):
-    """The login settings alone, all optional: which flow they make is judged beside all other problems."""
-
-    model_config = Settings.model_config
-    salesforce_login_url: str | None = None
-    salesforce_client_id: str | None = None
-    salesforce_client_secret: SecretStr | None = None
-    salesforce_username: str | None = None
-    salesforce_private_key: SecretStr | None = None
-    salesforce_audience: str | None = None
-    salesforce_password: SecretStr | None = None
-    salesforce_security_token: SecretStr | None = None
-
-
-def present_in(settings: Settings | LoginSettings) -> frozenset[str]:
-    return frozenset(
-        name for name in frozenset().union(*FLOWS.values()) if getattr(settings, name.lower()) is not None
-    )
-
-
-def login_problems(login: LoginSettings) -> list[str]:
-    """What is ambiguous or incomplete in the login settings, each with its remedy."""
-    try:
-        flow = choose_flow(present_in(login) | {"SALESFORCE_CLIENT_ID"})
-    except ConfigError as error:
-        return [str(error)]
-    problems = []
-    if login.salesforce_security_token is not None and flow != "password":
-        problems.append("SALESFORCE_SECURITY_TOKEN belongs to SALESFORCE_PASSWORD: set that too, or unset it")
-    if login.salesforce_audience is not None and flow != "jwt":
-        problems.append("SALESFORCE_AUDIENCE belongs to SALESFORCE_PRIVATE_KEY: set that too, or unset it")
-    host = (login.salesforce_login_url or "").strip().removeprefix("https://").split("/")[0].lower()
-    if flow == "client_credentials" and host in GENERIC_HOSTS:
-        problems.append(
-            f"SALESFORCE_LOGIN_URL is {host}, which refuses the client-credentials flow: "
-            "use the org's My Domain URL, https://<name>.my.salesforce.com"
-        )
-    return problems
-
-
-def choose_flow(present: frozenset[str]) -> Flow:
-    """The one flow these settings make; ConfigError naming the fix when they make none or several."""
-    for flow, needed in FLOWS.items():
-        if present == needed:
-            return flow
-    if {"SALESFORCE_PRIVATE_KEY", "SALESFORCE_PASSWORD"} <= present:
-        raise ConfigError(
-            "SALESFORCE_PRIVATE_KEY and SALESFORCE_PASSWORD are two ways to log in: unset one of them"
-        )
-    if "SALESFORCE_PRIVATE_KEY" in present and "SALESFORCE_CLIENT_SECRET" in present:
-        raise ConfigError(
-            "SALESFORCE_PRIVATE_KEY and SALESFORCE_CLIENT_SECRET are two ways to log in: unset the "
-            "secret for the JWT bearer flow, or the key and SALESFORCE_USERNAME for client credentials"
-        )
-    if present == FLOWS["client_credentials"] | {"SALESFORCE_USERNAME"}:
-        raise ConfigError(
-            "SALESFORCE_USERNAME with a client secret is half of the password flow: add SALESFORCE_PASSWORD, "
-            "or unset the user name for client credentials"
-        )
-    marks: tuple[tuple[Flow, str], ...] = (
-        ("jwt", "SALESFORCE_PRIVATE_KEY"),
-        ("password", "SALESFORCE_PASSWORD"),
-    )
-    for flow, mark in marks:
-        if mark in present:
-            missing = sorted(FLOWS[flow] - present)
-            raise ConfigError(f"{mark} is set, but {', '.join(missing)} is missing")
-    raise ConfigError(
-        "no login flow is complete: set SALESFORCE_CLIENT_SECRET (client credentials), or "
-        "SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY (JWT bearer), beside SALESFORCE_CLIENT_ID"
-    )
-
-
-def readable_pem(text: str) -> str:
-    """A PEM from itself, from its form with `\\n` escapes, or from its base64."""
-    text = text.strip().replace("\\n", "\n")
-    if "-----BEGIN" not in text:
-        try:
-            text = base64.b64decode("".join(text.split()), validate=True).decode()
-        except (binascii.Error, ValueError):
-            return text
-    return text.strip() + "\n"
-
-
-def is_local(url: URL) -> bool:
-    """Whether the connection never leaves this machine (Unix socket or loopback)."""
-    given = url.query.get("host") or url.host or ""
-    hosts = [host for part in ([given] if isinstance(given, str) else given) for host in part.split(",")]
-    return all(not host or host.startswith("/") or host == "localhost" or is_loopback(host) for host in hosts)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def load() -> Settings:
     """All settings from the environment and `.env`; ConfigError naming everything that is wrong at once."""
     problems = login_problems(LoginSettings())
@@ -374,9 +247,9 @@ def of(values: Mapping[str, str]) -> Settings:
             cls,
             settings_cls: type[BaseSettings],  # noqa: ARG003 — the signature is the library's
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — what is left out here
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — likewise
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — likewise
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
