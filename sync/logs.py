@@ -63,8 +63,13 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
         "json": structlog.processors.JSONRenderer(),
         "pretty": structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
     }[form]
+
+    def _where(_logger: Any, _method: str, event: Event) -> Event:
+        event.setdefault("dyno", dyno)
+        return event
+
     common: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _where,
         structlog.stdlib.add_log_level,
         structlog.processors.ExceptionRenderer(),
         _one_line,
@@ -91,8 +96,6 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     logging.getLogger("sync").setLevel(level.upper())
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.captureWarnings(True)
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(dyno=dyno)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -269,7 +269,8 @@ def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
     """The error of ours that a database error means."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "pgcode", None) or ""
-    what = " ".join(str(cause).split())
+    # The first line says what; the others point into our SQL.
+    what = (str(cause).splitlines() or [""])[0].strip()
     if code.startswith(MISSING):
         return SchemaOutdatedError(
             f"the database lacks what this version needs ({what[:200]}): run `alembic upgrade head`"

@@ -272,7 +272,7 @@ def test_bundle_may_be_a_file_or_a_directory(load: Load, tmp_path: Path) -> None
 def test_settings_cannot_be_changed(load: Load) -> None:
     """What was checked stays as it was checked."""
     with pytest.raises(ValidationError, match="frozen"):
-        load(GOOD).sync_objects = ("Contact",)  # type: ignore[misc]  # that is the point
+        load(GOOD).sync_objects = ("Contact",)
 
 
 # ── missing settings, and all at once ─────────────────────────────────────────────────────────────────
