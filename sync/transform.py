@@ -22,6 +22,8 @@ Record = Mapping[str, Any]
 BIGINT = 2**63
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
 HOST = re.compile(r"[^\W_]([\w-]*\w)?(\.[^\W_]([\w-]*\w)?)+")
+# RFC 5321 and RFC 1035; an index could not hold much more either, and must not reject the record.
+LONGEST_EMAIL, LONGEST_HOST = 320, 253
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # "numbers keep every digit" both ways: Decimal out as a JSON number, not as a string.
 JSON = msgspec.json.Encoder(decimal_format="number")
@@ -150,7 +152,7 @@ CONVERT: Mapping[Kind, Callable[[object], str]] = {
 def normalise_email(raw: str, _region: str) -> str | None:
     """Trimmed and lower-cased; None where it is not one address."""
     email = raw.strip().lower()
-    return email if EMAIL.fullmatch(email) else None
+    return email if len(email) <= LONGEST_EMAIL and EMAIL.fullmatch(email) else None
 
 
 @lru_cache(maxsize=20_000)
@@ -174,7 +176,7 @@ def website_host(raw: str, _region: str) -> str | None:
         host = (urlsplit(address).hostname or "").rstrip(".")
     except ValueError:
         return None
-    return host if HOST.fullmatch(host) else None
+    return host if len(host) <= LONGEST_HOST and HOST.fullmatch(host) else None
 
 
 # ── record → row ──────────────────────────────────────────────────────────────────────────────────────

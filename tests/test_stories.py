@@ -283,6 +283,20 @@ def test_every_nasty_value_is_kept(world: World) -> None:
     )
 
 
+def test_a_long_value_in_an_indexed_field_is_no_reject(world: World) -> None:
+    """What is too long for an index is kept as it is; only its normalised form is left out."""
+    long_email, long_site = "x" * 9_000 + "@example.com", "https://" + "y" * 9_000 + ".example"
+    world.org.retype_field("Contact", "Email", length=20_000)
+    world.org.retype_field("Account", "Website", length=20_000)
+    world.org.create("Contact", {"LastName": "Long", "Email": long_email})
+    world.org.create("Account", {"Name": "Long", "Website": long_site})
+
+    world.run()
+
+    assert world.sql("SELECT email, email_normalized FROM crm.contact") == [(long_email, None)]
+    assert world.sql("SELECT website, website_host FROM crm.account") == [(long_site, None)]
+
+
 def test_exponents_are_numbers(world: World) -> None:
     """4.0E8 is four hundred million, and as such no change against 400000000."""
     world.org.create("Account", {"Name": "Big", "AnnualRevenue": 400_000_000}, stamp=LONG_AGO)
