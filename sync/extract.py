@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any
 
 from sync import logs, soql
@@ -23,18 +22,31 @@ LONGEST_QUERY = 15_000  # bytes after escaping; a URL with its headers may have 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a pass reads: everything changed since `since` (None: ever), as of `until`, Salesforce's clock."""
+    """What a pass reads: everything changed since `since` (None: ever), as of `until`, Salesforce's clock.
+
+    What is older than `overlap` before `until` is settled: no transaction commits there any more.
+    """
 
     since: datetime | None
     until: datetime
+    overlap: timedelta = timedelta(minutes=10)
+
+    @property
+    def settled(self) -> datetime:
+        return self.until - self.overlap
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a window's committed pages reach: up to `key`, after `received` distinct records."""
+    """How far a window's committed pages reach: up to `key`, after `received` distinct records.
+
+    `settled` counts those older than the overlap before the window's end. Only they have to add up later:
+    behind them a transaction may still commit an earlier stamp, and the next pass reads all of that again.
+    """
 
     key: Key | None = None
     received: int = 0
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ def pages(
     while True:
         try:
             question = soql.select(projection, window.since, progress.key)
-            older = partial(soql.count_before, projection.sobject.name, window.since, progress.key)
+            older = soql.count_before(projection.sobject.name, window.since, progress.key, window.settled)
             for page in result_set(session, projection.sobject.name, question, window, progress, older):
                 reached, last = page.progress, page.last
                 yield page
@@ -83,7 +95,7 @@ def pages(
             if progress.key is not None and not stepwise:
                 progress = proved(session, projection, window, progress)
     if stepwise and progress.key is not None and not prefix_is_whole(session, projection, window, progress):
-        raise mismatch(projection.sobject.name, "more", progress.received)
+        raise mismatch(projection.sobject.name, "more", progress.settled)
 
 
 def result_set(
@@ -92,20 +104,21 @@ def result_set(
     question: str,
     window: Window,
     progress: Progress,
-    older: Callable[[datetime], str] | None = None,
+    settled: str | None = None,
 ) -> Iterator[Page]:
     """The pages of one query, followed by `done`, never by counting: any page may be short or empty.
 
-    `older` asks how many of the query's records are older than a time; needed where pages may shift.
+    `settled` counts the query's settled records; asked where records moved while pages were read.
     """
     answer = session.query(question)
     total, asked = int(answer.body["totalSize"]), answer.at
     expected = progress.received + total
-    seen, moved = set[int](), set[int]()
+    seen, recent = set[int](), set[int]()
+    moved = False
     visited: set[str] = set()
     while True:
         records = answer.body["records"]
-        note(records, asked, seen, moved)
+        moved |= note(records, asked, window.settled, seen, recent)
         progress = advanced(progress, records, window)
         url, at = answer.body.get("nextRecordsUrl"), answer.at
         done = bool(answer.body.get("done", url is None)) or not url
@@ -120,24 +133,32 @@ def result_set(
         answer = session.next_page(url)
     if len(seen) < total or (len(seen) > total and not moved):
         raise mismatch(name, f"{total:,}", len(seen))
-    if moved and visited and older is not None:
+    if moved and visited and settled is not None:
         # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
-        # are not, it shifts the others and new ones make up the number. So count those that did not move.
-        unmoved = int(session.query(older(asked)).body["totalSize"])
-        if unmoved > len(seen) - len(moved):
-            raise mismatch(name, f"{unmoved:,} unmoved", len(seen) - len(moved))
+        # are not, it shifts the others and new ones make up the number. So count those that stay put.
+        unmoved, came = int(session.query(settled).body["totalSize"]), len(seen) - len(recent)
+        if unmoved > came:
+            raise mismatch(name, f"{unmoved:,} unmoved", came)
 
 
-def note(records: Sequence[Mapping[str, Any]], asked: datetime, seen: set[int], moved: set[int]) -> None:
-    """Add a page's Ids to those seen, and to those that carry a stamp not before the query was asked."""
-    border = f"{asked:%Y-%m-%dT%H:%M:%S}"
+def note(
+    records: Sequence[Mapping[str, Any]],
+    asked: datetime,
+    settled: datetime,
+    seen: set[int],
+    recent: set[int],
+) -> bool:
+    """Add a page's Ids to those seen and those not settled; whether one has changed since the query."""
+    moved, now, border = False, f"{asked:%Y-%m-%dT%H:%M:%S}", f"{settled:%Y-%m-%dT%H:%M:%S}"
     for record in records:
-        key, stamp = hash(record.get("Id")), record.get("SystemModstamp")
+        key, stamp = hash(record.get("Id")), str(record.get("SystemModstamp"))[:19]
         seen.add(key)
-        if isinstance(stamp, str) and stamp[:19] >= border:
-            moved.add(key)
+        moved |= stamp >= now
+        if stamp >= border:
+            recent.add(key)
         else:
-            moved.discard(key)
+            recent.discard(key)
+    return moved
 
 
 def mismatch(name: str, counted: str, received: int) -> CountMismatchError:
@@ -162,8 +183,13 @@ def advanced(progress: Progress, records: Sequence[Mapping[str, Any]], window: W
         if moment is None or moment.tzinfo is None or not isinstance(id_, str):
             continue
         if moment <= window.until:
-            distinct = {record.get("Id") for record in records[: index + 1]}
-            return Progress(Key(moment, id_), progress.received + len(distinct))
+            border = f"{window.settled:%Y-%m-%dT%H:%M:%S}"
+            stamps = {
+                record.get("Id"): str(record.get("SystemModstamp"))[:19] for record in records[: index + 1]
+            }
+            settled = sum(stamp < border for stamp in stamps.values())
+            received = progress.received + len(stamps)
+            return Progress(Key(moment, id_), received, progress.settled + settled)
     return progress
 
 
@@ -176,11 +202,15 @@ def proved(session: Session, projection: Projection, window: Window, progress: P
 
 
 def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
-    """Whether Salesforce counts no more records up to the progress than came: a resumed query cannot tell."""
+    """Whether Salesforce counts no more settled records up to the progress than came."""
     assert progress.key is not None
-    question = soql.count_up_to(projection.sobject.name, window.since, progress.key)
+    name, key = projection.sobject.name, progress.key
+    if key.stamp < window.settled:
+        question = soql.count_up_to(name, window.since, key)
+    else:
+        question = soql.count_before(name, window.since, None, window.settled)
     try:
-        return int(session.query(question).body["totalSize"]) <= progress.received
+        return int(session.query(question).body["totalSize"]) <= progress.settled
     except SalesforceError as error:
         if error.status != 400:
             raise

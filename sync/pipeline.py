@@ -63,7 +63,7 @@ def sync_object(link: Link, name: str) -> Report:
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         def plan(connection: Connection, now: datetime, selected: str) -> Plan:
-            return state.plan_pass(connection, name, now, selected)
+            return state.plan_pass(connection, name, now, link.settings.sync_overlap, selected)
 
         done = yield from read_window(link, sobject, held, run_id, plan)
         if done.resumed:
@@ -78,7 +78,7 @@ def resync_object(link: Link, name: str, since: datetime | None) -> Report:
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         def plan(connection: Connection, now: datetime, selected: str) -> Plan:
-            return state.plan_resync(connection, name, since, now, selected)
+            return state.plan_resync(connection, name, since, now, link.settings.sync_overlap, selected)
 
         yield from read_window(link, CATALOGUE[name], held, run_id, plan)
 
@@ -129,7 +129,7 @@ def read_window_once(
 
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
-        state.advance(connection, sobject.name, plan, link.settings.sync_overlap)
+        state.advance(connection, sobject.name, plan)
         if plan.first_load:
             load.announce_reload(connection, sobject.name, run_id)
     return plan

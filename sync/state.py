@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
@@ -60,7 +60,7 @@ HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
 READ_CURSOR = text("SELECT complete_through, hidden FROM sync.cursor WHERE object = :object")
 READ_PROGRESS = text("""
-SELECT since, until, key_stamp, key_id, received, selected, stepwise FROM sync.progress
+SELECT since, until, key_stamp, key_id, received, settled, selected, stepwise FROM sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 START_PROGRESS = text("""
@@ -68,15 +68,16 @@ INSERT INTO sync.progress AS p (object, purpose, since, until, selected)
 VALUES (:object, :purpose, :since, :until, :selected)
 ON CONFLICT (object, purpose) DO UPDATE
    SET since = excluded.since, until = excluded.until, key_stamp = NULL, key_id = NULL, received = 0,
-       selected = excluded.selected, stepwise = :stepwise
+       settled = 0, selected = excluded.selected, stepwise = :stepwise
 """)
 SAVE_PROGRESS = text("""
 UPDATE sync.progress
-   SET key_stamp = :key_stamp, key_id = :key_id, received = :received, until = least(until, :until)
+   SET key_stamp = :key_stamp, key_id = :key_id, received = :received, settled = :settled,
+       until = least(until, :until)
  WHERE object = :object AND purpose = :purpose
 """)
 DISTRUST = text("""
-UPDATE sync.progress SET key_stamp = NULL, key_id = NULL, received = 0, stepwise = true
+UPDATE sync.progress SET key_stamp = NULL, key_id = NULL, received = 0, settled = 0, stepwise = true
  WHERE object = :object AND purpose = :purpose
 """)
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
@@ -206,7 +207,9 @@ def check_fence(connection: Connection, held: Lease) -> None:
 # ── windows and progress ──────────────────────────────────────────────────────────────────────────────
 
 
-def plan_pass(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
+def plan_pass(
+    connection: Connection, sobject: str, until: datetime, overlap: timedelta, selected: str
+) -> Plan:
     """The next incremental window, or the rest of the one that was interrupted."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
     if complete_through is not None and complete_through > until:
@@ -216,19 +219,24 @@ def plan_pass(connection: Connection, sobject: str, until: datetime, selected: s
             f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
         )
     window, start, stepwise = begin(
-        connection, sobject, PASS, Window(complete_through, until), selected, None
+        connection, sobject, PASS, Window(complete_through, until, overlap), selected, None
     )
     resumed, first = start.key is not None, complete_through is None
     return Plan(PASS, window, start, resumed, first, advances=True, stepwise=stepwise)
 
 
 def plan_resync(
-    connection: Connection, sobject: str, since: datetime | None, until: datetime, selected: str
+    connection: Connection,
+    sobject: str,
+    since: datetime | None,
+    until: datetime,
+    overlap: timedelta,
+    selected: str,
 ) -> Plan:
     """The window of an operator's resync; it moves the cursor only where it leaves no gap behind it."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
     window, start, stepwise = begin(
-        connection, sobject, RESYNC, Window(since, until), selected, RESYNC_RESUMES_FOR
+        connection, sobject, RESYNC, Window(since, until, overlap), selected, RESYNC_RESUMES_FOR
     )
     gapless = since is None or (complete_through is not None and since <= complete_through)
     first = complete_through is None and since is None
@@ -249,8 +257,8 @@ def begin(
     same = left is not None and left.since == wanted.since and left.selected == selected
     stepwise = bool(left is not None and same and left.stepwise)
     if left is not None and same and young and left.key_stamp is not None:
-        start = Progress(Key(left.key_stamp, left.key_id), left.received)
-        return Window(left.since, left.until), start, stepwise
+        start = Progress(Key(left.key_stamp, left.key_id), left.received, left.settled)
+        return replace(wanted, until=left.until), start, stepwise
     values = {"object": sobject, "purpose": purpose, "since": wanted.since, "until": wanted.until}
     connection.execute(START_PROGRESS, values | {"selected": selected, "stepwise": stepwise})
     return wanted, Progress(), stepwise
@@ -267,6 +275,7 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
             "key_stamp": key.stamp if key else None,
             "key_id": key.id if key else None,
             "received": progress.received,
+            "settled": progress.settled,
             "until": at,
         },
     )
@@ -282,13 +291,13 @@ def distrust(connection: Connection, sobject: str, purpose: str) -> None:
     connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
 
 
-def advance(connection: Connection, sobject: str, plan: Plan, overlap: timedelta) -> None:
+def advance(connection: Connection, sobject: str, plan: Plan) -> None:
     """The window is whole: forget the progress, move the cursor unless there is a gap before the window."""
     progress = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     clear_progress(connection, sobject, plan.purpose)
     if plan.advances:
         # The earliest clock of all the answers: one server's wrong Date must not move the cursor ahead.
-        values = {"object": sobject, "reached": progress.until - overlap, "until": progress.until}
+        values = {"object": sobject, "reached": progress.until - plan.window.overlap, "until": progress.until}
         connection.execute(ADVANCE, values | {"whole": plan.window.since is None})
 
 

@@ -120,6 +120,7 @@ Table(
     moment("key_stamp"),
     Column("key_id", Text()),
     Column("received", BigInteger(), nullable=False, server_default=text("0")),
+    Column("settled", BigInteger(), nullable=False, server_default=text("0")),
     Column("selected", Text(), nullable=False, server_default=text("''")),
     Column("stepwise", Boolean(), nullable=False, server_default=text("false")),
     schema=BOOKKEEPING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -59,9 +59,10 @@ def test_every_fault_has_its_test() -> None:
 
 @pytest.fixture
 def nine(loaded: World) -> World:
-    """Nine contacts changed since the first load, in five pages."""
+    """Nine contacts changed since the first load, in five pages, and settled since."""
     loaded.sim.options.page_sizes = 2
     loaded.org.create_many("Contact", [{"LastName": f"n{i}", "Email": f"n{i}@x.example"} for i in range(9)])
+    loaded.sim.clock.advance(3600)
     return loaded
 
 
@@ -174,7 +175,7 @@ def test_a_record_that_changed_meanwhile_is_no_landmark() -> None:
 
     reached = extract.advanced(extract.Progress(None, 5), records, window)
 
-    assert reached == extract.Progress(soql.Key(datetime(2025, 12, 31, 11, tzinfo=UTC), "0031"), 7)
+    assert reached == extract.Progress(soql.Key(datetime(2025, 12, 31, 11, tzinfo=UTC), "0031"), 7, 2)
     assert extract.advanced(reached, records[2:], window) == reached
     assert extract.advanced(reached, [], window) == reached
     assert extract.advanced(reached, [records[1], records[1]], window).received == 8
@@ -274,6 +275,39 @@ def test_a_resumed_query_that_is_disturbed_still_adds_up(nine: World) -> None:
 
     nine.assert_equal()
     assert told_once(nine)
+
+
+def test_late_commits_while_pages_are_read_are_no_mismatch(nine: World) -> None:
+    """In a busy org transactions that began before the query commit after it: the overlap reads them, nothing fails."""
+    steps: list[Step] = []
+
+    def busy(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            nine.sim.clock.advance(5)
+            nine.org.update(max(nine.org.ids("Contact")), {"Title": "changed meanwhile"})
+            late = nine.sim.clock.now() - timedelta(minutes=2)
+            nine.org.create_many("Contact", [{"LastName": f"late{i}"} for i in range(3)], stamp=late)
+
+    pipeline.sync_object(nine.link(on_step=busy), "Contact")
+    nine.run()
+
+    nine.assert_equal()
+
+
+def test_a_resume_beside_late_commits_goes_on(nine: World) -> None:
+    """Nor do they undo the progress of an interrupted window."""
+    nine.sim.faults.add("gone", on="page", after=2, sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+    nine.sim.faults.clear()
+    late = nine.sim.clock.now() - timedelta(minutes=2)
+    nine.org.create_many("Contact", [{"LastName": f"late{i}"} for i in range(3)], stamp=late)
+
+    first = pipeline.sync_object(nine.link(), "Contact")
+
+    assert first.tally.inserted == 3 + 3
+    nine.assert_equal()
 
 
 def test_records_purged_while_pages_are_read(world: World) -> None:

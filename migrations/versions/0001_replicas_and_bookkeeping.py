@@ -271,6 +271,7 @@ def upgrade() -> None:
         sa.Column("key_stamp", sa.DateTime(timezone=True), nullable=True),
         sa.Column("key_id", sa.Text(), nullable=True),
         sa.Column("received", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("settled", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("selected", sa.Text(), server_default=sa.text("''"), nullable=False),
         sa.Column("stepwise", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("object", "purpose", name=op.f("progress_pkey")),
