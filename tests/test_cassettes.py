@@ -519,9 +519,9 @@ def test_real_recording_shows_nobody(
         "Röhren",
         "O'Neil",
         "Žižek",
-        "1970",
-        "0132",
-        "0177",
+        "1970-02-28",
+        "555-0132",
+        "555-0177",
         "__c",
         "Gone",
     ]
