@@ -226,7 +226,7 @@ def stage_and_merge(
     sql = statements(projection)
     connection.execute(sql.stage)
     with closing(connection.connection.cursor()) as cursor:
-        cursor.copy_expert(sql.copy, io.StringIO(copy_text(rows)))
+        cursor.copy_expert(sql.copy, io.BytesIO(copy_text(rows)))
     merged = connection.execute(sql.merge, parameters) if announce else connection.execute(sql.merge_silently)
     written: dict[str, int] = {row[0]: row[1] for row in merged}
     connection.execute(HEAL, parameters)
@@ -234,12 +234,17 @@ def stage_and_merge(
     return written
 
 
-def copy_text(rows: Sequence[Row]) -> str:
-    """Rows in COPY's text format, numbered, so that of equal stamps the later record wins."""
-    return "".join(
-        f"{position}\t"
-        + "\t".join("\\N" if value is None else value.translate(ESCAPES) for value in row.values)
-        + "\n"
+def copy_text(rows: Sequence[Row]) -> bytes:
+    """Rows in COPY's text format, numbered, so that of equal stamps the later record wins.
+
+    Encoded row by row: one emoji makes every character of a joined page four bytes wide.
+    """
+    return b"".join(
+        (
+            f"{position}\t"
+            + "\t".join("\\N" if value is None else value.translate(ESCAPES) for value in row.values)
+            + "\n"
+        ).encode()
         for position, row in enumerate(rows)
     )
 

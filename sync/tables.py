@@ -245,6 +245,7 @@ def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
         pool_recycle=900,
         pool_use_lifo=True,
         connect_args={
+            "client_encoding": "utf8",  # COPY is given bytes
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "keepalives_interval": 10,

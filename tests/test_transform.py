@@ -546,7 +546,7 @@ def cursor(server: str) -> Iterator[Any]:
 def stored(cursor: Any, table: str, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
     """Rows through COPY into a table and back, without their position."""
     cursor.execute(f"TRUNCATE {table}")
-    cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(copy_text(rows)))
+    cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(copy_text(rows)))
     cursor.execute(f"SELECT * FROM {table} ORDER BY position")
     return [found[1:] for found in cursor.fetchall()]
 
