@@ -45,7 +45,6 @@ class LeaseHeldError(SyncError):
     """Another process is working on this object."""
 
     exit_code = 75
-    outcome = "waiting"
 
 
 class FenceLostError(SyncError):
