@@ -1,17 +1,18 @@
 """The ASGI application: finds the resource, lets faults strike, checks the session, sends the bytes."""
 
 import asyncio
-import gzip
 import re
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from sync.simulator.bulk import Bulk, query_of
 from sync.simulator.control import Control
 from sync.simulator.fault_kinds import Effect
 from sync.simulator.faults import Faults
@@ -19,11 +20,11 @@ from sync.simulator.oauth import OAuth
 from sync.simulator.org import Org
 from sync.simulator.queries import Queries
 from sync.simulator.rest import Rest, queried_object
+from sync.simulator.results import Closed
 from sync.simulator.sessions import Sessions
-from sync.simulator.transport import reset
+from sync.simulator.transport import connected, reset
 from sync.simulator.wire import (
     HTML,
-    JSON,
     Answer,
     Call,
     Refusal,
@@ -38,6 +39,7 @@ from sync.simulator.wire import (
 MAX_HEAD = 16_384
 CHUNK = 64 * 1024
 _VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
+_JOB = r"/(?P<job>\w{15}|\w{18})"
 _SOBJECT = _VERSION + r"/sobjects/(?P<sobject>\w+)"
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -71,7 +73,7 @@ class App:
         rest = Rest(org, queries, lambda: self.api_calls)
         self._rest = rest
         self._control = Control(org, faults, sessions, self.requests, lambda: self.api_calls)
-        self._routes = _routes(rest, oauth, self._control)
+        self._routes = _routes(rest, Bulk(org), oauth, self._control)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,22 +111,29 @@ class App:
         if route is not None:
             log.kind = route.kind
             log.sobject = call.groups.get("sobject")
-            if route.kind == "query":
-                log.soql = params.get("q")
-                log.sobject = queried_object(params.get("q", ""))
+            if route.kind in ("query", "job_create"):
+                log.soql = params.get("q") if route.kind == "query" else query_of(body)
+                log.sobject = queried_object(log.soql or "")
             elif route.kind == "page":
                 log.sobject = self._queries.sobject_of(call.groups["locator"])
+            elif "job" in call.groups:
+                log.sobject = self._org.jobs.sobject_of(call.groups["job"])
         if log.kind != "control":
             self.requests.append(log)
         return call, route, _oversized(scope)
 
     def _route(self, call: Call) -> Route | None:
+        """The first route that knows the address and the method, or else the address at least."""
+        best: Route | None = None
         for route in self._routes:
             found = route.pattern.fullmatch(call.path)
-            if found is not None:
-                call.groups = {name: value or "" for name, value in found.groupdict().items()}
-                return route
-        return None
+            if found is None or (best is not None and call.method not in route.methods.split()):
+                continue
+            call.groups = {name: value or "" for name, value in found.groupdict().items()}
+            best = route
+            if call.method in route.methods.split():
+                break
+        return best
 
     def _answer(self, call: Call, route: Route | None, effect: Effect) -> Answer:
         try:
@@ -184,26 +193,42 @@ class App:
     async def _send(
         self, call: Call, answer: Answer, effect: Effect, scope: dict[str, Any], send: Send
     ) -> None:
-        body, headers = await asyncio.to_thread(self._finish, call, answer, effect)
-        if not self._org.options.chunked or answer.status == 304:
-            headers.append((b"content-length", str(len(body)).encode()))
-        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
-        await send(start)
-        if effect.truncate:
-            await send(
-                {"type": "http.response.body", "body": body[: max(1, len(body) // 2)], "more_body": True}
-            )
-            await asyncio.sleep(0.05)  # let the first half reach the client
+        headers, pieces = await asyncio.to_thread(self._finish, call, answer, effect)
+        broken = effect.truncate and not effect.clean
+        if (broken and effect.rows is None) or not self._org.options.chunked:
+            body = b"".join(await asyncio.to_thread(list, pieces))
+            if not self._org.options.chunked and answer.status not in (204, 304):
+                headers.append((b"content-length", str(len(body) + broken).encode()))
+            pieces = iter([body[: max(1, len(body) // 2)] if broken and effect.rows is None else body])
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        while (piece := await self._next(pieces, answer, scope)) is not None:
+            if self.stopping.is_set() or not connected(scope):
+                return
+            for at in range(0, len(piece), CHUNK):
+                await send({"type": "http.response.body", "body": piece[at : at + CHUNK], "more_body": True})
+        if broken:
+            await asyncio.sleep(0.05)  # let what was sent reach the client
             reset(scope, politely=True)
             return
-        for at in range(0, len(body), CHUNK):
-            more = at + CHUNK < len(body)
-            await send({"type": "http.response.body", "body": body[at : at + CHUNK], "more_body": more})
-        if not body:
-            await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": b""})
 
-    def _finish(self, call: Call, answer: Answer, effect: Effect) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """The bytes and headers of an answer: pretty print, gzip, cookies, date, limits."""
+    async def _next(self, pieces: Iterator[bytes], answer: Answer, scope: dict[str, Any]) -> bytes | None:
+        """The next piece of a body; what has still to be made is made in a thread."""
+        if answer.stream is None:
+            return next(pieces, None)
+        try:
+            return await asyncio.to_thread(next, pieces, None)
+        except Closed:  # the job was deleted meanwhile
+            reset(scope)
+        except Exception:  # noqa: BLE001  a mistake of ours must show
+            self.errors.append(traceback.format_exc())
+            reset(scope)
+        return None
+
+    def _finish(
+        self, call: Call, answer: Answer, effect: Effect
+    ) -> tuple[list[tuple[bytes, bytes]], Iterator[bytes]]:
+        """The headers and the body of an answer: pretty print, gzip, cookies, date, limits."""
         options = self._org.options
         body = answer.body
         headers = [*answer.headers, ("Content-Type", answer.media_type)]
@@ -211,7 +236,7 @@ class App:
             now = self._org.clock.now().replace(microsecond=0) + timedelta(seconds=effect.date_shift)
             headers.append(("Date", format_datetime(now, usegmt=True)))
         data = call.path.startswith("/services/data/v")
-        if data and answer.media_type == JSON:
+        if data and answer.media_type != HTML:
             headers.append(("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private"))
             if options.send_limit_info and call.session and not effect.no_limit_info:
                 headers.append(("Sforce-Limit-Info", self._rest.limit_info()))
@@ -220,13 +245,27 @@ class App:
         if options.cookies and call.log.kind != "control":
             headers.append(("Set-Cookie", "BrowserId=simulator0; domain=localhost; path=/; secure"))
             headers.append(("Set-Cookie", "CookieConsentPolicy=0:1; path=/; secure"))
-        if options.gzip and body and "gzip" in call.headers.get("accept-encoding", ""):
-            body = gzip.compress(body, compresslevel=1)
+        pieces = iter([body] if body else []) if answer.stream is None else answer.stream
+        if effect.truncate and effect.clean and effect.rows is None:
+            body = b"".join(pieces)
+            pieces = iter([body[: len(body) // 2]])
+        if options.gzip and (body or answer.stream) and "gzip" in call.headers.get("accept-encoding", ""):
+            pieces = _compressed(pieces)
             headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
-        return body, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        wire = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return [(name, value) for name, value in wire if name.decode() not in effect.without], pieces
 
 
-def _routes(rest: Rest, oauth: OAuth, control: Control) -> list[Route]:
+def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(1, wbits=31)
+    for piece in pieces:
+        packed = packer.compress(piece)
+        if packed:
+            yield packed
+    yield packer.flush()
+
+
+def _routes(rest: Rest, bulk: Bulk, oauth: OAuth, control: Control) -> list[Route]:
     def route(
         pattern: str, methods: str, kind: str, answer: Callable[[Call], Answer], api: bool = True
     ) -> Route:
@@ -236,6 +275,9 @@ def _routes(rest: Rest, oauth: OAuth, control: Control) -> list[Route]:
         return Route(
             re.compile(pattern), "GET HEAD", kind, lambda call, effect: answer(call, effect.distortion)
         )
+
+    def job(pattern: str, methods: str, kind: str, answer: Callable[[Call, Effect], Answer]) -> Route:
+        return Route(re.compile(_VERSION + "/jobs/query" + pattern), methods, kind, answer)
 
     read = "GET HEAD"
     return [
@@ -257,6 +299,13 @@ def _routes(rest: Rest, oauth: OAuth, control: Control) -> list[Route]:
         route(_SOBJECT + "/deleted/?", read, "deleted", rest.deleted),
         route(_SOBJECT + r"/(?P<id>\w{15}|\w{18})/?", read, "record", rest.record),
         route(_VERSION + r"/composite/sobjects/(?P<sobject>\w+)/?", "POST", "retrieve", rest.retrieve),
+        job("/?", "POST", "job_create", bulk.create),
+        job("/?", read, "jobs", bulk.listing),
+        job(_JOB + "/?", read, "job", bulk.info),
+        job(_JOB + "/?", "PATCH", "job_abort", bulk.abort),
+        job(_JOB + "/?", "DELETE", "job_delete", bulk.delete),
+        job(_JOB + "/results/?", read, "results", bulk.results),
+        job(_JOB + "/result[Pp]ages/?", read, "result_pages", bulk.result_pages),
         route(r"/simulator(?:/(?P<action>[\w/]*))?", "GET POST DELETE", "control", control.answer, api=False),
     ]
 

@@ -1,11 +1,19 @@
 """The kinds of misbehaviour: the table FAULTS names each with one line on what it does."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sync.simulator.queries import Distortion
 from sync.simulator.wire import HTML, Answer, error, html, json_answer, uri_too_long
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What befalls a Bulk job: the state it goes to, or None when it vanishes."""
+
+    state: str | None
+    message: str | None = None
 
 
 @dataclass
@@ -18,10 +26,15 @@ class Effect:
     hang: bool = False
     reset: bool = False
     truncate: bool = False
+    rows: int | None = None  # truncate a page of Bulk results after so many rows
+    clean: bool = False  # truncated, yet properly ended
     no_date: bool = False
     date_shift: float = 0.0
     no_limit_info: bool = False
     distortion: Distortion = field(default_factory=Distortion)
+    without: tuple[str, ...] = ()  # headers that got lost
+    fate: Fate | None = None
+    miscounted: int = 0  # by how much numberRecordsProcessed is wrong
 
 
 Build = Callable[[dict[str, Any]], Effect]
@@ -80,7 +93,30 @@ def _oauth(code: str, description: str, status: int = 400) -> Build:
 
 
 def _distort(make: Callable[[int], Distortion]) -> Build:
-    return lambda params: Effect(distortion=make(int(params.get("rows", 1))))
+    return lambda params: Effect(
+        distortion=replace(make(int(params.get("rows", 1))), counted=bool(params.get("header", False)))
+    )
+
+
+def _truncate(params: dict[str, Any]) -> Effect:
+    rows = params.get("rows")
+    return Effect(
+        truncate=True, rows=None if rows is None else int(rows), clean=bool(params.get("clean", False))
+    )
+
+
+_SFORCE = {
+    "number": ("sforce-numberofrecords",),
+    "locator": ("sforce-locator",),
+    "both": ("sforce-numberofrecords", "sforce-locator"),
+}
+
+
+def _without_sforce(params: dict[str, Any]) -> Effect:
+    which = params.get("which", "both")
+    if which not in _SFORCE:
+        raise ValueError(f"which is one of {', '.join(_SFORCE)}, not {which!r}")
+    return Effect(without=_SFORCE[which])
 
 
 _UNKNOWN = (
@@ -184,7 +220,8 @@ FAULTS: dict[str, Kind] = {
         on="updated",
     ),
     "missing_rows": Kind(
-        "a page silently lacks rows= records, totalSize still counts them",
+        "a page silently lacks rows= records, totalSize and Sforce-NumberOfRecords still count them "
+        "(header=True: only the job's numberRecordsProcessed does)",
         _distort(lambda rows: Distortion(missing=rows)),
         on="query",
     ),
@@ -197,6 +234,54 @@ FAULTS: dict[str, Kind] = {
         "a page without records that is not the last; its nextRecordsUrl continues where it stood",
         _distort(lambda _rows: Distortion(empty=True)),
         on="query",
+    ),
+    # --- Bulk API 2.0 queries
+    "job_failed": Kind(
+        "a job fails; message= is its errorMessage, None for none",
+        lambda params: Effect(
+            fate=Fate("Failed", params.get("message", "InternalServerError : Retried more than 15 times"))
+        ),
+        on="job",
+    ),
+    "job_aborted": Kind(
+        "an administrator aborts a job", lambda _params: Effect(fate=Fate("Aborted")), on="job"
+    ),
+    "job_gone": Kind(
+        "a job vanishes with its results: 404 from now on", lambda _params: Effect(fate=Fate(None)), on="job"
+    ),
+    "processed_wrong": Kind(
+        "a job's numberRecordsProcessed is n= too many (or too few)",
+        lambda params: Effect(miscounted=int(params.get("n", 1))),
+        on="job",
+    ),
+    "no_sforce_headers": Kind(
+        "a page of results without the headers a proxy does not know; which= number, locator or both",
+        _without_sforce,
+        on="results",
+    ),
+    "bulk_entity": Kind(
+        "400 INVALIDENTITY: the Bulk API does not know the object",
+        _errors(400, "INVALIDENTITY", "Entity 'Contact' is not supported by the Bulk API."),
+        on="job_create",
+    ),
+    "bulk_compound": Kind(
+        "400 API_ERROR, as for selected addresses",
+        _errors(400, "API_ERROR", "Selecting compound data not supported in Bulk Query"),
+        on="job_create",
+    ),
+    "bulk_job_limit": Kind(
+        "400 LIMIT_EXCEEDED: too many query jobs in 24 hours",
+        _errors(400, "LIMIT_EXCEEDED", "Max bulk v2 query jobs (10000) per 24 hrs has been reached (10021)"),
+        on="job_create",
+    ),
+    "bulk_storage_limit": Kind(
+        "400 LIMIT_EXCEEDED: too large results in 24 hours",
+        _errors(
+            400,
+            "LIMIT_EXCEEDED",
+            "Max bulk v2 query result size stored (1000000000) kb per 24 hrs has been exceeded",
+        ),
+        on="job_create",
     ),
     # --- the platform and the road to it
     "not_acceptable": Kind("406 without a body", _empty(406)),
@@ -227,7 +312,9 @@ FAULTS: dict[str, Kind] = {
         lambda params: Effect(Answer(302, b"", HTML, [("Location", str(params["location"]))])),
     ),
     "truncated": Kind(
-        "the true answer, cut off in the middle of its body", lambda _params: Effect(truncate=True)
+        "the true answer, cut off in the middle of its body (Bulk: rows= after so many rows; "
+        "clean=True: the stream ends as if all were well)",
+        _truncate,
     ),
     "reset": Kind("the connection is reset (RST) instead of an answer", lambda _params: Effect(reset=True)),
     "slow": Kind(

@@ -17,6 +17,21 @@ class Options:
     locator_ttl: float = 2 * 86400.0  # seconds
     locator_refusal: str = "INVALID_SESSION_ID"  # to another session; or INVALID_QUERY_LOCATOR
 
+    # --- Bulk API 2.0 queries
+    bulk_polls: int = 0  # so many GETs of a job find it unfinished; it is processed after the first of them
+    bulk_seconds: float = 0.0  # a job is in progress for so long, by the machine's clock
+    bulk_page_sizes: int | list[int] | None = (
+        None  # rows per page if maxRecords is not less; a list is cycled
+    )
+    bulk_order: str = "chunks"  # of rows without ORDER BY: chunks in disorder, shuffled, or id
+    bulk_charset: bool = True  # False: text/csv without its charset
+    bulk_unsupported: tuple[str, ...] = ()  # objects that are "not supported by the Bulk API"
+    bulk_jobs_max: int = 10_000  # in 24 hours
+    bulk_jobs_used: int = 0  # by others
+    bulk_storage_max_kb: int = 1_000_000_000  # of results in 24 hours
+    bulk_storage_used_kb: int = 0  # by others
+    job_ttl: float = 7 * 86400.0  # seconds a job and its results live once it has ended
+
     not_in_keeps_nulls: bool = True  # NOT IN selects nulls, as != does; False: it leaves them out
 
     # --- transport

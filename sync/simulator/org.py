@@ -11,6 +11,7 @@ from sync.simulator import admin, ids, people, rows, staff, values
 from sync.simulator.clock import Clock
 from sync.simulator.fields import Field
 from sync.simulator.formulas import Formulas
+from sync.simulator.jobs import Jobs
 from sync.simulator.options import Options
 from sync.simulator.queries import Queries
 from sync.simulator.rows import Row, Values
@@ -46,8 +47,10 @@ class Org:
         self.user_id = self.staff[0]
         self.organization_id = self.create("Organization", staff.ORGANIZATION, born)
         self.queries = Queries(self, seed)
+        self.jobs = Jobs(self, seed)
 
     def close(self) -> None:
+        self.jobs.close()
         with self.lock:
             self.store.close()
 

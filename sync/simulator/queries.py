@@ -65,6 +65,7 @@ class Distortion:
     missing: int = 0
     repeated: int = 0
     empty: bool = False
+    counted: bool = False  # Bulk: the header with the number of records tells of what the page has
 
 
 class BadLocator(Exception):
@@ -97,8 +98,8 @@ class Queries:
     ) -> Page:
         """The first page of a query; raises SoqlError when the query is refused."""
         with self._org.lock:
-            plan = self._plan(soql)
-            where = self._where(plan, deleted_too)
+            plan = self.plan(soql)
+            where = self.where(plan, deleted_too)
             try:
                 if plan.kind == "count":
                     return Page([], self._count(plan, where), done=True)
@@ -130,9 +131,9 @@ class Queries:
             if options.locator_bound_to_session and cursor.session != session:
                 raise ForeignSession
             if cursor.generation != self._org.schema.generation and cursor.snapshot is None:
-                cursor.plan, cursor.generation = self._plan(cursor.soql), self._org.schema.generation
+                cursor.plan, cursor.generation = self.plan(cursor.soql), self._org.schema.generation
             if options.pages_live:
-                cursor.rows = self._select(cursor.plan, self._where(cursor.plan, cursor.deleted_too))
+                cursor.rows = self._select(cursor.plan, self.where(cursor.plan, cursor.deleted_too))
             return self._page(cursor, offset, version, distort)
 
     def _select(self, plan: Plan, where: str) -> "array[int]":
@@ -141,14 +142,15 @@ class Queries:
             sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
         return array("q", (row[0] for row in self._org.store.execute(sql, plan.parameters)))
 
-    def _plan(self, soql: str) -> Plan:
+    def plan(self, soql: str) -> Plan:
+        """The checked query; raises SoqlError when Salesforce would refuse it."""
         return Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
 
     def read(self, soql: str, version: str, deleted_too: bool = False) -> list[Any]:
         """All records of a query at once, whatever the page size; no cursor stays open."""
         with self._org.lock:
-            plan = self._plan(soql)
-            where = self._where(plan, deleted_too)
+            plan = self.plan(soql)
+            where = self.where(plan, deleted_too)
             sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.order_sql}"
             return self._records(plan, self._org.store.execute(sql, plan.parameters).fetchall(), version)
 
@@ -169,7 +171,8 @@ class Queries:
         cursor = self._cursors.get(locator)
         return None if cursor is None else cursor.plan.sobject.name
 
-    def _where(self, plan: Plan, deleted_too: bool) -> str:
+    def where(self, plan: Plan, deleted_too: bool) -> str:
+        """The SQL of a plan's conditions, records in the bin left out unless they are wanted."""
         terms = [plan.where_sql] if plan.where_sql else []
         if plan.sobject.recyclable and not deleted_too:
             terms.append("t.IsDeleted = 0")

@@ -47,7 +47,7 @@ class Rest:
 
     def resources(self, call: Call) -> Answer:
         base = f"/services/data/v{call.version}"
-        names = ("composite", "limits", "query", "queryAll", "sobjects")
+        names = ("composite", "jobs", "limits", "query", "queryAll", "sobjects")
         return json_answer({name: f"{base}/{name}" for name in names})
 
     def check_version(self, version: str) -> None:
@@ -65,14 +65,15 @@ class Rest:
         options = self._org.options
         if not options.limits_resource:
             raise refuse(403, "API_DISABLED_FOR_ORG", "limits resource is not enabled")
-        used = self.usage()
         return json_answer(
             {
-                "DailyApiRequests": {"Max": options.limit_max, "Remaining": max(0, options.limit_max - used)},
+                "DailyApiRequests": _limit(options.limit_max, self.usage()),
                 "DailyAsyncApexExecutions": {"Max": 250000, "Remaining": 250000},
                 "DailyBulkApiBatches": {"Max": 15000, "Remaining": 15000},
-                "DailyBulkV2QueryFileStorageMB": {"Max": 976562, "Remaining": 976562},
-                "DailyBulkV2QueryJobs": {"Max": 10000, "Remaining": 10000},
+                "DailyBulkV2QueryFileStorageMB": _limit(
+                    options.bulk_storage_max_kb // 1024, self._org.jobs.stored_today() // 1024
+                ),
+                "DailyBulkV2QueryJobs": _limit(options.bulk_jobs_max, self._org.jobs.made_today()),
                 "DailyStreamingApiEvents": {"Max": 10000, "Remaining": 10000},
                 "DataStorageMB": {"Max": 1073, "Remaining": 1000},
                 "FileStorageMB": {"Max": 1073, "Remaining": 1073},
@@ -228,6 +229,10 @@ class Rest:
 class _Collection(msgspec.Struct):
     ids: list[str]
     fields: list[str]
+
+
+def _limit(most: int, used: int) -> dict[str, int]:
+    return {"Max": most, "Remaining": max(0, most - used)}
 
 
 def _names(text: str) -> list[str]:

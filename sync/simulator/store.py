@@ -13,22 +13,49 @@ class Store:
     """One table per object, one column per stored field. Not locked: the org's lock guards it."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=512)
-        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "temp_store=MEMORY", "cache_size=-65536"):
-            self._db.execute(f"PRAGMA {pragma}")
+        self._path = path
+        self._additions: dict[str, Callable[[sqlite3.Connection], None]] = {}  # what SQL may call, by name
+        self._logged = False
+        self._db = self._connect()
+        self._db.execute("PRAGMA journal_mode=MEMORY")
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, cached_statements=512)
+        for pragma in ("synchronous=OFF", "temp_store=MEMORY", "cache_size=-65536"):
+            db.execute(f"PRAGMA {pragma}")
+        return db
 
     def close(self) -> None:
         self._db.close()
 
+    def snapshot(self) -> sqlite3.Connection:
+        """A connection for one thread at a time that sees the rows as they are now, whatever comes.
+
+        The caller closes it; until then the file of later changes grows.
+        """
+        if not self._logged:  # from now on writers leave the pages that readers see alone
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._logged = True
+        db = self._connect()
+        for add in self._additions.values():
+            add(db)
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # reading is what begins it
+        return db
+
     def function(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
         """Make a Python function callable from SQL; not deterministic, since formulas may change."""
-        self._db.create_function(name, arguments, function)
+        self._add(name, lambda db: db.create_function(name, arguments, function))
 
     def aggregate(self, name: str, aggregate: Any) -> None:
-        self._db.create_aggregate(name, 1, aggregate)
+        self._add(name, lambda db: db.create_aggregate(name, 1, aggregate))
 
     def collation(self, name: str, compare: Callable[[str, str], int]) -> None:
-        self._db.create_collation(name, compare)
+        self._add(name, lambda db: db.create_collation(name, compare))
+
+    def _add(self, name: str, add: Callable[[sqlite3.Connection], None]) -> None:
+        self._additions[name] = add
+        add(self._db)
 
     def create_table(self, sobject: SObject) -> None:
         columns = ", ".join(_declare(field) for field in sobject.fields.values() if field.stored)

@@ -42,6 +42,11 @@ def reset(scope: dict[str, Any], politely: bool = False) -> None:
     transport.abort()
 
 
+def connected(scope: dict[str, Any]) -> bool:
+    """False once the client of a request has gone."""
+    return (scope["server"][1], scope["client"][1]) in _connections
+
+
 def certificates(folder: Path) -> tuple[Path, Path]:
     """Make an authority and a certificate for localhost; the authority's PEM file and the server's."""
     authority = trustme.CA(organization_name="Salesforce simulator")

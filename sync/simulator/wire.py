@@ -1,5 +1,6 @@
 """What crosses the wire: a call as it came in, an answer as it goes out, and the org's error bodies."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import msgspec
 
 JSON = "application/json;charset=UTF-8"
+CSV = "text/csv; charset=UTF-8"
 HTML = "text/html;charset=UTF-8"
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -20,6 +22,7 @@ class Request:
     kind: str
     sobject: str | None = None
     soql: str | None = None
+    job: str | None = None  # the Id of the Bulk job it is about
     status: int = 0  # 0: not answered (yet)
     counted: bool = False  # counts against the org's daily API calls
     at: datetime | None = None
@@ -56,6 +59,7 @@ class Answer:
     body: bytes = b""
     media_type: str = JSON
     headers: list[tuple[str, str]] = field(default_factory=list)
+    stream: Iterator[bytes] | None = None  # the body in pieces, made while it is sent
 
 
 class Refusal(Exception):

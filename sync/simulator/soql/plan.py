@@ -34,6 +34,8 @@ class Plan:
     offset: int = 0
     columns: list[str] = field(default_factory=list)
     shape: Branch | Aggregates | None = None
+    flat: list[tuple[str, Column]] = field(default_factory=list)  # rows: dotted names in SELECT order
+    compound: bool = False
     long_texts: int = 0
 
 
@@ -143,9 +145,11 @@ class Planner:
             raise no_such_column(steps[-1], owner.name, path.position)
         if field_.type == "address":
             branch.children[field_.name] = self._address(owner, field_, steps[:-1], path.position)
+            self._plan.compound = True
         else:
             self._plan.long_texts += field_.custom and field_.long_text
             branch.children[field_.name] = self._leaf(path)
+            self._plan.flat.append((".".join([*names, field_.name]), self._scope.column(path)))
 
     def _address(self, owner: SObject, whole: Field, parents: list[str], position: int) -> Address:
         prefix = whole.name.removesuffix("Address")

@@ -1,0 +1,144 @@
+"""The stored result of a Bulk query job: a snapshot of rows in an order of its own, as lines of CSV."""
+
+import queue
+import random
+import sqlite3
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sync.simulator import csv_rows, values
+from sync.simulator.csv_rows import Column, Dialect
+from sync.simulator.queries import Distortion
+from sync.simulator.soql.plan import Plan
+
+if TYPE_CHECKING:  # the org owns its jobs
+    from sync.simulator.org import Org
+
+SMALL = 2_000  # rows; so few are rendered at once and kept
+LARGEST_CHUNK = 100_000  # rows, as Salesforce cuts large tables by their keys
+PIECE = 1_000  # rows rendered at a time
+READERS = 3  # pages of one result that can be rendered side by side
+SAMPLE = 200  # rows that tell the size of a large result
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Closed(Exception):
+    """The result was deleted while somebody read it."""
+
+
+class Result:
+    """What a query found at one moment; ``close`` it, or the snapshot lives on."""
+
+    def __init__(self, org: "Org", plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
+        self._options = replace(org.options)
+        columns = [Column(name, column.field, column.sql) for name, column in plan.flat]
+        row = csv_rows.row_sql(columns, dialect, self._options)
+        source = f"json_each(?) wanted CROSS JOIN {plan.from_sql} WHERE t.rowid = wanted.value"
+        self.header = csv_rows.header(columns, dialect)
+        self._lines_sql = f"SELECT CAST({row} AS BLOB) FROM {source}"
+        self._piece_sql = f"SELECT CAST(group_concat({row}, '') AS BLOB) FROM {source}"
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._closed = False
+        self._kept: list[bytes] | None = None
+        with org.lock:
+            where = org.queries.where(plan, deleted_too)
+            for _ in range(READERS):
+                self._readers.put(self._prepared(org.store.snapshot()))
+        try:
+            with self._reader() as db:
+                self._order = _ordered(plan, _rowids(db, plan, where), self._options.bulk_order, number)
+                self.total = len(self._order)
+                sample = self._lines(db, self._order[:: max(1, self.total // SAMPLE)])
+                self.bytes = sum(map(len, sample)) * self.total // max(1, len(sample))
+                if self.total <= SMALL:
+                    self._kept = self._lines(db, self._order)
+        except BaseException:
+            self.close()
+            raise
+        if self._kept is not None:
+            self.close()
+
+    @property
+    def large(self) -> bool:
+        """True while connections are held open."""
+        return self._kept is None
+
+    def close(self) -> None:
+        """Let go of the snapshot; pages that are being read break off."""
+        self._closed = True
+        with suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
+
+    def lines(self, start: int, end: int, distort: Distortion) -> Iterator[bytes]:
+        """The lines of some rows without header, in pieces; a distortion drops or repeats some of them."""
+        places = list(range(start, end))
+        places = places[: distort.repeated] + places
+        middle = max(0, len(places) // 2 - distort.missing // 2)
+        del places[middle : middle + distort.missing]
+        for at in range(0, len(places), PIECE):
+            some = places[at : at + PIECE]
+            if self._kept is not None:
+                yield b"".join([self._kept[place] for place in some])
+                continue
+            with self._reader() as db:
+                wanted = _ENCODE([self._order[place] for place in some])
+                (piece,) = db.execute(self._piece_sql, (wanted,)).fetchone()
+            yield csv_rows.finished(piece)
+
+    def _lines(self, db: sqlite3.Connection, rowids: Sequence[int]) -> list[bytes]:
+        rows = db.execute(self._lines_sql, (_ENCODE(list(rowids)),))
+        return [csv_rows.finished(line) for (line,) in rows]
+
+    def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        options = self._options
+
+        def number(scaled: int | None, scale: int) -> str | None:
+            return None if scaled is None else values.number_text(scaled, scale, options)
+
+        db.create_function(csv_rows.NUMBER, 2, number)
+        db.create_function(csv_rows.TEXT, 1, csv_rows.nul_free)
+        return db
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        while True:
+            try:
+                db = self._readers.get(timeout=0.5)
+                break
+            except queue.Empty:
+                if self._closed:
+                    raise Closed from None
+        try:
+            yield db
+        finally:
+            self._readers.put(db)
+            if self._closed:
+                self.close()
+
+
+def _rowids(db: sqlite3.Connection, plan: Plan, where: str) -> "array[int]":
+    sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql or ' ORDER BY t.Id'}"
+    if plan.limit is not None:
+        sql += f" LIMIT {plan.limit}"
+    return array("q", (row[0] for row in db.execute(sql, plan.parameters)))
+
+
+def _ordered(plan: Plan, rowids: "array[int]", order: str, number: int) -> "array[int]":
+    """Rows as a job delivers them: chunks by Id, in the order in which they happened to be finished."""
+    if plan.ordered or order == "id" or len(rowids) < 2:
+        return rowids
+    size = 1 if order == "shuffled" else max(1, min(LARGEST_CHUNK, len(rowids) // 5))
+    starts = list(range(0, len(rowids), size))
+    random.Random(number).shuffle(starts)
+    if starts == sorted(starts):
+        starts.reverse()
+    ordered = array("q")
+    for start in starts:
+        ordered += rowids[start : start + size]
+    return ordered
