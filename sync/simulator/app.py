@@ -12,6 +12,7 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from sync.simulator import ids
 from sync.simulator.bulk import Bulk, query_of
 from sync.simulator.control import Control
 from sync.simulator.fault_kinds import Effect
@@ -117,6 +118,7 @@ class App:
             elif route.kind == "page":
                 log.sobject = self._queries.sobject_of(call.groups["locator"])
             elif "job" in call.groups:
+                log.job = ids.normalize(call.groups["job"])
                 log.sobject = self._org.jobs.sobject_of(call.groups["job"])
         if log.kind != "control":
             self.requests.append(log)
@@ -148,10 +150,12 @@ class App:
             if route is None:
                 return not_found()
             if call.method not in route.methods.split():
+                same = [each.methods for each in self._routes if each.pattern == route.pattern]
+                allowed = " ".join(same).replace(" ", ",")
                 return error(
                     405,
                     "METHOD_NOT_ALLOWED",
-                    f"HTTP Method '{call.method}' not allowed. Allowed are {route.methods.replace(' ', ',')}",
+                    f"HTTP Method '{call.method}' not allowed. Allowed are {allowed}",
                 )
             return route.answer(call, effect)
         except Refusal as refusal:
@@ -231,7 +235,9 @@ class App:
         """The headers and the body of an answer: pretty print, gzip, cookies, date, limits."""
         options = self._org.options
         body = answer.body
-        headers = [*answer.headers, ("Content-Type", answer.media_type)]
+        headers = [*answer.headers]
+        if answer.status != 204:
+            headers.append(("Content-Type", answer.media_type))
         if not effect.no_date:
             now = self._org.clock.now().replace(microsecond=0) + timedelta(seconds=effect.date_shift)
             headers.append(("Date", format_datetime(now, usegmt=True)))

@@ -10,7 +10,7 @@ import msgspec
 from sync.simulator import values
 from sync.simulator.csv_rows import DELIMITERS, LINE_ENDINGS, Dialect
 from sync.simulator.fault_kinds import Effect
-from sync.simulator.jobs import ABORTED, COMPLETE, ENDED, FAILED, Job, NoSuchLocator, Page
+from sync.simulator.jobs import ABORTED, COMPLETE, ENDED, Job, NoSuchLocator, Page
 from sync.simulator.org import Org
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.soql.parse import parse
@@ -18,7 +18,7 @@ from sync.simulator.soql.plan import Plan
 from sync.simulator.wire import CSV, Answer, Call, Refusal, json_answer, not_found, refuse
 
 OPERATIONS = ("query", "queryAll")
-RESULT_PAGES_SINCE = 58
+QUERY_JOBS_SINCE, RESULT_PAGES_SINCE = 47, 58
 URLS_PER_PAGE = 5
 JOBS_PER_PAGE = 1000
 _CHUNKABLE = ("Account", "Contact", "User")
@@ -52,6 +52,8 @@ class Bulk:
     # --- creation
 
     def create(self, call: Call, _effect: Effect) -> Answer:
+        if float(call.version) < QUERY_JOBS_SINCE:
+            raise Refusal(not_found())
         wanted = _decoded(call.body, _NewJob)
         if wanted.operation is None or wanted.query is None:
             missing = "operation" if wanted.operation is None else "query"
@@ -125,7 +127,6 @@ class Bulk:
         job = self._jobs.find(call.groups["job"])
         if job is None:
             raise Refusal(not_found())
-        call.log.job = job.id
         if job.version != call.version:
             raise refuse(
                 409,
@@ -306,7 +307,7 @@ def _full(job: Job, miscounted: int) -> dict[str, Any]:
         "jobType": "V2Query",
         **_dialect(job),
         "numberRecordsProcessed": max(0, processed + miscounted),
-        "retries": 15 if job.state == FAILED else 0,
+        "retries": 0,
         "totalProcessingTime": job.milliseconds,
         "isPkChunkingSupported": job.sobject in _CHUNKABLE,
     }

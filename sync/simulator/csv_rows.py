@@ -14,7 +14,7 @@ DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICO
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 # Functions in Python, for what SQL cannot say: a scaled number and its scale to text; text with NUL in it.
 NUMBER, TEXT = "csv_number", "csv_text"
-# SQLite's format ends a text at NUL, so a byte that UTF-8 never has stands in for it until the end.
+# SQLite's printf ends a text at NUL, so a byte that UTF-8 never has stands in for it until the end.
 _NUL, _INSTEAD = b"\0", b"\xff"
 _MOST_ARGUMENTS = 100  # SQLite functions take 127
 
@@ -55,13 +55,13 @@ def row_sql(columns: Sequence[Column], dialect: Dialect, options: Options) -> st
         some = columns[at : at + _MOST_ARGUMENTS]
         text = "".join(f"%w{place}" for place in places[at + 1 : at + len(some) + 1])
         arguments = [f"coalesce({_value_sql(column, options)}, '')" for column in some]
-        parts.append(f"format('{'' if at else places[0]}{text}', {', '.join(arguments)})")
+        parts.append(f"printf('{'' if at else places[0]}{text}', {', '.join(arguments)})")
     return " || ".join(parts)
 
 
-def nul_free(text: str) -> bytes:
-    """A text that SQLite's format takes whole."""
-    return text.encode().replace(_NUL, _INSTEAD)
+def nul_free(text: str | None) -> bytes | None:
+    """A text that SQLite's printf takes whole."""
+    return None if text is None else text.encode().replace(_NUL, _INSTEAD)
 
 
 def finished(rendered: bytes) -> bytes:
@@ -77,14 +77,22 @@ def _value_sql(column: Column, options: Options) -> str:
         return f"replace(datetime({sql}, 'unixepoch'), ' ', 'T') || '.000Z'"
     if kind in DECIMAL_TYPES:
         return _number_sql(column, options)
+    if kind in TEXT_TYPES and column.nul and _in_python(column):
+        return f"{TEXT}({sql})"
     if kind in TEXT_TYPES and column.nul:
         return f"CASE WHEN instr({sql}, char(0)) THEN {TEXT}({sql}) ELSE {sql} END"
     return sql
 
 
+def _in_python(column: Column) -> bool:
+    """True for a value whose SQL should not be repeated: it calls a function of ours."""
+    formula = column.field.formula
+    return formula is not None and formula.sql is None
+
+
 def _number_sql(column: Column, options: Options) -> str:
     sql, scale = column.sql, column.field.scale
-    if options.exponent_numbers or column.field.formula is not None:  # a formula shall run only once
+    if options.exponent_numbers or _in_python(column):
         return f"{NUMBER}({sql}, {scale})"
     tail = "" if options.plain_numbers else " || '.0'"
     if scale == 0:

@@ -40,11 +40,14 @@ class Formula:
     """A calculated value: a function of other fields of the record, or of its parents (``Account.Name``).
 
     The function receives Python values (str, bool, int, Decimal, datetime, date, None), one per input.
+    ``sql``, where given, says the same of the inputs' stored forms ``{0}``, ``{1}``: it is many times as
+    fast, and a calculated field is read with every row.
     """
 
     inputs: tuple[str, ...]
     function: Callable[..., Any]
     text: str = ""
+    sql: str | None = None
 
 
 @dataclass(frozen=True)

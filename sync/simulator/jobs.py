@@ -24,6 +24,7 @@ UPLOADED, RUNNING, COMPLETE, FAILED, ABORTED = (
     "Aborted",
 )
 ENDED = (COMPLETE, FAILED, ABORTED)
+IN_SELECT_ORDER_SINCE = 50  # before, columns came in alphabetical order
 DEFAULT_PAGE = 50_000
 MOST_SNAPSHOTS = 50  # large results; then the one that ended first goes
 DAY = timedelta(days=1)
@@ -61,6 +62,7 @@ class Job:
     milliseconds: int = 0
     begun: float = field(default_factory=time.monotonic)
     polled: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
     # Locators are words without meaning: of each, the row it leads to and the page size it was made for.
     locators: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     words: dict[tuple[int, int | None], str] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class NoSuchLocator(Exception):
 
 
 class Jobs:
-    """The org's jobs by Id; every public call takes the one lock, except for the processing of a query."""
+    """The org's jobs by Id. One lock guards the list of them, and each has one for its own progress."""
 
     def __init__(self, org: "Org", seed: int) -> None:
         self._org = org
@@ -150,44 +152,46 @@ class Jobs:
         return job
 
     def advance(self, job: Job, polled: bool = False) -> None:
-        """Let a job get as far as it should be by now; ``polled`` by a client asking for it."""
-        with self._lock:
-            if job.state in ENDED:
+        """Let a job get as far as it should be by now; ``polled`` by a client asking for it.
+
+        The first poll of a job that has to be polled finds it waiting, the next one has it processed.
+        """
+        with job.lock:
+            if job.state in ENDED or (job.polls > 0 and not polled):
                 return
-            if job.polls > 0:
-                if not polled:
-                    return
-                job.polls -= 1
-                if not job.polled:
-                    job.polled = True
-                    return
+            waiting = job.polls > 0
+            job.polls -= waiting
+            if waiting and not job.polled:
+                job.polled = True
+                return
+            if job.result is None:
                 self._process(job)
-                return
-            self._process(job)
-            if job.state == RUNNING and time.monotonic() - job.begun >= self._org.options.bulk_seconds:
+            elapsed = time.monotonic() - job.begun
+            if not waiting and job.state == RUNNING and elapsed >= self._org.options.bulk_seconds:
                 self.end(job, COMPLETE)
 
     def _process(self, job: Job) -> None:
-        if job.result is not None:
-            return
         job.begun = time.monotonic()
         try:
             with self._org.lock:
                 plan = self._org.queries.plan(job.soql)
+            if float(job.version) < IN_SELECT_ORDER_SINCE:
+                plan.flat.sort()
             job.result = Result(self._org, plan, job.deleted_too, job.dialect, job.number)
         except SoqlError as problem:  # the schema changed since the job was created
             text = f"InvalidBatch : Failed to process query: {problem.code}: {problem.text(job.soql)}"
             self.end(job, FAILED, text)
             return
         job.state, job.changed = RUNNING, self._org.clock.now()
-        self._stored.append((job.changed, job.result.bytes))
-        large = [each for each in self._jobs.values() if each.result is not None and each.result.large]
-        if len(large) > MOST_SNAPSHOTS:
-            self.remove(large[0])
+        with self._lock:
+            self._stored.append((job.changed, job.result.bytes))
+            large = [each for each in self._jobs.values() if each.result is not None and each.result.large]
+            if len(large) > MOST_SNAPSHOTS:
+                self.remove(large[0])
 
     def end(self, job: Job, state: str, message: str | None = None) -> None:
         """Bring a job to one of its three ends."""
-        with self._lock:
+        with job.lock:
             job.state, job.message = state, message
             job.ended = job.changed = self._org.clock.now()
             job.milliseconds = int((time.monotonic() - job.begun) * 1000)

@@ -36,7 +36,18 @@ class Result:
 
     def __init__(self, org: "Org", plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
         self._options = replace(org.options)
-        columns = [Column(name, column.field, column.sql) for name, column in plan.flat]
+        known = org.store.nul
+        columns = [
+            Column(
+                name,
+                column.field,
+                column.sql,
+                nul=bool(known)
+                if column.field.formula is not None
+                else (column.owner.name, column.field.name) in known,
+            )
+            for name, column in plan.flat
+        ]
         row = csv_rows.row_sql(columns, dialect, self._options)
         source = f"json_each(?) wanted CROSS JOIN {plan.from_sql} WHERE t.rowid = wanted.value"
         self.header = csv_rows.header(columns, dialect)

@@ -240,6 +240,7 @@ def _account_custom() -> list[Field]:
                 ("Name", "BillingCountry"),
                 lambda name, country: f"{name} ({country})" if country else name,
                 'Name & IF(ISBLANK(BillingCountry), "", " (" & BillingCountry & ")")',
+                "{0} || coalesce(' (' || {1} || ')', '')",
             ),
             **READ_ONLY,
         ),
@@ -332,6 +333,9 @@ def _contact_custom() -> list[Field]:
                 ("Spend__c",),
                 lambda spend: None if spend is None else spend * Decimal("1.19"),
                 "Spend__c * 1.19",
+                # Cents, rounded half up without leaving 63 bits; beyond 18 digits there is no value.
+                "CASE WHEN abs({0}) <= 840336134453781512 THEN"
+                " {0} / 100 * 119 + ({0} % 100 * 119 + CASE WHEN {0} < 0 THEN -50 ELSE 50 END) / 100 END",
             ),
             **READ_ONLY,
         ),
@@ -342,6 +346,7 @@ def _contact_custom() -> list[Field]:
                 ("Account.Name", "Account.Rating"),
                 lambda name, rating: None if name is None else f"{name} [{rating or 'unrated'}]",
                 'Account.Name & " [" & TEXT(Account.Rating) & "]"',
+                "{0} || ' [' || coalesce({1}, 'unrated') || ']'",
             ),
             **READ_ONLY,
         ),

@@ -14,6 +14,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.nul: set[tuple[str, str]] = set()  # objects and fields that hold, or held, a text with NUL in it
         self._additions: dict[str, Callable[[sqlite3.Connection], None]] = {}  # what SQL may call, by name
         self._logged = False
         self._db = self._connect()
@@ -34,8 +35,9 @@ class Store:
         The caller closes it; until then the file of later changes grows.
         """
         if not self._logged:  # from now on writers leave the pages that readers see alone
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._logged = True
+            self._logged = self._db.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+            if not self._logged:
+                raise RuntimeError("the store cannot keep a log: somebody is reading")
         db = self._connect()
         for add in self._additions.values():
             add(db)
@@ -82,9 +84,22 @@ class Store:
         names = ", ".join(map(quote, columns))
         marks = ", ".join("?" * len(columns))
         with self.transaction():
-            self._db.executemany(f"INSERT INTO {quote(sobject.name)} ({names}) VALUES ({marks})", rows)
+            self._db.executemany(
+                f"INSERT INTO {quote(sobject.name)} ({names}) VALUES ({marks})",
+                (row if self._clean(row) else self._noted(sobject, columns, row) for row in rows),
+            )
+
+    @staticmethod
+    def _clean(row: Iterable[Any]) -> bool:
+        return "\0" not in "".join([value for value in row if type(value) is str])
+
+    def _noted(self, sobject: SObject, columns: Iterable[str], row: Sequence[Any]) -> Sequence[Any]:
+        named = zip(columns, row, strict=True)
+        self.nul |= {(sobject.name, name) for name, value in named if "\0" in str(value)}
+        return row
 
     def update(self, sobject: SObject, record_id: str, changes: dict[str, Any]) -> None:
+        self._noted(sobject, changes, list(changes.values()))
         settings = ", ".join(f"{quote(name)} = ?" for name in changes)
         self._db.execute(
             f"UPDATE {quote(sobject.name)} SET {settings} WHERE Id = ?",

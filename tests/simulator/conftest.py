@@ -1,5 +1,8 @@
 """A simulator per test or per module, and a plain requests client that trusts its authority."""
 
+import csv
+import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +72,65 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def client(simulator: Simulator) -> Iterator[Client]:
     connected = Client(simulator)
+    connected.login()
+    with connected.http:
+        yield connected
+
+
+class BulkClient(Client):
+    """A client of Bulk API 2.0 query jobs; knows nothing but URLs."""
+
+    def call(
+        self, method: str, path: str = "", body: Any = None, version: str = VERSION, **params: Any
+    ) -> requests.Response:
+        """Call jobs/query or something below it."""
+        return self.http.request(
+            method,
+            f"{self.simulator.url}/services/data/v{version}/jobs/query{path}",
+            data=None if body is None else json.dumps(body),
+            params=params,
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+            timeout=20,
+        )
+
+    def create(self, soql: str, operation: str = "query", version: str = VERSION, **more: str) -> str:
+        """The Id of a new job."""
+        answer = self.call("POST", "", {"operation": operation, "query": soql, **more}, version)
+        assert answer.status_code == 200, answer.text
+        job: str = answer.json()["id"]
+        return job
+
+    def state(self, job: str) -> str:
+        state: str = self.call("GET", f"/{job}").json()["state"]
+        return state
+
+    def wait(self, job: str) -> None:
+        while self.state(job) in ("UploadComplete", "InProgress"):
+            pass
+
+    def results(self, job: str, **params: Any) -> requests.Response:
+        """A page of results."""
+        return self.call("GET", f"/{job}/results", **params)
+
+    def pages(self, job: str, **params: Any) -> Iterator[list[list[str]]]:
+        """The parsed pages of a job, without their header rows."""
+        locator: dict[str, str] = {}
+        while True:
+            answer = self.results(job, **params, **locator)
+            assert answer.status_code == 200, answer.text
+            yield list(csv.reader(io.StringIO(answer.content.decode(), newline="")))[1:]
+            if answer.headers["Sforce-Locator"] == "null":
+                return
+            locator = {"locator": answer.headers["Sforce-Locator"]}
+
+    def rows(self, soql: str, operation: str = "query", **params: Any) -> list[list[str]]:
+        """All rows of a new job."""
+        return [row for page in self.pages(self.create(soql, operation), **params) for row in page]
+
+
+@pytest.fixture
+def bulk(simulator: Simulator) -> Iterator[BulkClient]:
+    connected = BulkClient(simulator)
     connected.login()
     with connected.http:
         yield connected

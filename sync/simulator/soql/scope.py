@@ -111,6 +111,8 @@ class Scope:
             return f"{alias}.{quote(field.name)}"
         owner = self._joins[relationships][1]
         arguments = [self._input(relationships, path) for path in field.formula.inputs]
+        if field.formula.sql is not None:  # null for a parent that is not there, as its inputs are
+            return f"({field.formula.sql.format(*arguments)})"
         call = f"{function_name(owner, field)}({', '.join(arguments)})"
         return call if not relationships else f"CASE WHEN {alias}.Id IS NULL THEN NULL ELSE {call} END"
 
