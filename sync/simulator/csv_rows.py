@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sync.simulator.fields import DECIMAL_TYPES, TEXT_TYPES, Field
 from sync.simulator.options import Options
+from sync.simulator.values import moment_sql
 
 DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "TAB": "\t"}
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
@@ -36,26 +37,28 @@ class Dialect:
     delimiter: str = "COMMA"
     line_ending: str = "LF"
 
-    def line(self, values: Sequence[str]) -> str:
-        quoted = DELIMITERS[self.delimiter].join(f'"{value}"' for value in values)
-        return quoted + LINE_ENDINGS[self.line_ending]
-
 
 def header(columns: Sequence[Column], dialect: Dialect) -> bytes:
     """The first line of every page."""
-    return dialect.line([column.name for column in columns]).encode()
+    names = DELIMITERS[dialect.delimiter].join(f'"{column.name}"' for column in columns)
+    return (names + LINE_ENDINGS[dialect.line_ending]).encode()
 
 
 def row_sql(columns: Sequence[Column], dialect: Dialect, options: Options) -> str:
     """The SQL expression of a row's line; what it gives still has to go through ``finished``."""
-    line = dialect.line(["%w"] * len(columns))  # %w doubles double quotes
-    places = line.split("%w")
     parts = []
     for at in range(0, len(columns), _MOST_ARGUMENTS):
-        some = columns[at : at + _MOST_ARGUMENTS]
-        text = "".join(f"%w{place}" for place in places[at + 1 : at + len(some) + 1])
-        arguments = [f"coalesce({_value_sql(column, options)}, '')" for column in some]
-        parts.append(f"printf('{'' if at else places[0]}{text}', {', '.join(arguments)})")
+        places, arguments = [], []
+        for column in columns[at : at + _MOST_ARGUMENTS]:
+            text = column.field.type in TEXT_TYPES
+            # %w doubles double quotes, but says (NULL); %s takes null for nothing.
+            places.append('"%w"' if text else '"%s"')
+            sql = _value_sql(column, options)
+            arguments.append(f"coalesce({sql}, '')" if text else sql)
+        last = at + _MOST_ARGUMENTS >= len(columns)
+        line = DELIMITERS[dialect.delimiter].join(places)
+        end = LINE_ENDINGS[dialect.line_ending] if last else DELIMITERS[dialect.delimiter]
+        parts.append(f"printf('{line}{end}', {', '.join(arguments)})")
     return " || ".join(parts)
 
 
@@ -73,8 +76,8 @@ def _value_sql(column: Column, options: Options) -> str:
     kind, sql = column.field.type, column.sql
     if kind == "boolean":
         return f"CASE {sql} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END"
-    if kind == "datetime":  # several times as fast as strftime
-        return f"replace(datetime({sql}, 'unixepoch'), ' ', 'T') || '.000Z'"
+    if kind == "datetime":
+        return moment_sql(sql, "Z")
     if kind in DECIMAL_TYPES:
         return _number_sql(column, options)
     if kind in TEXT_TYPES and column.nul and _in_python(column):

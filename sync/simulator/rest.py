@@ -203,7 +203,7 @@ class Rest:
             if any(each is None for each in known):
                 raise refuse(400, "MALFORMED_ID", "id value of incorrect type", ["Id"])
             found = self._retrieve(sobject, ["Id", *wanted.fields], [str(each) for each in known], call)
-            by_id = {record["Id"]: record for record in found}
+            by_id = {record.Id: record for record in found}
             return json_answer([by_id.get(each) for each in known])
 
     def _check_fields(self, sobject: SObject, names: list[str]) -> None:

@@ -56,11 +56,11 @@ class Result:
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._closed = False
         self._kept: list[bytes] | None = None
-        with org.lock:
-            where = org.queries.where(plan, deleted_too)
-            for _ in range(READERS):
-                self._readers.put(self._prepared(org.store.snapshot()))
         try:
+            with org.lock:
+                where = org.queries.where(plan, deleted_too)
+                for _ in range(READERS):
+                    self._readers.put(self._prepared(org.store.snapshot()))
             with self._reader() as db:
                 self._order = _ordered(plan, _rowids(db, plan, where), self._options.bulk_order, number)
                 self.total = len(self._order)

@@ -17,12 +17,12 @@ class Store:
         self.nul: set[tuple[str, str]] = set()  # objects and fields that hold, or held, a text with NUL in it
         self._additions: dict[str, Callable[[sqlite3.Connection], None]] = {}  # what SQL may call, by name
         self._logged = False
-        self._db = self._connect()
+        self._db = self._connect(cache_kb=65_536)
         self._db.execute("PRAGMA journal_mode=MEMORY")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, cache_kb: int) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, cached_statements=512)
-        for pragma in ("synchronous=OFF", "temp_store=MEMORY", "cache_size=-65536"):
+        for pragma in ("synchronous=OFF", "temp_store=MEMORY", f"cache_size=-{cache_kb}"):
             db.execute(f"PRAGMA {pragma}")
         return db
 
@@ -38,7 +38,7 @@ class Store:
             self._logged = self._db.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
             if not self._logged:
                 raise RuntimeError("the store cannot keep a log: somebody is reading")
-        db = self._connect()
+        db = self._connect(cache_kb=8_192)  # rows are read in their order, and once
         for add in self._additions.values():
             add(db)
         db.execute("BEGIN")

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from sync.simulator import values
 from sync.simulator.fields import Field
 from sync.simulator.options import Options
 
 Columns = Sequence[Sequence[Any]]
+
+
+@lru_cache(maxsize=64)
+def record_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    """A class of records with these values: made and encoded in a fraction of the time a dict takes."""
+    return msgspec.defstruct("Record", [(name, object) for name in names], gc=False)
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,11 @@ class Branch:
 
     def build(self, columns: Columns, options: Options, version: str) -> list[Any]:
         ids = columns[self.id_column]
+        record = record_type(("attributes", *self.children))
         kind, base = self.type_name, f"/services/data/v{version}/sobjects/{self.type_name}/"
-        names = ["attributes", *self.children]
         attributes = [None if id_ is None else {"type": kind, "url": base + id_} for id_ in ids]
         built = [child.build(columns, options, version) for child in self.children.values()]
-        return [
-            None if row[0] is None else dict(zip(names, row, strict=True))
-            for row in zip(attributes, *built, strict=True)
-        ]
+        return [None if row[0] is None else record(*row) for row in zip(attributes, *built, strict=True)]
 
 
 @dataclass
