@@ -197,6 +197,17 @@ class App:
     async def _send(
         self, call: Call, answer: Answer, effect: Effect, scope: dict[str, Any], send: Send
     ) -> None:
+        try:
+            await self._deliver(call, answer, effect, scope, send)
+        except Closed:  # the job whose result this is was deleted meanwhile
+            reset(scope)
+        except Exception:  # noqa: BLE001  a mistake of ours must show
+            self.errors.append(traceback.format_exc())
+            reset(scope)
+
+    async def _deliver(
+        self, call: Call, answer: Answer, effect: Effect, scope: dict[str, Any], send: Send
+    ) -> None:
         headers, pieces = await asyncio.to_thread(self._finish, call, answer, effect)
         broken = effect.truncate and not effect.clean
         if (broken and effect.rows is None) or not self._org.options.chunked:
@@ -205,7 +216,7 @@ class App:
                 headers.append((b"content-length", str(len(body) + broken).encode()))
             pieces = iter([body[: max(1, len(body) // 2)] if broken and effect.rows is None else body])
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        while (piece := await self._next(pieces, answer, scope)) is not None:
+        while (piece := await self._next(pieces, answer)) is not None:
             if self.stopping.is_set() or not connected(scope):
                 return
             for at in range(0, len(piece), CHUNK):
@@ -216,18 +227,9 @@ class App:
             return
         await send({"type": "http.response.body", "body": b""})
 
-    async def _next(self, pieces: Iterator[bytes], answer: Answer, scope: dict[str, Any]) -> bytes | None:
+    async def _next(self, pieces: Iterator[bytes], answer: Answer) -> bytes | None:
         """The next piece of a body; what has still to be made is made in a thread."""
-        if answer.stream is None:
-            return next(pieces, None)
-        try:
-            return await asyncio.to_thread(next, pieces, None)
-        except Closed:  # the job was deleted meanwhile
-            reset(scope)
-        except Exception:  # noqa: BLE001  a mistake of ours must show
-            self.errors.append(traceback.format_exc())
-            reset(scope)
-        return None
+        return next(pieces, None) if answer.stream is None else await asyncio.to_thread(next, pieces, None)
 
     def _finish(
         self, call: Call, answer: Answer, effect: Effect
@@ -258,6 +260,8 @@ class App:
         if options.gzip and (body or answer.stream) and "gzip" in call.headers.get("accept-encoding", ""):
             pieces = _compressed(pieces)
             headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+        if answer.stream is None:
+            pieces = iter(list(pieces))  # compressed here, in a thread
         wire = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return [(name, value) for name, value in wire if name.decode() not in effect.without], pieces
 

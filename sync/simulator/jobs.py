@@ -16,17 +16,12 @@ from sync.simulator.soql.plan import Plan
 if TYPE_CHECKING:  # the org owns its jobs
     from sync.simulator.org import Org
 
-UPLOADED, RUNNING, COMPLETE, FAILED, ABORTED = (
-    "UploadComplete",
-    "InProgress",
-    "JobComplete",
-    "Failed",
-    "Aborted",
-)
+UPLOADED, RUNNING = "UploadComplete", "InProgress"
+COMPLETE, FAILED, ABORTED = "JobComplete", "Failed", "Aborted"
 ENDED = (COMPLETE, FAILED, ABORTED)
 IN_SELECT_ORDER_SINCE = 50  # before, columns came in alphabetical order
 DEFAULT_PAGE = 50_000
-MOST_SNAPSHOTS = 50  # large results; then the one that ended first goes
+MOST_SNAPSHOTS = 50  # large results; of more, the oldest goes with its job
 DAY = timedelta(days=1)
 
 
@@ -41,7 +36,7 @@ class Page:
 
 @dataclass
 class Job:
-    """One query job; its fields are those of the job information."""
+    """One query job: what was asked, how far it is, and the pages that were given of its result."""
 
     id: str
     number: int

@@ -1,11 +1,10 @@
 """The stored result of a Bulk query job: a snapshot of rows in an order of its own, as lines of CSV."""
 
-import queue
 import random
 import sqlite3
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import msgspec
 from sync.simulator import csv_rows, values
 from sync.simulator.csv_rows import Column, Dialect
 from sync.simulator.queries import Distortion
+from sync.simulator.soql import scope
 from sync.simulator.soql.plan import Plan
 
 if TYPE_CHECKING:  # the org owns its jobs
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # the org owns its jobs
 SMALL = 2_000  # rows; so few are rendered at once and kept
 LARGEST_CHUNK = 100_000  # rows, as Salesforce cuts large tables by their keys
 PIECE = 1_000  # rows rendered at a time
-READERS = 3  # pages of one result that can be rendered side by side
 SAMPLE = 200  # rows that tell the size of a large result
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -36,16 +35,8 @@ class Result:
 
     def __init__(self, org: "Org", plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
         self._options = replace(org.options)
-        known = org.store.nul
         columns = [
-            Column(
-                name,
-                column.field,
-                column.sql,
-                nul=bool(known)
-                if column.field.formula is not None
-                else (column.owner.name, column.field.name) in known,
-            )
+            Column(name, column.field, column.sql, nul=_nul(column, org.store.nul))
             for name, column in plan.flat
         ]
         row = csv_rows.row_sql(columns, dialect, self._options)
@@ -53,21 +44,22 @@ class Result:
         self.header = csv_rows.header(columns, dialect)
         self._lines_sql = f"SELECT CAST({row} AS BLOB) FROM {source}"
         self._piece_sql = f"SELECT CAST(group_concat({row}, '') AS BLOB) FROM {source}"
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        self._closed = False
+        # Pages take turns at it. SQLite's threads stand in each other's way when they allocate memory: two
+        # that render are hardly faster than one, while what follows, gzip and TLS, does run side by side.
+        self._reading = threading.Lock()
         self._kept: list[bytes] | None = None
+        with org.lock:
+            where = org.queries.where(plan, deleted_too)
+            db = org.store.snapshot()
+        self._snapshot: sqlite3.Connection | None = db
         try:
-            with org.lock:
-                where = org.queries.where(plan, deleted_too)
-                for _ in range(READERS):
-                    self._readers.put(self._prepared(org.store.snapshot()))
-            with self._reader() as db:
-                self._order = _ordered(plan, _rowids(db, plan, where), self._options.bulk_order, number)
-                self.total = len(self._order)
-                sample = self._lines(db, self._order[:: max(1, self.total // SAMPLE)])
-                self.bytes = sum(map(len, sample)) * self.total // max(1, len(sample))
-                if self.total <= SMALL:
-                    self._kept = self._lines(db, self._order)
+            self._add_functions(db)
+            self._order = _ordered(plan, _rowids(db, plan, where), self._options.bulk_order, number)
+            self.total = len(self._order)
+            sample = self._lines(db, self._order[:: max(1, self.total // SAMPLE)])
+            self.bytes = sum(map(len, sample)) * self.total // max(1, len(sample))
+            if self.total <= SMALL:
+                self._kept = self._lines(db, self._order)
         except BaseException:
             self.close()
             raise
@@ -76,15 +68,15 @@ class Result:
 
     @property
     def large(self) -> bool:
-        """True while connections are held open."""
-        return self._kept is None
+        """True while a snapshot is held."""
+        return self._snapshot is not None
 
     def close(self) -> None:
         """Let go of the snapshot; pages that are being read break off."""
-        self._closed = True
-        with suppress(queue.Empty):
-            while True:
-                self._readers.get_nowait().close()
+        with self._reading:
+            if self._snapshot is not None:
+                self._snapshot.close()
+                self._snapshot = None
 
     def lines(self, start: int, end: int, distort: Distortion) -> Iterator[bytes]:
         """The lines of some rows without header, in pieces; a distortion drops or repeats some of them."""
@@ -97,16 +89,18 @@ class Result:
             if self._kept is not None:
                 yield b"".join([self._kept[place] for place in some])
                 continue
-            with self._reader() as db:
-                wanted = _ENCODE([self._order[place] for place in some])
-                (piece,) = db.execute(self._piece_sql, (wanted,)).fetchone()
+            wanted = _ENCODE([self._order[place] for place in some])
+            with self._reading:
+                if self._snapshot is None:
+                    raise Closed
+                (piece,) = self._snapshot.execute(self._piece_sql, (wanted,)).fetchone()
             yield csv_rows.finished(piece)
 
     def _lines(self, db: sqlite3.Connection, rowids: Sequence[int]) -> list[bytes]:
         rows = db.execute(self._lines_sql, (_ENCODE(list(rowids)),))
         return [csv_rows.finished(line) for (line,) in rows]
 
-    def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
+    def _add_functions(self, db: sqlite3.Connection) -> None:
         options = self._options
 
         def number(scaled: int | None, scale: int) -> str | None:
@@ -114,23 +108,13 @@ class Result:
 
         db.create_function(csv_rows.NUMBER, 2, number)
         db.create_function(csv_rows.TEXT, 1, csv_rows.nul_free)
-        return db
 
-    @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        while True:
-            try:
-                db = self._readers.get(timeout=0.5)
-                break
-            except queue.Empty:
-                if self._closed:
-                    raise Closed from None
-        try:
-            yield db
-        finally:
-            self._readers.put(db)
-            if self._closed:
-                self.close()
+
+def _nul(column: scope.Column, known: set[tuple[str, str]]) -> bool:
+    """True when NUL may occur in a column: a field that ever held it, or a formula of who knows which."""
+    if column.field.formula is not None:
+        return bool(known)
+    return (column.owner.name, column.field.name) in known
 
 
 def _rowids(db: sqlite3.Connection, plan: Plan, where: str) -> "array[int]":

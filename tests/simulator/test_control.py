@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from sync.simulator import FAULTS, Simulator
-from tests.simulator.conftest import Client
+from tests.simulator.conftest import BulkClient, Client
 
 
 class Remote:
@@ -75,6 +75,26 @@ def test_faults_options_clock_and_log(client: Client, remote: Remote) -> None:
     assert simulator.requests == []
     remote.act("revoke_tokens")
     assert client.get("limits").status_code == 401
+
+
+def test_bulk(bulk: BulkClient) -> None:
+    """Bulk jobs are governed from outside too: their switches, their faults, their lines in the log."""
+    remote = Remote(bulk)
+    remote.act("create_many", object="Contact", records=[{"LastName": "a"}, {"LastName": "b"}])
+    set_ = remote.act(
+        "options", bulk_polls=1, bulk_page_sizes=[1, 2], bulk_order="id", bulk_unsupported=["User"]
+    )
+    assert (set_["bulk_order"], set_["job_ttl"]) == ("id", 7 * 86400)
+    job = bulk.create("SELECT Id FROM Contact")
+    assert [bulk.state(job) for _ in range(2)] == ["UploadComplete", "JobComplete"]
+    assert [len(page) for page in bulk.pages(job)] == [1, 1]
+    refused = bulk.call("POST", body={"operation": "query", "query": "SELECT Id FROM User"})
+    assert refused.json()[0]["errorCode"] == "INVALIDENTITY"
+    remote.act("faults", name="no_sforce_headers", which="locator", sobject="Contact")
+    assert "Sforce-Locator" not in bulk.results(job).headers
+    assert remote.post("faults", name="no_sforce_headers", which="colour").status_code == 400
+    logged = [(each["kind"], each["job"]) for each in remote.read("requests")["requests"]]
+    assert logged[1:4] == [("job_create", job), ("job", job), ("job", job)]
 
 
 def test_schema(client: Client, remote: Remote) -> None:
