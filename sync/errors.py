@@ -81,6 +81,10 @@ class QueryLostError(SalesforceError):
     """The result set behind a locator is gone; the query is asked again from the last committed key."""
 
 
+class BulkRefusedError(SyncError):
+    """The Bulk API cannot answer this query; REST may."""
+
+
 class FieldsMovedError(SalesforceError):
     """A selected field is not there any more; the describe has to be read again."""
 

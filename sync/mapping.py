@@ -34,6 +34,8 @@ class Kind(Enum):
     DATETIME = ("datetime",)
 
 
+NUMBER_TYPES = frozenset({"double", "currency", "percent", "int", "long"})
+
 # Compound values are delivered by their parts, blobs are not customers' data (type, not compoundFieldName:
 # FirstName and LastName carry compoundFieldName "Name").
 UNREPLICATED_TYPES = frozenset({"address", "location", "base64", "complexvalue"})
@@ -164,6 +166,12 @@ class Projection:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields) + tuple(f.name for f in self.custom)
+
+    @property
+    def describe_types(self) -> dict[str, str]:
+        """The describe type of every selected field, for a mapped one the first that fits it."""
+        mapped = {field.name: field.kind.value[0] for field in self.fields}
+        return mapped | {field.name: field.type for field in self.custom}
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,8 @@ New lines go to the end of their list, so that columns keep their order in the c
 from __future__ import annotations
 
 from sync.mapping import Derived, Field, Kind, SObject
-from sync.transform import e164, normalise_email, website_host
+from sync.phones import e164
+from sync.transform import normalise_email, website_host
 
 TEXT, PICKS, FLAG, REF = Kind.TEXT, Kind.MULTIPICKLIST, Kind.BOOLEAN, Kind.REFERENCE
 INTEGER, NUMBER, DATE, TIME = Kind.INTEGER, Kind.NUMBER, Kind.DATE, Kind.DATETIME

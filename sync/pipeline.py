@@ -1,6 +1,8 @@
 """The story: one object's pass, all objects side by side, an operator's resync.
 
 lease → describe → window → (page → rows → merge → progress)… → count checked → cursor
+
+While a page is being committed the next are fetched and transformed; no transaction waits for Salesforce.
 """
 
 from __future__ import annotations
@@ -8,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import ceil
-from urllib.parse import quote_plus
 
 from sqlalchemy import Connection
 
-from sync import extract, load, logs, soql, state, transform
+from sync import extract, load, logs, state, transform
 from sync.errors import (
     CountMismatchError,
     DeferredError,
@@ -26,13 +26,15 @@ from sync.extract import Page, Window
 from sync.load import Tally
 from sync.mapping import Projection, SObject, project
 from sync.objects import CATALOGUE
+from sync.prefetch import each, prefetch
 from sync.runs import Link, Report, Step, for_each, journalled
 from sync.state import Lease, Plan
 from sync.tables import transaction
+from sync.transform import Batch
 
 log = logs.get(__name__)
 
-PAGE = 2_000  # records in one REST answer, at most
+LARGE = 100_000  # rows written after which the planner's statistics are refreshed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +104,16 @@ def read_window_once(
     """One window, page by page; the cursor moves only when Salesforce's count has been met."""
     projection, now = look(link, sobject)
     check_budget(link)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        plan = planner(connection, now, projection.fingerprint)
-        hidden, shown = state.note_hidden(connection, sobject.name, projection.hidden)
-    if hidden:
-        log.warning("fields_hidden", object=sobject.name, fields=",".join(hidden))
-    if shown:
-        remedy = f"old records get them with: python -m sync resync --object {sobject.name} --full"
-        log.warning("fields_shown", object=sobject.name, fields=",".join(shown), remedy=remedy)
+    plan = begin(link, projection, held, planner, now)
     yield Step(sobject.name, plan.window)
 
+    job, written = plan.start.job, 0
     try:
-        for page in extract.pages(link.session, projection, plan.window, plan.start, stepwise=plan.stepwise):
-            tally = commit_page(link, projection, held, run_id, page, plan)
-            step = Step(sobject.name, plan.window, tally, page.progress.received, page.expected)
-            del page
+        for page, batch in transformed(link, projection, plan):
+            tally = commit_page(link, projection, held, run_id, page, batch, plan)
+            job, written = page.progress.job, written + tally.written
+            step = Step(sobject.name, plan.window, tally, page.received, page.expected)
+            del page, batch
             yield step
             if link.stop.is_set():
                 raise StoppedError
@@ -125,24 +121,76 @@ def read_window_once(
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             state.distrust(connection, sobject.name, plan.purpose)
+        if job is not None:
+            extract.discard(link.session, job)
         raise
 
+    if job is not None:
+        extract.discard(link.session, job)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.advance(connection, sobject.name, plan)
         if plan.first_load:
-            load.announce_reload(connection, sobject.name, run_id)
+            load.end_first_load(connection, sobject.name, run_id)
+    if plan.first_load or written > LARGE:
+        with transaction(link.engine) as connection:
+            load.analyse(connection, sobject.name)
     return plan
 
 
+def begin(link: Link, projection: Projection, held: Lease, planner: Planner, now: datetime) -> Plan:
+    """Plan the window, and note which fields are hidden."""
+    name = projection.sobject.name
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        plan = planner(connection, now, projection.fingerprint)
+        hidden, shown = state.note_hidden(connection, name, projection.hidden)
+        if plan.first_load:
+            load.begin_first_load(connection, name)
+    if hidden:
+        log.warning("fields_hidden", object=name, fields=",".join(hidden))
+    if shown:
+        remedy = f"old records get them with: python -m sync resync --object {name} --full"
+        log.warning("fields_shown", object=name, fields=",".join(shown), remedy=remedy)
+    if plan.orphan is not None:
+        extract.discard(link.session, plan.orphan)
+    return plan
+
+
+def transformed(link: Link, projection: Projection, plan: Plan) -> Iterator[tuple[Page, Batch]]:
+    """The window's pages as rows, a few ahead of who commits them."""
+    settings = link.settings
+
+    def pages() -> Iterator[tuple[Page, Batch]]:
+        for page in extract.pages(
+            link.session,
+            projection,
+            plan.window,
+            plan.start,
+            threshold=settings.sync_bulk_threshold,
+            stepwise=plan.stepwise,
+        ):
+            yield page, transform.build(projection, page.records, settings.sync_default_region)
+            del page
+
+    return prefetch([each(pages())], link.stop, depth=link.ahead) if link.ahead else pages()
+
+
 def commit_page(
-    link: Link, projection: Projection, held: Lease, run_id: int, page: Page, plan: Plan | None
+    link: Link,
+    projection: Projection,
+    held: Lease,
+    run_id: int,
+    page: Page,
+    batch: Batch,
+    plan: Plan | None,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    batch = transform.build(projection, page.records, link.settings.sync_default_region)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         announce = plan is None or not plan.first_load
+        if not announce:
+            load.unhurried(connection)
         tally = load.merge(connection, projection, batch, run_id, announce=announce)
         if plan is not None:
             state.save_progress(connection, projection.sobject.name, plan, page.progress, page.at)
@@ -156,9 +204,11 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         projection, now = look(link, sobject)
         window, found = Window(None, now), set[str]()
-        for page in extract.by_id(link.session, projection, ids, now):
-            tally = commit_page(link, projection, held, run_id, page, None)
-            found.update(record["Id"] for record in page.records)
+        place = projection.names.index("Id")
+        for page in extract.by_id(link.session, projection, ids):
+            batch = transform.build(projection, page.records, link.settings.sync_default_region)
+            tally = commit_page(link, projection, held, run_id, page, batch, None)
+            found.update(record[place] for record in page.records)
             yield Step(name, window, tally, len(found), len(ids))
         if absent := [id_ for id_ in ids if id_ not in found]:
             raise SyncError(
@@ -172,13 +222,14 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
 def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[Estimate]:
     """How many records and API calls a resync would take; one counting query per object, nothing changes."""
     records = {name: extract.count(link.session, name, since) for name in names}
-    return [Estimate(name, n, 1 + max(1, ceil(n / PAGE))) for name, n in records.items()]
+    threshold = link.settings.sync_bulk_threshold
+    return [Estimate(name, n, 1 + extract.calls(n, threshold)) for name, n in records.items()]
 
 
 def estimate_ids(by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
     """What reading these Ids again would take: a describe and the queries per object."""
     per_query = extract.IDS_PER_QUERY
-    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
+    return [Estimate(name, len(ids), 1 - (-len(ids) // per_query)) for name, ids in by_object.items()]
 
 
 def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
@@ -199,14 +250,7 @@ def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
 def look(link: Link, sobject: SObject) -> tuple[Projection, datetime]:
     """The object as this org shows it now, and Salesforce's clock."""
     described, now = link.session.describe(sobject.name)
-    projection = project(sobject, described, link.settings.sync_custom_fields)
-    length = len(quote_plus(soql.select(projection, now, soql.Key(now, "0" * 18))))
-    if length > extract.LONGEST_QUERY:
-        raise SyncError(
-            f"{sobject.name}: the query for {len(projection.names)} fields is {length:,} bytes long, more "
-            f"than a URL may carry; name the custom fields you need in SYNC_CUSTOM_FIELDS"
-        )
-    return projection, now
+    return project(sobject, described, link.settings.sync_custom_fields), now
 
 
 def check_budget(link: Link) -> None:

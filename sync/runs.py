@@ -48,6 +48,7 @@ class Link:
     stop: threading.Event = field(default_factory=threading.Event)
     wait: timedelta = timedelta(minutes=10)
     on_step: Callable[[Step], None] = lambda _: None
+    ahead: int = 1  # pages fetched and transformed while one is being committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ Work = Callable[[Lease, int], Iterator[Step]]
 
 def journalled(link: Link, name: str, work: Work) -> Report:
     """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
-    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
-        calls = link.session.calls
+    with (
+        state.lease(link.engine, name, link.owner, link.wait, link.stop) as held,
+        link.session.counted() as calls,
+    ):
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             run_id = state.open_run(connection, name, link.command, link.owner)
@@ -81,7 +84,7 @@ def journalled(link: Link, name: str, work: Work) -> Report:
             outcome, error = failure.outcome, str(failure)
             raise
         finally:
-            report = Report(name, window, tally, link.session.calls - calls)
+            report = Report(name, window, tally, calls.made)
             finish(link, report, run_id, outcome, error)
     return report
 

@@ -37,6 +37,11 @@ def select(projection: Projection, since: datetime | None, after: Key | None) ->
     )
 
 
+def select_unordered(projection: Projection, since: datetime | None) -> str:
+    """The same in any order: what lets Bulk API work in chunks of Ids."""
+    return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}{where(since, None)}"
+
+
 def where(since: datetime | None, after: Key | None) -> str:
     """SOQL cannot compare tuples: `after` becomes its two cases."""
     if after is not None:

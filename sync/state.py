@@ -60,24 +60,26 @@ HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
 READ_CURSOR = text("SELECT complete_through, hidden FROM sync.cursor WHERE object = :object")
 READ_PROGRESS = text("""
-SELECT since, until, key_stamp, key_id, received, settled, selected, stepwise FROM sync.progress
+SELECT since, until, key_stamp, key_id, job, page_url, received, settled, selected, stepwise
+  FROM sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 START_PROGRESS = text("""
 INSERT INTO sync.progress AS p (object, purpose, since, until, selected)
 VALUES (:object, :purpose, :since, :until, :selected)
 ON CONFLICT (object, purpose) DO UPDATE
-   SET since = excluded.since, until = excluded.until, key_stamp = NULL, key_id = NULL, received = 0,
-       settled = 0, selected = excluded.selected, stepwise = :stepwise
+   SET since = excluded.since, until = excluded.until, key_stamp = NULL, key_id = NULL, job = NULL,
+       page_url = '', received = 0, settled = 0, selected = excluded.selected, stepwise = :stepwise
 """)
 SAVE_PROGRESS = text("""
 UPDATE sync.progress
-   SET key_stamp = :key_stamp, key_id = :key_id, received = :received, settled = :settled,
-       until = least(until, :until)
+   SET key_stamp = :key_stamp, key_id = :key_id, job = :job, page_url = :page_url,
+       received = :received, settled = :settled, until = least(until, :until)
  WHERE object = :object AND purpose = :purpose
 """)
 DISTRUST = text("""
-UPDATE sync.progress SET key_stamp = NULL, key_id = NULL, received = 0, settled = 0, stepwise = true
+UPDATE sync.progress
+   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0, stepwise = true
  WHERE object = :object AND purpose = :purpose
 """)
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
@@ -123,15 +125,22 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A window to read, where to start in it, and what its end means for the cursor."""
+    """A window to read, where to start in it, and what its end means for the cursor.
+
+    `orphan` is a Bulk job of an earlier window that nobody will finish.
+    """
 
     purpose: str
     window: Window
     start: Progress
-    resumed: bool
     first_load: bool
     advances: bool
     stepwise: bool
+    orphan: str | None
+
+    @property
+    def resumed(self) -> bool:
+        return self.start.started
 
 
 # ── leases ────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,11 +227,11 @@ def plan_pass(
             f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two was "
             f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
         )
-    window, start, stepwise = begin(
-        connection, sobject, PASS, Window(complete_through, until, overlap), selected, None
+    wanted = Window(complete_through, until, overlap)
+    plan = Plan(
+        PASS, wanted, Progress(), complete_through is None, advances=True, stepwise=False, orphan=None
     )
-    resumed, first = start.key is not None, complete_through is None
-    return Plan(PASS, window, start, resumed, first, advances=True, stepwise=stepwise)
+    return begin(connection, sobject, plan, selected, None)
 
 
 def plan_resync(
@@ -235,33 +244,30 @@ def plan_resync(
 ) -> Plan:
     """The window of an operator's resync; it moves the cursor only where it leaves no gap behind it."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    window, start, stepwise = begin(
-        connection, sobject, RESYNC, Window(since, until, overlap), selected, RESYNC_RESUMES_FOR
-    )
+    wanted = Window(since, until, overlap)
     gapless = since is None or (complete_through is not None and since <= complete_through)
     first = complete_through is None and since is None
-    return Plan(RESYNC, window, start, start.key is not None, first, advances=gapless, stepwise=stepwise)
+    plan = Plan(RESYNC, wanted, Progress(), first, advances=gapless, stepwise=False, orphan=None)
+    return begin(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
 
 
 def begin(
-    connection: Connection,
-    sobject: str,
-    purpose: str,
-    wanted: Window,
-    selected: str,
-    resume_for: timedelta | None,
-) -> tuple[Window, Progress, bool]:
-    """The window to read and where to start: an unfinished one of the same beginning and fields goes on."""
-    left = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": purpose}).one_or_none()
-    young = left is not None and (resume_for is None or wanted.until - left.until <= resume_for)
-    same = left is not None and left.since == wanted.since and left.selected == selected
-    stepwise = bool(left is not None and same and left.stepwise)
-    if left is not None and same and young and left.key_stamp is not None:
-        start = Progress(Key(left.key_stamp, left.key_id), left.received, left.settled)
-        return replace(wanted, until=left.until), start, stepwise
-    values = {"object": sobject, "purpose": purpose, "since": wanted.since, "until": wanted.until}
+    connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
+) -> Plan:
+    """The plan, going on where an unfinished window of the same beginning and fields stopped."""
+    left = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one_or_none()
+    wanted, stepwise = plan.window, False
+    if left is not None:
+        key = None if left.key_stamp is None else Key(left.key_stamp, left.key_id)
+        start = Progress(key, left.job, left.page_url, left.received, left.settled)
+        same = left.since == wanted.since and left.selected == selected
+        young = resume_for is None or wanted.until - left.until <= resume_for
+        stepwise = same and left.stepwise
+        if same and young and start.started:
+            return replace(plan, window=replace(wanted, until=left.until), start=start, stepwise=stepwise)
+    values = {"object": sobject, "purpose": plan.purpose, "since": wanted.since, "until": wanted.until}
     connection.execute(START_PROGRESS, values | {"selected": selected, "stepwise": stepwise})
-    return wanted, Progress(), stepwise
+    return replace(plan, stepwise=stepwise, orphan=left.job if left else None)
 
 
 def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress, at: datetime) -> None:
@@ -274,6 +280,8 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
             "purpose": plan.purpose,
             "key_stamp": key.stamp if key else None,
             "key_id": key.id if key else None,
+            "job": progress.job,
+            "page_url": progress.page_url,
             "received": progress.received,
             "settled": progress.settled,
             "until": at,

@@ -119,6 +119,8 @@ Table(
     moment("until", nullable=False),
     moment("key_stamp"),
     Column("key_id", Text()),
+    Column("job", Text()),
+    Column("page_url", Text(), nullable=False, server_default=text("''")),
     Column("received", BigInteger(), nullable=False, server_default=text("0")),
     Column("settled", BigInteger(), nullable=False, server_default=text("0")),
     Column("selected", Text(), nullable=False, server_default=text("''")),

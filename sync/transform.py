@@ -1,23 +1,29 @@
-"""Record → row: pure functions from Salesforce's JSON values to what Postgres reads."""
+"""Record → row: pure functions from Salesforce's values, as texts, to what Postgres' COPY reads.
+
+A page is transformed column by column: most of the work is then done by the loops inside Python's own
+functions. When a column does not fit, the page is halved until the record that is to blame stands alone.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
-from functools import lru_cache
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import phonenumbers
 
-from sync.mapping import DescribedField, Kind, Projection
+from sync.mapping import NUMBER_TYPES, DescribedField, Kind, Projection
 
-Record = Mapping[str, Any]
+# A record is a text per selected field, in the order of `Projection.names`, empty for null: Salesforce keeps
+# no empty texts, and a CSV cell could not tell the two apart. What is no text does not fit.
+Record = Sequence[Any]
+Column = Sequence[str]
 
 BIGINT = 2**63
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
@@ -27,20 +33,15 @@ LONGEST_EMAIL, LONGEST_HOST = 320, 253
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # "numbers keep every digit" both ways: Decimal out as a JSON number, not as a string.
 JSON = msgspec.json.Encoder(decimal_format="number")
+QUOTE: Callable[[str], str] = json.encoder.encode_basestring
+JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
+# The usual length of a date and time, by REST (…+0000) and by Bulk API (…Z): Postgres reads both.
+USUAL = (28, 24)
+REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
 
 class Unfit(Exception):
     """A value Postgres could not keep exactly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record as Postgres reads it: a text per column, None for NULL; `nuls` counts removed NULs."""
-
-    id: str
-    values: tuple[str | None, ...]
-    nuls: int
-    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,94 +56,153 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A page after transformation."""
+    """A page after transformation: the rows as COPY reads them, the records they are of, and the rejects.
 
-    rows: tuple[Row, ...]
-    rejects: tuple[Reject, ...]
+    A line has the columns of `Projection.columns`, then `custom`, `deleted_at`, `deleted_reason`; `deleted`
+    counts the rows that are, `nuls` the NUL characters removed.
+    """
+
+    lines: Sequence[bytes] = ()
+    records: Sequence[Record] = ()
+    rejects: Sequence[Reject] = ()
+    deleted: int = 0
+    nuls: int = 0
+
+    def __add__(self, other: Batch) -> Batch:
+        return Batch(
+            [*self.lines, *other.lines],
+            [*self.records, *other.records],
+            [*self.rejects, *other.rejects],
+            self.deleted + other.deleted,
+            self.nuls + other.nuls,
+        )
 
 
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def text(value: object) -> str:
-    if not isinstance(value, str):
-        raise Unfit(f"expected text, got {kind_of(value)}")
-    if not value.isascii():
+def texts(column: Column) -> tuple[Column, int]:
+    """The column without NULs, and how many there were; all of it is text that UTF-8 can hold."""
+    try:
+        whole = "".join(column)
+    except TypeError:
+        odd = next(value for value in column if not isinstance(value, str))
+        raise Unfit(f"expected text, got {kind_of(odd)}") from None
+    if not whole.isascii():
         try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise Unfit(f"half of a surrogate pair at character {error.start + 1}") from None
-    return value
+            whole.encode()
+        except UnicodeEncodeError:
+            raise Unfit("half of a surrogate pair, or bytes that are no UTF-8") from None
+    if nuls := whole.count("\0"):
+        column = [value.replace("\0", "") for value in column]
+    return column, nuls
 
 
-def identifier(value: object) -> str:
-    if len(text(value)) != 18:
-        raise Unfit(f"an Id has 18 characters, not {len(text(value))}")
-    return text(value)
+def identifier(column: Column) -> Column:
+    for value in column if set(map(len, column)) != {18} else ():
+        if len(value) != 18:
+            raise Unfit(f"an Id has 18 characters, not {len(value)}")
+    return column
 
 
-def multipicklist(value: object) -> str:
-    quoted = (v.replace("\\", "\\\\").replace('"', '\\"') for v in text(value).split(";") if v)
+def multipicklist(column: Column) -> Column:
+    return distinct(column, choices)
+
+
+def choices(value: str) -> str:
+    quoted = (v.replace("\\", "\\\\").replace('"', '\\"') for v in value.split(";") if v)
     return "{" + ",".join(f'"{v}"' for v in quoted) + "}"
 
 
-def boolean(value: object) -> str:
-    if not isinstance(value, bool):
-        raise Unfit(f"expected true or false, got {kind_of(value)}")
-    return "t" if value else "f"
+def boolean(column: Column) -> Column:
+    for value in set(column):
+        if value not in JSON_BOOLEAN:
+            raise Unfit(f"expected true or false, got {value[:40]!r}")
+    return column
 
 
-def number(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise Unfit(f"expected a number, got {kind_of(value)}")
+def numbers(column: Column) -> Column:
+    return [number(value) if value else "" for value in column]
+
+
+def number(value: str) -> str:
+    """The number, with all its digits, as Postgres and JSON write it."""
+    try:
+        known = Decimal(value)
+    except InvalidOperation:
+        raise Unfit(f"expected a number, got {value[:40]!r}") from None
     # Postgres keeps at most 131,072 digits before the point and 16,383 after; nobody's revenue has more.
-    if isinstance(value, Decimal) and not (value.is_finite() and -16383 <= value.adjusted() < 131072):
+    if not (known.is_finite() and -16383 <= known.adjusted() < 131072):
         raise Unfit("number out of range")
-    return str(value)
+    return str(known)
 
 
-def integer(value: object) -> str:
-    number(value)
+def integers(column: Column) -> Column:
+    return distinct(column, integer)
+
+
+def integer(value: str) -> str:
     # Salesforce may send 400.0 or 4.0E2 for a whole number.
-    whole = int(value)  # type: ignore[call-overload]  # number() has refused all but int and Decimal
-    if whole != value:
-        raise Unfit(f"expected a whole number, got {value}")
-    if not -BIGINT <= whole < BIGINT:
+    known = Decimal(number(value))
+    if known != known.to_integral_value():
+        raise Unfit(f"expected a whole number, got {value[:40]}")
+    if not -BIGINT <= known < BIGINT:
         raise Unfit("number out of range")
-    return str(whole)
+    return str(int(known))
 
 
-def day(value: object) -> str:
+def days(column: Column) -> Column:
+    return distinct(column, day)
+
+
+def day(value: str) -> str:
     try:
-        return date.fromisoformat(text(value)).isoformat()
+        return date.fromisoformat(value).isoformat()
     except ValueError:
-        raise Unfit(f"not a date: {text(value)[:40]!r}") from None
+        raise Unfit(f"not a date: {value[:40]!r}") from None
 
 
-def instant(value: object) -> str:
+def instants(column: Column) -> Column:
+    return [value if not value or usual(value) else instant(value) for value in column]
+
+
+def usual(value: str) -> bool:
     try:
-        moment = datetime.fromisoformat(text(value))
+        return len(value) in USUAL and datetime.fromisoformat(value).tzinfo is not None
     except ValueError:
-        raise Unfit(f"not a date and time: {text(value)[:40]!r}") from None
+        return False
+
+
+def instant(value: str) -> str:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise Unfit(f"not a date and time: {value[:40]!r}") from None
     if moment.tzinfo is None:
-        raise Unfit(f"a date and time without its zone: {text(value)[:40]!r}")
+        raise Unfit(f"a date and time without its zone: {value[:40]!r}")
     return moment.isoformat()
 
 
+def distinct(column: Column, convert: Callable[[str], str]) -> Column:
+    """Convert a column of few different values, each of them once."""
+    known = {value: convert(value) if value else "" for value in set(column)}
+    return [known[value] for value in column]
+
+
 def kind_of(value: object) -> str:
-    return {bool: "true/false", str: "text", dict: "an object", list: "a list"}.get(type(value), "a number")
+    return {bool: "true/false", dict: "an object", list: "a list"}.get(type(value), "a number")
 
 
-CONVERT: Mapping[Kind, Callable[[object], str]] = {
+CONVERT: Mapping[Kind, Callable[[Column], Column]] = {
     Kind.ID: identifier,
-    Kind.REFERENCE: text,
-    Kind.TEXT: text,
+    Kind.REFERENCE: lambda column: column,
+    Kind.TEXT: lambda column: column,
     Kind.MULTIPICKLIST: multipicklist,
     Kind.BOOLEAN: boolean,
-    Kind.INTEGER: integer,
-    Kind.NUMBER: number,
-    Kind.DATE: day,
-    Kind.DATETIME: instant,
+    Kind.INTEGER: integers,
+    Kind.NUMBER: numbers,
+    Kind.DATE: days,
+    Kind.DATETIME: instants,
 }
 
 
@@ -153,18 +213,6 @@ def normalise_email(raw: str, _region: str) -> str | None:
     """Trimmed and lower-cased; None where it is not one address."""
     email = raw.strip().lower()
     return email if len(email) <= LONGEST_EMAIL and EMAIL.fullmatch(email) else None
-
-
-@lru_cache(maxsize=20_000)
-def e164(raw: str, region: str) -> str | None:
-    """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""
-    try:
-        parsed = phonenumbers.parse(raw, region)
-    except phonenumbers.NumberParseException:
-        return None
-    if not phonenumbers.is_valid_number(parsed):
-        return None
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
 def website_host(raw: str, _region: str) -> str | None:
@@ -179,77 +227,140 @@ def website_host(raw: str, _region: str) -> str | None:
     return host if len(host) <= LONGEST_HOST and HOST.fullmatch(host) else None
 
 
-# ── record → row ──────────────────────────────────────────────────────────────────────────────────────
+# ── a page ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def build(projection: Projection, records: Sequence[Record], region: str) -> Batch:
     """Transform a page; each record becomes a row or a reject, none is dropped."""
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    for record in records:
-        try:
-            rows.append(build_row(projection, record, region))
-        except Unfit as unfit:
-            rejects.append(reject(record, str(unfit)))
-    return Batch(tuple(rows), tuple(rejects))
+    if not records:
+        return Batch()
+    try:
+        return build_rows(projection, records, region)
+    except Unfit as unfit:
+        if len(records) == 1:
+            return Batch(rejects=[reject(projection, records[0], str(unfit))])
+    middle = len(records) // 2
+    return build(projection, records[:middle], region) + build(projection, records[middle:], region)
 
 
-def build_row(projection: Projection, record: Record, region: str) -> Row:
-    """One record's values in the order of `projection.columns`, then `custom`; Unfit names the field."""
+def build_rows(projection: Projection, records: Sequence[Record], region: str) -> Batch:
+    """The rows of records that all fit; Unfit names a field that does not."""
+    columns: dict[str, Column] = {}
     nuls = 0
-    values: list[str | None] = []
+    for name, raw in zip(projection.names, zip(*records, strict=True), strict=True):
+        with naming(name):
+            columns[name], removed = texts(raw)
+            nuls += removed
+            if name in REQUIRED and "" in columns[name]:
+                raise Unfit("missing")
+    cells: list[Column] = []
     for field in projection.fields:
-        raw = record.get(field.name)
-        # Salesforce keeps no empty strings; one that does turn up is text and stays what it is.
-        if isinstance(raw, str) and "\0" in raw:
-            nuls += raw.count("\0")
-            raw = raw.replace("\0", "")
-        try:
-            value = None if raw is None else CONVERT[field.kind](raw)
-        except Unfit as unfit:
-            raise Unfit(f"{field.name}: {unfit}") from None
-        values.append(value)
+        column = columns[field.name]
+        with naming(field.name):
+            cells.append(escaped(CONVERT[field.kind](column)))
         for derived in field.derived:
-            values.append(None if value is None else derived.normalise(value, region))
-    for needed in ("Id", "IsDeleted", "SystemModstamp"):
-        if record.get(needed) is None:
-            raise Unfit(f"{needed}: missing")
-    custom, custom_nuls = custom_values(projection.custom, record)
-    return Row(record["Id"], (*values, custom), nuls + custom_nuls, record)
+            normalise = derived.normalise
+            cells.append(escaped([value and (normalise(value, region) or "") for value in column]))
+    cells.append(escaped(custom_values(projection.custom, columns, len(records))))
+    cells += tombstones(columns)
+    lines = ["\t".join(row).encode() for row in zip(*cells, strict=True)]
+    return Batch(lines, records, (), columns["IsDeleted"].count("true"), nuls)
 
 
-def custom_values(fields: Sequence[DescribedField], record: Record) -> tuple[str, int]:
-    """All custom fields as one JSON object by API name, nulls included, and the number of NULs removed."""
-    nuls = 0
-    kept: dict[str, object] = {}
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Say which field a value that does not fit is of."""
+    try:
+        yield
+    except Unfit as unfit:
+        raise Unfit(f"{field}: {unfit}") from None
+
+
+def escaped(column: Column) -> Column:
+    """The column in COPY's text format."""
+    whole = "".join(column)
+    if "\\" in whole or "\n" in whole or "\r" in whole or "\t" in whole:
+        return [
+            value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+            for value in column
+        ]
+    return column
+
+
+def custom_values(fields: Sequence[DescribedField], columns: Mapping[str, Column], size: int) -> Column:
+    """All custom fields of each record as one JSON object by API name, nulls included."""
+    if not fields:
+        return ["{}"] * size
+    parts: list[Column] = []
     for field in fields:
-        value = record.get(field.name)
-        if isinstance(value, str):
-            nuls += value.count("\0")
-            try:
-                value = text(value.replace("\0", ""))
-            except Unfit as unfit:
-                raise Unfit(f"{field.name}: {unfit}") from None
-            if field.type == "multipicklist":
-                value = [choice for choice in value.split(";") if choice]
-        kept[field.name] = value
-    try:
-        return JSON.encode(kept).decode(), nuls
-    except (UnicodeEncodeError, msgspec.EncodeError):
-        raise Unfit("half of a surrogate pair in a custom field") from None
+        with naming(field.name):
+            parts.append(json_values(field.type, columns[field.name]))
+    members = ",".join(QUOTE(field.name).replace("%", "%%") + ":%s" for field in fields)
+    return list(map(("{" + members + "}").__mod__, zip(*parts, strict=True)))
 
 
-def reject(record: Record, reason: str) -> Reject:
+def json_values(kind: str, column: Column) -> Column:
+    """A custom field's values as JSON, by its describe type."""
+    if kind == "boolean":
+        boolean(column)
+        return [JSON_BOOLEAN[value] for value in column]
+    if kind in NUMBER_TYPES:
+        return [number(value) if value else "null" for value in column]
+    if kind == "datetime":  # as text it must be the same whichever way it came
+        return [
+            QUOTE(value[:-1] + "+0000" if value[-1] == "Z" else value) if value else "null"
+            for value in column
+        ]
+    if kind == "multipicklist":
+        lists = {v: "[" + ",".join(QUOTE(c) for c in v.split(";") if c) + "]" for v in set(column)}
+        return [lists[value] if value else "null" for value in column]
+    return [QUOTE(value) if value else "null" for value in column]
+
+
+def tombstones(columns: Mapping[str, Column]) -> tuple[Column, Column]:
+    """`deleted_at` and `deleted_reason`, empty for live records."""
+    deleted, stamps = columns["IsDeleted"], columns["SystemModstamp"]
+    if "true" not in deleted:
+        return ("",) * len(deleted), ("",) * len(deleted)
+    masters = columns.get("MasterRecordId", ("",) * len(deleted))
+    at = [instant(stamp) if gone == "true" else "" for gone, stamp in zip(deleted, stamps, strict=True)]
+    reasons = [
+        ("merged" if master else "deleted") if gone == "true" else ""
+        for gone, master in zip(deleted, masters, strict=True)
+    ]
+    return at, reasons
+
+
+# ── rejects ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def reject(projection: Projection, record: Record, reason: str) -> Reject:
     """A record that does not fit, whole, in a form Postgres' json accepts whatever it holds."""
-    id_ = record.get("Id")
-    stamp = record.get("SystemModstamp")
+    kept = dict(zip(projection.names, record, strict=True))
     try:
-        known_stamp = instant(stamp)
-    except Unfit:
-        known_stamp = None
-    kept = {name: value for name, value in record.items() if name != "attributes"}
-    storable_id = str(id_ or "").replace("\0", "").encode("ascii", "backslashreplace").decode()
-    return Reject(storable_id[:18], known_stamp, reason, plain_json(kept))
+        stamp = instant(kept["SystemModstamp"])
+    except (Unfit, TypeError):
+        stamp = None
+    id_ = str(kept["Id"] or "").replace("\0", "").encode("ascii", "backslashreplace").decode()
+    kinds = projection.describe_types
+    typed = {name: json_value(kinds[name], value) for name, value in kept.items()}
+    return Reject(id_[:18], stamp, reason, plain_json(typed))
+
+
+def json_value(kind: str, value: Any) -> Any:
+    """A value as the API's JSON has it, or as it is where it does not fit its type."""
+    if not isinstance(value, str):
+        return value
+    if value == "":
+        return None
+    if kind == "boolean" and value in JSON_BOOLEAN:
+        return value == "true"
+    if kind in NUMBER_TYPES:
+        try:
+            return Decimal(number(value))
+        except Unfit:
+            return value
+    return value
 
 
 def plain_json(value: object) -> str:

@@ -10,7 +10,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 import tenacity
+import urllib3
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
@@ -53,6 +56,17 @@ class Usage:
     limit: int
 
 
+@dataclass(slots=True)
+class Calls:
+    """API calls made for one piece of work, logins apart."""
+
+    made: int = 0
+
+
+# Whose calls are counted: set by who does the work, inherited by the threads that work for it.
+CALLS: ContextVar[Calls | None] = ContextVar("calls", default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A decoded body, and Salesforce's clock when it answered."""
@@ -80,10 +94,25 @@ class Session:
 
     # ── what the rest of the house asks for ──
 
+    @contextmanager
+    def counted(self) -> Iterator[Calls]:
+        """Count the API calls made within, those of threads that inherit this context included."""
+        calls = Calls()
+        token = CALLS.set(calls)
+        try:
+            yield calls
+        finally:
+            CALLS.reset(token)
+
     @property
-    def calls(self) -> int:
-        """API calls this thread has made, logins apart."""
-        return self._http.calls
+    def version(self) -> str:
+        """The pinned API version."""
+        return self.settings.salesforce_api_version
+
+    def pause(self, seconds: float) -> None:
+        """Wait between two looks at something; StoppedError as soon as the process is asked to stop."""
+        if self.stop.wait(seconds * self.retry.scale):
+            raise StoppedError
 
     def login(self) -> str:
         """Log in unless already done; the instance URL. LoginError says what to mend."""
@@ -108,32 +137,69 @@ class Session:
         answer = self._call(lambda sf: sf.restful(f"sobjects/{name}/describe"))
         return tuple(DescribedField.of(field) for field in answer.body["fields"]), answer.at
 
+    def resource(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """A JSON resource by its path on the instance; the body of an answer without one is None.
+
+        QueryLostError where it does not exist (any more).
+        """
+        what: dict[str, Any] = {} if body is None else {"json": body}
+
+        def ask(sf: Salesforce) -> Any:
+            response = sf._call_salesforce(method, f"https://{sf.sf_instance}{path}", name=path, **what)
+            return response.json() if response.content else None
+
+        return self._call(ask, lost_on_404=True)
+
+    def stream(self, path: str, read: Callable[[requests.Response], T]) -> T:
+        """What `read` makes of a CSV resource as it arrives; called again, from the start, after a failure.
+
+        `read` raises ValueError for a body that cannot be right. QueryLostError where the resource is gone.
+        """
+
+        def ask(sf: Salesforce) -> T:
+            url, accept = f"https://{sf.sf_instance}{path}", {"Accept": "text/csv"}
+            with sf._call_salesforce("GET", url, name=path, headers=accept, stream=True) as response:
+                return read(response)
+
+        return cast("T", self._call(ask, lost_on_404=True, patient=True).body)
+
     def identity(self) -> dict[str, Any]:
         """Which org and user answered (the userinfo resource)."""
         return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
 
     # ── one call: retried, re-logged-in, interruptible ──
 
-    def _call(self, ask: Callable[[Salesforce], Any], *, locator: bool = False) -> Answer:
+    def _call(
+        self,
+        ask: Callable[[Salesforce], Any],
+        *,
+        locator: bool = False,
+        lost_on_404: bool = False,
+        patient: bool = False,
+    ) -> Answer:
         client, generation = self._client()
+        calls = CALLS.get()
         if locator and generation != self._local.answered:
             # A locator may be bound to the session that made it, and asking it with another token would look
             # like a dead token: two threads would log each other out.
             raise QueryLostError("another thread logged in anew between two pages")
         try:
-            answer = self._attempts(lambda: self._ask(client, ask, locator=locator))
+            answer = self._attempts(
+                lambda: self._ask(client, ask, calls, lost_on_404=locator or lost_on_404), patient=patient
+            )
         except Unauthorised as refusal:
             self._login_again(generation, refusal)
             if locator:
                 raise QueryLostError("the session ended between two pages") from None
-            return self._call(ask)
+            return self._call(ask, lost_on_404=lost_on_404, patient=patient)
         self._local.answered = generation
         with self._lock:
             if generation == self._generation:
                 self._refusals = 0
         return answer
 
-    def _attempts(self, attempt: Callable[[], T]) -> T:
+    def _attempts(self, attempt: Callable[[], T], *, patient: bool = False) -> T:
+        """Try by the policy; `patient`: without its limit in time, which a long download alone may use up."""
         policy = self.retry
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -153,7 +219,10 @@ class Session:
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Transient),
-            stop=tenacity.stop_after_attempt(policy.attempts) | tenacity.stop_before_delay(policy.total),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(policy.attempts),
+                *([] if patient else [tenacity.stop_before_delay(policy.total)]),
+            ),
             wait=wait,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=note,
@@ -187,18 +256,27 @@ class Session:
             raise failure[0]
         return result[0]
 
-    def _ask(self, client: Salesforce, ask: Callable[[Salesforce], Any], *, locator: bool) -> Answer:
+    def _ask(
+        self,
+        client: Salesforce,
+        ask: Callable[[Salesforce], Any],
+        calls: Calls | None,
+        *,
+        lost_on_404: bool,
+    ) -> Answer:
         http = cast("Http", client.session)
         started = time.monotonic()
-        http.calls += 1
+        if calls is not None:
+            with self._lock:
+                calls.made += 1
         try:
             body = ask(client)
         except ClientError as error:
-            raise judge(error, http.last, locator=locator) from None
-        except requests.RequestException as error:
+            raise judge(error, http.last, lost_on_404=lost_on_404) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise network_failure(error) from None
         except ValueError as error:  # 200 with HTML: maintenance pages, proxies
-            raise Transient(SalesforceError(f"the answer is no JSON: {error}", status=200)) from None
+            raise Transient(SalesforceError(f"the answer cannot be read: {error}", status=200)) from None
         response, http.last = http.last, None
         assert response is not None
         self._note_usage(response)

@@ -51,7 +51,6 @@ class Http(requests.Session):
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
         super().__init__()
-        self.calls = 0
         self.last: requests.Response | None = None
         # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
         self.auth = lambda request: request

@@ -120,8 +120,8 @@ def classify(status: int, code: str, message: str) -> Rule:
     return UNKNOWN
 
 
-def judge(error: ClientError, response: requests.Response | None, *, locator: bool) -> Exception:
-    """The exception that an error answer means; `locator` when a page was asked for by its locator."""
+def judge(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
+    """The exception that an error answer means; `lost_on_404` for pages and jobs, which come and go."""
     code, message = first_error(error.content)
     status = int(error.status)
     rule = classify(status, code, message)
@@ -129,7 +129,7 @@ def judge(error: ClientError, response: requests.Response | None, *, locator: bo
     if rule.advice:
         what += f" ({rule.advice})"
     # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR.
-    match Action.RESTART if locator and status == 404 else rule.action:
+    match Action.RESTART if lost_on_404 and status == 404 else rule.action:
         case Action.LOGIN:
             return Unauthorised(what)
         case Action.DEFER:
@@ -144,7 +144,7 @@ def judge(error: ClientError, response: requests.Response | None, *, locator: bo
             return SalesforceError(what, status=status, code=code)
 
 
-def network_failure(error: requests.RequestException) -> Exception:
+def network_failure(error: Exception) -> Exception:
     """The exception that no answer, or half of one, means."""
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return LoginError(

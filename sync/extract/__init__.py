@@ -1,0 +1,118 @@
+"""Window → pages: every record of a window, by REST or by Bulk API, counted against Salesforce's own count.
+
+Which of the two it was nobody knows below this step: both give the same pages of the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from math import ceil
+from urllib.parse import quote_plus
+
+from sync import logs, soql
+from sync.errors import BulkRefusedError, QueryLostError, SyncError
+from sync.extract import bulk, rest
+from sync.extract.bulk import discard
+from sync.extract.pages import Page, Progress, Window
+from sync.extract.rest import RESTARTS
+from sync.mapping import Projection
+from sync.session import Session
+
+__all__ = ["IDS_PER_QUERY", "Page", "Progress", "Window", "by_id", "calls", "count", "discard", "pages"]
+
+log = logs.get(__name__)
+
+LONGEST_QUERY = 15_000  # bytes after escaping; a URL with its headers may have 16,384
+PAGE = 2_000  # records in one REST answer, at most
+IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped
+JOB_CALLS = 8  # create, some looks, count, delete
+
+
+def pages(
+    session: Session,
+    projection: Projection,
+    window: Window,
+    start: Progress,
+    *,
+    threshold: int,
+    stepwise: bool = False,
+) -> Iterator[Page]:
+    """All pages of a window from `start` on, to be committed in this order.
+
+    More than `threshold` records, and queries too long for a URL, are read by Bulk API, by REST where it
+    refuses. What was begun one way goes on that way. `stepwise`: by REST, asking for every page anew.
+    """
+    fits = length(projection) <= LONGEST_QUERY
+    if fits and start.job is None and (start.key is not None or stepwise):
+        yield from rest.pages(session, projection, window, start, stepwise=stepwise)
+        return
+    expected = 0
+    if start.job is None:
+        first = session.query(soql.select(projection, window.since, None)) if fits else None
+        total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.since)
+        expected = int(total)
+        if first and expected <= threshold:
+            yield from rest.pages(session, projection, window, start, first=first)
+        if expected <= (threshold if first else 0):
+            return
+        del first
+    try:
+        yield from by_bulk(session, projection, window, start, expected)
+    except BulkRefusedError as refused:
+        if not fits:
+            raise SyncError(f"{too_long(projection)}; {refused}") from None
+        log.warning("bulk_refused", object=projection.sobject.name, reason=str(refused)[:300], instead="REST")
+        yield from rest.pages(session, projection, window, Progress())
+
+
+def by_bulk(
+    session: Session, projection: Projection, window: Window, start: Progress, expected: int
+) -> Iterator[Page]:
+    """The pages of a Bulk job; of another one when it is gone."""
+    restarts = 0
+    while True:
+        try:
+            yield from bulk.pages(session, projection, window, start, expected)
+        except QueryLostError as lost:
+            restarts += 1
+            if restarts > RESTARTS:
+                raise
+            log.warning("query_restarted", object=projection.sobject.name, reason=str(lost)[:200])
+            start = Progress()
+        else:
+            return
+
+
+def length(projection: Projection) -> int:
+    """The bytes that the query takes in a URL."""
+    latest = soql.Key(datetime.max.replace(tzinfo=UTC), "0" * 18)
+    return len(quote_plus(soql.select(projection, latest.stamp, latest)))
+
+
+def too_long(projection: Projection) -> str:
+    return (
+        f"{projection.sobject.name}: the query for {len(projection.names)} fields is {length(projection):,} "
+        "bytes long, more than a URL may carry; name the custom fields you need in SYNC_CUSTOM_FIELDS"
+    )
+
+
+def count(session: Session, name: str, since: datetime | None) -> int:
+    """How many records a window holds, deleted ones included."""
+    return int(session.query(soql.count(name, since)).body["totalSize"])
+
+
+def by_id(session: Session, projection: Projection, ids: Sequence[str]) -> Iterator[Page]:
+    """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
+    room = (LONGEST_QUERY - length(projection)) // BYTES_PER_ID
+    if room < 1:
+        raise SyncError(too_long(projection))
+    return rest.by_id(session, projection, ids, min(IDS_PER_QUERY, room))
+
+
+def calls(records: int, threshold: int) -> int:
+    """About how many API calls a window of so many records takes, without the describe."""
+    if records <= threshold:
+        return max(1, ceil(records / PAGE))
+    pages = ceil(records / bulk.MAX_RECORDS)
+    return 1 + JOB_CALLS + pages + ceil(pages / 5)

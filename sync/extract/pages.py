@@ -1,0 +1,68 @@
+"""What extraction gives, whichever way it came: a window's records in pages, and how far they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sync.errors import CountMismatchError
+from sync.soql import Key
+from sync.transform import Record
+
+SECOND = "%Y-%m-%dT%H:%M:%S"  # how a stamp begins: as texts they compare like moments, in UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a pass reads: everything changed since `since` (None: ever), as of `until`, Salesforce's clock.
+
+    What is older than `overlap` before `until` is settled: no transaction commits there any more.
+    """
+
+    since: datetime | None
+    until: datetime
+    overlap: timedelta = timedelta(minutes=10)
+
+    @property
+    def settled(self) -> datetime:
+        return self.until - self.overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a window's committed pages reach, after `received` records.
+
+    By REST up to `key`; by Bulk API all of the result pages of `job` (its resource's path) before the one at
+    `page_url`, which is empty before the first and "null" after the last. `settled` counts the records older
+    than the overlap before the window's end. Only they have to add up later: behind them a transaction may
+    still commit an earlier stamp, and the next pass reads all of that again.
+    """
+
+    key: Key | None = None
+    job: str | None = None
+    page_url: str = ""
+    received: int = 0
+    settled: int = 0
+
+    @property
+    def started(self) -> bool:
+        return self.key is not None or self.job is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records, what their commit means for the progress, how many came and are to come, Salesforce's time."""
+
+    records: Sequence[Record]
+    progress: Progress
+    received: int
+    expected: int
+    at: datetime
+
+
+def mismatch(name: str, counted: str, received: int) -> CountMismatchError:
+    return CountMismatchError(
+        f"{name}: Salesforce counted {counted} records and delivered {received:,}; "
+        "the cursor stays where it was and the next run reads the window again"
+    )

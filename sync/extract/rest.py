@@ -1,0 +1,262 @@
+"""A window by REST: pages in key order, resumable after any record."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from sync import logs, soql
+from sync.errors import QueryLostError, SalesforceError
+from sync.extract.pages import SECOND, Page, Progress, Window, mismatch
+from sync.mapping import Projection
+from sync.session import Answer, Session
+from sync.soql import Key
+from sync.transform import Record
+
+log = logs.get(__name__)
+
+RESTARTS = 3
+TEXT = {str, type(None)}
+
+
+def pages(
+    session: Session,
+    projection: Projection,
+    window: Window,
+    start: Progress,
+    *,
+    stepwise: bool = False,
+    first: Answer | None = None,
+) -> Iterator[Page]:
+    """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
+
+    When Salesforce loses the result set (re-login, expired locator) the query is asked again from the last
+    page's key. `stepwise` does so for every page: slower to prove, but nothing that vanishes or moves while
+    pages are read can shift the others. CountMismatchError when Salesforce counts more records than came.
+    """
+    progress, furthest, restarts = start, start.received, 0
+    if start.key is not None and not stepwise:
+        progress = proved(session, projection, window, start)
+    while True:
+        try:
+            question = soql.select(projection, window.since, progress.key)
+            answer, first = first or session.query(question), None
+            for page, last in result_set(session, projection, answer, window, progress):
+                reached = page.progress
+                yield page
+                del page  # not two pages in memory while the next is on its way
+                moved, progress = reached.key != progress.key, reached
+                if progress.received > furthest:
+                    furthest, restarts = progress.received, 0
+                if stepwise and moved and not last:
+                    break
+            else:
+                break
+        except QueryLostError as lost:
+            restarts += 1
+            if restarts > RESTARTS:
+                raise
+            log.warning("query_restarted", object=projection.sobject.name, reason=str(lost)[:200])
+            if progress.key is not None and not stepwise:
+                progress = proved(session, projection, window, progress)
+    if stepwise and progress.key is not None and not prefix_is_whole(session, projection, window, progress):
+        raise mismatch(projection.sobject.name, "more", progress.settled)
+
+
+def answers(session: Session, name: str, answer: Answer) -> Iterator[Answer]:
+    """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
+    visited: set[str] = set()
+    while True:
+        url = answer.body.get("nextRecordsUrl")
+        done = bool(answer.body.get("done", url is None)) or not url
+        yield answer
+        del answer
+        if done:
+            return
+        if url in visited:
+            raise QueryLostError(f"{name}: Salesforce sends the same page again and again")
+        visited.add(url)
+        answer = session.next_page(url)
+
+
+def result_set(
+    session: Session, projection: Projection, answer: Answer, window: Window, start: Progress
+) -> Iterator[tuple[Page, bool]]:
+    """The pages of one query in key order, each with whether it is the last; then their count is checked."""
+    name, total = projection.sobject.name, int(answer.body["totalSize"])
+    census = Census(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
+    progress = start
+    several = answer.body.get("nextRecordsUrl") is not None
+    following = answers(session, name, answer)
+    del answer
+    for each in following:
+        ids, stamps = keys(each.body["records"])
+        census.note(ids, stamps)
+        progress = Progress(
+            landmark(ids, stamps, window) or progress.key,
+            received=start.received + census.within,
+            settled=start.settled + len(census.settled),
+        )
+        records, at = texts(projection, each.body["records"]), each.at
+        last = bool(each.body.get("done", True)) or not each.body.get("nextRecordsUrl")
+        del each, ids, stamps
+        yield Page(records, progress, progress.received, start.received + total, at), last
+        del records
+    if census.distinct < total or (census.distinct > total and not census.moved):
+        raise mismatch(name, f"{total:,}", census.distinct)
+    if census.moved and several:
+        # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
+        # are not, it shifts the others and new ones make up the number. So count those that stay put.
+        settled = soql.count_before(name, window.since, start.key, window.settled)
+        unmoved, came = int(session.query(settled).body["totalSize"]), census.unmoved()
+        if unmoved > came:
+            raise mismatch(name, f"{unmoved:,} unmoved", came)
+
+
+@dataclass(slots=True)
+class Census:
+    """Counts the distinct records of a result set in flat memory: they come in the order of their stamps.
+
+    A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
+    and maybe again at the end. Those are few, and kept by Id; of the settled ones four bytes each.
+    """
+
+    asked: str
+    until: str
+    border: str
+    came: int = 0
+    within: int = 0
+    top: str = ""
+    at_top: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
+    odd: set[str] = field(default_factory=set)
+    settled: array[int] = field(default_factory=lambda: array("I"))
+
+    def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
+        for id_, stamp in zip(ids, stamps, strict=True):
+            second = stamp[:19] if isinstance(stamp, str) else ""
+            if second >= self.asked:
+                (self.moved if second[:1].isdigit() else self.odd).add(str(id_))
+                continue
+            if second != self.top:
+                if second < self.top:
+                    if not second:  # rejected further on; it counts all the same
+                        self.odd.add(str(id_))
+                    continue  # a record that came before
+                self.top = second
+                self.at_top.clear()
+            if id_ not in self.at_top:
+                self.at_top.add(id_)
+                self.came += 1
+                self.within += second <= self.until
+                if second < self.border:
+                    self.settled.append(hash(id_) & 0xFFFFFFFF)
+
+    @property
+    def distinct(self) -> int:
+        return self.came + len(self.moved) + len(self.odd)
+
+    def unmoved(self) -> int:
+        """How many settled records came that did not come again as changed ones."""
+        moved = {hash(id_) & 0xFFFFFFFF for id_ in self.moved}
+        return sum(each not in moved for each in self.settled)
+
+
+def keys(records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """The Ids and the stamps of a page."""
+    return [r.get("Id") for r in records], [r.get("SystemModstamp") for r in records]
+
+
+def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
+    """The key of a page's last record that has not changed since the query was asked.
+
+    A page is served with the values of its time: a record that changed meanwhile carries a stamp beyond
+    the window, and taking that for progress would skip everything in between.
+    """
+    for id_, stamp in zip(reversed(ids), reversed(stamps), strict=True):
+        try:
+            moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+        except ValueError:
+            continue  # the record is rejected further on; it is no landmark
+        if isinstance(id_, str) and moment is not None and moment.tzinfo and moment <= window.until:
+            return Key(moment, id_)
+    return None
+
+
+def texts(projection: Projection, records: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """JSON records as `Record`s: what the Bulk API would write into its cells."""
+    if not records:
+        return []
+    select: Callable[[Mapping[str, Any]], Sequence[Any]] = itemgetter(*projection.names)
+    try:
+        rows = list(map(select, records))
+    except KeyError:
+        rows = [[record.get(name) for name in projection.names] for record in records]
+    columns = [
+        [value or "" for value in column]
+        if TEXT.issuperset(map(type, column))
+        else [as_text(value) for value in column]
+        for column in zip(*rows, strict=True)
+    ]
+    return list(zip(*columns, strict=True))
+
+
+def as_text(value: Any) -> Any:
+    """The text of a scalar; objects and lists stay what they are, no field that is read holds one."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str | dict | list) else str(value)
+
+
+def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
+    """The progress if nothing is missing before it, else none: the window is read from its beginning."""
+    if prefix_is_whole(session, projection, window, progress):
+        return progress
+    log.warning("progress_discarded", object=projection.sobject.name, received=progress.received)
+    return Progress()
+
+
+def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
+    """Whether Salesforce counts no more settled records up to the progress than came."""
+    assert progress.key is not None
+    name, key = projection.sobject.name, progress.key
+    if key.stamp < window.settled:
+        return counted(session, name, soql.count_up_to(name, window.since, key)) <= progress.settled
+    return (
+        counted(session, name, soql.count_before(name, window.since, None, window.settled))
+        <= progress.settled
+    )
+
+
+def counted(session: Session, name: str, question: str) -> int:
+    """What a COUNT() says; 0 where this org refuses it or cannot finish it (QUERY_TIMEOUT).
+
+    A count that proves nothing must not undo hours of reading.
+    """
+    try:
+        return int(session.query(question).body["totalSize"])
+    except SalesforceError as error:
+        if error.status != 400:
+            raise
+        log.warning("progress_unproved", object=name, reason=str(error)[:200])
+        return 0
+
+
+def by_id(session: Session, projection: Projection, ids: Sequence[str], per_query: int) -> Iterator[Page]:
+    """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
+    name = projection.sobject.name
+    for start in range(0, len(ids), per_query):
+        answer = session.query(soql.by_id(projection, ids[start : start + per_query]))
+        total, seen = int(answer.body["totalSize"]), set[Any]()
+        for each in answers(session, name, answer):
+            records = each.body["records"]
+            seen.update(record.get("Id") for record in records)
+            yield Page(texts(projection, records), Progress(), start + len(seen), len(ids), each.at)
+        if len(seen) != total:
+            raise mismatch(name, f"{total:,}", len(seen))
