@@ -34,6 +34,7 @@ class Result:
     """What a query found at one moment; ``close`` it, or the snapshot lives on."""
 
     def __init__(self, org: "Org", plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
+        self._org = org
         self._options = replace(org.options)
         columns = [
             Column(name, column.field, column.sql, nul=_nul(column, org.store.nul))
@@ -73,9 +74,9 @@ class Result:
 
     def close(self) -> None:
         """Let go of the snapshot; pages that are being read break off."""
-        with self._reading:
+        with self._reading, self._org.lock:
             if self._snapshot is not None:
-                self._snapshot.close()
+                self._org.store.release(self._snapshot)
                 self._snapshot = None
 
     def lines(self, start: int, end: int, distort: Distortion) -> Iterator[bytes]:

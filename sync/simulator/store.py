@@ -16,7 +16,7 @@ class Store:
         self._path = path
         self.nul: set[tuple[str, str]] = set()  # objects and fields that hold, or held, a text with NUL in it
         self._additions: dict[str, Callable[[sqlite3.Connection], None]] = {}  # what SQL may call, by name
-        self._logged = False
+        self._snapshots = 0
         self._db = self._connect(cache_kb=65_536)
         self._db.execute("PRAGMA journal_mode=MEMORY")
 
@@ -32,18 +32,27 @@ class Store:
     def snapshot(self) -> sqlite3.Connection:
         """A connection for one thread at a time that sees the rows as they are now, whatever comes.
 
-        The caller closes it; until then the file of later changes grows.
+        Until the caller gives it to ``release``, later changes pile up in a log.
         """
-        if not self._logged:  # from now on writers leave the pages that readers see alone
-            self._logged = self._db.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
-            if not self._logged:
+        if self._snapshots == 0:
+            if self._db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
                 raise RuntimeError("the store cannot keep a log: somebody is reading")
+            # Or every write would look in vain for what can be taken out of the log, at ever greater cost.
+            self._db.execute("PRAGMA wal_autocheckpoint=0")
         db = self._connect(cache_kb=8_192)  # rows are read in their order, and once
+        self._snapshots += 1
         for add in self._additions.values():
             add(db)
         db.execute("BEGIN")
         db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # reading is what begins it
         return db
+
+    def release(self, snapshot: sqlite3.Connection) -> None:
+        """Close a snapshot; with the last one the log goes too."""
+        snapshot.close()
+        self._snapshots -= 1
+        if self._snapshots == 0:
+            self._db.execute("PRAGMA journal_mode=MEMORY")
 
     def function(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
         """Make a Python function callable from SQL; not deterministic, since formulas may change."""
