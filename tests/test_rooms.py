@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,21 @@ from tests.world import ROOT
 
 # A room imports only from rooms above it.
 ORDER = (
-    *("errors", "mapping", "transform", "objects", "config", "logs", "session", "soql", "extract", "tables"),
-    *("load", "state", "changes", "runs", "pipeline", "audit", "report", "embedded", "schedule", "show"),
+    *("errors", "mapping", "phones", "transform", "objects", "config", "logs", "session", "soql", "prefetch"),
+    *(
+        "extract",
+        "tables",
+        "load",
+        "state",
+        "changes",
+        "runs",
+        "pipeline",
+        "audit",
+        "report",
+        "embedded",
+        "schedule",
+        "show",
+    ),
     *("demo", "cli"),
 )
 SYNC = ROOT / "sync"
@@ -101,6 +115,16 @@ def test_rooms_import_from_above(room: str) -> None:
         assert rooms_used(path) <= allowed, path.name
 
 
+def test_no_module_needs_itself() -> None:
+    """Inside a folder imports have one direction, too: no module is imported by what it imports."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for _, path in modules()}
+    known = {name.removesuffix(".__init__"): imports(path) for name, path in paths.items()}
+
+    order = TopologicalSorter({name: (used & set(known)) - {name} for name, used in known.items()})
+
+    assert set(order.static_order()) == set(known)
+
+
 def test_a_dyno_needs_no_development_packages() -> None:
     """Simulator and embedded PostgreSQL are imported inside functions: a dyno does not have them."""
     absent = {"simulator", "embedded", "demo"}
@@ -134,7 +158,7 @@ def test_the_simulator_stands_alone() -> None:
         assert not libraries(path) & {"simple_salesforce", "tenacity", "sqlalchemy", "psycopg2"}, path.name
 
 
-@pytest.mark.parametrize("room", ["errors", "mapping", "transform", "objects", "soql"])
+@pytest.mark.parametrize("room", ["errors", "mapping", "phones", "transform", "objects", "soql"])
 def test_the_middle_is_pure(room: str) -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""
     assert not libraries(SYNC / f"{room}.py") & IMPURE
@@ -201,8 +225,8 @@ def test_broad_handlers_are_two() -> None:
         "schedule",
     }
     assert sum(caught.count("Exception") for caught in broad.values()) == 2
-    # The session carries a thread's exception to its caller, whatever it is; nobody swallows one.
-    assert {room for room, caught in broad.items() if set(caught) - {"Exception"}} <= {"session"}
+    # Session and prefetch carry a thread's exception to its caller, whatever it is; nobody swallows one.
+    assert {room for room, caught in broad.items() if set(caught) - {"Exception"}} <= {"session", "prefetch"}
 
 
 def test_time_is_a_parameter() -> None:

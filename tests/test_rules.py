@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from simple_salesforce.exceptions import SalesforceGeneralError
 
 from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
@@ -57,6 +58,17 @@ DOCUMENTED: tuple[tuple[int, str, str, Action], ...] = (
     (400, "OPERATION_TOO_LARGE", "exceeded 100000 distinct who/what's", Action.FAIL),
     (400, "QUERY_TOO_COMPLICATED", "too many formulas", Action.FAIL),
     (400, "INVALID_REPLICATION_DATE", "startDate cannot be more than 30 days ago", Action.FAIL),
+    (400, "INVALIDJOB", "InvalidJob : A query job needs its query.", Action.FAIL),
+    (400, "INVALIDJOBSTATE", "Aborting already Completed Job not allowed", Action.FAIL),
+    (400, "INVALIDENTITY", "Entity 'X' is not supported by the Bulk API.", Action.FAIL),
+    (400, "API_ERROR", "Selecting compound data not supported in Bulk Query", Action.FAIL),
+    (
+        400,
+        "LIMIT_EXCEEDED",
+        "Max bulk v2 query jobs (10000) per 24 hrs has been reached (10021)",
+        Action.FAIL,
+    ),
+    (409, "API_ERROR", "The job was created with another API version.", Action.FAIL),
     (400, "TXN_SECURITY_METERING_ERROR", "policies took too long to complete.", Action.RETRY),
     (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY),
     (500, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY),
@@ -107,9 +119,9 @@ def answered(status: int, content: Any, **headers: str) -> tuple[SalesforceGener
     return SalesforceGeneralError("https://acme.my.salesforce.com", status, "query", content), response
 
 
-def judged(status: int, code: str, message: str, *, locator: bool = False, **headers: str) -> Exception:
+def judged(status: int, code: str, message: str, *, lost_on_404: bool = False, **headers: str) -> Exception:
     error, response = answered(status, [{"errorCode": code, "message": message}], **headers)
-    return judge(error, response, locator=locator)
+    return judge(error, response, lost_on_404=lost_on_404)
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────
@@ -161,16 +173,21 @@ def test_advice_is_part_of_the_error() -> None:
     )
 
 
-def test_unknown_locator_may_be_a_404() -> None:
-    """A 404 to a locator means that the result set is gone, to anything else that the thing is hidden."""
-    assert type(judged(404, "NOT_FOUND", "does not exist", locator=True)) is QueryLostError
-    assert type(judged(404, "NOT_FOUND", "does not exist")) is SalesforceError
+@pytest.mark.parametrize("code", ["NOT_FOUND", ""])
+def test_unknown_locator_or_job_may_be_a_404(code: str) -> None:
+    """A 404 to a locator or a job means that it is gone, to anything else that the thing is hidden."""
+    lost = judged(404, code, "does not exist", lost_on_404=True)
+    hidden = judged(404, code, "does not exist")
+
+    assert type(lost) is QueryLostError
+    assert type(hidden) is SalesforceError
+    assert lost.status == hidden.status == 404
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "UNKNOWN_EXCEPTION"), (401, "INVALID_SESSION_ID")])
 def test_other_errors_to_a_locator_are_what_they_are(status: int, code: str) -> None:
     """Only a lost result set restarts the query: a busy server is asked for the same page again."""
-    assert type(judged(status, code, "x", locator=True)) is type(judged(status, code, "x"))
+    assert type(judged(status, code, "x", lost_on_404=True)) is type(judged(status, code, "x"))
 
 
 def test_long_messages_are_cut() -> None:
@@ -222,7 +239,7 @@ def test_no_body_is_too_strange(status: int, content: Any) -> None:
     """Whatever the body, an error answer is judged by its status, never a crash."""
     error, response = answered(status, content)
 
-    assert type(judge(error, response, locator=False)) is EXCEPTION[classify(status, "", "").action]
+    assert type(judge(error, response, lost_on_404=False)) is EXCEPTION[classify(status, "", "").action]
 
 
 @pytest.mark.parametrize(
@@ -290,10 +307,15 @@ def test_retry_after_travels_with_the_error() -> None:
         requests.exceptions.ContentDecodingError("gzip"),
         requests.exceptions.SSLError("EOF occurred in violation of protocol"),
         requests.exceptions.TooManyRedirects("30"),
+        # A body read as it arrives fails in the words of the library below.
+        urllib3.exceptions.ProtocolError("Connection broken: IncompleteRead(10 bytes read)"),
+        urllib3.exceptions.IncompleteRead(10, 20),
+        urllib3.exceptions.DecodeError("gzip"),
+        urllib3.exceptions.SSLError("EOF occurred in violation of protocol"),
     ],
     ids=lambda failure: type(failure).__name__,
 )
-def test_no_answer_is_tried_again(failure: requests.RequestException) -> None:
+def test_no_answer_is_tried_again(failure: Exception) -> None:
     """Outages, timeouts and halves of an answer are worth another attempt, and say what happened."""
     error = network_failure(failure)
 
