@@ -87,7 +87,8 @@ def plain(raw: str, region: str) -> str | None:
     if not found[1] and national.startswith(rules.code):
         # The country code without its plus, if it cannot be anything else.
         rest = national[len(rules.code) :]
-        if rules.general.fullmatch(national) or rules.prefixed.match(rest) or not rules.is_valid(rest):
+        doubtful = rules.general.fullmatch(national) or not rules.general.fullmatch(rest)
+        if doubtful or rules.prefixed.match(rest) or not rules.is_valid(rest):
             raise NotPlainError
         return f"+{rules.code}{rest}"
     if rules.prefixed.match(national):

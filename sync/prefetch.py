@@ -6,6 +6,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from sync.errors import StoppedError
@@ -53,7 +54,8 @@ def prefetch(
         except Abandoned:
             pass
         except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
-            put("error", error)
+            with suppress(Abandoned):
+                put("error", error)
 
     for number in range(width):
         # Each thread in the caller's context: API calls count for the object they are made for.

@@ -35,8 +35,9 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 JSON = msgspec.json.Encoder(decimal_format="number")
 QUOTE: Callable[[str], str] = json.encoder.encode_basestring
 JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
-# The usual length of a date and time, by REST (…+0000) and by Bulk API (…Z): Postgres reads both.
-USUAL = (28, 24)
+# How a date and time ends, by REST and by Bulk API.
+USUAL = ("+0000", "Z")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
 
@@ -127,10 +128,12 @@ def numbers(column: Column) -> Column:
 
 def number(value: str) -> str:
     """The number, with all its digits, as Postgres and JSON write it."""
+    if not NUMBER.fullmatch(value):
+        raise Unfit(f"expected a number, got {value[:40]!r}")
     try:
         known = Decimal(value)
-    except InvalidOperation:
-        raise Unfit(f"expected a number, got {value[:40]!r}") from None
+    except InvalidOperation:  # an exponent beyond all measure
+        raise Unfit("number out of range") from None
     # Postgres keeps at most 131,072 digits before the point and 16,383 after; nobody's revenue has more.
     if not (known.is_finite() and -16383 <= known.adjusted() < 131072):
         raise Unfit("number out of range")
@@ -167,9 +170,14 @@ def instants(column: Column) -> Column:
 
 
 def usual(value: str) -> bool:
+    """Whether it has Salesforce's own form, which Postgres reads as Python does."""
     try:
-        return len(value) in USUAL and datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
+        return (
+            value[23:] in USUAL
+            and value[10] + value[13] + value[16] + value[19] == "T::."
+            and datetime.fromisoformat(value).tzinfo is not None
+        )
+    except (ValueError, IndexError):
         return False
 
 

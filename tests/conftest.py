@@ -79,11 +79,20 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def world(sim: Simulator, database: str, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
-    """An org, a database, and the product between them; no test of it may have logged a secret."""
-    with World(sim, database) as world:
+def transport(request: pytest.FixtureRequest) -> str:
+    """How windows are read: "rest" or "bulk"; tests that hold for both are parametrised by it."""
+    return str(getattr(request, "param", "rest"))
+
+
+@pytest.fixture
+def world(sim: Simulator, database: str, transport: str, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    """An org, a database, and the product between them; no test of it may have logged a secret, and no Bulk job
+    may be left behind."""
+    with World(sim, database, SYNC_BULK_THRESHOLD="0" if transport == "bulk" else "10000") as world:
+        world.transport = transport
         yield world
         world.assert_no_secret(caplog.text)
+        assert world.org.jobs.all() == [] or world.unfinished(), "a Bulk job was left at Salesforce"
 
 
 @pytest.fixture

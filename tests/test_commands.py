@@ -360,15 +360,15 @@ def test_schema_shows_the_mapping(loaded: World) -> None:
 def test_rejects_are_listed(loaded: World) -> None:
     """`rejects` says which records could not be stored, and why; nothing else is in the way."""
     assert "no record is rejected" in loaded.command("rejects").stdout
-    loaded.org.retype_field("Contact", "Title", type="double", length=0, precision=18, scale=2)
-    loaded.org.update(loaded.ann, {"Title": 7})
+    loaded.org.retype_field("Contact", "Birthdate", type="string", length=80)
+    loaded.org.update(loaded.ann, {"Birthdate": "in spring"})
     loaded.run()
 
     plain = loaded.command("rejects", "--object", "Contact").stdout
     [rejected] = json.loads(loaded.command("rejects", "--json").stdout)
 
     assert loaded.ann in plain
-    assert "Title: expected text" in plain
+    assert "Birthdate: not a date" in plain
     assert rejected["record"]["LastName"] == "Ann"
     assert "1 record is rejected" in loaded.command("status").stdout
 

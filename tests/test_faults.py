@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from itertools import count
 
 import pytest
 
-from sync import extract, pipeline, soql
+from sync import pipeline, soql
 from sync.errors import CountMismatchError, ObjectsFailedError, SyncError
 from sync.runs import Step
 from sync.session import RetryPolicy
-from sync.simulator import FAULTS
+from sync.simulator import FAULTS, Fault, Field
 from tests.world import LONG_AGO, NEVER_WAIT, World
 
-# One page in four sizes, so that "first, middle, last" are places: 2 + 2 + 2 + 2 + 1 contacts.
-PAGES = 5
-PLACES = {"first": 0, "middle": 2, "last": 4}
+# Nine contacts in pages of two, so that "first, middle, last" are places: the call's kind, and how many to skip.
+REST = {"first": ("query", 0), "middle": ("page", 1), "last": ("page", 3)}
+RESULTS = {"first": ("results", 0), "middle": ("results", 2), "last": ("results", 4)}
+JOB = {"look": ("job", 0), "list": ("result_pages", 0), "count": ("query", 1)}
+ENDS = {"creation": ("job_create", 0), "deletion": ("job_delete", 0)}
+BULK = JOB | RESULTS | ENDS
+BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
 
 RECOVERED = (
     *("session_expired", "invalid_jwt_format", "unauthorized_html", "concurrent_limit", "too_many_requests"),
@@ -23,6 +29,10 @@ RECOVERED = (
     *("server_error_html", "bad_gateway_html", "unavailable_html", "server_unavailable"),
     *("gateway_timeout_html", "html_ok", "truncated", "reset", "repeated_rows", "empty_page"),
 )
+# What some places cannot meet: calls without records, and lists of pages, in which an empty one is a lie. An answer
+# lost after the job's creation leaves a job (below).
+ROWS = {"other": ("repeated_rows", "empty_page"), **dict.fromkeys(RESULTS, ("empty_page",))}
+ROWS["creation"] = (*ROWS["other"], "truncated")
 ON_PAGES_ONLY = ("invalid_query_locator", "query_more_failure", "not_found")
 FATAL = {
     "api_disabled_for_org": 1,
@@ -36,11 +46,12 @@ FATAL = {
     "query_too_complicated": 1,
     "request_limit": 4,
 }
+REFUSED = ("bulk_entity", "bulk_compound", "bulk_job_limit", "bulk_storage_limit")
 ELSEWHERE = {
     "invalid_field": "test_stories: a field hidden between describe and query",
     "missing_rows": "below",
     "slow": "test_worker: a stop request does not wait for a page",
-    "hang": "test_kill: killed while waiting for a page",
+    "hang": "test_kill: killed while waiting for Salesforce",
     "no_date": "test_session",
     "wrong_date": "below",
     "no_limit_info": "below",
@@ -48,22 +59,52 @@ ELSEWHERE = {
     "invalid_scopes": "below",
     "invalid_replication_date": "no getDeleted yet",
     "exceeded_id_limit": "no getUpdated yet",
+    "job_failed": "below",
+    "job_aborted": "below",
+    "job_gone": "below",
+    "processed_wrong": "below",
+    "no_sforce_headers": "below",
 }
 
 
 def test_every_fault_has_its_test() -> None:
     """A fault that the simulator learns is a fault that we test."""
-    here = {*RECOVERED, *ON_PAGES_ONLY, *FATAL, *ELSEWHERE}
+    here = {*RECOVERED, *ON_PAGES_ONLY, *FATAL, *REFUSED, *ELSEWHERE}
     assert {name for name in FAULTS if not name.startswith("token_")} == here
+
+
+def everywhere(faults: Iterable[str], *, bulk: Mapping[str, object] = BULK) -> list[tuple[str, str, str]]:
+    """Each fault at each place where it can strike: (transport, fault, place)."""
+    return [
+        *(("rest", fault, place) for fault in faults for place in REST),
+        *(("bulk", f, p) for f in faults for p in bulk if f not in ROWS.get(p, ROWS["other"])),
+    ]
+
+
+def strike(world: World, fault: str, place: str, times: int | None, **params: object) -> Fault:
+    """Let a fault meet the contacts' run at one of its places."""
+    on, after = (REST if world.transport == "rest" else BULK)[place]
+    return world.sim.faults.add(fault, on=on, after=after, sobject="Contact", times=times, **params)
 
 
 @pytest.fixture
 def nine(loaded: World) -> World:
     """Nine contacts changed since the first load, in five pages, and settled since."""
-    loaded.sim.options.page_sizes = 2
+    loaded.page_by(2)
     loaded.org.create_many("Contact", [{"LastName": f"n{i}", "Email": f"n{i}@x.example"} for i in range(9)])
     loaded.sim.clock.advance(3600)
+    loaded.sim.requests.clear()
     return loaded
+
+
+def until_it_runs(world: World) -> None:
+    """A run; another after one that fails by its count."""
+    try:
+        world.run()
+    except ObjectsFailedError as failed:
+        if {type(error) for _, error in failed.failures} != {CountMismatchError}:
+            raise
+        world.run()
 
 
 def told_once(world: World) -> bool:
@@ -72,16 +113,21 @@ def told_once(world: World) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("fault", "place"),
+    ("transport", "fault", "place"),
     [
-        *((fault, place) for fault in RECOVERED for place in PLACES),
-        *((fault, place) for fault in ON_PAGES_ONLY for place in PLACES if place != "first"),
+        *everywhere(RECOVERED),
+        *(
+            (way, f, p)
+            for way, f, p in everywhere(ON_PAGES_ONLY, bulk=JOB | RESULTS)
+            if (way, p) != ("rest", "first") and (f, p) != ("not_found", "count")
+        ),
+        *(("bulk", fault, "creation") for fault in (*REFUSED, "not_found")),
     ],
+    indirect=["transport"],
 )
 def test_passing_fault(nine: World, fault: str, place: str) -> None:
     """A failure that passes is survived within the run: nothing lost, nothing told twice."""
-    on, after = ("query", 0) if place == "first" else ("page", PLACES[place] - 1)
-    struck = nine.sim.faults.add(fault, on=on, after=after, sobject="Contact", times=1)
+    struck = strike(nine, fault, place, 1)
 
     nine.run()
 
@@ -90,15 +136,20 @@ def test_passing_fault(nine: World, fault: str, place: str) -> None:
     assert told_once(nine)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("fault", FATAL)
+@pytest.mark.parametrize(
+    ("transport", "fault", "place"),
+    [
+        *((way, f, p) for way, f, p in everywhere(FATAL, bulk={"look": 0} | RESULTS)),
+        ("bulk", "request_limit", "creation"),
+    ],
+    indirect=["transport"],
+)
 def test_lasting_fault(nine: World, fault: str, place: str) -> None:
     """A failure that stays ends the object's run with its own exit code; the other object is synchronised; the
     cursor stays, and once it is over the next run ends equal."""
     before = nine.cursor("Contact")
     account = nine.org.create("Account", {"Name": "Unharmed"})
-    on, after = ("query", 0) if place == "first" else ("page", PLACES[place] - 1)
-    nine.sim.faults.add(fault, on=on, after=after, sobject="Contact", times=None)
+    strike(nine, fault, place, None)
 
     with pytest.raises(ObjectsFailedError) as failed:
         nine.run()
@@ -119,12 +170,28 @@ def test_lasting_fault(nine: World, fault: str, place: str) -> None:
     assert told_once(nine)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+@pytest.mark.parametrize("fault", [*(f for f in FATAL if f != "request_limit"), *REFUSED])
+def test_bulk_refused_for_good(nine: World, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where Bulk API refuses the query, whatever its reason, REST reads it, and the log says so."""
+    strike(nine, fault, "creation", None)
+
+    nine.run()
+
+    assert "'event': 'bulk_refused'" in caplog.text
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@pytest.mark.parametrize(
+    ("transport", "place"),
+    [*(("rest", p) for p in REST), *(("bulk", p) for p in RESULTS)],
+    indirect=["transport"],
+)
 def test_missing_rows_fail_the_run(nine: World, place: str) -> None:
     """A page that silently lacks a record fails the run, leaves the cursor, and the next run brings it."""
     before = nine.cursor("Contact")
-    on, after = ("query", 0) if place == "first" else ("page", PLACES[place] - 1)
-    nine.sim.faults.add("missing_rows", on=on, after=after, sobject="Contact", times=1)
+    strike(nine, "missing_rows", place, 1, header=True)
 
     with pytest.raises(ObjectsFailedError) as failed:
         nine.run()
@@ -141,47 +208,35 @@ def test_missing_rows_fail_the_run(nine: World, place: str) -> None:
     assert told_once(nine)
 
 
+@BOTH
 def test_missing_rows_then_a_crash(nine: World) -> None:
     """A record that a page lacked is not lost when the run breaks before the count could be checked."""
-    nine.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
-    nine.sim.faults.add("gone", on="page", after=2, sobject="Contact", times=None)
+    strike(nine, "missing_rows", "first", 1, header=True)
+    strike(nine, "gone", "last", None)
     with pytest.raises(ObjectsFailedError):
         nine.run()
     nine.sim.faults.clear()
 
-    nine.run()
+    until_it_runs(nine)
 
     nine.assert_equal()
     assert told_once(nine)
 
 
+@BOTH
 def test_old_records_missing_before_a_crash(world: World) -> None:
     """Nor is it when the overlap would not read it again: what was committed before the break is counted."""
-    world.sim.options.page_sizes = 2
+    world.page_by(2)
     world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(9)], stamp=LONG_AGO)
-    world.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
-    world.sim.faults.add("gone", on="page", after=2, sobject="Contact", times=None)
+    strike(world, "missing_rows", "first", 1, header=True)
+    strike(world, "gone", "last", None)
     with pytest.raises(ObjectsFailedError):
         world.run()
     world.sim.faults.clear()
 
-    world.run()
+    until_it_runs(world)
 
     world.assert_equal()
-
-
-def test_a_record_that_changed_meanwhile_is_no_landmark() -> None:
-    """The progress of a page is its last record that the query found, not one served with a later stamp."""
-    window = extract.Window(None, datetime(2026, 1, 1, 12, tzinfo=UTC))
-    stamps = ["2025-12-31T10:00:00.000+0000", "2025-12-31T11:00:00.000+0000", "2026-01-01T12:00:01.000+0000"]
-    records = [{"Id": f"003{i}", "SystemModstamp": stamp} for i, stamp in enumerate(stamps)]
-
-    reached = extract.advanced(extract.Progress(None, 5), records, window)
-
-    assert reached == extract.Progress(soql.Key(datetime(2025, 12, 31, 11, tzinfo=UTC), "0031"), 7, 2)
-    assert extract.advanced(reached, records[2:], window) == reached
-    assert extract.advanced(reached, [], window) == reached
-    assert extract.advanced(reached, [records[1], records[1]], window).received == 8
 
 
 def test_progress_is_kept(nine: World) -> None:
@@ -202,11 +257,12 @@ def test_progress_is_kept(nine: World) -> None:
     nine.assert_equal()
 
 
+@BOTH
 def test_a_first_load_that_breaks_says_reload_once(world: World) -> None:
     """A first load interrupted and resumed is still a first load: one `reload`, no inserts."""
-    world.sim.options.page_sizes = 2
+    world.page_by(2)
     world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(9)], stamp=LONG_AGO)
-    world.sim.faults.add("gone", on="page", after=1, sobject="Contact", times=None)
+    strike(world, "gone", "middle", None)
     with pytest.raises(ObjectsFailedError):
         world.run()
     assert world.news(0) == [("reload", None)]
@@ -377,6 +433,7 @@ def test_locators_that_never_work_and_no_progress(nine: World) -> None:
     assert struck.fired == 4
 
 
+@BOTH
 def test_one_wrong_clock_does_not_move_the_cursor_ahead(nine: World) -> None:
     """A server whose Date is hours ahead must not make the cursor skip what is committed meanwhile."""
     nine.sim.faults.add("wrong_date", on="describe", sobject="Contact", seconds=3 * 3600)
@@ -406,14 +463,15 @@ def test_a_cursor_in_the_future_is_refused_and_mended(loaded: World) -> None:
     assert reached <= loaded.sim.clock.now()
 
 
+@BOTH
 def test_an_interrupted_load_with_other_fields_starts_anew(world: World) -> None:
     """When the visible fields changed since a load was interrupted, its pages are read again with them."""
-    world.sim.options.page_sizes = 2
+    world.page_by(2)
     world.org.hide_field("Contact", "Title")
     world.org.create_many(
         "Contact", [{"LastName": f"n{i}", "Title": "Boss"} for i in range(9)], stamp=LONG_AGO
     )
-    world.sim.faults.add("gone", on="page", after=1, sobject="Contact", times=None)
+    strike(world, "gone", "middle", None)
     with pytest.raises(ObjectsFailedError):
         world.run()
     world.sim.faults.clear()
@@ -538,6 +596,297 @@ def test_unchanged_pass_costs_two_calls_and_writes_nothing(loaded: World) -> Non
     assert loaded.news(loaded.seen) == []
     counted = [request.sobject for request in loaded.sim.requests if request.counted]
     assert sorted(map(str, counted)) == ["Account", "Account", "Contact", "Contact"]
+
+
+# ── Bulk API ──────────────────────────────────────────────────────────────────────────────────────────
+
+BULK_ONLY = pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+
+
+def kinds(world: World) -> list[str]:
+    """The kinds of the calls for contacts, in their order."""
+    return [request.kind for request in world.sim.requests if request.sobject == "Contact"]
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("message", ["InternalServerError : Retried more than 15 times", None])
+def test_failed_job(nine: World, message: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """A job that Salesforce gives up is deleted, and REST reads the window; the log has the reason."""
+    nine.sim.faults.add("job_failed", sobject="Contact", times=1, message=message)
+
+    nine.run()
+
+    assert (message or "gives no reason") in caplog.text
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+def test_aborted_job(nine: World) -> None:
+    """A job that somebody aborted fails the run, which says so; the next one makes another."""
+    before = nine.cursor("Contact")
+    nine.sim.faults.add("job_aborted", sobject="Contact", times=1)
+
+    with pytest.raises(ObjectsFailedError, match="somebody stopped it in Salesforce"):
+        nine.run()
+    assert nine.cursor("Contact") == before
+    nine.run()
+
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("place", ["look", "list", "first", "middle", "last"])
+def test_job_that_vanishes(nine: World, place: str) -> None:
+    """A job that is gone, whenever it goes, is followed by another."""
+    strike(nine, "job_gone", place, 1)
+
+    nine.run()
+
+    assert kinds(nine).count("job_create") == 2
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+def test_job_that_always_vanishes(nine: World) -> None:
+    """Jobs that vanish again and again end the run."""
+    strike(nine, "job_gone", "last", None)
+
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+
+    assert kinds(nine).count("job_create") == 4
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("n", [1, -1])
+def test_job_that_counted_otherwise(nine: World, n: int) -> None:
+    """A job that says it has more or fewer records than came fails the run."""
+    nine.sim.faults.add("processed_wrong", sobject="Contact", times=1, n=n)
+
+    with pytest.raises(ObjectsFailedError, match=f"counted {9 + n} records and delivered 9"):
+        nine.run()
+    nine.run()
+
+    nine.assert_equal()
+
+
+@BULK_ONLY
+def test_job_that_lacks_a_record_and_does_not_know(nine: World) -> None:
+    """Where page and job agree on too few records, the org's own count shows it."""
+    strike(nine, "missing_rows", "first", 1, header=True)
+    nine.sim.faults.add("processed_wrong", sobject="Contact", times=1, n=-1)
+
+    with pytest.raises(ObjectsFailedError, match="counted 9 settled records and delivered 8"):
+        nine.run()
+    nine.run()
+
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("fault", ["missing_rows", "repeated_rows", "truncated"])
+@pytest.mark.parametrize("params", [{}, {"clean": True}, {"rows": 1}, {"rows": 1, "clean": True}])
+def test_page_that_is_not_what_it_says(nine: World, fault: str, params: dict[str, object]) -> None:
+    """A page with more or fewer records than its header says, however it came to an end, is asked for again."""
+    given = params if fault == "truncated" else {k: v for k, v in params.items() if k == "rows"}
+    struck = strike(nine, fault, "middle", 1, **given)
+
+    nine.run()
+
+    assert struck.fired == 1
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+def test_page_that_never_is_what_it_says(nine: World) -> None:
+    """If it never is, the run fails by the count, the job is deleted, and the next run reads by REST."""
+    nine.sim.faults.add("missing_rows", on="results", sobject="Contact", times=None)
+
+    with pytest.raises(ObjectsFailedError) as failed:
+        nine.run()
+    assert isinstance(failed.value.failures[0][1], CountMismatchError)
+    assert nine.org.jobs.all() == []
+    nine.run()
+
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("which", ["number", "locator", "both"])
+def test_headers_that_a_proxy_removed(nine: World, which: str) -> None:
+    """Without Salesforce's headers nobody knows whether all came: the run fails and names them."""
+    nine.sim.faults.add("no_sforce_headers", sobject="Contact", times=None, which=which)
+
+    with pytest.raises(ObjectsFailedError, match="without its header Sforce-"):
+        nine.run()
+    nine.sim.faults.clear()
+    nine.run()
+
+    nine.assert_equal()
+
+
+@BULK_ONLY
+def test_pages_in_turn(nine: World) -> None:
+    """An API version without `resultPages` names each page in the one before; all of them are read."""
+    nine.environment["SALESFORCE_API_VERSION"] = "57.0"
+
+    nine.run()
+
+    assert kinds(nine).count("results") == 5
+    assert "result_pages" not in kinds(nine)
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("place", RESULTS)
+def test_empty_page_in_turn(nine: World, place: str) -> None:
+    """A page without records that names another one is not the end."""
+    nine.environment["SALESFORCE_API_VERSION"] = "57.0"
+    struck = strike(nine, "empty_page", place, 1)
+
+    nine.run()
+
+    assert struck.fired == 1
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+def test_creation_whose_answer_is_lost(nine: World) -> None:
+    """A job whose creation was never confirmed is made once more; the first one nobody can name, and Salesforce
+    deletes it in seven days."""
+    strike(nine, "truncated", "creation", 1)
+
+    nine.run()
+
+    nine.assert_equal()
+    [unknown] = nine.org.jobs.all()
+    nine.org.jobs.remove(unknown)
+
+
+@BULK_ONLY
+@pytest.mark.parametrize("version", ["57.0", "66.0"])
+def test_job_is_continued(nine: World, version: str) -> None:
+    """What was committed before a break is not read again: the same job goes on where it stopped."""
+    nine.environment["SALESFORCE_API_VERSION"] = version
+    strike(nine, "gone", "last", None)
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+    nine.sim.faults.clear()
+    nine.sim.requests.clear()
+
+    contact = pipeline.sync_object(nine.link(), "Contact")
+
+    assert "job_create" not in kinds(nine)
+    assert contact.tally.inserted < 9
+    nine.assert_equal()
+    assert told_once(nine)
+
+
+@BULK_ONLY
+def test_job_of_another_window_is_deleted(nine: World) -> None:
+    """A job that an interrupted resync left is deleted when another resync takes its place."""
+    strike(nine, "gone", "last", None)
+    with pytest.raises(ObjectsFailedError):
+        pipeline.resync(nine.link("resync"), ["Contact"], None)
+    nine.sim.faults.clear()
+    assert len(nine.org.jobs.all()) == 1
+
+    pipeline.resync(nine.link("resync"), ["Contact"], LONG_AGO)
+
+    assert nine.org.jobs.all() == []
+    nine.assert_equal()
+
+
+@BULK_ONLY
+def test_slow_job(nine: World) -> None:
+    """A job is looked at until it is complete; what changes meanwhile the next pass brings."""
+    nine.sim.options.bulk_polls = 4
+    changed = count()
+
+    def change(_: Step) -> None:
+        if next(changed) == 1:
+            nine.org.update(nine.ann, {"Title": "Boss"})
+
+    pipeline.sync_object(nine.link(on_step=change), "Contact")
+    nine.run()
+
+    assert kinds(nine).count("job") >= 5
+    nine.assert_equal()
+
+
+@BULK_ONLY
+def test_results_are_older_than_a_resync_by_id(nine: World) -> None:
+    """A job's results are of the time it was made: they do not replace what a run brought since."""
+    strike(nine, "gone", "first", None)
+    with pytest.raises(ObjectsFailedError):
+        nine.run()
+    nine.sim.faults.clear()
+    nine.org.update(nine.ann, {"Title": "Boss"})
+    pipeline.resync_ids(nine.link("resync"), "Contact", [nine.ann])
+
+    nine.run()
+
+    nine.assert_equal()
+    updates = [record for op, record in nine.news(nine.seen) if op == "update"]
+    assert updates == [nine.ann]
+
+
+@BULK_ONLY
+def test_more_fields_than_a_url_may_carry(world: World) -> None:
+    """A query too long for a URL is read by Bulk API, however few records there are; none cost no job."""
+    world.environment["SYNC_BULK_THRESHOLD"] = "10000"
+    for number in range(700):
+        world.org.add_field("Contact", Field(f"Field_with_a_long_name_{number}__c", "string", length=10))
+    world.run()
+    assert "job_create" not in kinds(world)
+    contact = world.org.create("Contact", {"LastName": "Ann", "Field_with_a_long_name_7__c": "seven"})
+
+    world.run()
+    again = world.run()[1]
+
+    assert kinds(world).count("job_create") == 2
+    assert again.tally.unchanged == 1
+    assert world.row(contact)["custom"]["Field_with_a_long_name_7__c"] == "seven"
+    world.assert_equal()
+    world.sim.faults.add("bulk_entity", sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError, match="SYNC_CUSTOM_FIELDS"):
+        world.run()
+    with pytest.raises(SyncError, match="SYNC_CUSTOM_FIELDS"):
+        pipeline.resync_ids(world.link("resync"), "Contact", [contact])
+
+
+@pytest.mark.parametrize("transport", ["rest"], indirect=True)
+def test_threshold_decides(loaded: World) -> None:
+    """Up to the threshold a window is read by REST, above it by Bulk API; the choice costs no call."""
+    loaded.environment["SYNC_BULK_THRESHOLD"] = "5"
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(5)])
+    loaded.run()
+    assert "job_create" not in kinds(loaded)
+    loaded.sim.clock.advance(3600)
+    loaded.sim.requests.clear()
+    loaded.org.create_many("Contact", [{"LastName": f"m{i}"} for i in range(6)])
+
+    loaded.run()
+
+    assert kinds(loaded) == [
+        "describe",
+        "query",
+        "job_create",
+        "job",
+        "result_pages",
+        "results",
+        "query",
+        "job_delete",
+    ]
+    loaded.assert_equal()
 
 
 def test_error_without_a_word_of_ours(loaded: World) -> None:

@@ -43,6 +43,8 @@ class World:
     bob: str
     cid: str
     seen: int
+    # "rest" or "bulk"
+    transport: str
 
     def __init__(self, sim: Simulator, database: str, **settings: str) -> None:
         self.sim, self.org = sim, sim.org
@@ -67,7 +69,8 @@ class World:
         link = Link(
             settings, session, self.engine, f"test/{id(session)}", command, self.stop, timedelta(seconds=5)
         )
-        return replace(link, **changed)
+        # Who acts between two pages wants none fetched before.
+        return replace(link, **({"ahead": 0} if "on_step" in changed else {}) | changed)
 
     def run(self) -> list[Report]:
         """One incremental pass over all objects."""
@@ -149,6 +152,14 @@ class World:
     def cursor(self, sobject: str) -> datetime | None:
         found = self.sql("SELECT complete_through FROM sync.cursor WHERE object = :name", name=sobject)
         return found[0][0] if found else None
+
+    def unfinished(self) -> bool:
+        """Whether a window was left to be taken up again."""
+        return bool(self.sql("SELECT FROM sync.progress WHERE job IS NOT NULL"))
+
+    def page_by(self, rows: int | list[int]) -> None:
+        """Let pages have so many rows, whichever way they come."""
+        self.sim.options.page_sizes = self.sim.options.bulk_page_sizes = rows
 
     def expire_leases(self) -> None:
         """What time does to the lease of a process that was killed."""

@@ -70,11 +70,16 @@ def by_bulk(
     session: Session, projection: Projection, window: Window, start: Progress, expected: int
 ) -> Iterator[Page]:
     """The pages of a Bulk job; of another one when it is gone."""
-    restarts = 0
+    job, restarts = start.job, 0
     while True:
         try:
-            yield from bulk.pages(session, projection, window, start, expected)
+            for page in bulk.pages(session, projection, window, start, expected):
+                job = page.progress.job
+                yield page
+                del page
         except QueryLostError as lost:
+            if job is not None:
+                discard(session, job)
             restarts += 1
             if restarts > RESTARTS:
                 raise

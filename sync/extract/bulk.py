@@ -8,18 +8,23 @@ as the job lives; every page has the header row; all calls of a job use one API 
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import dropwhile, islice
 from operator import itemgetter
-
-import requests
+from urllib.parse import urlencode
 
 from sync import logs, soql
-from sync.errors import BulkRefusedError, FieldsMovedError, QueryLostError, SalesforceError, SyncError
+from sync.errors import (
+    BulkRefusedError,
+    CountMismatchError,
+    FieldsMovedError,
+    QueryLostError,
+    SalesforceError,
+    SyncError,
+)
 from sync.extract.pages import SECOND, Page, Progress, Window, mismatch
 from sync.extract.rest import counted
 from sync.mapping import Projection
@@ -37,7 +42,6 @@ FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks
 JOB_SECONDS = 12 * 3600  # then a job that has not ended is given up
 PARALLEL_SINCE = 58.0  # the API version that has resultPages
 NO_MORE = "null"  # Salesforce's word for "there is no further page"
-CHUNK = 1 << 16
 
 csv.field_size_limit(2**31 - 1)  # a long text area holds more than the default's 131,072 characters
 
@@ -62,6 +66,19 @@ class Part:
     settled: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Whose results are read: the object's name, the selected fields, and where settled stamps end."""
+
+    session: Session
+    name: str
+    columns: tuple[str, ...]
+    border: str
+
+
+Give = Callable[[Part], None]
+
+
 def pages(
     session: Session, projection: Projection, window: Window, start: Progress, expected: int
 ) -> Iterator[Page]:
@@ -84,7 +101,8 @@ def pages(
         processed, at = progress.received, window.until
     ended: dict[int, Part] = {}
     received, number = progress.received, 0
-    sources = result_pages(session, projection, window, progress)
+    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}")
+    sources = result_pages(of, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1):
         received += len(part.records)
         if part.following is not None:
@@ -172,35 +190,32 @@ def discard(session: Session, job: str) -> None:
 # ── its results ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def result_pages(
-    session: Session, projection: Projection, window: Window, progress: Progress
-) -> Iterator[Source[Part]]:
+def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
     """A source for each result page still to read, or one for all where each page names the next."""
     assert progress.job is not None
     if progress.page_url == NO_MORE:
         return
-    ours = f"{progress.job}/results?maxRecords={MAX_RECORDS}"
-    if float(session.version) < PARALLEL_SINCE or "maxRecords=" in progress.page_url:
-        yield partial(chain, session, projection, window, progress.page_url or ours)
+    first = f"{progress.job}/results?maxRecords={MAX_RECORDS}"
+    if float(of.session.version) < PARALLEL_SINCE or "maxRecords=" in progress.page_url:
+        yield partial(in_turn, of, progress.page_url or first)
         return
     try:
-        addresses = listed(session, progress.job)
+        urls = listed(of.session, progress.job)
         if progress.page_url:
-            addresses = dropwhile(lambda url: url != progress.page_url, addresses)
-        this = next(addresses, None)
+            urls = dropwhile(lambda url: url != progress.page_url, urls)
+        this = next(urls, None)
     except SalesforceError as error:
-        if error.status not in (400, 404):
+        if error.status not in (400, 404) or progress.page_url:
             raise
-        log.info("bulk_pages_in_turn", object=projection.sobject.name, reason=str(error)[:200])
-        yield partial(chain, session, projection, window, ours)
+        log.info("bulk_pages_in_turn", object=of.name, reason=str(error)[:200])
+        yield partial(in_turn, of, first)
         return
     if this is None and progress.page_url:
-        raise QueryLostError(f"{projection.sobject.name}: the job's result pages are others now")
+        raise QueryLostError(f"{of.name}: the job's result pages are others now")
     number = 0
     while this is not None:
-        following = next(addresses, None)
-        address = Address(number, this, following or NO_MORE)
-        yield partial(one, session, projection, window, address)
+        following = next(urls, None)
+        yield partial(one, of, Address(number, this, following or NO_MORE))
         number, this = number + 1, following
 
 
@@ -215,74 +230,44 @@ def listed(session: Session, job: str) -> Iterator[str]:
         url = "" if body.get("done", not following) else following or ""
 
 
-def chain(
-    session: Session,
-    projection: Projection,
-    window: Window,
-    url: str,
-    give: Callable[[Part], None],
-) -> None:
+def one(of: Results, address: Address, give: Give) -> None:
+    """One result page."""
+    result_page(of, address, give)
+
+
+def in_turn(of: Results, url: str, give: Give) -> None:
     """All result pages from one on, each named by the one before."""
     number = 0
     while url != NO_MORE:
-        url = parts(session, projection, window, Address(number, url, None), give)
+        url = result_page(of, Address(number, url, None), give)
         number += 1
 
 
-def one(
-    session: Session,
-    projection: Projection,
-    window: Window,
-    address: Address,
-    give: Callable[[Part], None],
-) -> None:
-    """One result page."""
-    parts(session, projection, window, address, give)
-
-
-def parts(
-    session: Session,
-    projection: Projection,
-    window: Window,
-    address: Address,
-    give: Callable[[Part], None],
-) -> str:
+def result_page(of: Results, address: Address, give: Give) -> str:
     """Give one result page as it arrives; the URL of the next. After a failure it is given from its start."""
     try:
-        end = session.stream(address.url, lambda answer: read(answer, projection, window, address, give))
+        end = of.session.stream(address.url, lambda headers, lines: read(of, address, give, headers, lines))
     except SalesforceError as error:
         if error.status != 200:
             raise
-        # Asked for again and again, it never was what it says it is: neither it nor its job is to be trusted.
-        raise mismatch(projection.sobject.name, f"other ({error})", 0) from None
+        # Asked for again and again, it never was what it says it is: its job is not to be trusted.
+        raise CountMismatchError(f"{of.name}: a result page does not add up: {error}") from None
     give(end)
     return end.following or NO_MORE
 
 
-def read(
-    answer: requests.Response,
-    projection: Projection,
-    window: Window,
-    address: Address,
-    give: Callable[[Part], None],
-) -> Part:
+def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], lines: Iterable[str]) -> Part:
     """Give a page's records batch by batch; its end. ValueError for a page that is not what it says it is."""
-    count, locator = header(answer, "Sforce-NumberOfRecords"), header(answer, "Sforce-Locator")
-    rows = csv.reader(lines(answer), strict=True)
-    border, stamp, came, settled = (
-        f"{window.settled:{SECOND}}",
-        projection.names.index("SystemModstamp"),
-        0,
-        0,
-    )
+    count, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
+    rows, stamp, came, settled = csv.reader(lines, strict=True), of.columns.index("SystemModstamp"), 0, 0
     try:
-        order = places(projection, next(rows, []))
+        order = places(of.columns, next(rows, []))
         while batch := list(islice(rows, BATCH)):
-            if {*map(len, batch)} != {len(projection.names)}:
+            if {*map(len, batch)} != {len(of.columns)}:
                 raise ValueError("a row has more or fewer cells than the header")
             records = batch if order is None else list(map(order, batch))
             came += len(records)
-            settled += sum(record[stamp] < border for record in records)
+            settled += sum(record[stamp] < of.border for record in records)
             give(Part(address.number, records))
             del batch, records
     except csv.Error as error:
@@ -291,35 +276,25 @@ def read(
         raise ValueError(f"the page says {count} records and holds {came:,}")
     following = address.following
     if following is None:
-        base = address.url.split("?")[0]
-        following = NO_MORE if locator == NO_MORE else f"{base}?locator={locator}&maxRecords={MAX_RECORDS}"
+        base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
+        following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
     return Part(address.number, (), following, came, settled)
 
 
-def header(answer: requests.Response, name: str) -> str:
+def header(headers: Mapping[str, str], name: str) -> str:
     """A header that a result page must have: without it nobody knows whether all of it came."""
-    value = answer.headers.get(name)
+    value = headers.get(name)
     if value is None:
         raise SalesforceError(f"a Bulk result came without its header {name}; a proxy may remove it")
     return value
 
 
-def lines(answer: requests.Response) -> io.TextIOWrapper:
-    """The body, line by line as it arrives; bytes that are no UTF-8 become what no row can hold."""
-    raw = answer.raw
-    raw.decode_content = True
-    raw.auto_close = False  # the wrappers ask once more at the end
-    text = io.TextIOWrapper(
-        io.BufferedReader(raw, CHUNK), encoding="utf-8", errors="surrogateescape", newline=""
-    )
-    text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # eight times what it takes by itself
-    return text
-
-
-def places(projection: Projection, names: Sequence[str]) -> Callable[[Sequence[str]], Record] | None:
-    """How to bring a row into the order of the projection; None where it is in it."""
-    if tuple(names) == projection.names:
+def places(columns: Sequence[str], found: Sequence[str]) -> Callable[[Sequence[str]], Record] | None:
+    """How to bring a row into the order of `columns`; None where it is in it."""
+    if found and found[0].startswith("\ufeff"):
+        found = [found[0].lstrip('\ufeff"'), *found[1:]]
+    if tuple(found) == tuple(columns):
         return None
-    if sorted(names) != sorted(projection.names):
-        raise ValueError(f"its columns are {','.join(names)[:200]!r}")
-    return itemgetter(*(list(names).index(name) for name in projection.names))
+    if sorted(found) != sorted(columns):
+        raise ValueError(f"its columns are {','.join(found)[:200]!r}")
+    return itemgetter(*(list(found).index(name) for name in columns))

@@ -10,12 +10,12 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -28,7 +28,7 @@ from sync import logs
 from sync.config import Settings
 from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.mapping import DescribedField
-from sync.session.http import Http, clock
+from sync.session.http import Http, clock, csv_lines
 from sync.session.login import request_token
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
 
@@ -150,16 +150,17 @@ class Session:
 
         return self._call(ask, lost_on_404=True)
 
-    def stream(self, path: str, read: Callable[[requests.Response], T]) -> T:
-        """What `read` makes of a CSV resource as it arrives; called again, from the start, after a failure.
+    def stream(self, path: str, read: Callable[[Mapping[str, str], TextIO], T]) -> T:
+        """What `read` makes of a CSV resource: of its headers, and its lines as they arrive.
 
-        `read` raises ValueError for a body that cannot be right. QueryLostError where the resource is gone.
+        Called again, from the start, after a failure. `read` raises ValueError for a body that cannot be
+        right. QueryLostError where the resource is gone.
         """
 
         def ask(sf: Salesforce) -> T:
             url, accept = f"https://{sf.sf_instance}{path}", {"Accept": "text/csv"}
             with sf._call_salesforce("GET", url, name=path, headers=accept, stream=True) as response:
-                return read(response)
+                return read(response.headers, csv_lines(response))
 
         return cast("T", self._call(ask, lost_on_404=True, patient=True).body)
 
