@@ -136,6 +136,18 @@ def test_sources_are_asked_for_when_it_is_their_turn(stop: threading.Event) -> N
     assert [*came] == list(range(1, 10))
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_one_at_a_time_asks_for_the_next_source(stop: threading.Event, width: int) -> None:
+    """Several threads share one list of sources, which may take its time to name the next."""
+
+    def sources() -> Iterator[Source[int]]:
+        for number in range(6):
+            time.sleep(0.01)
+            yield each([number])
+
+    assert sorted(prefetch(sources(), stop, width=width)) == list(range(6))
+
+
 # ── bounds ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -399,7 +411,7 @@ def test_items_are_not_kept(stop: threading.Event, width: int) -> None:
             known.append(weakref.ref(made))
             yield made
             del made
-        wait.wait(SOON)
+        wait.wait(10 * SOON)
 
     came = prefetch([each(large())], stop, width=width, depth=1)
     for _ in range(3):
