@@ -135,12 +135,13 @@ def projection(name: str) -> Projection:
 
 
 def a_batch(name: str, number: int) -> transform.Batch:
+    fitted = projection(name)
     record = {
         "Id": f"{CATALOGUE[name].prefix}00000000{number:04d}AAA",
-        "IsDeleted": False,
+        "IsDeleted": "false",
         "SystemModstamp": "2026-01-01T00:00:00.000+0000",
     }
-    return transform.build(projection(name), [record], "US")
+    return transform.build(fitted, [[record.get(name, "") for name in fitted.names]], "US")
 
 
 def test_numbers_are_given_in_the_order_of_commits(loaded: World) -> None:

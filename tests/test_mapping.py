@@ -386,3 +386,39 @@ def test_unmapped_standard_fields_are_reported() -> None:
 def test_describe_tells_custom_fields(raw: dict[str, object], custom: bool) -> None:
     """A field is custom if describe says so, and by its name where describe does not say."""
     assert DescribedField.of(raw) == DescribedField(str(raw["name"]), str(raw["type"]), custom)
+
+
+def test_types_of_selected_fields() -> None:
+    """Each selected field has the type of its kind, a custom one the type that describe gives it."""
+    org = described(("Title", "picklist"), ("Size", "string"), *CUSTOM)
+    fitted = project(THING, org)
+
+    assert fitted.describe_types == {
+        "Id": "id",
+        "IsDeleted": "boolean",
+        "SystemModstamp": "datetime",
+        "MasterRecordId": "string",
+        "Title": "string",
+        "Size": "int",
+        "Tier__c": "picklist",
+        "Score__c": "double",
+        "acme__Zone__c": "string",
+        "Place__Latitude__s": "double",
+    }
+    assert tuple(fitted.describe_types) == fitted.names
+
+
+def test_fingerprint_is_of_what_is_selected() -> None:
+    """Pages read with other fields, or in another order of fields, cannot be continued: they are told apart."""
+    title, size = ("Title", "string"), ("Size", "int")
+    whole = project(THING, described(title, size, *CUSTOM))
+    same = project(THING, described(size, *CUSTOM, title))
+    others = [
+        project(THING, described(title, *CUSTOM)),
+        project(THING, described(title, size, *CUSTOM[1:])),
+        project(THING, described(title, size, *CUSTOM[::-1])),
+        project(THING, described(title, size, *CUSTOM), "none"),
+    ]
+
+    assert whole.fingerprint == same.fingerprint
+    assert len({whole.fingerprint, *(other.fingerprint for other in others)}) == 5

@@ -61,6 +61,14 @@ def test_resumed_query_goes_on_after_the_key(thing: Projection) -> None:
     assert soql.select(thing, None, KEY) == wanted
 
 
+def test_query_for_bulk_has_no_order(thing: Projection) -> None:
+    """The Bulk API gets the same fields and the same window in any order: an order would keep it from chunking."""
+    for since in (None, SINCE):
+        ordered = soql.select(thing, since, None)
+        assert soql.select_unordered(thing, since) == ordered.removesuffix(" ORDER BY SystemModstamp, Id")
+    assert "ORDER" not in soql.select_unordered(thing, SINCE)
+
+
 def test_counts() -> None:
     """Counting asks for the same windows as reading does."""
     assert soql.count("Thing", None) == "SELECT COUNT() FROM Thing"
@@ -188,6 +196,8 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
     assert found(soql.select(fitted, second, None)) == late
     assert found(soql.select(fitted, LONG_AGO + timedelta(milliseconds=1), None)) == late
     assert found(soql.select(fitted, LONG_AGO, key)) == [early[2], *late]
+    assert sorted(found(soql.select_unordered(fitted, None))) == sorted([*early, *late])
+    assert sorted(found(soql.select_unordered(fitted, second))) == sorted(late)
     assert counted(soql.count(name, None)) == 5
     assert counted(soql.count(name, second)) == 2
     assert counted(soql.count_before(name, None, None, second)) == 3
@@ -197,6 +207,23 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
     assert counted(soql.count_up_to(name, None, key)) == 2
     assert counted(soql.count_up_to(name, second, key)) == 0
     assert sorted(found(soql.by_id(fitted, [late[0], early[0]]))) == [early[0], late[0]]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("since", [None, LONG_AGO])
+def test_the_bulk_api_accepts_the_unordered_query(
+    sim: Simulator, session: Session, name: str, since: datetime | None
+) -> None:
+    """The query of a Bulk job over the whole catalogue is one that the Bulk API takes, and can chunk."""
+    fitted = project(CATALOGUE[name], session.describe(name)[0])
+    query = soql.select_unordered(fitted, since)
+    jobs = f"/services/data/v{session.version}/jobs/query"
+
+    job = session.resource("POST", jobs, {"operation": "queryAll", "query": query}).body
+    info = session.resource("GET", f"{jobs}/{job['id']}").body
+
+    assert (info["state"], info["object"], info["operation"]) == ("JobComplete", name, "queryAll")
+    assert sim.org.jobs.all()[0].chunked
 
 
 def test_deleted_records_are_in_every_query(sim: Simulator, session: Session) -> None:
