@@ -13,8 +13,9 @@ from functools import lru_cache
 import phonenumbers
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberDesc
 
-PLAIN = re.compile(r"\(?(\+?)([0-9][0-9 ().-]{5,30})")
-PUNCTUATION = str.maketrans("", "", " ().-")
+PLAIN = re.compile(r"\(?(\+?)([0-9][0-9 ()./-]{5,30}?)(?: *(?:x|ext\.?) *[0-9]{1,6})?")
+PUNCTUATION = str.maketrans("", "", " ()./-")
+FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）．／　", "0123456789+-()./ ")
 TYPES = (  # the most frequent first
     *("mobile", "fixed_line", "toll_free", "premium_rate", "shared_cost", "voip", "personal_number"),
     *("pager", "uan", "voicemail"),
@@ -30,7 +31,7 @@ class NotPlainError(Exception):
 class Numbering:
     """A region's rules: what begins a number with more than its national digits, and which are valid.
 
-    `valid` holds the regions that share the country code, the main one first: the digits that lead to each
+    `replaced`: what is stripped may have to be replaced by other digits. `valid` holds the regions that share the country code, the main one first: the digits that lead to each
     (None: any), and its valid numbers.
     """
 
@@ -38,7 +39,7 @@ class Numbering:
     abroad: re.Pattern[str]
     general: re.Pattern[str]
     prefixed: re.Pattern[str]
-    prefix: str
+    replaced: bool
     valid: tuple[tuple[re.Pattern[str] | None, re.Pattern[str]], ...]
 
     def is_valid(self, national: str) -> bool:
@@ -73,7 +74,7 @@ def parsed(raw: str, region: str) -> str | None:
 
 def plain(raw: str, region: str) -> str | None:
     """What `parsed` gives, for digits and punctuation; NotPlainError where that is not sure."""
-    found = PLAIN.fullmatch(raw)
+    found = PLAIN.fullmatch(raw if raw.isascii() else raw.translate(FULL_WIDTH))
     if found is None:
         raise NotPlainError
     national = found[2].translate(PUNCTUATION)
@@ -91,10 +92,10 @@ def plain(raw: str, region: str) -> str | None:
         if doubtful or rules.prefixed.match(rest) or not rules.is_valid(rest):
             raise NotPlainError
         return f"+{rules.code}{rest}"
-    if rules.prefixed.match(national):
-        national = national[len(rules.prefix) :]
+    if prefix := rules.prefixed.match(national):
+        national = national[prefix.end() :]
         # Without a valid number behind it, it may be no prefix.
-        if not rules.prefix or not rules.valid[0][1].fullmatch(national):
+        if rules.replaced or not rules.valid[0][1].fullmatch(national):
             raise NotPlainError
         return f"+{rules.code}{national}"
     return f"+{rules.code}{national}" if rules.is_valid(national) else None
@@ -120,7 +121,7 @@ def numbering(region: str) -> Numbering | None:
         re.compile(own.international_prefix or "(?!)"),
         re.compile((own.general_desc and own.general_desc.national_number_pattern) or "(?!)"),
         re.compile(prefix) if prefix else NEVER,
-        prefix if prefix.isdecimal() and own.national_prefix_transform_rule is None else "",
+        bool(own.national_prefix_transform_rule),
         tuple(
             (re.compile(one.leading_digits) if one.leading_digits else None, valid_numbers(one))
             for one in sharing

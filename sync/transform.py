@@ -82,8 +82,8 @@ class Batch:
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def texts(column: Column) -> tuple[Column, int]:
-    """The column without NULs, and how many there were; all of it is text that UTF-8 can hold."""
+def texts(column: Column) -> tuple[Column, int, str]:
+    """The column without NULs, how many there were, and all its text; UTF-8 can hold it."""
     try:
         whole = "".join(column)
     except TypeError:
@@ -96,7 +96,7 @@ def texts(column: Column) -> tuple[Column, int]:
             raise Unfit("half of a surrogate pair, or bytes that are no UTF-8") from None
     if nuls := whole.count("\0"):
         column = [value.replace("\0", "") for value in column]
-    return column, nuls
+    return column, nuls, whole
 
 
 def identifier(column: Column) -> Column:
@@ -254,16 +254,22 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
 def build_rows(projection: Projection, records: Sequence[Record], region: str) -> Batch:
     """The rows of records that all fit; Unfit names a field that does not."""
     columns: dict[str, Column] = {}
+    empty: set[str] = set()
     nuls = 0
     for name, raw in zip(projection.names, zip(*records, strict=True), strict=True):
         with naming(name):
-            columns[name], removed = texts(raw)
+            columns[name], removed, whole = texts(raw)
             nuls += removed
-            if name in REQUIRED and "" in columns[name]:
+            if not whole:
+                empty.add(name)
+            if name in REQUIRED and "" in raw:
                 raise Unfit("missing")
     cells: list[Column] = []
     for field in projection.fields:
         column = columns[field.name]
+        if field.name in empty:  # as many are
+            cells += [column] * (1 + len(field.derived))
+            continue
         with naming(field.name):
             cells.append(escaped(CONVERT[field.kind](column)))
         for derived in field.derived:
