@@ -49,6 +49,10 @@ CATALOG = {
         SELECT c.oid::regclass::text, obj_description(c.oid) FROM pg_class AS c
          WHERE relnamespace = ANY (CAST(:schemas AS regnamespace[])) AND relkind = 'r' ORDER BY 1
     """,
+    "storage": """
+        SELECT oid::regclass::text, reloptions FROM pg_class
+         WHERE relnamespace = ANY (CAST(:schemas AS regnamespace[])) AND reloptions IS NOT NULL ORDER BY 1
+    """,
     "views": """
         SELECT schemaname, viewname, definition FROM pg_views WHERE schemaname = ANY (:schemas) ORDER BY 1, 2
     """,
@@ -127,7 +131,10 @@ def alembic(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 
 def test_migrations_make_what_the_metadata_says(empty: Engine, migrated: Engine) -> None:
-    """A migrated database has the tables, columns, constraints, indexes and comments of the metadata."""
+    """A migrated database has the tables, columns, constraints, indexes and comments of the metadata.
+
+    How rows are stored is not in the metadata, and has tests of its own.
+    """
     with empty.begin() as connection:
         for schema in SCHEMAS:
             connection.execute(text(f"CREATE SCHEMA {schema}"))
@@ -135,6 +142,7 @@ def test_migrations_make_what_the_metadata_says(empty: Engine, migrated: Engine)
     expected, found = (catalog(each, ["salesforce", "sync"]) for each in (empty, migrated))
 
     version = {"sync.alembic_version"}
+    del found["storage"]
     for name, rows in found.items():
         ours = [row for row in rows if not {f"{row[0]}.{row[1]}", row[0]} & version]
         assert ours == expected[name], name
@@ -212,6 +220,86 @@ def test_migrating_twice_changes_nothing(migrated: Engine) -> None:
 
     assert catalog(migrated, SCHEMAS) == before
     assert ask(migrated, "SELECT version_num FROM sync.alembic_version") == [(HEAD,)]
+
+
+# ── how rows are stored ───────────────────────────────────────────────────────────────────────────────
+
+STORAGE: dict[str, float] = SCRIPTS.get_revision("0003").module.STORAGE
+
+
+def storage_of(engine: Engine, table: str) -> dict[str, float]:
+    """A replica's storage parameters."""
+    [(options,)] = ask(
+        engine,
+        "SELECT coalesce(reloptions, '{}') FROM pg_class WHERE oid = CAST(:name AS regclass)",
+        name=f"salesforce.{table}",
+    )
+    return {name: float(value) for name, value in (option.split("=") for option in options)}
+
+
+def wanting(engine: Engine) -> str:
+    """What the migrations of replicas stored in another way than the others lack."""
+    settings = ", ".join(f"{name} = {value}" for name, value in STORAGE.items())
+    return "\n".join(
+        f"the migration that makes salesforce.{table.name} needs: "
+        f'op.execute("ALTER TABLE salesforce.{table.name} SET ({settings})")'
+        for table in tables.REPLICA.values()
+        if storage_of(engine, table.name) != STORAGE
+    )
+
+
+def test_replicas_leave_room_for_updates(migrated: Engine) -> None:
+    """Every replica has room in its blocks for new versions of its rows, and is vacuumed before it bloats."""
+    assert set(STORAGE) == {
+        *("fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_analyze_scale_factor")
+    }
+    assert 50 <= STORAGE["fillfactor"] < 100
+    assert wanting(migrated) == "", wanting(migrated)
+
+
+@pytest.mark.parametrize("parameter", STORAGE)
+def test_a_replica_without_them_is_named(migrated: Engine, parameter: str) -> None:
+    """The test before this one can fail, and says then what the new object's migration needs."""
+    ask(migrated, f"ALTER TABLE salesforce.contact RESET ({parameter})")
+
+    assert wanting(migrated) == (
+        "the migration that makes salesforce.contact needs: "
+        'op.execute("ALTER TABLE salesforce.contact SET (fillfactor = 90, '
+        'autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02)")'
+    )
+
+
+def test_storage_is_undone(migrated: Engine) -> None:
+    """Taken back, the migration leaves the replicas stored as Postgres stores by itself; their rows stay."""
+    row = "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp) VALUES ('003', false, now())"
+    ask(migrated, row)
+    in_process(migrated, command.downgrade, "0002")
+
+    assert [storage_of(migrated, table.name) for table in tables.REPLICA.values()] == [{}, {}]
+    assert ask(migrated, "SELECT id FROM salesforce.contact") == [("003",)]
+
+    embedded.migrate(migrated)
+    assert wanting(migrated) == ""
+    assert ask(migrated, "SELECT id FROM salesforce.contact") == [("003",)]
+
+
+def test_progress_of_before_bulk_jobs_is_kept(empty: Engine) -> None:
+    """A window that an older release left unfinished is one by REST, and goes on as such; also on the way back."""
+    embedded.migrate(empty, "0002")
+    ask(
+        empty,
+        "INSERT INTO sync.progress (object, purpose, until, key_stamp, key_id, received, settled) "
+        "VALUES ('Contact', 'pass', now(), now(), '003000000000001AAA', 7, 5)",
+    )
+    kept = "SELECT object, purpose, key_id, received, settled FROM sync.progress"
+    before = ask(empty, kept)
+
+    embedded.migrate(empty)
+    assert ask(empty, "SELECT job, page_url FROM sync.progress") == [(None, "")]
+    assert ask(empty, kept) == before
+
+    in_process(empty, command.downgrade, "0002")
+    assert ask(empty, kept) == before
 
 
 def test_first_state(migrated: Engine) -> None:
