@@ -21,7 +21,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready ## memory and rows/s of a first sync
+bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 migration: .venv/ready ## after a new line in sync/objects.py: make migration MESSAGE="contact gets a nickname"
@@ -32,6 +32,8 @@ requirements: ## pin anew; needs uv
 		--no-annotate --no-emit-index-url $(ARGS) -o requirements.txt
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --no-emit-index-url $(ARGS) -c requirements.txt -o requirements-dev.txt
+	uv pip compile -q pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url $(ARGS) -c requirements-dev.txt -o requirements-bench.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
@@ -40,4 +42,8 @@ clean:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/bench: .venv/ready requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

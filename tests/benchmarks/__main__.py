@@ -1,97 +1,130 @@
-"""First sync, unchanged repeat and ten percent changed: rows/s and the worker's peak memory.
+"""The benchmark: the product against what this machine allows, and against what users write today.
 
-`make bench ARGS="--contacts 100000"`. The simulator, PostgreSQL and the product run as processes of their
-own; memory is the product's own, as the kernel counts it (ru_maxrss).
+`make bench`, or `make bench ARGS="--contacts 10000,100000"`. Simulator, PostgreSQL, worker and scripts run as
+processes of their own on one machine; what counts are the ratios. A missed bar is said, and is no failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 
-import requests
-from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
-
-from sync import embedded
+from tests.benchmarks import charts, machine, show
+from tests.benchmarks.bars import bars, printed
+from tests.benchmarks.database import server
+from tests.benchmarks.measure import TRANSPORTS, Findings
+from tests.benchmarks.rounds import Bench
 from tests.world import ROOT
 
+PUBLISHED = ROOT / "docs" / "benchmarks"
 
-@contextmanager
-def simulator(accounts: int, contacts: int) -> Iterator[dict[str, str]]:
-    """A simulated org in its own process; the settings to use it."""
-    size = ["--accounts", str(accounts), "--contacts", str(contacts)]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "sync", "simulator", "--port", "0", *size],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
+
+def sizes(text: str) -> list[int]:
+    return sorted({int(part.replace("_", "")) for part in text.split(",")})
+
+
+def transports(text: str) -> tuple[str, ...]:
+    known = {name.lower(): name for name in TRANSPORTS}
+    return tuple(known[part.strip().lower()] for part in text.split(","))
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add(
+        "--contacts",
+        type=sizes,
+        default=[10_000, 100_000, 1_000_000],
+        help="sizes, with commas; a fifth as many accounts (10000,100000,1000000)",
     )
-    assert process.stdout is not None
-    settings: dict[str, str] = {}
-    for line in process.stdout:
-        if found := re.search(r"export (\w+)='(.*)'", line):
-            settings[found[1]] = found[2]
-        if "SALESFORCE_CLIENT_SECRET" in settings and "REQUESTS_CA_BUNDLE" in settings:
-            break
-    try:
-        yield settings
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def measured(settings: Mapping[str, str], *arguments: str) -> tuple[float, float, list[list[str]]]:
-    """Run a command; seconds, peak memory in MB, and the tab-separated lines it printed."""
-    environment = {"PATH": os.environ["PATH"], **settings}
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sync", *arguments],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+    add("--transports", type=transports, default=TRANSPORTS, help="rest, bulk or both (rest,bulk)")
+    add("--rounds", type=int, default=1, help="how often limit and product are measured; the best counts (1)")
+    add(
+        "--scripts-at",
+        type=int,
+        default=100_000,
+        help="the largest size at which the scripts run; 0: none (100000)",
     )
-    assert process.stdout is not None
-    lines = [line.rstrip("\n").split("\t") for line in process.stdout]
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, f"{arguments} ended with {process.returncode}"
-    return time.monotonic() - started, usage.ru_maxrss / 1024, lines
+    add(
+        "--patience",
+        type=float,
+        default=300,
+        help="seconds beyond which a script is left out at a larger size (300)",
+    )
+    add(
+        "--slow-at",
+        type=int,
+        default=100_000,
+        help="the size read with 300 ms a call, or else the next smaller one; 0: none (100000)",
+    )
+    add("--database-url", help="a server whose user may create databases (an embedded one)")
+    add("--results", type=Path, default=ROOT / "bench-results", help="folder for results (bench-results)")
+    add(
+        "--publish",
+        action="store_true",
+        help=f"copy them to {PUBLISHED.relative_to(ROOT)}",
+    )
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contacts", type=int, default=100_000)
-    size = parser.parse_args().contacts
-    accounts = size // 5
-    results = []
-    with embedded.postgres() as url, simulator(accounts, size) as org:
-        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg2"), poolclass=NullPool)
-        embedded.migrate(engine)
-        settings = {"DATABASE_URL": url, **org}
-        control = f"{org['SALESFORCE_LOGIN_URL']}/simulator"
-        assert requests.get(f"{control}/requests", verify=org["REQUESTS_CA_BUNDLE"], timeout=30).ok
-        for name, arguments in (
-            ("first sync", ["run"]),
-            ("unchanged pass", ["run"]),
-            ("full resync, nothing changed", ["resync", "--full"]),
-        ):
-            seconds, peak, lines = measured(settings, *arguments)
-            read = sum(int(line[1].replace(",", "")) for line in lines[1:])
-            results.append({"what": name, "rows": read, "seconds": round(seconds, 1), "peak_mb": round(peak)})
-            rate = f"{read / seconds:,.0f} rows/s" if read else "-"
-            print(f"{name:30} {read:>9,} rows {seconds:7.1f} s {rate:>16} {peak:6.0f} MB", flush=True)
-    print(json.dumps(results))
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
+    findings, facts = Findings(), machine.machine()
+    given.results.mkdir(parents=True, exist_ok=True)
+    with server(given.database_url) as postgres, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        facts |= {f"postgres {name}": value for name, value in postgres.facts.items()}
+        print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+        bench = Bench(
+            postgres,
+            Path(folder),
+            findings,
+            given.transports,
+            rounds=given.rounds,
+            scripts_at=given.scripts_at,
+            patience=given.patience,
+            slow_at=max((size for size in given.contacts if size <= given.slow_at), default=0),
+        )
+        bench.start_ups()
+        for contacts in given.contacts:
+            bench.at(contacts)
+            write(findings, facts, given)  # so that nothing is lost if a larger size fails
+    judged = bars(findings)
+    print(f"\n{show.results(findings)}\n\n" + "\n".join(show.EXPLANATIONS))
+    print(f"\n{printed(judged)}\n")
+    for note in findings.notes:
+        print(f"! {note}")
+    missed = sum(bar.verdict == "NOT REACHED" for bar in judged)
+    measured = sum(bar.value is not None for bar in judged)
+    print(
+        f"{measured - missed} of {len(judged)} bars reached, {missed} missed, {len(judged) - measured} not measured"
+    )
+    files = [write(findings, facts, given), *charts.draw(findings, given.results)]
+    if given.publish:
+        PUBLISHED.mkdir(parents=True, exist_ok=True)
+        files += [Path(shutil.copy(file, PUBLISHED)) for file in files]
+    print("\n".join(f"written: {file}" for file in files))
 
 
-main()
+def write(findings: Findings, facts: dict[str, str], given: argparse.Namespace) -> Path:
+    """All that was found, as JSON."""
+    asked = ("contacts", "transports", "rounds", "scripts_at", "patience", "slow_at")
+    file: Path = given.results / "benchmark.json"
+    content = {
+        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "machine": facts,
+        "options": {name: getattr(given, name) for name in asked},
+        **findings.as_json(),
+        "bars": [asdict(bar) | {"verdict": bar.verdict} for bar in bars(findings)],
+    }
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return file
+
+
+if __name__ == "__main__":
+    main()
