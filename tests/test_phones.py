@@ -30,6 +30,26 @@ FORMATS = (
     PhoneNumberFormat.NATIONAL,
     PhoneNumberFormat.RFC3966,
 )
+ENDS = (
+    " ",
+    "-",
+    ".",
+    ")",
+    "(",
+    "/",
+    "x",
+    " x",
+    " x ",
+    "ext",
+    " ext ",
+    " ext. ",
+    " EXT",
+    ";ext=",
+    "#",
+    " or ",
+    ",",
+)
+WIDE = str.maketrans("0123456789+-()./ ", "０１２３４５６７８９＋－（）．／　")
 
 
 # ── what becomes of a number ──────────────────────────────────────────────────────────────────────────
@@ -88,27 +108,13 @@ def test_zeros_that_belong_to_a_number_stay() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *(
-            "415-555-2671 x12",
-            "1-800-FLOWERS",
-            "tel:+1-415-555-2671",
-            "+１ ４１５ ５５５ ２６７１",
-            "٤١٥٥٥٥٢٦٧١",
-        ),
-        *(
-            "415-555-2671;ext=12",
-            "415/555-2671",
-            "415‑555‑2671",
-            "(415) 555-2671 or 2672",
-            "",
-            "+",
-            "((",
-            "12345",
-        ),
+        *("1-800-FLOWERS", "tel:+1-415-555-2671", "٤١٥٥٥٥٢٦٧١", "415-555-2671;ext=12", "415‑555‑2671"),
+        *("(415) 555-2671 or 2672", "415-555-2671#12", "415-555-2671 ext. 1234567", "a4155552671"),
+        *("", "+", "((", "12345", "\n4155552671", "4155552671\n"),
     ],
 )
 def test_other_notations_are_left_to_the_library(raw: str) -> None:
-    """The fast path takes digits and plain punctuation alone; the rest is not its business."""
+    """The fast path takes digits, plain punctuation and plain extensions; the rest is not its business."""
     with pytest.raises(NotPlainError):
         plain(raw, "US")
     assert e164(raw, "US") == parsed(raw, "US")
@@ -116,7 +122,7 @@ def test_other_notations_are_left_to_the_library(raw: str) -> None:
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=400)
 @given(
-    st.text() | st.text(alphabet="+0123456789 ()-./x#;ext", max_size=25),
+    st.text() | st.text(alphabet="+0123456789 ()-./x#;ext０５＋（）－", max_size=25),
     st.sampled_from(["US", "DE", "IT", "AR", "MX"]),
 )
 def test_any_text(raw: str, region: str) -> None:
@@ -156,8 +162,10 @@ class Dialler:
             raw = self.punctuated(raw)
         if chance() < 0.1:
             raw = choice(["0", "1", "00", "+", "8", "(0)", "9", "+0", "01", "("]) + raw
-        if chance() < 0.03:
-            raw += choice([" ", "-", ".", ")", "(", " x1"])
+        if chance() < 0.1:
+            raw += choice(ENDS) + str(self.chance.randrange(10 ** choice([1, 3, 4, 6, 8]))) * (chance() < 0.8)
+        if chance() < 0.05:
+            raw = raw.translate(WIDE)
         return raw, region
 
     def written(self, number: PhoneNumber, home: str, region: str) -> str:
@@ -199,7 +207,7 @@ class Dialler:
         return "".join(letters)
 
     def punctuated(self, raw: str) -> str:
-        marks = [" ", "-", ".", "(", ")", " (", ") ", " - "]
+        marks = [" ", "-", ".", "(", ")", " (", ") ", " - ", "/", " / ", "//", "  "]
         return "".join(
             letter + (self.chance.choice(marks) if self.chance.random() < 0.25 else "") for letter in raw
         )
@@ -253,6 +261,31 @@ def test_plain_says_what_phonenumbers_says(seed: int) -> None:
             ("+52 1 664 123 4567", "US"),
             ("0055 11 91234-5678", "BR"),
             ("999999", "US"),
+        ),
+        # Extensions, and what is like one.
+        *(
+            ("415-555-2671 x12", "US"),
+            ("415-555-2671x", "US"),
+            ("415-555-2671 ext. 12", "US"),
+            ("4155552671 12", "US"),
+        ),
+        *(
+            ("030 901820-0", "DE"),
+            ("030 / 901820", "DE"),
+            ("030//901820", "DE"),
+            ("415-555-2671 / 2672", "US"),
+        ),
+        *(
+            ("x4155552671", "US"),
+            ("415x555x2671", "US"),
+            ("415 ext 5552671", "US"),
+            ("+１ ４１５ ５５５ ２６７１", "DE"),
+        ),
+        *(
+            ("+1４１５5552671", "DE"),
+            ("４１５５５５２６７１ x１２", "US"),
+            ("911 x1", "US"),
+            ("+1 x4155552671", "US"),
         ),
         # What looks like a number and is none, and what looks like none.
         *(("415-555-26712", "US"), ("415-555-267", "US"), ("0000000000", "US"), ("+1 000 000 0000", "US")),
