@@ -15,7 +15,7 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumber
 
 PLAIN = re.compile(r"\(?(\+?)([0-9][0-9 ()./-]{5,30}?)(?: *(?:x|ext\.?) *[0-9]{1,6})?")
 PUNCTUATION = str.maketrans("", "", " ()./-")
-FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）．／　", "0123456789+-()./ ")
+FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）．／", "0123456789+-()./")
 TYPES = (  # the most frequent first
     *("mobile", "fixed_line", "toll_free", "premium_rate", "shared_cost", "voip", "personal_number"),
     *("pager", "uan", "voicemail"),
@@ -31,8 +31,9 @@ class NotPlainError(Exception):
 class Numbering:
     """A region's rules: what begins a number with more than its national digits, and which are valid.
 
-    `replaced`: what is stripped may have to be replaced by other digits. `valid` holds the regions that share the country code, the main one first: the digits that lead to each
-    (None: any), and its valid numbers.
+    `replaced`: what is stripped may have to be replaced by other digits. `valid` holds the regions that share
+    the country code, the main one first: the digits that lead to each (None: any), and its valid numbers;
+    `elsewhere` is what may lead to another than the main one.
     """
 
     code: str
@@ -40,9 +41,12 @@ class Numbering:
     general: re.Pattern[str]
     prefixed: re.Pattern[str]
     replaced: bool
+    elsewhere: re.Pattern[str]
     valid: tuple[tuple[re.Pattern[str] | None, re.Pattern[str]], ...]
 
     def is_valid(self, national: str) -> bool:
+        if not self.elsewhere.match(national):
+            return self.valid[0][1].fullmatch(national) is not None
         for leading, pattern in self.valid:
             if leading is None:
                 if pattern.fullmatch(national):
@@ -52,7 +56,6 @@ class Numbering:
         return False
 
 
-@lru_cache(maxsize=20_000)
 def e164(raw: str, region: str) -> str | None:
     """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""
     try:
@@ -61,6 +64,7 @@ def e164(raw: str, region: str) -> str | None:
         return parsed(raw, region)
 
 
+@lru_cache(maxsize=20_000)
 def parsed(raw: str, region: str) -> str | None:
     """Any notation."""
     try:
@@ -122,6 +126,7 @@ def numbering(region: str) -> Numbering | None:
         re.compile((own.general_desc and own.general_desc.national_number_pattern) or "(?!)"),
         re.compile(prefix) if prefix else NEVER,
         bool(own.national_prefix_transform_rule),
+        re.compile("|".join(f"(?:{one.leading_digits or ''})" for one in sharing[1:] if one) or "(?!)"),
         tuple(
             (re.compile(one.leading_digits) if one.leading_digits else None, valid_numbers(one))
             for one in sharing

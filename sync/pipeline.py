@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -22,15 +23,13 @@ from sync.errors import (
     SyncError,
     UsageError,
 )
-from sync.extract import Page, Window
+from sync.extract import Make, Page, Window
 from sync.load import Tally
 from sync.mapping import Projection, SObject, project
 from sync.objects import CATALOGUE
-from sync.prefetch import each, prefetch
 from sync.runs import Link, Report, Step, for_each, journalled
 from sync.state import Lease, Plan
 from sync.tables import transaction
-from sync.transform import Batch
 
 log = logs.get(__name__)
 
@@ -109,11 +108,11 @@ def read_window_once(
 
     job, written = plan.start.job, 0
     try:
-        for page, batch in transformed(link, projection, plan):
-            tally = commit_page(link, projection, held, run_id, page, batch, plan)
+        for page in pages(link, projection, plan):
+            tally = commit_page(link, projection, held, run_id, page, plan)
             job, written = page.progress.job, written + tally.written
             step = Step(sobject.name, plan.window, tally, page.received, page.expected)
-            del page, batch
+            del page
             yield step
             if link.stop.is_set():
                 raise StoppedError
@@ -157,23 +156,23 @@ def begin(link: Link, projection: Projection, held: Lease, planner: Planner, now
     return plan
 
 
-def transformed(link: Link, projection: Projection, plan: Plan) -> Iterator[tuple[Page, Batch]]:
-    """The window's pages as rows, a few ahead of who commits them."""
-    settings = link.settings
+def pages(link: Link, projection: Projection, plan: Plan) -> Iterator[Page]:
+    """The window's pages as rows, some of them ahead of who commits them."""
+    return extract.pages(
+        link.session,
+        projection,
+        plan.window,
+        plan.start,
+        maker(link, projection),
+        threshold=link.settings.sync_bulk_threshold,
+        stepwise=plan.stepwise,
+        ahead=link.ahead,
+    )
 
-    def pages() -> Iterator[tuple[Page, Batch]]:
-        for page in extract.pages(
-            link.session,
-            projection,
-            plan.window,
-            plan.start,
-            threshold=settings.sync_bulk_threshold,
-            stepwise=plan.stepwise,
-        ):
-            yield page, transform.build(projection, page.records, settings.sync_default_region)
-            del page
 
-    return prefetch([each(pages())], link.stop, depth=link.ahead) if link.ahead else pages()
+def maker(link: Link, projection: Projection) -> Make:
+    """What is made of records."""
+    return partial(transform.build, projection, region=link.settings.sync_default_region)
 
 
 def commit_page(
@@ -182,7 +181,6 @@ def commit_page(
     held: Lease,
     run_id: int,
     page: Page,
-    batch: Batch,
     plan: Plan | None,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
@@ -191,7 +189,7 @@ def commit_page(
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
-        tally = load.merge(connection, projection, batch, run_id, announce=announce)
+        tally = load.merge(connection, projection, page.batch, run_id, announce=announce)
         if plan is not None:
             state.save_progress(connection, projection.sobject.name, plan, page.progress, page.at)
     return tally
@@ -204,11 +202,9 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         projection, now = look(link, sobject)
         window, found = Window(None, now), set[str]()
-        place = projection.names.index("Id")
-        for page in extract.by_id(link.session, projection, ids):
-            batch = transform.build(projection, page.records, link.settings.sync_default_region)
-            tally = commit_page(link, projection, held, run_id, page, batch, None)
-            found.update(record[place] for record in page.records)
+        for page in extract.by_id(link.session, projection, ids, maker(link, projection)):
+            tally = commit_page(link, projection, held, run_id, page, None)
+            found.update(page.batch.ids)
             yield Step(name, window, tally, len(found), len(ids))
         if absent := [id_ for id_ in ids if id_ not in found]:
             raise SyncError(

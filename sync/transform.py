@@ -59,13 +59,14 @@ class Reject:
 class Batch:
     """A page after transformation: the rows as COPY reads them, the records they are of, and the rejects.
 
-    A line has the columns of `Projection.columns`, then `custom`, `deleted_at`, `deleted_reason`; `deleted`
-    counts the rows that are, `nuls` the NUL characters removed.
+    A line has the columns of `Projection.columns`, then `custom`, `deleted_at`, `deleted_reason`. `ids` names
+    all records, the rejected too; `deleted` counts the rows that are, `nuls` the NUL characters removed.
     """
 
     lines: Sequence[bytes] = ()
     records: Sequence[Record] = ()
     rejects: Sequence[Reject] = ()
+    ids: Sequence[str] = ()
     deleted: int = 0
     nuls: int = 0
 
@@ -74,6 +75,7 @@ class Batch:
             [*self.lines, *other.lines],
             [*self.records, *other.records],
             [*self.rejects, *other.rejects],
+            [*self.ids, *other.ids],
             self.deleted + other.deleted,
             self.nuls + other.nuls,
         )
@@ -246,7 +248,8 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
         return build_rows(projection, records, region)
     except Unfit as unfit:
         if len(records) == 1:
-            return Batch(rejects=[reject(projection, records[0], str(unfit))])
+            rejected = reject(projection, records[0], str(unfit))
+            return Batch(rejects=[rejected], ids=[rejected.id])
     middle = len(records) // 2
     return build(projection, records[:middle], region) + build(projection, records[middle:], region)
 
@@ -278,7 +281,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
     cells.append(escaped(custom_values(projection.custom, columns, len(records))))
     cells += tombstones(columns)
     lines = ["\t".join(row).encode() for row in zip(*cells, strict=True)]
-    return Batch(lines, records, (), columns["IsDeleted"].count("true"), nuls)
+    return Batch(lines, records, (), columns["Id"], columns["IsDeleted"].count("true"), nuls)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import ssl
 import threading
@@ -9,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import trustme
@@ -30,6 +32,7 @@ from sync.errors import (
     SalesforceError,
     StoppedError,
 )
+from sync.prefetch import prefetch
 from sync.session import LOGINS_PER_HOUR, Answer, RetryPolicy, Session, Usage
 from sync.session import http as http_module
 from sync.session.http import decode
@@ -45,7 +48,13 @@ ASKS: dict[str, Ask] = {
     "query": lambda session: session.query(CONTACTS).body["totalSize"],
     "describe": lambda session: session.describe("Contact")[0],
     "userinfo": lambda session: session.identity()["user_id"],
+    "jobs": lambda session: session.resource("GET", jobs(session)).body["records"],
 }
+
+
+def jobs(session: Session) -> str:
+    """The resource of Bulk query jobs."""
+    return f"/services/data/v{session.version}/jobs/query"
 
 
 def connect(
@@ -438,36 +447,41 @@ def test_logins_per_hour_are_capped(sim: Simulator, session: Session) -> None:
 
 
 @pytest.fixture
-def paged(sim: Simulator, session: Session) -> str:
-    """The address of a second page."""
+def paged(sim: Simulator, session: Session) -> tuple[str, int]:
+    """The address of a second page, and the generation of the session that it belongs to."""
     sim.options.page_sizes = 2
-    return str(session.query(CONTACTS).body["nextRecordsUrl"])
+    return second_page(session)
 
 
-def test_pages_are_followed(session: Session, paged: str) -> None:
+def second_page(session: Session) -> tuple[str, int]:
+    answer = session.query(CONTACTS)
+    return str(answer.body["nextRecordsUrl"]), answer.generation
+
+
+def test_pages_are_followed(session: Session, paged: tuple[str, int]) -> None:
     """The page behind a locator is the next one, and may be asked for again."""
-    assert names(session.next_page(paged)) == ["n2", "n3"]
-    assert names(session.next_page(paged)) == ["n2", "n3"]
+    assert names(session.next_page(*paged)) == ["n2", "n3"]
+    assert names(session.next_page(*paged)) == ["n2", "n3"]
 
 
 @pytest.mark.parametrize("refusal", ["INVALID_SESSION_ID", "INVALID_QUERY_LOCATOR"])
 @pytest.mark.parametrize("bound", [True, False])
 def test_locator_is_not_carried_over_a_relogin(
-    sim: Simulator, session: Session, paged: str, bound: bool, refusal: str
+    sim: Simulator, session: Session, paged: tuple[str, int], bound: bool, refusal: str
 ) -> None:
     """A session that ends between two pages: one re-login, and the query has to be asked again."""
     sim.options.locator_bound_to_session, sim.options.locator_refusal = bound, refusal
     sim.revoke_tokens()
 
     with pytest.raises(QueryLostError):
-        session.next_page(paged)
+        session.next_page(*paged)
 
     assert kinds(sim) == {"token": 2, "query": 1, "page": 1}
     assert names(session.query(CONTACTS)) == ["n0", "n1"]
     assert kinds(sim)["token"] == 2
 
 
-def test_locator_after_another_threads_relogin(sim: Simulator, session: Session, paged: str) -> None:
+def test_locator_after_another_threads_relogin(sim: Simulator, session: Session, paged: Answer) -> None:
     """A locator of a session that another thread replaced is given up at once, without one more login."""
     sim.revoke_tokens()
     with ThreadPoolExecutor(1) as other:
@@ -475,49 +489,68 @@ def test_locator_after_another_threads_relogin(sim: Simulator, session: Session,
     assert kinds(sim)["token"] == 2
 
     with pytest.raises(QueryLostError):
-        session.next_page(paged)
+        page_after(session, paged)
 
-    assert kinds(sim)["token"] == 2
+    assert kinds(sim) == {"token": 2, "query": 3}
+
+
+def test_locator_in_another_thread(sim: Simulator, session: Session, paged: Answer) -> None:
+    """Pages may be asked for by whichever thread, as long as it is the session that made the query."""
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(page_after, session, paged).result()
+
+    assert names(second) == ["n2", "n3"]
+    assert names(page_after(session, second)) == ["n4"]
+    assert kinds(sim)["token"] == 1
+
+
+def test_an_answer_tells_the_session_it_is_of(sim: Simulator, session: Session) -> None:
+    """Answers before and after a re-login are told apart, whichever thread asked."""
+    before = session.query(CONTACTS)
+    same = session.query(CONTACTS)
+    sim.revoke_tokens()
+    with ThreadPoolExecutor(1) as other:
+        after = other.submit(session.query, CONTACTS).result()
+
+    assert before.generation == same.generation != after.generation == session.query(CONTACTS).generation
 
 
 def test_two_readers_survive_one_expiry(sim: Simulator, session: Session) -> None:
     """Two objects read side by side lose one session: one re-login, and both get to their end."""
     sim.options.page_sizes = 4
-
-    def ask() -> str:
-        return str(session.query(CONTACTS).body["nextRecordsUrl"])
-
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        lost = {reader: reader.submit(ask).result() for reader in (one, other)}
+        lost = {reader: reader.submit(session.query, CONTACTS).result() for reader in (one, other)}
         sim.revoke_tokens()
         again = {}
-        for reader, url in lost.items():
+        for reader, answer in lost.items():
             with pytest.raises(QueryLostError):
-                reader.submit(session.next_page, url).result()
-            again[reader] = reader.submit(ask).result()
-        last = [names(reader.submit(session.next_page, url).result()) for reader, url in again.items()]
+                reader.submit(page_after, session, answer).result()
+            again[reader] = reader.submit(session.query, CONTACTS).result()
+        last = [names(reader.submit(page_after, session, each).result()) for reader, each in again.items()]
 
     assert last == [["n4"], ["n4"]]
     assert kinds(sim)["token"] == 2
 
 
 @pytest.mark.parametrize("fault", ["invalid_query_locator", "not_found"])
-def test_lost_locator(sim: Simulator, session: Session, paged: str, fault: str) -> None:
+def test_lost_locator(sim: Simulator, session: Session, paged: tuple[str, int], fault: str) -> None:
     """A locator that Salesforce forgot loses the query, and nothing else."""
     sim.faults.add(fault, on="page")
 
     with pytest.raises(QueryLostError):
-        session.next_page(paged)
+        session.next_page(*paged)
 
     assert kinds(sim) == {"token": 1, "query": 1, "page": 1}
 
 
 @pytest.mark.parametrize("fault", ["query_more_failure", "unavailable_html", "truncated", "reset"])
-def test_page_is_asked_for_again(sim: Simulator, session: Session, paged: str, fault: str) -> None:
+def test_page_is_asked_for_again(
+    sim: Simulator, session: Session, paged: tuple[str, int], fault: str
+) -> None:
     """A passing failure asks for the same page again; the query goes on where it was."""
     sim.faults.add(fault, on="page", times=2)
 
-    assert names(session.next_page(paged)) == ["n2", "n3"]
+    assert names(session.next_page(*paged)) == ["n2", "n3"]
     assert kinds(sim) == {"token": 1, "query": 1, "page": 3}
 
 
@@ -655,13 +688,13 @@ def test_no_call_waits_for_ever(sim: Simulator, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_page_has_a_timeout_too(
-    sim: Simulator, session: Session, paged: str, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator, session: Session, paged: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that never comes is given up like any other call."""
     monkeypatch.setattr(http_module, "READ_SECONDS", 0.2)
     sim.faults.add("hang", on="page")
 
-    assert names(session.next_page(paged)) == ["n2", "n3"]
+    assert names(session.next_page(*paged)) == ["n2", "n3"]
 
 
 # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────
@@ -707,6 +740,445 @@ def test_stop_before_a_call(sim: Simulator, session: Session) -> None:
     with pytest.raises(StoppedError):
         session.query(CONTACTS)
     assert kinds(sim) == {"token": 1}
+
+
+def test_pause_ends_with_a_stop(sim: Simulator) -> None:
+    """A wait between two looks at something ends at once when the process is asked to stop."""
+    stop = threading.Event()
+    session = connect(sim, retry=RetryPolicy(), stop=stop)
+
+    stops_within(1, stop, lambda: session.pause(60))
+    with pytest.raises(StoppedError):
+        session.pause(0)
+
+
+def test_pause_takes_its_time(sim: Simulator) -> None:
+    """A pause is as long as asked for, and none where tests turn waiting off."""
+    started = time.monotonic()
+    connect(sim, retry=RetryPolicy()).pause(0.2)
+    assert 0.2 <= time.monotonic() - started < 2
+
+    connect(sim).pause(3600)
+    assert time.monotonic() - started < 4
+
+
+# ── resources by their path ───────────────────────────────────────────────────────────────────────────
+
+
+QUESTION = {"operation": "queryAll", "query": "SELECT Id, LastName FROM Contact"}
+
+
+def test_life_of_a_job(sim: Simulator, session: Session) -> None:
+    """A job is made, looked at, stopped and deleted; what answers without a body has none."""
+    sim.options.bulk_polls = 100
+    made = session.resource("POST", jobs(session), QUESTION)
+    path = f"{jobs(session)}/{made.body['id']}"
+
+    assert made.body["state"] == "UploadComplete"
+    assert session.resource("GET", path).body["id"] == made.body["id"]
+    assert session.resource("PATCH", path, {"state": "Aborted"}).body["state"] == "Aborted"
+    assert session.resource("DELETE", path).body is None
+    assert [(r.method, r.kind, r.status) for r in sim.requests[1:]] == [
+        ("POST", "job_create", 200),
+        ("GET", "job", 200),
+        ("PATCH", "job_abort", 200),
+        ("DELETE", "job_delete", 204),
+    ]
+
+
+def test_version_is_the_pinned_one(sim: Simulator) -> None:
+    """All calls of a job have to use one version: it is the setting's, for whoever writes a path."""
+    session = connect(sim, changed={"SALESFORCE_API_VERSION": "61.0"})
+    session.query(CONTACTS)
+
+    assert session.version == "61.0"
+    assert sim.requests[-1].path.startswith("/services/data/v61.0/")
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_resource_that_is_gone(sim: Simulator, session: Session, method: str) -> None:
+    """A job that Salesforce does not know any more is lost, at once and with its status."""
+    body = {"state": "Aborted"} if method == "PATCH" else None
+
+    with pytest.raises(QueryLostError) as failure:
+        session.resource(method, f"{jobs(session)}/750RO0000000001AAA", body)
+
+    assert failure.value.status == 404
+    assert len(sim.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("bulk_entity", 400, "INVALIDENTITY"),
+        ("bulk_compound", 400, "API_ERROR"),
+        ("bulk_job_limit", 400, "LIMIT_EXCEEDED"),
+        ("api_currently_disabled", 403, "API_CURRENTLY_DISABLED"),
+    ],
+)
+def test_refused_resource(sim: Simulator, session: Session, fault: str, status: int, code: str) -> None:
+    """A refusal is told with its status and code, and not tried again."""
+    sim.faults.add(fault, on="job_create", times=None)
+
+    with pytest.raises(SalesforceError) as failure:
+        session.resource("POST", jobs(session), QUESTION)
+
+    assert type(failure.value) is SalesforceError
+    assert (failure.value.status, failure.value.code) == (status, code)
+    assert kinds(sim) == {"token": 1, "job_create": 1}
+
+
+@pytest.mark.parametrize("fault", ["unavailable_html", "truncated", "reset", "html_ok", "concurrent_limit"])
+def test_resource_is_retried(sim: Simulator, session: Session, fault: str) -> None:
+    """What passes is tried again, whatever the method."""
+    path = f"{jobs(session)}/{session.resource('POST', jobs(session), QUESTION).body['id']}"
+    sim.faults.add(fault, on="job", times=2)
+
+    assert session.resource("GET", path).body["state"] == "JobComplete"
+    assert kinds(sim) == {"token": 1, "job_create": 1, "job": 3}
+
+
+def test_deleting_twice_is_no_failure_to_delete(sim: Simulator, session: Session) -> None:
+    """A delete whose answer got lost finds the job gone when it is tried again: it is lost, which is what was wanted."""
+    path = f"{jobs(session)}/{session.resource('POST', jobs(session), QUESTION).body['id']}"
+    sim.faults.add("truncated", on="job_delete")
+    sim.faults.add("reset", on="job_delete")
+
+    with suppress(QueryLostError):
+        session.resource("DELETE", path)
+    assert sim.org.jobs.all() == []
+
+
+def test_what_is_sent_to_a_resource(listener: Listener) -> None:
+    """A body goes as JSON, with our token; without a body nothing is sent."""
+    session = listener.session()
+    session.resource("POST", "/services/data/v66.0/jobs", {"query": "SELECT 'é'"})
+    session.resource("GET", "/services/data/v66.0/jobs/750")
+
+    post, get = listener.sent[1:]
+    assert (post.method, post.path, json.loads(post.body)) == (
+        "POST",
+        "/services/data/v66.0/jobs",
+        {"query": "SELECT 'é'"},
+    )
+    assert post.headers["content-type"].startswith("application/json")
+    assert (get.method, get.body) == ("GET", "")
+    assert post.headers["authorization"] == get.headers["authorization"] == "Bearer 00Dxx0000000001!token"
+
+
+# ── CSV as it arrives ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def results(session: Session) -> str:
+    """The path of a job's results: five contacts."""
+    made = session.resource("POST", jobs(session), QUESTION)
+    path = f"{jobs(session)}/{made.body['id']}"
+    assert session.resource("GET", path).body["state"] == "JobComplete"
+    return f"{path}/results"
+
+
+class Reader:
+    """Reads a result page as its caller does: it counts, and says so where the count is wrong."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def __call__(self, headers: Mapping[str, str], lines: TextIO) -> list[str]:
+        self.begun += 1
+        header, *rows = csv.reader(lines, strict=True)
+        assert header == ["Id", "LastName"]
+        if len(rows) != int(headers["Sforce-NumberOfRecords"]):
+            raise ValueError(f"{len(rows)} rows")
+        return sorted(row[1] for row in rows)
+
+
+EVERYBODY = ["n0", "n1", "n2", "n3", "n4"]
+
+
+def test_stream(sim: Simulator, session: Session, results: str) -> None:
+    """What the reader makes of headers and lines is what the caller gets."""
+    read = Reader()
+    with session.counted() as calls:
+        assert session.stream(results, read) == EVERYBODY
+
+    assert (read.begun, calls.made) == (1, 1)
+    assert session.usage is not None
+
+
+@pytest.mark.parametrize("gzip", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("charset", [True, False])
+def test_stream_in_any_dress(
+    sim: Simulator, session: Session, results: str, gzip: bool, chunked: bool, charset: bool
+) -> None:
+    """Compressed or not, in chunks or with its length, with a charset or without: it is the same CSV."""
+    sim.options.gzip, sim.options.chunked, sim.options.bulk_charset = gzip, chunked, charset
+
+    assert session.stream(results, Reader()) == EVERYBODY
+
+
+@pytest.mark.parametrize(
+    ("fault", "begun"),
+    [
+        ("unavailable_html", 1),
+        ("server_unavailable", 1),
+        ("bad_gateway_html", 1),
+        ("too_many_requests", 1),
+        ("reset", 1),
+        ("html_ok", 1),
+        ("truncated", 3),
+        ("missing_rows", 3),
+        ("repeated_rows", 3),
+    ],
+)
+def test_stream_is_asked_for_again(
+    sim: Simulator, session: Session, results: str, fault: str, begun: int
+) -> None:
+    """After a failure, before the body or within it, the page is read anew from its start."""
+    sim.faults.add(fault, on="results", times=2)
+    read = Reader()
+
+    with session.counted() as calls:
+        assert session.stream(results, read) == EVERYBODY
+
+    assert (read.begun, calls.made) == (begun, 3)
+    assert kinds(sim)["results"] == 3
+    assert kinds(sim)["token"] == 1
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4])
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_stream_cut_anywhere(
+    sim: Simulator, session: Session, results: str, rows: int, clean: bool, chunked: bool
+) -> None:
+    """A body cut after so many rows is never taken for whole, however well its end looks."""
+    sim.options.chunked = chunked
+    sim.faults.add("truncated", on="results", times=2, rows=rows, clean=clean)
+    read = Reader()
+
+    assert session.stream(results, read) == EVERYBODY
+    assert read.begun == 3
+
+
+def test_stream_that_is_never_right(sim: Simulator, session: Session, results: str) -> None:
+    """What stays wrong after six attempts is an error with status 200 that says what is wrong."""
+    sim.faults.add("missing_rows", on="results", times=None)
+
+    with pytest.raises(SalesforceError, match="4 rows") as failure:
+        session.stream(results, Reader())
+
+    assert failure.value.status == 200
+    assert kinds(sim)["results"] == 6
+
+
+def test_stream_of_a_maintenance_page(sim: Simulator, session: Session, results: str) -> None:
+    """A page of HTML in the place of CSV never reaches the reader, and is told as what it is."""
+    sim.faults.add("html_ok", on="results", times=None)
+    read = Reader()
+
+    with pytest.raises(SalesforceError, match="no CSV but text/html") as failure:
+        session.stream(results, read)
+
+    assert failure.value.status == 200
+    assert read.begun == 0
+
+
+@pytest.mark.parametrize("fault", ["session_expired", "invalid_jwt_format", "unauthorized_html"])
+def test_stream_with_a_dead_token(sim: Simulator, session: Session, results: str, fault: str) -> None:
+    """A token that died since the last page is one re-login; the page is the job's, not the session's."""
+    sim.faults.add(fault, on="results")
+    read = Reader()
+
+    assert session.stream(results, read) == EVERYBODY
+    assert read.begun == 1
+    assert kinds(sim)["token"] == 2
+
+
+def test_stream_with_a_dead_token_after_a_cut(sim: Simulator, session: Session, results: str) -> None:
+    """A token that dies between two attempts at one page does not end them."""
+    sim.faults.add("truncated", on="results")
+    sim.faults.add("session_expired", on="results", after=1)
+    sim.faults.add("truncated", on="results", after=2)
+    read = Reader()
+
+    assert session.stream(results, read) == EVERYBODY
+    assert read.begun == 3
+    assert kinds(sim)["token"] == 2
+    assert [r.status for r in sim.requests if r.kind == "results"] == [200, 401, 200, 200]
+
+
+@pytest.mark.parametrize("fault", ["job_gone", "not_found"])
+def test_stream_of_a_lost_job(sim: Simulator, session: Session, results: str, fault: str) -> None:
+    """A job that is gone with its results is lost, and nothing is tried again."""
+    sim.faults.add(fault, on="results", times=None)
+
+    with pytest.raises(QueryLostError):
+        session.stream(results, Reader())
+    assert kinds(sim)["results"] == 1
+
+
+def test_stream_of_a_refusal(sim: Simulator, session: Session, results: str) -> None:
+    """A refusal of results is told with its status and code."""
+    sim.faults.add("insufficient_access", on="results")
+
+    with pytest.raises(SalesforceError) as failure:
+        session.stream(results, Reader())
+    assert (failure.value.status, failure.value.code) == (403, "INSUFFICIENT_ACCESS")
+
+
+class Enough(Exception):
+    """The reader's own reason to end."""
+
+
+def test_a_readers_own_error_is_its_callers(sim: Simulator, session: Session, results: str) -> None:
+    """An error of the reader that says nothing about the body ends the call as it is, in the middle of a page."""
+
+    def read(_: Mapping[str, str], lines: TextIO) -> None:
+        next(lines)
+        raise Enough
+
+    with pytest.raises(Enough):
+        session.stream(results, read)
+    assert kinds(sim)["results"] == 1
+    assert session.stream(results, Reader()) == EVERYBODY
+
+
+def test_a_patient_call_has_no_limit_in_time(sim: Simulator, session: Session, results: str) -> None:
+    """A long download alone may use up the time of all attempts: only their number ends them."""
+    hurried = connect(sim, retry=RetryPolicy(attempts=4, total=0.05, longest=0.2))
+    hurried.login()
+    sim.faults.add("slow", on="results", delay=0.1, times=None)
+    slow = sim.faults.add("slow", on="query", delay=0.1, times=None)
+
+    def failing(begun: list[float]) -> Callable[[Mapping[str, str], TextIO], int]:
+        def read(_: Mapping[str, str], lines: TextIO) -> int:
+            begun.append(time.monotonic())
+            if len(begun) < 4:
+                raise ValueError("not yet")
+            return len(lines.read())
+
+        return read
+
+    times: list[float] = []
+    assert hurried.stream(results, failing(times)) > 0
+    assert times[-1] - times[0] > 0.05
+    sim.faults.remove(slow)
+    sim.faults.add("unavailable_html", on="query", times=None, retry_after=1)
+    with pytest.raises(SalesforceError, match="503"):
+        hurried.query(CONTACTS)
+    assert kinds(sim)["query"] == 1
+
+
+def test_attempts_at_a_stream_are_capped(sim: Simulator, results: str, session: Session) -> None:
+    """Without a limit in time the number of attempts is one."""
+    sim.faults.add("unavailable_html", on="results", times=None)
+
+    with pytest.raises(SalesforceError, match="503"):
+        session.stream(results, Reader())
+    assert kinds(sim)["results"] == 6
+
+
+def test_stop_leaves_a_hanging_stream(sim: Simulator, session: Session, results: str) -> None:
+    """Results that never begin do not hold a stop up."""
+    sim.faults.add("hang", on="results", times=None)
+
+    stops_within(2, session.stop, lambda: session.stream(results, Reader()))
+
+
+def test_stop_leaves_a_reader_behind(sim: Simulator, session: Session, results: str) -> None:
+    """A reader in the middle of a long page does not hold a stop up either."""
+    done = threading.Event()
+
+    def read(_: Mapping[str, str], lines: TextIO) -> None:
+        next(lines)
+        done.wait(10)
+
+    stops_within(2, session.stop, lambda: session.stream(results, read))
+    done.set()
+
+
+def test_stream_that_stalls(
+    sim: Simulator, session: Session, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that never come are given up like any other answer."""
+    monkeypatch.setattr(http_module, "READ_SECONDS", 0.2)
+    sim.faults.add("hang", on="results")
+
+    assert session.stream(results, Reader()) == EVERYBODY
+    assert kinds(sim)["results"] == 2
+
+
+def csv_from(listener: Listener, body: bytes, **headers: str) -> str:
+    """What a reader finds in a body, to the letter."""
+    listener.query = body
+    listener.headers = {"Content-Type": "text/csv; charset=UTF-8"} | headers
+    return listener.session().stream(
+        "/services/data/v66.0/jobs/query/750/results", lambda _, lines: lines.read()
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a", '"Id"\n', "a\r\nb\rc\nd", "Zoë 日本 👩‍🚀 \u2028 \u0085", "\ufeffId", "a\0b"),
+        "é" * 200_001,
+    ],
+)
+def test_lines_come_to_the_letter(listener: Listener, text: str) -> None:
+    """Nothing is done to a body but decoding: no line ending is translated, no mark removed, no letter split."""
+    assert csv_from(listener, text.encode()) == text
+
+
+def test_bytes_that_are_no_utf8(listener: Listener) -> None:
+    """Bytes that are no UTF-8 become what no row can hold: the record is rejected, the page goes on."""
+    found = csv_from(listener, b"caf\xe9,\xff\nnext\n")
+
+    assert found.encode(errors="surrogateescape") == b"caf\xe9,\xff\nnext\n"
+    with pytest.raises(UnicodeEncodeError):
+        found.encode()
+
+
+@pytest.mark.parametrize("kind", ["", "application/json", "text/html; charset=utf-8"])
+def test_another_body_is_no_csv(listener: Listener, kind: str) -> None:
+    """What does not say that it is CSV is none."""
+    with pytest.raises(SalesforceError, match="no CSV but") as failure:
+        csv_from(listener, b"Id\n", **{"Content-Type": kind})
+    assert failure.value.status == 200
+
+
+def test_compressed_csv_that_is_spoiled(listener: Listener) -> None:
+    """A compressed body that cannot be unpacked is half an answer like any other."""
+    with pytest.raises(SalesforceError, match="no answer from Salesforce"):
+        csv_from(listener, b"this is not gzip", **{"Content-Encoding": "gzip"})
+
+
+def test_lines_are_read_as_they_arrive(listener: Listener) -> None:
+    """The first lines are there while the server still writes the others: a page need not fit into memory."""
+    listener.query = b"first\n" * 20_000 + b"last\n"
+    listener.headers = {"Content-Type": "text/csv"}
+    listener.pause_at, listener.go_on = 110_000, threading.Event()
+
+    def read(_: Mapping[str, str], lines: TextIO) -> int:
+        assert next(lines) == "first\n"
+        listener.go_on.set()
+        return 1 + sum(1 for _ in lines)
+
+    assert listener.session(ONCE).stream("/services/data/v66.0/jobs/query/750/results", read) == 20_001
+
+
+def test_what_is_sent_for_a_stream(listener: Listener) -> None:
+    """Results are asked for as CSV, compressed, with our token, by the path as it was given."""
+    path = "/services/data/v66.0/jobs/query/750/results?locator=a%2Bb&maxRecords=50000"
+    listener.headers = {"Content-Type": "text/csv"}
+    listener.session().stream(path, lambda _, lines: lines.read())
+
+    sent = listener.sent[-1]
+    assert (sent.method, sent.path, sent.body) == ("GET", path, "")
+    assert sent.headers["accept"] == "text/csv"
+    assert "gzip" in sent.headers["accept-encoding"]
+    assert sent.headers["authorization"] == "Bearer 00Dxx0000000001!token"
 
 
 # ── what an answer carries ────────────────────────────────────────────────────────────────────────────
@@ -795,18 +1267,78 @@ def test_usage_may_be_missing(sim: Simulator, session: Session) -> None:
     assert known == [None, Usage(used=2, limit=100_000), Usage(used=2, limit=100_000)]
 
 
-def test_calls_are_counted_per_thread(sim: Simulator, session: Session) -> None:
-    """A run's API calls are its own: those of the thread that makes them, failed attempts included."""
-    sim.faults.add("unavailable_html", on="query", times=1)
-    session.login()
-    before = session.calls
-    session.describe("Contact")
+def test_calls_are_counted(sim: Simulator, session: Session) -> None:
+    """A run's API calls are those made within it, every attempt of them; logins are none."""
+    sim.faults.add("unavailable_html", on="query", times=2)
     session.query(CONTACTS)
-    with ThreadPoolExecutor(1) as other:
-        calls = other.submit(lambda: (session.query(CONTACTS), session.calls)[1]).result()
+    with session.counted() as calls:
+        assert calls.made == 0
+        session.describe("Contact")
+        session.query(CONTACTS)
+        assert calls.made == 2
+        sim.faults.add("unavailable_html", on="query", times=2)
+        session.query(CONTACTS)
+    session.query(CONTACTS)
 
-    assert session.calls - before == 3
-    assert calls == 1
+    assert calls.made == 5
+
+
+def test_logins_are_not_counted(sim: Simulator, session: Session) -> None:
+    """Neither the first login nor one in between counts; the call that met the dead token does."""
+    sim.faults.add("token_busy")
+    with session.counted() as calls:
+        session.query(CONTACTS)
+        sim.revoke_tokens()
+        session.query(CONTACTS)
+
+    assert calls.made == 3
+    assert kinds(sim) == {"token": 3, "query": 3}
+
+
+def test_failed_calls_are_counted(sim: Simulator, session: Session) -> None:
+    """A call that fails in the end has cost what it has cost."""
+    sim.faults.add("server_unavailable", on="query", times=None)
+    with session.counted() as calls, pytest.raises(SalesforceError):
+        session.query(CONTACTS)
+
+    assert calls.made == 6
+
+
+def test_calls_are_counted_apart(sim: Simulator, session: Session) -> None:
+    """Two objects read side by side over one session count each their own calls."""
+    together = threading.Barrier(2)
+
+    def work(times: int) -> int:
+        with session.counted() as calls:
+            together.wait()
+            for _ in range(times):
+                session.query(CONTACTS)
+        return calls.made
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, [3, 5])) == [3, 5]
+    with session.counted() as outer, session.counted() as inner:
+        session.query(CONTACTS)
+    assert (outer.made, inner.made) == (0, 1)
+
+
+def test_calls_of_working_ahead_are_counted(sim: Simulator, session: Session) -> None:
+    """Calls that threads make ahead of the work count for the work, retries included."""
+    sim.options.page_sizes = 2
+    sim.faults.add("query_more_failure", times=2)
+
+    def source(give: Callable[[Answer], None]) -> None:
+        answer = session.query(CONTACTS)
+        give(answer)
+        while not answer.body["done"]:
+            answer = page_after(session, answer)
+            give(answer)
+
+    with session.counted() as calls:
+        pages = list(prefetch([source, source], session.stop, width=2))
+
+    assert sorted(name for page in pages for name in names(page)) == sorted([f"n{i}" for i in range(5)] * 2)
+    assert calls.made == 2 + 4 + 2 == kinds(sim)["query"] + kinds(sim)["page"]
 
 
 def test_describe(sim: Simulator, session: Session) -> None:
@@ -843,6 +1375,8 @@ class Listener:
     token: object = None
     query: bytes = b'{"totalSize": 0, "done": true, "records": []}'
     headers: dict[str, str] = field(default_factory=dict)
+    pause_at: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.token = {"access_token": "00Dxx0000000001!token", "instance_url": self.url}
@@ -889,7 +1423,10 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: there.pause_at])
+            if rest := body[there.pause_at :] if there.pause_at is not None else b"":
+                there.go_on.wait(10)
+                self.wfile.write(rest)
 
         do_POST = do_GET
 
@@ -911,8 +1448,9 @@ def test_headers_of_every_call(listener: Listener) -> None:
     """Every call asks for compressed, compact JSON in pages of 2,000, under our name, with our token."""
     session = listener.session()
     session.describe("Contact")
-    session.query(CONTACTS)
-    session.next_page("/services/data/v66.0/query/0r8xx3d5f7h9j1l3n5-2000")
+    session.next_page(
+        "/services/data/v66.0/query/0r8xx3d5f7h9j1l3n5-2000", session.query(CONTACTS).generation
+    )
     session.identity()
 
     token, *calls = listener.sent

@@ -14,12 +14,24 @@ from sync import logs, soql
 from sync.errors import BulkRefusedError, QueryLostError, SyncError
 from sync.extract import bulk, rest
 from sync.extract.bulk import discard
-from sync.extract.pages import Page, Progress, Window
+from sync.extract.pages import Make, Page, Progress, Window
 from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
+from sync.prefetch import each, prefetch
 from sync.session import Session
 
-__all__ = ["IDS_PER_QUERY", "Page", "Progress", "Window", "by_id", "calls", "count", "discard", "pages"]
+__all__ = [
+    "IDS_PER_QUERY",
+    "Make",
+    "Page",
+    "Progress",
+    "Window",
+    "by_id",
+    "calls",
+    "count",
+    "discard",
+    "pages",
+]
 
 log = logs.get(__name__)
 
@@ -34,18 +46,23 @@ def pages(
     projection: Projection,
     window: Window,
     start: Progress,
+    make: Make,
     *,
     threshold: int,
     stepwise: bool = False,
+    ahead: int = 1,
 ) -> Iterator[Page]:
-    """All pages of a window from `start` on, to be committed in this order.
+    """All pages of a window from `start` on, as `make` makes them, to be committed in this order.
+
+    Up to `ahead` are fetched and made before they are asked for.
 
     More than `threshold` records, and queries too long for a URL, are read by Bulk API, by REST where it
     refuses. What was begun one way goes on that way. `stepwise`: by REST, asking for every page anew.
     """
     fits = length(projection) <= LONGEST_QUERY
     if fits and start.job is None and (start.key is not None or stepwise):
-        yield from rest.pages(session, projection, window, start, stepwise=stepwise)
+        by_rest = rest.pages(session, projection, window, start, make, stepwise=stepwise)
+        yield from fetched_ahead(session, by_rest, ahead)
         return
     expected = 0
     if start.job is None:
@@ -53,27 +70,37 @@ def pages(
         total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.since)
         expected = int(total)
         if first and expected <= threshold:
-            yield from rest.pages(session, projection, window, start, first=first)
+            by_rest = rest.pages(session, projection, window, start, make, first=first)
+            yield from fetched_ahead(session, by_rest, ahead)
         if expected <= (threshold if first else 0):
             return
         del first
     try:
-        yield from by_bulk(session, projection, window, start, expected)
+        yield from by_bulk(session, projection, window, start, make, expected)
     except BulkRefusedError as refused:
         if not fits:
             raise SyncError(f"{too_long(projection)}; {refused}") from None
         log.warning("bulk_refused", object=projection.sobject.name, reason=str(refused)[:300], instead="REST")
-        yield from rest.pages(session, projection, window, Progress())
+        yield from fetched_ahead(session, rest.pages(session, projection, window, Progress(), make), ahead)
+
+
+def fetched_ahead(session: Session, pages: Iterator[Page], ahead: int) -> Iterator[Page]:
+    return prefetch([each(pages)], session.stop, depth=ahead) if ahead else pages
 
 
 def by_bulk(
-    session: Session, projection: Projection, window: Window, start: Progress, expected: int
+    session: Session,
+    projection: Projection,
+    window: Window,
+    start: Progress,
+    make: Make,
+    expected: int,
 ) -> Iterator[Page]:
     """The pages of a Bulk job; of another one when it is gone."""
     job, restarts = start.job, 0
     while True:
         try:
-            for page in bulk.pages(session, projection, window, start, expected):
+            for page in bulk.pages(session, projection, window, start, make, expected):
                 job = page.progress.job
                 yield page
                 del page
@@ -107,12 +134,12 @@ def count(session: Session, name: str, since: datetime | None) -> int:
     return int(session.query(soql.count(name, since)).body["totalSize"])
 
 
-def by_id(session: Session, projection: Projection, ids: Sequence[str]) -> Iterator[Page]:
+def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
     room = (LONGEST_QUERY - length(projection)) // BYTES_PER_ID
     if room < 1:
         raise SyncError(too_long(projection))
-    return rest.by_id(session, projection, ids, min(IDS_PER_QUERY, room))
+    return rest.by_id(session, projection, ids, min(IDS_PER_QUERY, room), make)
 
 
 def calls(records: int, threshold: int) -> int:

@@ -25,12 +25,12 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.extract.pages import SECOND, Page, Progress, Window, mismatch
+from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch
 from sync.extract.rest import counted
 from sync.mapping import Projection
 from sync.prefetch import Source, prefetch
 from sync.session import Session
-from sync.transform import Record
+from sync.transform import Batch, Record
 
 log = logs.get(__name__)
 
@@ -41,6 +41,7 @@ MAX_RECORDS = 50_000
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
 JOB_SECONDS = 12 * 3600  # then a job that has not ended is given up
 PARALLEL_SINCE = 58.0  # the API version that has resultPages
+NOTHING = Batch()
 NO_MORE = "null"  # Salesforce's word for "there is no further page"
 
 csv.field_size_limit(2**31 - 1)  # a long text area holds more than the default's 131,072 characters
@@ -57,10 +58,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a result page: records, or its end with its counts and the URL of the next page."""
+    """A piece of a result page: rows, or its end with its counts and the URL of the next page."""
 
     number: int
-    records: Sequence[Record] = ()
+    batch: Batch = NOTHING
+    records: int = 0
     following: str | None = None
     count: int = 0
     settled: int = 0
@@ -68,19 +70,25 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Whose results are read: the object's name, the selected fields, and where settled stamps end."""
+    """Whose results are read: the object's name, its fields, where settled stamps end, what to make."""
 
     session: Session
     name: str
     columns: tuple[str, ...]
     border: str
+    make: Make
 
 
 Give = Callable[[Part], None]
 
 
 def pages(
-    session: Session, projection: Projection, window: Window, start: Progress, expected: int
+    session: Session,
+    projection: Projection,
+    window: Window,
+    start: Progress,
+    make: Make,
+    expected: int,
 ) -> Iterator[Page]:
     """All pages of a window from `start` on; BulkRefusedError before the first where Bulk API cannot do it.
 
@@ -91,7 +99,7 @@ def pages(
     name, progress = projection.sobject.name, start
     if progress.job is None:
         progress, at = create(session, projection, window)
-        yield Page((), progress, 0, expected, at)
+        yield Page(NOTHING, progress, 0, expected, at)
     try:
         processed, at = finished(session, name, progress, resumed=start.job is not None)
     except QueryLostError:
@@ -101,10 +109,10 @@ def pages(
         processed, at = progress.received, window.until
     ended: dict[int, Part] = {}
     received, number = progress.received, 0
-    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}")
+    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make)
     sources = result_pages(of, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1):
-        received += len(part.records)
+        received += part.records
         if part.following is not None:
             ended[part.number] = part
         while number in ended:  # pages end in any order; the progress is where all before it have ended
@@ -116,7 +124,7 @@ def pages(
                 received=progress.received + done.count,
                 settled=progress.settled + done.settled,
             )
-        yield Page(part.records, progress, received, processed, at)
+        yield Page(part.batch, progress, received, processed, at)
         del part
     if progress.received != processed:
         raise mismatch(name, f"{processed:,}", progress.received)
@@ -221,8 +229,9 @@ def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
 
 def listed(session: Session, job: str) -> Iterator[str]:
     """The URLs of a job's result pages."""
-    url = f"{job}/resultPages"
+    url, visited = f"{job}/resultPages", set[str]()
     while url:
+        follow(url, visited)
         body = session.resource("GET", url).body
         yield from (page["resultUrl"] for page in body["resultPages"])
         # The documentation spells this key in two ways.
@@ -237,10 +246,18 @@ def one(of: Results, address: Address, give: Give) -> None:
 
 def in_turn(of: Results, url: str, give: Give) -> None:
     """All result pages from one on, each named by the one before."""
-    number = 0
+    number, visited = 0, set[str]()
     while url != NO_MORE:
+        follow(url, visited)
         url = result_page(of, Address(number, url, None), give)
         number += 1
+
+
+def follow(url: str, visited: set[str]) -> None:
+    """QueryLostError for a URL seen before: a cache between us and Salesforce would lead us in circles."""
+    if url in visited:
+        raise QueryLostError("Salesforce names the same result page again and again")
+    visited.add(url)
 
 
 def result_page(of: Results, address: Address, give: Give) -> str:
@@ -268,7 +285,7 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
             records = batch if order is None else list(map(order, batch))
             came += len(records)
             settled += sum(record[stamp] < of.border for record in records)
-            give(Part(address.number, records))
+            give(Part(address.number, of.make(records), len(records)))
             del batch, records
     except csv.Error as error:
         raise ValueError(f"no CSV: {error}") from None
@@ -278,7 +295,7 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
     if following is None:
         base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
         following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
-    return Part(address.number, (), following, came, settled)
+    return Part(address.number, following=following, count=came, settled=settled)
 
 
 def header(headers: Mapping[str, str], name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sync.errors import CountMismatchError
 from sync.soql import Key
-from sync.transform import Record
+from sync.transform import Batch, Record
+
+# What is made of records as soon as they have come, in the thread they came in.
+Make = Callable[[Sequence[Record]], Batch]
 
 SECOND = "%Y-%m-%dT%H:%M:%S"  # how a stamp begins: as texts they compare like moments, in UTC
 
@@ -52,9 +55,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Records, what their commit means for the progress, how many came and are to come, Salesforce's time."""
+    """Rows, what their commit means for the progress, how many came and are to come, Salesforce's time."""
 
-    records: Sequence[Record]
+    batch: Batch
     progress: Progress
     received: int
     expected: int

@@ -11,7 +11,7 @@ from typing import Any
 
 from sync import logs, soql
 from sync.errors import QueryLostError, SalesforceError
-from sync.extract.pages import SECOND, Page, Progress, Window, mismatch
+from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch
 from sync.mapping import Projection
 from sync.session import Answer, Session
 from sync.soql import Key
@@ -28,6 +28,7 @@ def pages(
     projection: Projection,
     window: Window,
     start: Progress,
+    make: Make,
     *,
     stepwise: bool = False,
     first: Answer | None = None,
@@ -45,7 +46,7 @@ def pages(
         try:
             question = soql.select(projection, window.since, progress.key)
             answer, first = first or session.query(question), None
-            for page, last in result_set(session, projection, answer, window, progress):
+            for page, last in result_set(session, projection, answer, window, progress, make):
                 reached = page.progress
                 yield page
                 del page  # not two pages in memory while the next is on its way
@@ -71,7 +72,7 @@ def answers(session: Session, name: str, answer: Answer) -> Iterator[Answer]:
     """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
     visited: set[str] = set()
     while True:
-        url = answer.body.get("nextRecordsUrl")
+        url, generation = answer.body.get("nextRecordsUrl"), answer.generation
         done = bool(answer.body.get("done", url is None)) or not url
         yield answer
         del answer
@@ -80,11 +81,16 @@ def answers(session: Session, name: str, answer: Answer) -> Iterator[Answer]:
         if url in visited:
             raise QueryLostError(f"{name}: Salesforce sends the same page again and again")
         visited.add(url)
-        answer = session.next_page(url)
+        answer = session.next_page(url, generation)
 
 
 def result_set(
-    session: Session, projection: Projection, answer: Answer, window: Window, start: Progress
+    session: Session,
+    projection: Projection,
+    answer: Answer,
+    window: Window,
+    start: Progress,
+    make: Make,
 ) -> Iterator[tuple[Page, bool]]:
     """The pages of one query in key order, each with whether it is the last; then their count is checked."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
@@ -101,11 +107,11 @@ def result_set(
             received=start.received + census.within,
             settled=start.settled + len(census.settled),
         )
-        records, at = texts(projection, each.body["records"]), each.at
+        batch, at = make(texts(projection, each.body["records"])), each.at
         last = bool(each.body.get("done", True)) or not each.body.get("nextRecordsUrl")
         del each, ids, stamps
-        yield Page(records, progress, progress.received, start.received + total, at), last
-        del records
+        yield Page(batch, progress, progress.received, start.received + total, at), last
+        del batch
     if census.distinct < total or (census.distinct > total and not census.moved):
         raise mismatch(name, f"{total:,}", census.distinct)
     if census.moved and several:
@@ -122,7 +128,8 @@ class Census:
     """Counts the distinct records of a result set in flat memory: they come in the order of their stamps.
 
     A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
-    and maybe again at the end. Those are few, and kept by Id; of the settled ones four bytes each.
+    and maybe again at the end. Those are few, and kept by Id; of the settled ones eight bytes each. So are the
+    odd ones, whose stamps are none: they are rejected further on, and count all the same.
     """
 
     asked: str
@@ -134,18 +141,19 @@ class Census:
     at_top: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
     odd: set[str] = field(default_factory=set)
-    settled: array[int] = field(default_factory=lambda: array("I"))
+    settled: array[int] = field(default_factory=lambda: array("q"))
 
     def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
         for id_, stamp in zip(ids, stamps, strict=True):
             second = stamp[:19] if isinstance(stamp, str) else ""
+            if not second[:1].isdigit():
+                self.odd.add(str(id_))
+                continue
             if second >= self.asked:
-                (self.moved if second[:1].isdigit() else self.odd).add(str(id_))
+                self.moved.add(str(id_))
                 continue
             if second != self.top:
                 if second < self.top:
-                    if not second:  # rejected further on; it counts all the same
-                        self.odd.add(str(id_))
                     continue  # a record that came before
                 self.top = second
                 self.at_top.clear()
@@ -154,7 +162,7 @@ class Census:
                 self.came += 1
                 self.within += second <= self.until
                 if second < self.border:
-                    self.settled.append(hash(id_) & 0xFFFFFFFF)
+                    self.settled.append(hash(id_))
 
     @property
     def distinct(self) -> int:
@@ -162,7 +170,7 @@ class Census:
 
     def unmoved(self) -> int:
         """How many settled records came that did not come again as changed ones."""
-        moved = {hash(id_) & 0xFFFFFFFF for id_ in self.moved}
+        moved = set(map(hash, self.moved))
         return sum(each not in moved for each in self.settled)
 
 
@@ -248,7 +256,9 @@ def counted(session: Session, name: str, question: str) -> int:
         return 0
 
 
-def by_id(session: Session, projection: Projection, ids: Sequence[str], per_query: int) -> Iterator[Page]:
+def by_id(
+    session: Session, projection: Projection, ids: Sequence[str], per_query: int, make: Make
+) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
     name = projection.sobject.name
     for start in range(0, len(ids), per_query):
@@ -257,6 +267,6 @@ def by_id(session: Session, projection: Projection, ids: Sequence[str], per_quer
         for each in answers(session, name, answer):
             records = each.body["records"]
             seen.update(record.get("Id") for record in records)
-            yield Page(texts(projection, records), Progress(), start + len(seen), len(ids), each.at)
+            yield Page(make(texts(projection, records)), Progress(), start + len(seen), len(ids), each.at)
         if len(seen) != total:
             raise mismatch(name, f"{total:,}", len(seen))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
@@ -69,10 +69,11 @@ CALLS: ContextVar[Calls | None] = ContextVar("calls", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decoded body, and Salesforce's clock when it answered."""
+    """A decoded body, Salesforce's clock when it answered, and how many logins there had been by then."""
 
     body: Any
     at: datetime
+    generation: int = 0
 
 
 class Session:
@@ -126,11 +127,14 @@ class Session:
         """The first page of a query, deleted records included."""
         return self._call(lambda sf: sf.query(soql, include_deleted=True))
 
-    def next_page(self, url: str) -> Answer:
-        """The page behind a `nextRecordsUrl`; QueryLostError when the query has to be asked again."""
+    def next_page(self, url: str, generation: int) -> Answer:
+        """The page behind a `nextRecordsUrl` of an answer of that generation.
+
+        QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
+        """
         parts = urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
-        return self._call(lambda sf: sf.query_more(path, identifier_is_url=True), locator=True)
+        return self._call(lambda sf: sf.query_more(path, identifier_is_url=True), locator=generation)
 
     def describe(self, name: str) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock."""
@@ -174,30 +178,30 @@ class Session:
         self,
         ask: Callable[[Salesforce], Any],
         *,
-        locator: bool = False,
+        locator: int | None = None,
         lost_on_404: bool = False,
         patient: bool = False,
     ) -> Answer:
         client, generation = self._client()
         calls = CALLS.get()
-        if locator and generation != self._local.answered:
+        if locator not in (None, generation):
             # A locator may be bound to the session that made it, and asking it with another token would look
             # like a dead token: two threads would log each other out.
             raise QueryLostError("another thread logged in anew between two pages")
         try:
             answer = self._attempts(
-                lambda: self._ask(client, ask, calls, lost_on_404=locator or lost_on_404), patient=patient
+                lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404 or locator is not None),
+                patient=patient,
             )
         except Unauthorised as refusal:
             self._login_again(generation, refusal)
-            if locator:
+            if locator is not None:
                 raise QueryLostError("the session ended between two pages") from None
             return self._call(ask, lost_on_404=lost_on_404, patient=patient)
-        self._local.answered = generation
         with self._lock:
             if generation == self._generation:
                 self._refusals = 0
-        return answer
+        return replace(answer, generation=generation)
 
     def _attempts(self, attempt: Callable[[], T], *, patient: bool = False) -> T:
         """Try by the policy; `patient`: without its limit in time, which a long download alone may use up."""
