@@ -31,7 +31,10 @@ def sizes(text: str) -> list[int]:
 
 def transports(text: str) -> tuple[str, ...]:
     known = {name.lower(): name for name in TRANSPORTS}
-    return tuple(known[part.strip().lower()] for part in text.split(","))
+    wanted = [part.strip().lower() for part in text.split(",")]
+    if unknown := set(wanted) - set(known):
+        raise argparse.ArgumentTypeError(f"no transport {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(known[name] for name in wanted)
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,6 +79,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     findings, facts = Findings(), machine.machine()
+    given.results = given.results.resolve()
     given.results.mkdir(parents=True, exist_ok=True)
     with server(given.database_url) as postgres, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         facts |= {f"postgres {name}": value for name, value in postgres.facts.items()}
@@ -108,7 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.publish:
         PUBLISHED.mkdir(parents=True, exist_ok=True)
         files += [Path(shutil.copy(file, PUBLISHED)) for file in files]
-    print("\n".join(f"written: {file}" for file in files))
+    print(
+        "\n".join(
+            f"written: {file.relative_to(ROOT) if file.is_relative_to(ROOT) else file}" for file in files
+        )
+    )
 
 
 def write(findings: Findings, facts: dict[str, str], given: argparse.Namespace) -> Path:
@@ -122,8 +130,16 @@ def write(findings: Findings, facts: dict[str, str], given: argparse.Namespace) 
         **findings.as_json(),
         "bars": [asdict(bar) | {"verdict": bar.verdict} for bar in bars(findings)],
     }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    items = ",\n".join(f'"{name}": {as_json(value)}' for name, value in content.items())
+    file.write_text(f"{{\n{items}\n}}\n")
     return file
+
+
+def as_json(value: object) -> str:
+    """JSON with a line for each item of a list, so that versions can be compared."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    return "[\n " + ",\n ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tests.benchmarks.measure import (
     CHANGED,
     FIRST,
     FULL,
+    LIMIT,
     PLAIN,
     REST,
     ROW_BY_ROW,
@@ -130,7 +131,9 @@ def faster(findings: Findings, script: str, wanted: float) -> Bar:
     for size in reversed(findings.sizes(script, REST)):
         theirs, ours = findings.per_row(script, size, REST), findings.per_row(FIRST, size, REST)
         if theirs and ours:
-            return Bar(name, theirs / ours, wanted, at_least=True, remark=f"at {size:,} contacts")
+            limit = findings.per_row(LIMIT, size, REST)
+            remark = f"at {size:,} contacts" + (f", the limit {theirs / limit:.1f} ×" if limit else "")
+            return Bar(name, theirs / ours, wanted, at_least=True, remark=remark)
     return Bar(name, None, wanted, at_least=True)
 
 

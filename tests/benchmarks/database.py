@@ -20,6 +20,11 @@ from sync import embedded
 NUMBERS = itertools.count(1)
 
 
+def plain(url: str) -> str:
+    """A URL as libpq reads it, without SQLAlchemy's driver."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """One database, by its URL."""
@@ -75,8 +80,7 @@ class Server:
 def server(url: str | None = None) -> Iterator[Server]:
     """The server at a URL, or an embedded one."""
     with ExitStack() as stack:
-        given = make_url(url or stack.enter_context(embedded.postgres())).set(drivername="postgresql")
-        main = Database(given.render_as_string(hide_password=False))
+        main = Database(plain(url or stack.enter_context(embedded.postgres())))
         found = Server(main.url, f"sync_bench_{main.ask('SELECT pg_backend_pid()')}")
         for name in ("server_version", "shared_buffers", "fsync", "synchronous_commit", "max_wal_size"):
             found.facts[name] = str(main.ask(f"SHOW {name}"))

@@ -18,6 +18,7 @@ from sync.objects import CATALOGUE
 from tests.world import ROOT
 
 VERSION = "66.0"
+NEEDED = {"SALESFORCE_LOGIN_URL", "SALESFORCE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"}
 AT_ONCE = 1_000  # records changed by one call of the controls
 
 
@@ -25,29 +26,28 @@ AT_ONCE = 1_000  # records changed by one call of the controls
 def simulator(accounts: int, contacts: int) -> Iterator[Org]:
     """An org with so many records, until the context ends."""
     size = ["--accounts", str(accounts), "--contacts", str(contacts)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-u", "-m", "sync", "simulator", "--port", "0", *size],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    settings: dict[str, str] = {}
-    try:
-        for line in process.stdout:
-            if found := re.search(r"export (\w+)='(.*)'", line):
-                settings[found[1]] = found[2]
-            if {"SALESFORCE_LOGIN_URL", "SALESFORCE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"} <= set(settings):
-                break
-        else:
-            raise RuntimeError("the simulator ended before it could be used")
-        org = Org(settings)
-        org.control("options", limit_max=10_000_000)  # one benchmark makes the calls of many days
-        yield org
-        org.http.close()
-    finally:
-        process.terminate()
-        process.wait(60)
+    ) as process:
+        assert process.stdout is not None
+        settings: dict[str, str] = {}
+        try:
+            for line in process.stdout:
+                if found := re.search(r"export (\w+)='(.*)'", line):
+                    settings[found[1]] = found[2]
+                if set(settings) >= NEEDED:
+                    break
+            else:
+                raise RuntimeError("the simulator ended before it could be used")
+            org = Org(settings)
+            with org.http:
+                org.control("options", limit_max=10_000_000)  # one benchmark makes the calls of many days
+                yield org
+        finally:
+            process.terminate()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,8 +57,13 @@ class Bench:
         """Keep and tell a measurement."""
         self.findings.add(one)
         progress(one, self.findings)
+        which = f"{one.what} by {one.transport} at {one.contacts:,}"
+        if one.stalled and one.stalled > max(0.5, one.seconds / 10):
+            self.note(
+                f"{which}: the machine waited for its disk for {one.stalled:.1f} of {one.seconds:.1f} s"
+            )
         for warning in one.warnings:
-            self.note(f"{one.what} by {one.transport} at {one.contacts:,}: {warning}")
+            self.note(f"{which}: {warning}")
         return one
 
     @contextmanager
@@ -65,7 +71,7 @@ class Bench:
         """Go on with the others when one part fails; it is told at the end."""
         try:
             yield
-        except (FailedError, requests.RequestException) as error:
+        except (RuntimeError, requests.RequestException, subprocess.CalledProcessError) as error:
             self.note(f"{what} FAILED: {error}")
 
     def note(self, text: str) -> None:
@@ -184,6 +190,7 @@ class Bench:
                     done.seconds,
                     cpu=done.cpu,
                     peak_mb=done.peak_mb,
+                    stalled=done.stalled,
                     memory=done.memory,
                 )
             )

@@ -29,10 +29,21 @@ def resident(pid: int) -> float | None:
     return None
 
 
+def stalled() -> float | None:
+    """The seconds since this machine's start in which everything that wanted to run waited for a disk."""
+    try:
+        full = Path("/proc/pressure/io").read_text().splitlines()[1]
+        return int(full.rpartition("total=")[2]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def watch(command: list[str]) -> dict[str, object]:
-    """Run a command to its end: exit code, seconds, CPU seconds, peak in MB, and its memory over time."""
+    """Run a command to its end: exit code, seconds (those lost to the disk, too), CPU seconds, peak in MB, and
+    its memory over time."""
     memory: list[tuple[float, float]] = []
     ended = threading.Event()
+    waited = stalled()
     started = time.monotonic()
     process = subprocess.Popen(command)
 
@@ -43,13 +54,14 @@ def watch(command: list[str]) -> dict[str, object]:
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - started
+    seconds, waits = time.monotonic() - started, stalled()
     ended.set()
     sampler.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     return {
         "code": process.returncode,
         "seconds": seconds,
+        "stalled": waits - waited if waits is not None and waited is not None else None,
         "cpu": usage.ru_utime + usage.ru_stime,
         "peak_mb": usage.ru_maxrss * TO_MB,
         "memory": memory,
