@@ -458,6 +458,10 @@ def second_page(session: Session) -> tuple[str, int]:
     return str(answer.body["nextRecordsUrl"]), answer.generation
 
 
+def page_after(session: Session, answer: Answer) -> Answer:
+    return session.next_page(answer.body["nextRecordsUrl"], answer.generation)
+
+
 def test_pages_are_followed(session: Session, paged: tuple[str, int]) -> None:
     """The page behind a locator is the next one, and may be asked for again."""
     assert names(session.next_page(*paged)) == ["n2", "n3"]
@@ -481,7 +485,9 @@ def test_locator_is_not_carried_over_a_relogin(
     assert kinds(sim)["token"] == 2
 
 
-def test_locator_after_another_threads_relogin(sim: Simulator, session: Session, paged: Answer) -> None:
+def test_locator_after_another_threads_relogin(
+    sim: Simulator, session: Session, paged: tuple[str, int]
+) -> None:
     """A locator of a session that another thread replaced is given up at once, without one more login."""
     sim.revoke_tokens()
     with ThreadPoolExecutor(1) as other:
@@ -489,15 +495,15 @@ def test_locator_after_another_threads_relogin(sim: Simulator, session: Session,
     assert kinds(sim)["token"] == 2
 
     with pytest.raises(QueryLostError):
-        page_after(session, paged)
+        session.next_page(*paged)
 
     assert kinds(sim) == {"token": 2, "query": 3}
 
 
-def test_locator_in_another_thread(sim: Simulator, session: Session, paged: Answer) -> None:
+def test_locator_in_another_thread(sim: Simulator, session: Session, paged: tuple[str, int]) -> None:
     """Pages may be asked for by whichever thread, as long as it is the session that made the query."""
     with ThreadPoolExecutor(1) as other:
-        second = other.submit(page_after, session, paged).result()
+        second = other.submit(session.next_page, *paged).result()
 
     assert names(second) == ["n2", "n3"]
     assert names(page_after(session, second)) == ["n4"]
