@@ -25,6 +25,7 @@ from sync.extract.rest import Census, landmark
 from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
 from sync.session.http import decode
 from sync.soql import Key
+from sync.transform import Batch
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -431,6 +432,10 @@ BORDER = f"{WINDOW.settled:%Y-%m-%dT%H:%M:%S}"
 PAGE_URL = "/services/data/v66.0/jobs/query/750/results?locator=abc"
 
 
+# Reading needs nobody to ask; instead of rows the records themselves are kept.
+OF = Results(None, "Thing", NAMES, BORDER, lambda records: Batch(records=records))  # type: ignore[arg-type]
+
+
 def row(id_: str, at: str = OLD, title: str = "", size: str = "") -> tuple[str, ...]:
     return (id_, "false", at.replace("+0000", "Z"), "", title, size)
 
@@ -452,17 +457,16 @@ def read(
 ) -> tuple[list[Part], Part]:
     """What a page gives, and its end."""
     given: list[Part] = []
-    of = Results(None, "Thing", NAMES, BORDER)  # type: ignore[arg-type]  # reading needs nobody to ask
     known = {"Sforce-NumberOfRecords": str(count)} | ({"Sforce-Locator": locator} if locator else {})
     lines = io.StringIO(body, newline="") if isinstance(body, str) else body
     end = bulk.read(
-        of, address or Address(0, PAGE_URL, None), given.append, known if headers is None else headers, lines
+        OF, address or Address(0, PAGE_URL, None), given.append, known if headers is None else headers, lines
     )
     return given, end
 
 
 def records(given: Iterable[Part]) -> list[tuple[str, ...]]:
-    return [tuple(record) for part in given for record in part.records]
+    return [tuple(record) for part in given for record in part.batch.records]
 
 
 def test_a_page_is_read() -> None:
@@ -473,7 +477,7 @@ def test_a_page_is_read() -> None:
     assert records(given) == rows
     assert {part.number for part in given} == {4}
     assert {part.following for part in given} == {None}
-    assert end == Part(4, (), "/next", count=3, settled=2)
+    assert end == Part(4, following="/next", count=3, settled=2)
 
 
 def test_a_page_without_records() -> None:
@@ -481,7 +485,7 @@ def test_a_page_without_records() -> None:
     given, end = read(as_csv([]), 0)
 
     assert records(given) == []
-    assert end == Part(0, (), "null", 0, 0)
+    assert end == Part(0, following="null")
 
 
 NASTY = (
@@ -546,7 +550,7 @@ def test_pages_come_in_batches() -> None:
     rows = [row(f"a{n}") for n in range(2_500)]
     given, end = read(as_csv(rows), 2_500)
 
-    assert [len(part.records) for part in given] == [1_000, 1_000, 500]
+    assert [part.records for part in given] == [1_000, 1_000, 500]
     assert records(given) == rows
     assert (end.count, end.settled) == (2_500, 2_500)
 
@@ -563,9 +567,8 @@ def test_records_are_given_as_they_arrive() -> None:
                 seen.append(sum(given))
             yield as_csv([row(f"a{n}")]).split("\n", 1)[1]
 
-    of = Results(None, "Thing", NAMES, BORDER)  # type: ignore[arg-type]  # reading needs nobody to ask
     headers = {"Sforce-NumberOfRecords": "3000", "Sforce-Locator": "null"}
-    bulk.read(of, Address(0, PAGE_URL, None), lambda part: given.append(len(part.records)), headers, body())
+    bulk.read(OF, Address(0, PAGE_URL, None), lambda part: given.append(part.records), headers, body())
 
     assert seen == [0, 1_000, 2_000]
     assert sum(given) == 3_000
@@ -664,13 +667,12 @@ def test_a_page_without_its_headers(missing: str) -> None:
 def test_no_records_of_a_bad_page_are_given_twice() -> None:
     """A page is checked at its end: what was given before stays, and is given again when it is asked for again."""
     given: list[Part] = []
-    of = Results(None, "Thing", NAMES, BORDER)  # type: ignore[arg-type]  # reading needs nobody to ask
     headers = {"Sforce-NumberOfRecords": "1500", "Sforce-Locator": "null"}
     body = as_csv([row(f"a{n}") for n in range(1_400)])
     with pytest.raises(ValueError, match="holds 1,400"):
-        bulk.read(of, Address(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline=""))
+        bulk.read(OF, Address(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline=""))
 
-    assert [len(part.records) for part in given] == [1_000, 400]
+    assert [part.records for part in given] == [1_000, 400]
     assert not [part for part in given if part.following is not None]
 
 

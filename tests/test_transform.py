@@ -710,6 +710,7 @@ def test_one_bad_record_leaves_the_others_alone() -> None:
 
     assert [read_back(line)[0] for line in batch.lines] == [ID, third]
     assert [record[0] for record in batch.records] == [ID, third]
+    assert list(batch.ids) == [ID, OTHER_ID, third]
     assert [(one.id, one.reason) for one in batch.rejects] == [(OTHER_ID, "Size: expected a number, got 'x'")]
 
 
@@ -736,6 +737,7 @@ def test_halving_finds_exactly_the_bad_records(size: int, share: float) -> None:
     batch = page(*records)
 
     assert [(one.id, one.reason.split(":")[0]) for one in batch.rejects] == bad
+    assert list(batch.ids) == [record["Id"] for record in records]
     expected = [record["Id"] for record in records if record["Id"] not in dict(bad)]
     assert [read_back(line)[0] for line in batch.lines] == expected
     assert [record[0] for record in batch.records] == expected
@@ -790,6 +792,7 @@ def test_every_record_is_a_row_or_a_reject(records: list[dict[str, Any]]) -> Non
 
     assert len(batch.lines) + len(batch.rejects) == len(records)
     assert len(batch.records) == len(batch.lines)
+    assert len(batch.ids) == len(records)
     for line in batch.lines:
         assert b"\0" not in line
         assert b"\n" not in line
