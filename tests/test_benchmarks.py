@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,12 +189,25 @@ def test_a_process_is_watched_without_its_parent() -> None:
 def test_a_process_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody tells the memory of a running process, everything else is measured."""
     monkeypatch.setattr(watch, "resident", lambda _: None)
-    monkeypatch.setattr(watch, "stalled", lambda: None)
 
     found = watch.watch([sys.executable, "-c", "print()"])
 
-    assert (found["code"], found["memory"], found["stalled"]) == (0, [], None)
+    assert (found["code"], found["memory"], found["stood_still"]) == (0, [], 0)
     assert found["seconds"]
+
+
+def test_standing_still_is_told(tmp_path: Path) -> None:
+    """Time for which everything was stopped is known, and is not mistaken for the command's own."""
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-c", "import time; time.sleep(2.5)"]
+    watcher = subprocess.Popen([sys.executable, watch.__file__, str(report), *command])
+    time.sleep(0.5)
+    watcher.send_signal(signal.SIGSTOP)
+    time.sleep(1.6)
+    watcher.send_signal(signal.SIGCONT)
+
+    assert watcher.wait(20) == 0
+    assert 1.2 < json.loads(report.read_text())["stood_still"] < 2.5
 
 
 # ── how it is judged ──────────────────────────────────────────────────────────────────────────────────
@@ -270,6 +286,18 @@ def test_waiting_or_working() -> None:
 
     found.add(Measurement(SLOW, 100_000, REST, 120_000, 15.4, calls={"Account": 1, "Contact": 2}))
     assert bars(found)[-1].value == pytest.approx(15.4 / 15.4)
+
+
+def test_start_up_is_no_cost_of_a_row() -> None:
+    """What the start of a process takes is left out; where nothing else is left, nothing is claimed."""
+    found = Findings(startup={START: 1.0, VALUES: 3.0})
+    for what in (FIRST, VALUES, LIMIT):
+        found.add(Measurement(what, 10, REST, 100, 3.0))
+
+    assert found.per_row(FIRST, 10, REST) == pytest.approx(0.02)
+    assert found.per_row(LIMIT, 10, REST) == pytest.approx(0.03)
+    assert found.per_row(VALUES, 10, REST) is None
+    assert found.per_row(FIRST, 20, REST) is None
 
 
 def test_of_several_rounds_the_fastest_counts() -> None:

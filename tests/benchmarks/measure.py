@@ -51,7 +51,7 @@ class Measurement:
     written: int | None = None
     feed: int | None = None
     calls: dict[str, int] | None = None
-    stalled: float | None = None  # seconds in which the whole machine waited for its disk
+    stood_still: float = 0.0  # seconds for which everything was stopped
     memory: list[tuple[float, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # of the product's log
 
@@ -93,13 +93,14 @@ class Findings:
         return found.seconds if found else None
 
     def per_row(self, what: str, contacts: int, transport: str) -> float | None:
-        """Seconds per row, without the start-up of the process where it was one."""
+        """Seconds per row, without the start-up of the process where it was one; None where less is left than
+        can be told from it."""
         found = self.get(what, contacts, transport)
         if found is None or not found.rows:
             return None
         own = what if what in SCRIPTS else START
         start = 0.0 if what in (DOWNLOAD, COPY, LIMIT) else self.startup.get(own, 0.0)
-        return max(found.seconds - start, 0.0) / found.rows
+        return (found.seconds - start) / found.rows if found.seconds > start else None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,7 +114,7 @@ class Outcome:
     seconds: float
     cpu: float
     peak_mb: float
-    stalled: float | None
+    stood_still: float
     memory: list[tuple[float, float]]
     warnings: list[str]
 
@@ -149,7 +150,7 @@ def process(arguments: Sequence[str], settings: Mapping[str, str]) -> Outcome:
         seconds=found["seconds"],
         cpu=found["cpu"],
         peak_mb=found["peak_mb"],
-        stalled=found["stalled"],
+        stood_still=found["stood_still"],
         memory=[(float(at), float(held)) for at, held in found["memory"]],
         warnings=[line for line in done.stderr.splitlines() if NEWS.search(line)],
     )

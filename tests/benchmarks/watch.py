@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 INTERVAL = 0.2  # seconds between two looks at the memory
+LONG = 1.0  # seconds by which a look may be late
 TO_MB = 1 / 2**20 if sys.platform == "darwin" else 1 / 2**10  # of ru_maxrss
 
 
@@ -29,39 +30,38 @@ def resident(pid: int) -> float | None:
     return None
 
 
-def stalled() -> float | None:
-    """The seconds since this machine's start in which everything that wanted to run waited for a disk."""
-    try:
-        full = Path("/proc/pressure/io").read_text().splitlines()[1]
-        return int(full.rpartition("total=")[2]) / 1e6
-    except (OSError, IndexError, ValueError):
-        return None
-
-
 def watch(command: list[str]) -> dict[str, object]:
-    """Run a command to its end: exit code, seconds (those lost to the disk, too), CPU seconds, peak in MB, and
-    its memory over time."""
+    """Run a command to its end: exit code, seconds, CPU seconds, peak in MB, and its memory over time.
+
+    `stood_still` are the seconds for which this process, which does nothing but look, could not: somebody
+    stopped it, or the whole machine, and what was measured meanwhile is worth nothing.
+    """
     memory: list[tuple[float, float]] = []
+    gaps: list[float] = []
     ended = threading.Event()
-    waited = stalled()
     started = time.monotonic()
     process = subprocess.Popen(command)
 
     def sample() -> None:
-        while not ended.wait(INTERVAL) and (held := resident(process.pid)) is not None:
-            memory.append((round(time.monotonic() - started, 2), round(held, 1)))
+        looked = started
+        while not ended.wait(INTERVAL):
+            now = time.monotonic()
+            gaps.append(now - looked - INTERVAL)
+            looked = now
+            if (held := resident(process.pid)) is not None:
+                memory.append((round(now - started, 2), round(held, 1)))
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
     _, status, usage = os.wait4(process.pid, 0)
-    seconds, waits = time.monotonic() - started, stalled()
+    seconds = time.monotonic() - started
     ended.set()
     sampler.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     return {
         "code": process.returncode,
         "seconds": seconds,
-        "stalled": waits - waited if waits is not None and waited is not None else None,
+        "stood_still": sum(gap for gap in gaps if gap > LONG),
         "cpu": usage.ru_utime + usage.ru_stime,
         "peak_mb": usage.ru_maxrss * TO_MB,
         "memory": memory,

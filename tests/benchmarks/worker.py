@@ -49,7 +49,7 @@ def measured(
         written=sum(counts(table, "inserted", "updated", "deleted")),
         feed=int(database.ask(LAST_SEQ)) - before,
         calls={row["object"]: number(row["API calls"]) for row in table},
-        stalled=done.stalled,
+        stood_still=done.stood_still,
         memory=done.memory,
         warnings=done.warnings,
     )
