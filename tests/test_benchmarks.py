@@ -375,6 +375,16 @@ def test_no_charts_without_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no charts" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    """With matplotlib there is a picture of the rates and one of the memory, also where little was measured."""
+    for found in (findings(), Findings(measurements=findings().measurements[:1])):
+        files = charts.draw(found, tmp_path)
+
+        assert [file.name for file in files] == ["rows-per-second.png", "memory.png"]
+        assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
 def test_a_whole_run(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,14 +392,16 @@ def test_a_whole_run(
     monkeypatch.setattr(rounds, "STARTS", 1)
     monkeypatch.setattr(rounds, "LATENCY", 0.05)
     monkeypatch.setattr(charts, "draw", lambda *_: [])
+    monkeypatch.setattr(benchmark, "PUBLISHED", tmp_path / "docs")
 
-    where = ["--results", str(tmp_path), "--database-url", server]
+    where = ["--results", str(tmp_path), "--publish", "--database-url", server]
     benchmark.main(["--contacts", "100", "--transports", "rest", "--scripts-at", "0", *where])
 
     said = capsys.readouterr().out
     for part in ("cpu: ", "postgres server_version: ", LIMIT, SLOW, "not measured", "bars reached"):
         assert part in said
     text = (tmp_path / "benchmark.json").read_text()
+    assert (tmp_path / "docs" / "benchmark.json").read_text() == text
     written = json.loads(text)
     assert {one["what"] for one in written["measurements"]} >= {LIMIT, FIRST, FULL, CHANGED, SLOW}
     assert written["notes"] == []

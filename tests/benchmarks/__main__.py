@@ -71,7 +71,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--publish",
         action="store_true",
-        help=f"copy them to {PUBLISHED.relative_to(ROOT)}",
+        help="copy them to docs/benchmarks",
     )
     return parser.parse_args(arguments)
 
