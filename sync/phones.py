@@ -64,7 +64,7 @@ def e164(raw: str, region: str) -> str | None:
         return parsed(raw, region)
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_000)
 def parsed(raw: str, region: str) -> str | None:
     """Any notation."""
     try:

@@ -61,16 +61,17 @@ def pages(
     """
     fits = length(projection) <= LONGEST_QUERY
     if fits and start.job is None and (start.key is not None or stepwise):
-        by_rest = rest.pages(session, projection, window, start, make, stepwise=stepwise)
+        by_rest = rest.pages(session, projection, window, start, make, stepwise=stepwise, ahead=ahead > 0)
         yield from fetched_ahead(session, by_rest, ahead)
         return
     expected = 0
     if start.job is None:
-        first = session.query(soql.select(projection, window.since, None)) if fits else None
+        question = soql.select(projection, window.since, None)
+        first = session.query(question, projection.names) if fits else None
         total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.since)
         expected = int(total)
         if first and expected <= threshold:
-            by_rest = rest.pages(session, projection, window, start, make, first=first)
+            by_rest = rest.pages(session, projection, window, start, make, first=first, ahead=ahead > 0)
             yield from fetched_ahead(session, by_rest, ahead)
         if expected <= (threshold if first else 0):
             return

@@ -35,7 +35,7 @@ from sync.transform import Batch, Record
 log = logs.get(__name__)
 
 WIDTH = 2  # result pages downloaded side by side
-BATCH = 1_000  # records handed on at once
+BATCH = 500  # records handed on at once
 # Records in a result page where we may choose: what a killed process reads again, not what is held in memory.
 MAX_RECORDS = 50_000
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
@@ -309,7 +309,7 @@ def header(headers: Mapping[str, str], name: str) -> str:
 def places(columns: Sequence[str], found: Sequence[str]) -> Callable[[Sequence[str]], Record] | None:
     """How to bring a row into the order of `columns`; None where it is in it."""
     if found and found[0].startswith("\ufeff"):
-        found = [found[0].lstrip('\ufeff"'), *found[1:]]
+        found = [found[0].strip('\ufeff"'), *found[1:]]
     if tuple(found) == tuple(columns):
         return None
     if sorted(found) != sorted(columns):

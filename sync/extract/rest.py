@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 from typing import Any
 
 from sync import logs, soql
 from sync.errors import QueryLostError, SalesforceError
 from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch
 from sync.mapping import Projection
+from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
 from sync.soql import Key
 from sync.transform import Record
@@ -32,6 +32,7 @@ def pages(
     *,
     stepwise: bool = False,
     first: Answer | None = None,
+    ahead: bool = True,
 ) -> Iterator[Page]:
     """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
 
@@ -45,8 +46,9 @@ def pages(
     while True:
         try:
             question = soql.select(projection, window.since, progress.key)
-            answer, first = first or session.query(question), None
-            for page, last in result_set(session, projection, answer, window, progress, make):
+            answer, first = first or session.query(question, projection.names), None
+            eager = ahead and not stepwise
+            for page, last in result_set(session, projection, answer, window, progress, make, eager=eager):
                 reached = page.progress
                 yield page
                 del page  # not two pages in memory while the next is on its way
@@ -68,7 +70,7 @@ def pages(
         raise mismatch(projection.sobject.name, "more", progress.settled)
 
 
-def answers(session: Session, name: str, answer: Answer) -> Iterator[Answer]:
+def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
     """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
     visited: set[str] = set()
     while True:
@@ -79,9 +81,9 @@ def answers(session: Session, name: str, answer: Answer) -> Iterator[Answer]:
         if done:
             return
         if url in visited:
-            raise QueryLostError(f"{name}: Salesforce sends the same page again and again")
+            raise QueryLostError(f"{projection.sobject.name}: Salesforce sends the same page again and again")
         visited.add(url)
-        answer = session.next_page(url, generation)
+        answer = session.next_page(url, generation, projection.names)
 
 
 def result_set(
@@ -91,25 +93,31 @@ def result_set(
     window: Window,
     start: Progress,
     make: Make,
+    *,
+    eager: bool,
 ) -> Iterator[tuple[Page, bool]]:
     """The pages of one query in key order, each with whether it is the last; then their count is checked."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
     census = Census(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
     progress = start
     several = answer.body.get("nextRecordsUrl") is not None
-    following = answers(session, name, answer)
+    following = answers(session, projection, answer)
+    if eager:  # one is fetched while another is made into rows
+        following = prefetch([each(following)], session.stop, depth=1)
     del answer
-    for each in following:
-        ids, stamps = keys(each.body["records"])
+    for page in following:
+        ids, stamps = keys(projection, page.body["records"])
         census.note(ids, stamps)
         progress = Progress(
             landmark(ids, stamps, window) or progress.key,
             received=start.received + census.within,
             settled=start.settled + len(census.settled),
         )
-        batch, at = make(texts(projection, each.body["records"])), each.at
-        last = bool(each.body.get("done", True)) or not each.body.get("nextRecordsUrl")
-        del each, ids, stamps
+        rows, at = texts(page.body.pop("records")), page.at
+        last = bool(page.body.get("done", True)) or not page.body.get("nextRecordsUrl")
+        del page, ids, stamps
+        batch = make(rows)
+        del rows
         yield Page(batch, progress, progress.received, start.received + total, at), last
         del batch
     if census.distinct < total or (census.distinct > total and not census.moved):
@@ -128,8 +136,8 @@ class Census:
     """Counts the distinct records of a result set in flat memory: they come in the order of their stamps.
 
     A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
-    and maybe again at the end. Those are few, and kept by Id; of the settled ones eight bytes each. So are the
-    odd ones, whose stamps are none: they are rejected further on, and count all the same.
+    and maybe again at the end. Those are few and kept by Id, as are the odd ones, whose stamps are none: they
+    are rejected further on, and count all the same. Of the settled ones eight bytes each are kept.
     """
 
     asked: str
@@ -174,9 +182,10 @@ class Census:
         return sum(each not in moved for each in self.settled)
 
 
-def keys(records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
     """The Ids and the stamps of a page."""
-    return [r.get("Id") for r in records], [r.get("SystemModstamp") for r in records]
+    id_, stamp = projection.names.index("Id"), projection.names.index("SystemModstamp")
+    return [record[id_] for record in records], [record[stamp] for record in records]
 
 
 def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
@@ -195,20 +204,13 @@ def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key |
     return None
 
 
-def texts(projection: Projection, records: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """JSON records as `Record`s: what the Bulk API would write into its cells."""
-    if not records:
-        return []
-    select: Callable[[Mapping[str, Any]], Sequence[Any]] = itemgetter(*projection.names)
-    try:
-        rows = list(map(select, records))
-    except KeyError:
-        rows = [[record.get(name) for name in projection.names] for record in records]
+def texts(records: Sequence[Sequence[Any]]) -> list[Record]:
+    """JSON values as `Record`s: what the Bulk API would write into its cells."""
     columns = [
         [value or "" for value in column]
         if TEXT.issuperset(map(type, column))
         else [as_text(value) for value in column]
-        for column in zip(*rows, strict=True)
+        for column in zip(*records, strict=True)
     ]
     return list(zip(*columns, strict=True))
 
@@ -262,11 +264,11 @@ def by_id(
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
     name = projection.sobject.name
     for start in range(0, len(ids), per_query):
-        answer = session.query(soql.by_id(projection, ids[start : start + per_query]))
+        answer = session.query(soql.by_id(projection, ids[start : start + per_query]), projection.names)
         total, seen = int(answer.body["totalSize"]), set[Any]()
-        for each in answers(session, name, answer):
-            records = each.body["records"]
-            seen.update(record.get("Id") for record in records)
-            yield Page(make(texts(projection, records)), Progress(), start + len(seen), len(ids), each.at)
+        for page in answers(session, projection, answer):
+            records = page.body["records"]
+            seen.update(keys(projection, records)[0])
+            yield Page(make(texts(records)), Progress(), start + len(seen), len(ids), page.at)
         if len(seen) != total:
             raise mismatch(name, f"{total:,}", len(seen))

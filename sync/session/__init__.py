@@ -28,7 +28,7 @@ from sync import logs
 from sync.config import Settings
 from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.mapping import DescribedField
-from sync.session.http import Http, clock, csv_lines
+from sync.session.http import Http, clock, csv_lines, decode_records
 from sync.session.login import request_token
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
 
@@ -123,18 +123,19 @@ class Session:
             assert self._token is not None
             return self._token[1]
 
-    def query(self, soql: str) -> Answer:
-        """The first page of a query, deleted records included."""
-        return self._call(lambda sf: sf.query(soql, include_deleted=True))
+    def query(self, soql: str, names: tuple[str, ...] = ()) -> Answer:
+        """The first page of a query, deleted records included, each a tuple of the fields named."""
+        path = f"/services/data/v{self.version}/queryAll/"
+        return self._call(lambda sf: decode_records(self._get(sf, path, q=soql).content, names))
 
-    def next_page(self, url: str, generation: int) -> Answer:
+    def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
         """The page behind a `nextRecordsUrl` of an answer of that generation.
 
         QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
         """
         parts = urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
-        return self._call(lambda sf: sf.query_more(path, identifier_is_url=True), locator=generation)
+        return self._call(lambda sf: decode_records(self._get(sf, path).content, names), locator=generation)
 
     def describe(self, name: str) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock."""
@@ -171,6 +172,9 @@ class Session:
     def identity(self) -> dict[str, Any]:
         """Which org and user answered (the userinfo resource)."""
         return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
+
+    def _get(self, sf: Salesforce, path: str, **params: str) -> requests.Response:
+        return sf._call_salesforce("GET", f"https://{sf.sf_instance}{path}", name=path, params=params or None)
 
     # ── one call: retried, re-logged-in, interruptible ──
 
