@@ -41,7 +41,7 @@ def main() -> None:
     """Run a command; every error of ours ends as one clear message and its exit code."""
     # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
     # transform the next ones: not five milliseconds.
-    sys.setswitchinterval(0.02)
+    sys.setswitchinterval(0.001)
     try:
         app()
     except ObjectsFailedError as failed:

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from sync.errors import StoppedError
@@ -23,9 +24,17 @@ class Abandoned(Exception):
 
 
 def prefetch(
-    sources: Iterable[Source[T]], stop: threading.Event, *, width: int = 1, depth: int = 2
+    sources: Iterable[Source[T]],
+    stop: threading.Event,
+    *,
+    width: int = 1,
+    depth: int = 2,
+    patience: float = 0,
 ) -> Iterator[T]:
     """The items of all sources, `width` sources at a time, at most `depth` items ahead of who takes them.
+
+    With `patience` (seconds) a source beside the first is begun only when items were waited for that long:
+    where the work and not the wire is the limit, more threads only get into each other's way.
 
     One source keeps its order; several are mixed. A source's error is raised here once the items before it
     are taken; StoppedError as soon as `stop` is set, whatever a source waits for just then: its thread is
@@ -33,6 +42,9 @@ def prefetch(
     """
     items: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
     over, turn, pending = threading.Event(), threading.Lock(), iter(sources)
+    waiting = threading.Event()
+    if not patience:
+        waiting.set()
 
     def put(kind: str, item: T | BaseException | None) -> None:
         while not over.is_set():
@@ -43,13 +55,19 @@ def prefetch(
             return
         raise Abandoned
 
-    def work() -> None:
+    def work(first: bool) -> None:
         try:
             while True:
+                while not first and not waiting.wait(POLL_SECONDS):
+                    if over.is_set():
+                        return None
                 with turn:
                     source = next(pending, None)
                 if source is None:
+                    waiting.set()  # for the others, to see it too
                     return put("end", None)
+                if patience:
+                    waiting.clear()
                 source(lambda item: put("item", item))
         except Abandoned:
             pass
@@ -60,7 +78,9 @@ def prefetch(
     for number in range(width):
         # Each thread in the caller's context: API calls count for the object they are made for.
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name=f"prefetch-{number}", daemon=True).start()
+        target = partial(context.run, work, number == 0)
+        threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
+    waited = 0.0
     try:
         while width:
             if stop.is_set():
@@ -68,7 +88,11 @@ def prefetch(
             try:
                 kind, item = items.get(timeout=POLL_SECONDS)
             except queue.Empty:
+                waited += POLL_SECONDS
+                if waited >= patience:
+                    waiting.set()
                 continue
+            waited = 0.0
             if kind == "item":
                 yield item  # type: ignore[misc]  # an item is what its source gave
             elif kind == "error":

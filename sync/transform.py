@@ -35,8 +35,8 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 JSON = msgspec.json.Encoder(decimal_format="number")
 QUOTE: Callable[[str], str] = json.encoder.encode_basestring
 JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
-# How a date and time ends, by REST and by Bulk API.
-USUAL = ("+0000", "Z")
+# How long a date and time is, and how it ends, by REST and by Bulk API.
+USUAL = {28: "+0000", 24: "Z"}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
@@ -168,18 +168,19 @@ def day(value: str) -> str:
 
 
 def instants(column: Column) -> Column:
-    return [value if not value or usual(value) else instant(value) for value in column]
+    return column if usual(column) else [instant(value) if value else "" for value in column]
 
 
-def usual(value: str) -> bool:
-    """Whether it has Salesforce's own form, which Postgres reads as Python does."""
+def usual(column: Column) -> bool:
+    """Whether all have one of Salesforce's own forms, which Postgres reads as Python does."""
+    values = list(filter(None, column))
+    whole, size = "".join(values), len(values)
+    zone = next((zone for length, zone in USUAL.items() if {*map(len, values)} <= {length}), None)
+    if zone is None or whole.count(zone) != size or whole.count(":") != 2 * size or whole.count(".") != size:
+        return False
     try:
-        return (
-            value[23:] in USUAL
-            and value[10] + value[13] + value[16] + value[19] == "T::."
-            and datetime.fromisoformat(value).tzinfo is not None
-        )
-    except (ValueError, IndexError):
+        return None not in {moment.tzinfo for moment in map(datetime.fromisoformat, values)}
+    except ValueError:
         return False
 
 
@@ -257,24 +258,23 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
 def build_rows(projection: Projection, records: Sequence[Record], region: str) -> Batch:
     """The rows of records that all fit; Unfit names a field that does not."""
     columns: dict[str, Column] = {}
-    empty: set[str] = set()
+    wholes: dict[str, str] = {}
     nuls = 0
     for name, raw in zip(projection.names, zip(*records, strict=True), strict=True):
         with naming(name):
-            columns[name], removed, whole = texts(raw)
+            columns[name], removed, wholes[name] = texts(raw)
             nuls += removed
-            if not whole:
-                empty.add(name)
             if name in REQUIRED and "" in raw:
                 raise Unfit("missing")
     cells: list[Column] = []
     for field in projection.fields:
         column = columns[field.name]
-        if field.name in empty:  # as many are
+        if not wholes[field.name]:  # as many are
             cells += [column] * (1 + len(field.derived))
             continue
         with naming(field.name):
-            cells.append(escaped(CONVERT[field.kind](column)))
+            cell = CONVERT[field.kind](column)
+            cells.append(escaped(cell, wholes[field.name] if cell is column else None))
         for derived in field.derived:
             normalise = derived.normalise
             cells.append(escaped([value and (normalise(value, region) or "") for value in column]))
@@ -293,9 +293,10 @@ def naming(field: str) -> Iterator[None]:
         raise Unfit(f"{field}: {unfit}") from None
 
 
-def escaped(column: Column) -> Column:
-    """The column in COPY's text format."""
-    whole = "".join(column)
+def escaped(column: Column, whole: str | None = None) -> Column:
+    """The column in COPY's text format; `whole` is all its text, where that is known."""
+    if whole is None:
+        whole = "".join(column)
     if "\\" in whole or "\n" in whole or "\r" in whole or "\t" in whole:
         return [
             value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

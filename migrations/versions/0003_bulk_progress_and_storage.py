@@ -10,8 +10,8 @@ down_revision: str | None = "0002"
 branch_labels: str | None = None
 depends_on: str | None = None
 
-# Room in each block for the next version of its rows, and vacuum before a twentieth of them is dead: a replica is
-# updated far more often than it grows.
+# Room in each block for the next version of its rows, and vacuum before a twentieth of them is dead: replicas
+# are updated far more often than they grow.
 STORAGE = {
     "fillfactor": 90,
     "autovacuum_vacuum_scale_factor": 0.05,

@@ -34,8 +34,8 @@ from sync.transform import Batch, Record
 
 log = logs.get(__name__)
 
-WIDTH = 2  # result pages downloaded side by side
-BATCH = 500  # records handed on at once
+WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
+BATCH = 1_000  # records handed on at once
 # Records in a result page where we may choose: what a killed process reads again, not what is held in memory.
 MAX_RECORDS = 50_000
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
@@ -111,7 +111,7 @@ def pages(
     received, number = progress.received, 0
     of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make)
     sources = result_pages(of, progress)
-    for part in prefetch(sources, session.stop, width=WIDTH, depth=1):
+    for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
         if part.following is not None:
             ended[part.number] = part

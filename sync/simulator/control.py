@@ -101,6 +101,7 @@ def _record_acts(org: Org) -> dict[str, Action]:
         "update": lambda given: org.update(
             given["id"], given["record"], _when(given), bool(given.get("system_only"))
         ),
+        "update_many": lambda given: org.update_many(given["ids"], given["record"], _when(given)),
         "delete": lambda given: org.delete(given["id"], _when(given)),
         "undelete": lambda given: org.undelete(given["id"], given.get("bump"), _when(given)),
         "purge": lambda given: org.purge(given["id"], bool(given.get("log", True))),

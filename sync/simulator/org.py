@@ -157,6 +157,15 @@ class Org:
             if other is not None and mirrored:
                 self._write(other, rows.encode(self._object(other), mirrored), moment, system_only)
 
+    def update_many(
+        self, record_ids: Iterable[str], changes: Values, stamp: datetime | None = None
+    ) -> None:
+        """Change many records alike in one transaction, with one stamp, as a data load does."""
+        with self.lock, self.store.transaction():
+            moment = stamp or self.clock.now()
+            for record_id in record_ids:
+                self.update(record_id, changes, moment)
+
     def _other_half(self, record_id: str) -> str | None:
         """The contact of a person account, or the account of its contact."""
         name = self._object(record_id).name

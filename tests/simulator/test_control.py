@@ -40,6 +40,7 @@ def test_records(simulator: Simulator, remote: Remote) -> None:
     one = remote.act("create", object="Account", record={"Name": "Acme"}, stamp="2026-01-02T03:04:05+00:00")
     two, three = remote.act("create_many", object="Account", records=[{"Name": "B"}, {"Name": "C"}])
     assert remote.read("record", id=one)["SystemModstamp"] == "2026-01-02T03:04:05.000+0000"
+    remote.act("update_many", ids=[one], record={"Name": "Acme plc"})
     remote.act("update", id=one, record={"Name": "Acme Ltd"}, stamp="2026-01-03T00:00:00+00:00")
     remote.act("delete", id=two)
     remote.act("undelete", id=two, bump=False)
