@@ -214,9 +214,10 @@ def column_of(name: str) -> str:
 
 
 def as_stored(value: Any, stored: Any) -> Any:
-    """An API value as psycopg2 would give it back, by the type of what is stored."""
+    """An API value as psycopg2 would give it back, by the type of what is stored; no text is empty."""
     if isinstance(value, str):
-        value = value.replace("\0", "")
+        value = value.replace("\0", "") or None
+    if isinstance(value, str):
         if isinstance(stored, list):
             return value.split(";")
         if isinstance(stored, datetime):
@@ -230,7 +231,8 @@ def as_stored(value: Any, stored: Any) -> Any:
 
 def as_json(value: Any, stored: Any) -> Any:
     if isinstance(value, str):
-        value = value.replace("\0", "")
+        value = value.replace("\0", "") or None
+    if isinstance(value, str):
         return value.split(";") if isinstance(stored, list) else value
     if isinstance(value, Decimal):
         return type(stored)(value) if isinstance(stored, int | float) else value
