@@ -95,11 +95,12 @@ def test_nothing_to_take(stop: threading.Event, width: int) -> None:
     sizes=st.lists(st.integers(0, 12), max_size=8),
     width=st.integers(1, 4),
     depth=st.integers(1, 4),
+    patience=st.sampled_from([0.0, 0.001, 0.3]),
 )
-def test_several_sources_are_mixed(sizes: list[int], width: int, depth: int) -> None:
+def test_several_sources_are_mixed(sizes: list[int], width: int, depth: int, patience: float) -> None:
     """Every item of every source comes once, and those of one source in their order, however they mix."""
     sources = [each([(place, n) for n in range(size)]) for place, size in enumerate(sizes)]
-    came = list(prefetch(sources, threading.Event(), width=width, depth=depth))
+    came = list(prefetch(sources, threading.Event(), width=width, depth=depth, patience=patience))
 
     for place, size in enumerate(sizes):
         assert [n for source, n in came if source == place] == list(range(size))
@@ -197,6 +198,70 @@ def test_a_consumer_is_not_waited_for_by_the_work(stop: threading.Event) -> None
     assert made.wait(SOON)
     assert next(came) == 2
     assert list(came) == []
+
+
+# ── patience ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_source_is_not_begun_without_need(stop: threading.Event) -> None:
+    """While the items of one source come in time, none is begun beside it; and the end is not waited for."""
+    first, second, third = Worker(*range(200)), Worker("b"), Worker("c")
+    began = time.monotonic()
+    came = prefetch([first, second, third], stop, width=3, patience=60)
+    for number in range(200):
+        assert next(came) == number
+        assert second.thread is None or number > 190  # the last ones may still wait to be taken
+    assert list(came) == ["b", "c"]
+
+    assert first.thread is second.thread is third.thread
+    assert time.monotonic() - began < 10
+
+
+def test_a_second_source_is_begun_when_the_first_is_slow(stop: threading.Event) -> None:
+    """When items were waited for as long as patience lasts, the next source is read beside the slow one."""
+    wait = threading.Event()
+    slow, quick = Worker("a", wait=wait), Worker("b")
+    came = prefetch([slow, quick], stop, width=2, patience=0.2)
+    assert next(came) == "a"
+    assert not quick.begun.is_set()
+
+    started = time.monotonic()
+    assert next(came) == "b"
+    assert 0.15 < time.monotonic() - started < 2
+    wait.set()
+    assert list(came) == []
+    assert slow.thread is not quick.thread
+
+
+def test_a_busy_consumer_is_no_reason_for_more(stop: threading.Event) -> None:
+    """Patience is that of one who waits: while the consumer works, no source is begun on that account."""
+    first, second = Worker(*range(6)), Worker("b")
+    came = prefetch([first, second], stop, width=2, depth=1, patience=0.2)
+    for number in range(4):
+        assert next(came) == number
+        time.sleep(0.15)
+
+    assert second.thread is None
+    assert list(came) == [4, 5, "b"]
+
+
+@pytest.mark.parametrize("way", ["stop", "close"])
+def test_a_thread_that_never_got_its_turn_ends(stop: threading.Event, way: str) -> None:
+    """A thread that waits for its turn ends with the others."""
+    before = threading.active_count()
+    wait = threading.Event()
+    came = prefetch([Worker(1, 2, wait=wait)], stop, width=4, patience=60)
+    next(came)
+    assert threading.active_count() > before
+    if way == "stop":
+        stop.set()
+        with pytest.raises(StoppedError):
+            next(came)
+    else:
+        came.close()  # type: ignore[attr-defined]  # it is a generator
+    wait.set()
+
+    assert until(lambda: threading.active_count() <= before)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────
