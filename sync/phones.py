@@ -56,6 +56,7 @@ class Numbering:
         return False
 
 
+@lru_cache(maxsize=8_000)  # switchboards; most numbers are one person's
 def e164(raw: str, region: str) -> str | None:
     """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""
     try:
@@ -64,7 +65,6 @@ def e164(raw: str, region: str) -> str | None:
         return parsed(raw, region)
 
 
-@lru_cache(maxsize=4_000)
 def parsed(raw: str, region: str) -> str | None:
     """Any notation."""
     try:

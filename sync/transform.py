@@ -35,8 +35,8 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 JSON = msgspec.json.Encoder(decimal_format="number")
 QUOTE: Callable[[str], str] = json.encoder.encode_basestring
 JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
-# How long a date and time is, and how it ends, by REST and by Bulk API.
-USUAL = {28: "+0000", 24: "Z"}
+# How long a date and time is, and what surrounds its milliseconds, by REST and by Bulk API.
+USUAL = {28: ".+0000", 24: ".Z"}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
@@ -174,9 +174,10 @@ def instants(column: Column) -> Column:
 def usual(column: Column) -> bool:
     """Whether all have one of Salesforce's own forms, which Postgres reads as Python does."""
     values = list(filter(None, column))
-    whole, size = "".join(values), len(values)
-    zone = next((zone for length, zone in USUAL.items() if {*map(len, values)} <= {length}), None)
-    if zone is None or whole.count(zone) != size or whole.count(":") != 2 * size or whole.count(".") != size:
+    end = next((end for length, end in USUAL.items() if {*map(len, values)} <= {length}), None)
+    if end is None or {value[19:20] + value[23:] for value in values} - {end}:
+        return False
+    if "".join(values).count(":") != 2 * len(values):
         return False
     try:
         return None not in {moment.tzinfo for moment in map(datetime.fromisoformat, values)}
@@ -264,7 +265,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
         with naming(name):
             columns[name], removed, wholes[name] = texts(raw)
             nuls += removed
-            if name in REQUIRED and "" in raw:
+            if name in REQUIRED and "" in columns[name]:
                 raise Unfit("missing")
     cells: list[Column] = []
     for field in projection.fields:

@@ -285,7 +285,7 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
             records = batch if order is None else list(map(order, batch))
             came += len(records)
             settled += sum(record[stamp] < of.border for record in records)
-            give(Part(address.number, of.make(records), len(records)))
+            give(Part(address.number, made(of, records), len(records)))
             del batch, records
     except csv.Error as error:
         raise ValueError(f"no CSV: {error}") from None
@@ -296,6 +296,14 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
         base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
         following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
     return Part(address.number, following=following, count=came, settled=settled)
+
+
+def made(of: Results, records: Sequence[Record]) -> Batch:
+    """The rows; an error in making them is ours, and no reason to ask for the page again."""
+    try:
+        return of.make(records)
+    except ValueError as error:
+        raise RuntimeError(f"{of.name}: {error}") from error
 
 
 def header(headers: Mapping[str, str], name: str) -> str:

@@ -39,9 +39,7 @@ def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
     try:
         page = page_decoder(names).decode(body)
     except msgspec.DecodeError:
-        generic: dict[str, Any] = decode(body)
-        records = [tuple(record.get(name) for name in names) for record in generic["records"]]
-        return generic | {"records": records}
+        return generic_page(decode(body), names)
     records = list(map(astuple, page.records))
     return {
         "records": records,
@@ -49,6 +47,16 @@ def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
         "done": page.done,
         "nextRecordsUrl": page.nextRecordsUrl,
     }
+
+
+def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The same of JSON that is some other way; ValueError where it is no page of records."""
+    if not isinstance(page, dict) or not isinstance(page.get("totalSize"), int):
+        raise ValueError("no page of records")
+    records = page.get("records")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError("no page of records")
+    return page | {"records": [tuple(record.get(name) for name in names) for record in records]}
 
 
 @lru_cache(maxsize=16)

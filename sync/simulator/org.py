@@ -157,9 +157,7 @@ class Org:
             if other is not None and mirrored:
                 self._write(other, rows.encode(self._object(other), mirrored), moment, system_only)
 
-    def update_many(
-        self, record_ids: Iterable[str], changes: Values, stamp: datetime | None = None
-    ) -> None:
+    def update_many(self, record_ids: Iterable[str], changes: Values, stamp: datetime | None = None) -> None:
         """Change many records alike in one transaction, with one stamp, as a data load does."""
         with self.lock, self.store.transaction():
             moment = stamp or self.clock.now()
