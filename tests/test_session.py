@@ -793,16 +793,20 @@ def test_version_is_the_pinned_one(sim: Simulator) -> None:
     assert sim.requests[-1].path.startswith("/services/data/v61.0/")
 
 
+@pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_resource_that_is_gone(sim: Simulator, session: Session, method: str) -> None:
-    """A job that Salesforce does not know any more is lost, at once and with its status."""
+def test_resource_that_is_gone(sim: Simulator, session: Session, method: str, dead: bool) -> None:
+    """A job that Salesforce does not know any more is lost, at once and with its status; also after a re-login."""
     body = {"state": "Aborted"} if method == "PATCH" else None
+    session.login()
+    if dead:
+        sim.revoke_tokens()
 
     with pytest.raises(QueryLostError) as failure:
         session.resource(method, f"{jobs(session)}/750RO0000000001AAA", body)
 
     assert failure.value.status == 404
-    assert len(sim.requests) == 2
+    assert [r.status for r in sim.requests if r.kind != "token"] == [401, 404][not dead :]
 
 
 @pytest.mark.parametrize(
