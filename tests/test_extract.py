@@ -7,6 +7,7 @@ import io
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -24,7 +25,7 @@ from sync.extract.rest import Census, landmark
 from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
 from sync.session.http import decode, decode_records
 from sync.soql import Key
-from sync.transform import Batch
+from sync.transform import Batch, Record
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -408,8 +409,9 @@ BORDER = f"{WINDOW.settled:%Y-%m-%dT%H:%M:%S}"
 PAGE_URL = "/services/data/v66.0/jobs/query/750/results?locator=abc"
 
 
-# Reading needs nobody to ask; instead of rows the records themselves are kept.
-OF = Results(None, "Thing", NAMES, BORDER, lambda records: Batch(records=records))  # type: ignore[arg-type]
+NOBODY: Any = None  # reading a page needs no session
+# Instead of rows the records themselves are kept.
+OF = Results(NOBODY, "Thing", NAMES, BORDER, lambda records: Batch(records=records))
 
 
 def row(id_: str, at: str = OLD, title: str = "", size: str = "") -> tuple[str, ...]:
@@ -625,6 +627,18 @@ def test_no_cut_is_taken_for_the_whole(cut: int) -> None:
     body = as_csv([row("a01", OLD, 'x"y'), row("a02", OLD, "line\nbreak")])
     with pytest.raises(ValueError, match=r"cells|end of data|says|columns"):
         read(body[:-cut], 2)
+
+
+def test_our_own_error_is_no_spoiled_page() -> None:
+    """What cannot be made of sound records is our fault: it is not taken for a page to be asked for again."""
+
+    def make(_: Sequence[Record]) -> Batch:
+        raise ValueError("a bug")
+
+    headers = {"Sforce-NumberOfRecords": "1", "Sforce-Locator": "null"}
+    lines, given = io.StringIO(as_csv([row("a01")]), newline=""), list[Part]()
+    with pytest.raises(RuntimeError, match="Thing: a bug"):
+        bulk.read(replace(OF, make=make), Address(0, PAGE_URL, None), given.append, headers, lines)
 
 
 @pytest.mark.parametrize("missing", ["Sforce-NumberOfRecords", "Sforce-Locator"])
