@@ -33,6 +33,16 @@ RECOVERED = (
 # lost after the job's creation leaves a job (below).
 ROWS = {"other": ("repeated_rows", "empty_page"), **dict.fromkeys(RESULTS, ("empty_page",))}
 ROWS["creation"] = (*ROWS["other"], "truncated")
+# Around the results one fault of each kind of handling is enough: how each is handled is no matter of the place.
+KINDS = (
+    "session_expired",
+    "concurrent_limit",
+    "query_timeout",
+    "unavailable_html",
+    "html_ok",
+    "truncated",
+    "reset",
+)
 ON_PAGES_ONLY = ("invalid_query_locator", "query_more_failure", "not_found")
 FATAL = {
     "api_disabled_for_org": 1,
@@ -77,7 +87,13 @@ def everywhere(faults: Iterable[str], *, bulk: Iterable[str] = tuple(BULK)) -> l
     """Each fault at each place where it can strike: (transport, fault, place)."""
     return [
         *(("rest", fault, place) for fault in faults for place in REST),
-        *(("bulk", f, p) for f in faults for p in bulk if f not in ROWS.get(p, ROWS["other"])),
+        *(
+            ("bulk", fault, place)
+            for fault in faults
+            for place in bulk
+            if fault not in ROWS.get(place, ROWS["other"])
+            and (place in RESULTS or fault in KINDS or fault not in RECOVERED)
+        ),
     ]
 
 
