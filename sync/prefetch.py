@@ -31,7 +31,8 @@ def prefetch(
     depth: int = 2,
     patience: float = 0,
 ) -> Iterator[T]:
-    """The items of all sources, `width` sources at a time, at most `depth` items ahead of who takes them.
+    """The items of all sources, `width` sources at a time, at most `depth` items (and one in each
+    thread's hands) ahead of who takes them.
 
     With `patience` (seconds) a source beside the first is begun only when items were waited for that long:
     where the work and not the wire is the limit, more threads only get into each other's way.
@@ -63,11 +64,12 @@ def prefetch(
                         return None
                 with turn:
                     source = next(pending, None)
+                    if source is None:
+                        waiting.set()  # for the others, to see it too
+                    elif patience:
+                        waiting.clear()
                 if source is None:
-                    waiting.set()  # for the others, to see it too
                     return put("end", None)
-                if patience:
-                    waiting.clear()
                 source(lambda item: put("item", item))
         except Abandoned:
             pass
@@ -75,13 +77,13 @@ def prefetch(
             with suppress(Abandoned):
                 put("error", error)
 
-    for number in range(width):
-        # Each thread in the caller's context: API calls count for the object they are made for.
-        context = contextvars.copy_context()
-        target = partial(context.run, work, number == 0)
-        threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
     waited = 0.0
     try:
+        for number in range(width):
+            # Each thread in the caller's context: API calls count for the object they are made for.
+            context = contextvars.copy_context()
+            target = partial(context.run, work, number == 0)
+            threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
         while width:
             if stop.is_set():
                 raise StoppedError
