@@ -7,6 +7,7 @@ have: those in plain digits and punctuation are matched with its own patterns fo
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,14 +63,17 @@ def e164(raw: str, region: str) -> str | None:
     try:
         return plain(raw, region)
     except NotPlainError:
-        return parsed(raw, region)
+        pass
+    return parsed(raw, region)
 
 
 def parsed(raw: str, region: str) -> str | None:
     """Any notation."""
     try:
         number = phonenumbers.parse(raw, region)
-    except phonenumbers.NumberParseException:
+    except phonenumbers.NumberParseException as refusal:
+        # The library keeps the traceback in a variable: a cycle, which would hold all callers and their page.
+        traceback.clear_frames(refusal.__traceback__)
         return None
     if not phonenumbers.is_valid_number(number):
         return None
