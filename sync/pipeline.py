@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from math import ceil
 
 from sqlalchemy import Connection
 
@@ -225,7 +226,7 @@ def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[E
 def estimate_ids(by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
     """What reading these Ids again would take: a describe and the queries per object."""
     per_query = extract.IDS_PER_QUERY
-    return [Estimate(name, len(ids), 1 - (-len(ids) // per_query)) for name, ids in by_object.items()]
+    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 
 def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:

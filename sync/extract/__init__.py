@@ -18,7 +18,7 @@ from sync.extract.pages import Make, Page, Progress, Window
 from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
-from sync.session import Session
+from sync.session import Answer, Session
 
 __all__ = [
     "IDS_PER_QUERY",
@@ -59,10 +59,16 @@ def pages(
     More than `threshold` records, and queries too long for a URL, are read by Bulk API, by REST where it
     refuses. What was begun one way goes on that way. `stepwise`: by REST, asking for every page anew.
     """
+
+    def by_rest(start: Progress, first: Answer | None = None) -> Iterator[Page]:
+        found = rest.pages(
+            session, projection, window, start, make, stepwise=stepwise, first=first, ahead=ahead > 0
+        )
+        return prefetch([each(found)], session.stop, depth=ahead) if ahead else found
+
     fits = length(projection) <= LONGEST_QUERY
     if fits and start.job is None and (start.key is not None or stepwise):
-        by_rest = rest.pages(session, projection, window, start, make, stepwise=stepwise, ahead=ahead > 0)
-        yield from fetched_ahead(session, by_rest, ahead)
+        yield from by_rest(start)
         return
     expected = 0
     if start.job is None:
@@ -71,8 +77,7 @@ def pages(
         total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.since)
         expected = int(total)
         if first and expected <= threshold:
-            by_rest = rest.pages(session, projection, window, start, make, first=first, ahead=ahead > 0)
-            yield from fetched_ahead(session, by_rest, ahead)
+            yield from by_rest(start, first)
         if expected <= (threshold if first else 0):
             return
         del first
@@ -82,11 +87,7 @@ def pages(
         if not fits:
             raise SyncError(f"{too_long(projection)}; {refused}") from None
         log.warning("bulk_refused", object=projection.sobject.name, reason=str(refused)[:300], instead="REST")
-        yield from fetched_ahead(session, rest.pages(session, projection, window, Progress(), make), ahead)
-
-
-def fetched_ahead(session: Session, pages: Iterator[Page], ahead: int) -> Iterator[Page]:
-    return prefetch([each(pages)], session.stop, depth=ahead) if ahead else pages
+        yield from by_rest(Progress())
 
 
 def by_bulk(

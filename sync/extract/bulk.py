@@ -25,7 +25,7 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch
+from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch, visit
 from sync.extract.rest import counted
 from sync.mapping import Projection
 from sync.prefetch import Source, prefetch
@@ -208,7 +208,7 @@ def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
         yield partial(in_turn, of, progress.page_url or first)
         return
     try:
-        urls = listed(of.session, progress.job)
+        urls = listed(of, progress.job)
         if progress.page_url:
             urls = dropwhile(lambda url: url != progress.page_url, urls)
         this = next(urls, None)
@@ -223,41 +223,29 @@ def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
     number = 0
     while this is not None:
         following = next(urls, None)
-        yield partial(one, of, Address(number, this, following or NO_MORE))
+        yield partial(result_page, of, Address(number, this, following or NO_MORE))
         number, this = number + 1, following
 
 
-def listed(session: Session, job: str) -> Iterator[str]:
+def listed(of: Results, job: str) -> Iterator[str]:
     """The URLs of a job's result pages."""
     url, visited = f"{job}/resultPages", set[str]()
     while url:
-        follow(url, visited)
-        body = session.resource("GET", url).body
+        visit(of.name, url, visited)
+        body = of.session.resource("GET", url).body
         yield from (page["resultUrl"] for page in body["resultPages"])
         # The documentation spells this key in two ways.
         following = body.get("nextRecordsUrl") or body.get("nextRecordUrl")
         url = "" if body.get("done", not following) else following or ""
 
 
-def one(of: Results, address: Address, give: Give) -> None:
-    """One result page."""
-    result_page(of, address, give)
-
-
 def in_turn(of: Results, url: str, give: Give) -> None:
     """All result pages from one on, each named by the one before."""
     number, visited = 0, set[str]()
     while url != NO_MORE:
-        follow(url, visited)
+        visit(of.name, url, visited)
         url = result_page(of, Address(number, url, None), give)
         number += 1
-
-
-def follow(url: str, visited: set[str]) -> None:
-    """QueryLostError for a URL seen before: a cache between us and Salesforce would lead us in circles."""
-    if url in visited:
-        raise QueryLostError("Salesforce names the same result page again and again")
-    visited.add(url)
 
 
 def result_page(of: Results, address: Address, give: Give) -> str:

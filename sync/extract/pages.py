@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sync.errors import CountMismatchError
+from sync.errors import CountMismatchError, QueryLostError
 from sync.soql import Key
 from sync.transform import Batch, Record
 
@@ -62,6 +62,13 @@ class Page:
     received: int
     expected: int
     at: datetime
+
+
+def visit(name: str, url: str, visited: set[str]) -> None:
+    """QueryLostError for a page asked for before: a server or a cache between would lead us in circles."""
+    if url in visited:
+        raise QueryLostError(f"{name}: Salesforce names the same page again and again")
+    visited.add(url)
 
 
 def mismatch(name: str, counted: str, received: int) -> CountMismatchError:

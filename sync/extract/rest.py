@@ -10,7 +10,7 @@ from typing import Any
 
 from sync import logs, soql
 from sync.errors import QueryLostError, SalesforceError
-from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch
+from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch, visit
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
@@ -80,9 +80,7 @@ def answers(session: Session, projection: Projection, answer: Answer) -> Iterato
         del answer
         if done:
             return
-        if url in visited:
-            raise QueryLostError(f"{projection.sobject.name}: Salesforce sends the same page again and again")
-        visited.add(url)
+        visit(projection.sobject.name, url, visited)
         answer = session.next_page(url, generation, projection.names)
 
 
