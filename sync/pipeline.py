@@ -133,9 +133,17 @@ def read_window_once(
         if plan.first_load:
             load.end_first_load(connection, sobject.name, run_id)
     if plan.first_load or written > LARGE:
+        analyse(link, sobject)
+    return plan
+
+
+def analyse(link: Link, sobject: SObject) -> None:
+    """Fresh statistics; without them queries are slower for a while, and nothing else is wrong."""
+    try:
         with transaction(link.engine) as connection:
             load.analyse(connection, sobject.name)
-    return plan
+    except SyncError as error:
+        log.warning("statistics_not_refreshed", object=sobject.name, reason=str(error))
 
 
 def begin(link: Link, projection: Projection, held: Lease, planner: Planner, now: datetime) -> Plan:
