@@ -18,6 +18,7 @@ from sync.errors import SyncError
 from sync.mapping import Projection, project
 from sync.objects import CATALOGUE
 from sync.session import Session
+from sync.soql import Scope
 from sync.tables import BOOKKEEPING, TYPES, transaction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +133,7 @@ def login(session: Session) -> Iterator[Finding]:
 def an_object(settings: Settings, session: Session, name: str) -> Iterator[Finding]:
     described, _ = session.describe(name)
     fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
-    total = extract.count(session, name, None)
+    total = extract.count(session, name, Scope())
     detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
     yield Finding(name, "ok", detail)
     if fitted.hidden:

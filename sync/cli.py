@@ -63,15 +63,20 @@ def worker() -> None:
         pulse = schedule.Pulse()
         link = replace(link, on_step=lambda step: pulse.beat(step.object))
         names = link.settings.sync_objects
-        jobs = {name: partial(pipeline.sync_object, link, name) for name in names}
+        jobs = {name: partial(pipeline.scheduled, link, name) for name in names}
         schedule.work(jobs, link.settings.sync_interval, link.stop, pulse)
 
 
 @app.command()
-def run(wait: Wait = "10m") -> None:
+def run(
+    wait: Wait = "10m",
+    accept_org: Annotated[
+        bool, typer.Option("--accept-org", help="Let another org replace the one whose records these are.")
+    ] = False,
+) -> None:
     """One incremental pass over all objects, then exit."""
     with linked("run", a_duration(wait)) as link, show.progress(link) as link:
-        reports = pipeline.sync_all(link)
+        reports = pipeline.sync_all(replace(link, accept_org=accept_org))
     show.reports(reports)
 
 
@@ -109,6 +114,35 @@ def resync(
             with show.progress(link) as watched:
                 reports = pipeline.resync(watched, names, start)
             show.reports(reports)
+
+
+@app.command()
+def verify(
+    objects: Objects = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read again what differs; remove what is proved gone.")
+    ] = False,
+    deep: Annotated[
+        str | None, typer.Option("--deep", help="Compare every value, too: of so many records, or of all.")
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Let --repair remove more than the guard would.")
+    ] = False,
+    wait: Wait = "10m",
+    as_json: Json = False,
+) -> None:
+    """Compare Salesforce and Postgres; exit 5 when differences remain, 6 when the guard refuses to remove."""
+    if approve and not repair:
+        raise UsageError("--approve goes with --repair: alone it approves nothing")
+    sample = a_sample(deep)
+    with linked("verify", a_duration(wait)) as link:
+        names = known(objects, link.settings)
+        with show.progress(link) as watched:
+            watched = replace(watched, approve=approve)
+            reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
+    show.verified(reports, as_json=as_json)
+    if any((report.findings or {}).get("remaining") for report in reports):
+        raise typer.Exit(5)
 
 
 @app.command()
@@ -207,6 +241,17 @@ def a_duration(given: str) -> timedelta:
         return config.duration(given)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def a_sample(given: str | None) -> int | None:
+    """How many records to compare value by value; None: all."""
+    if given is None:
+        return 0
+    if given.lower() == "all":
+        return None
+    if not given.isascii() or not given.isdigit() or int(given) == 0:
+        raise UsageError(f"--deep {given}: give a number of records, or all")
+    return int(given)
 
 
 def a_time(given: str) -> datetime:

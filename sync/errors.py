@@ -65,6 +65,18 @@ class SchemaOutdatedError(SyncError):
     """The database lacks tables this version needs: run `alembic upgrade head`."""
 
 
+class GuardError(SyncError):
+    """More would be removed than a mistake should be able to remove."""
+
+    exit_code = 6
+
+
+class OrgChangedError(SyncError):
+    """The settings lead to another org than the one whose records the tables hold."""
+
+    exit_code = 6
+
+
 class SalesforceError(SyncError):
     """Salesforce answered with an error.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from sync.errors import SyncError, UsageError
 
@@ -35,6 +37,9 @@ class Kind(Enum):
 
 
 NUMBER_TYPES = frozenset({"double", "currency", "percent", "int", "long"})
+
+# What every query selects: without them a record has no place in a table.
+PLACING = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
 # Compound values are delivered by their parts, blobs are not customers' data (type, not compoundFieldName:
 # FirstName and LastName carry compoundFieldName "Name").
@@ -139,17 +144,42 @@ class SObject:
 
 @dataclass(frozen=True, slots=True)
 class DescribedField:
-    """What describe says of one field, as far as replication needs it."""
+    """What describe says of one field, as far as replication needs it.
+
+    `size` is its length, or its precision and scale; `formula` the text of a calculated field, where it is
+    told; `relationship` the name that leads through a reference, to one of `targets`.
+    """
 
     name: str
     type: str
     custom: bool
+    size: str = ""
+    calculated: bool = False
+    formula: str = ""
+    relationship: str = ""
+    targets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, raw: Mapping[str, object]) -> DescribedField:
+    def of(cls, raw: Mapping[str, Any]) -> DescribedField:
         name = str(raw["name"])
-        # An org's custom and managed fields end in __c, __pc (person accounts) or __s (parts of a location).
-        return cls(name, str(raw["type"]), bool(raw.get("custom", "__" in name)))
+        return cls(
+            name,
+            str(raw["type"]),
+            # An org's custom and managed fields end in __c, __pc (person accounts) or __s (parts of a place).
+            custom=bool(raw.get("custom", "__" in name)),
+            size=size_of(raw),
+            calculated=bool(raw.get("calculated")),
+            formula=str(raw.get("calculatedFormula") or ""),
+            relationship=str(raw.get("relationshipName") or ""),
+            targets=tuple(map(str, raw.get("referenceTo") or ())),
+        )
+
+
+def size_of(raw: Mapping[str, Any]) -> str:
+    """`255`, `18.2`, `8`: whichever of length, precision and digits a field has; "" without any."""
+    if raw.get("precision"):
+        return f"{raw['precision']}.{raw.get('scale') or 0}"
+    return str(raw.get("length") or raw.get("digits") or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +192,25 @@ class Projection:
     hidden: tuple[str, ...]
     retyped: tuple[tuple[str, str], ...]
     unmapped: tuple[str, ...]
+    described: tuple[DescribedField, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields) + tuple(f.name for f in self.custom)
+
+    def only(self, names: Collection[str]) -> Projection:
+        """The same object with nothing but these fields and those that place a record."""
+        wanted = PLACING | set(names)
+        return replace(
+            self,
+            fields=tuple(field for field in self.fields if field.name in wanted),
+            custom=tuple(field for field in self.custom if field.name in wanted),
+        )
+
+    def volatile(self, listed: Collection[str]) -> tuple[str, ...]:
+        """The selected fields whose values move without a stamp: calculated ones, and those listed."""
+        moving = {field.name for field in self.described if field.calculated} | set(listed)
+        return tuple(name for name in self.names if name in moving - PLACING)
 
     @property
     def describe_types(self) -> dict[str, str]:
@@ -194,7 +239,7 @@ def project(
     shown = {field.name: field for field in described if field.type not in UNREPLICATED_TYPES}
     fields = tuple(field for field in sobject.fields if field.name in shown)
     hidden = tuple(field.name for field in sobject.fields if field.name not in shown)
-    if blocked := {"Id", "IsDeleted", "SystemModstamp"} & set(hidden):
+    if blocked := PLACING & set(hidden):
         raise SyncError(
             f"{sobject.name}: the integration user cannot see {', '.join(sorted(blocked))}; "
             "grant read access to the object in its permission set"
@@ -208,4 +253,4 @@ def project(
     missing_custom = tuple(sorted(set(custom) - set(shown))) if isinstance(custom, frozenset) else ()
     mapped = {field.name for field in sobject.fields}
     unmapped = tuple(f.name for f in shown.values() if not f.custom and f.name not in mapped)
-    return Projection(sobject, fields, wanted, hidden + missing_custom, retyped, unmapped)
+    return Projection(sobject, fields, wanted, hidden + missing_custom, retyped, unmapped, tuple(described))

@@ -1,40 +1,27 @@
-"""The story: one object's pass, all objects side by side, an operator's resync.
+"""The story: one object's pass, all objects side by side, what an operator asks for, and the proof.
 
-lease → describe → window → (page → rows → merge → progress)… → count checked → cursor
+lease → describe → window → (page → rows → merge → progress)… → count checked → purged records → cursor
+→ values that move without a stamp
 
 While a page is being committed the next are fetched and transformed; no transaction waits for Salesforce.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from math import ceil
 
-from sqlalchemy import Connection
-
-from sync import extract, load, logs, state, transform
-from sync.errors import (
-    CountMismatchError,
-    DeferredError,
-    FieldsMovedError,
-    StoppedError,
-    SyncError,
-    UsageError,
-)
-from sync.extract import Make, Page, Window
-from sync.load import Tally
-from sync.mapping import Projection, SObject, project
+from sync import apply, deletes, extract, refresh, state, verify
+from sync.apply import View
+from sync.errors import DeferredError, SyncError, UsageError
+from sync.extract import Window
 from sync.objects import CATALOGUE
 from sync.runs import Link, Report, Step, for_each, journalled
-from sync.state import Lease, Plan
-from sync.tables import transaction
-
-log = logs.get(__name__)
-
-LARGE = 100_000  # rows written after which the planner's statistics are refreshed at once
+from sync.soql import Scope
+from sync.state import Lease
+from sync.windows import Planner, advance, pass_planner, read_window, resync_planner
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +31,6 @@ class Estimate:
     object: str
     records: int
     api_calls: int
-
-
-Planner = Callable[[Connection, datetime, str], Plan]
 
 
 def sync_all(link: Link) -> list[Report]:
@@ -59,176 +43,123 @@ def resync(link: Link, names: Sequence[str], since: datetime | None) -> list[Rep
     return for_each(names, lambda name: resync_object(link, name, since))
 
 
+def verify_all(link: Link, names: Sequence[str], *, repair: bool, sample: int | None) -> list[Report]:
+    """Compare the objects with the org; see `verify.examine`."""
+    return for_each(names, lambda name: verify_object(link, name, repair=repair, sample=sample))
+
+
 def sync_object(link: Link, name: str) -> Report:
     """One object's incremental pass, from where the cursor stands to now."""
-    sobject = CATALOGUE[name]
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
-        def plan(connection: Connection, now: datetime, selected: str) -> Plan:
-            return state.plan_pass(connection, name, now, link.settings.sync_overlap, selected)
-
-        done = yield from read_window(link, sobject, held, run_id, plan)
-        if done.resumed:
+        view = apply.look(link, CATALOGUE[name])
+        check_budget(link)
+        resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+        if resumed:
             # A window taken up again is complete as of its interruption; another one brings us to now.
-            yield from read_window(link, sobject, held, run_id, plan)
+            view = apply.look(link, CATALOGUE[name])
+            yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+        yield from refresh.reread(link, view, held, run_id)
+        yield from refresh.refresh(link, view, held, run_id)
 
-    return journalled(link, name, work)
+    report = journalled(link, name, work)
+    refresh_dependants(link)
+    return report
 
 
 def resync_object(link: Link, name: str, since: datetime | None) -> Report:
     """One object's records changed since `since`, read again."""
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
-        def plan(connection: Connection, now: datetime, selected: str) -> Plan:
-            return state.plan_resync(connection, name, since, now, link.settings.sync_overlap, selected)
+        view = apply.look(link, CATALOGUE[name])
+        yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, since))
 
-        yield from read_window(link, CATALOGUE[name], held, run_id, plan)
+    report = journalled(link, name, work)
+    refresh_dependants(link)
+    return report
+
+
+def read_and_advance(
+    link: Link, view: View, held: Lease, run_id: int, planner: Planner
+) -> Generator[Step, None, bool]:
+    """One window, what was purged meanwhile, then the cursor; whether the window was taken up again."""
+    view, plan = yield from read_window(link, view, held, run_id, planner)
+    deleted = (yield from deletes.remove_purged(link, view, held, run_id)) if plan.advances else None
+    advance(link, view, held, run_id, plan, deleted)
+    return plan.resumed
+
+
+def refresh_dependants(link: Link) -> None:
+    """Read again what depends on changed records of others, at once, under the lease of each object."""
+    for child in refresh.waiting(link):
+        if child in link.settings.sync_objects and not link.stop.is_set():
+            journalled(link, child, lambda held, run_id, child=child: reread(link, child, held, run_id))  # type: ignore[misc]  # mypy cannot infer a default
+
+
+def reread(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
+    yield from refresh.reread(link, apply.look(link, CATALOGUE[name]), held, run_id)
+
+
+def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0) -> Report:
+    """Compare one object with the org; with `repair` mend it, by a whole reading where too much differs."""
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        view = apply.look(link, CATALOGUE[name])
+        found = yield from verify.examine(link, view, held, run_id, repair=repair, sample=sample)
+        if repair and found.too_many:
+            yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, None))
+            view = apply.look(link, CATALOGUE[name])
+            yield from verify.examine(link, view, held, run_id, repair=repair)
 
     return journalled(link, name, work)
 
 
-def read_window(
-    link: Link, sobject: SObject, held: Lease, run_id: int, planner: Planner
-) -> Generator[Step, None, Plan]:
-    """Describe, plan, read; once more from the last committed page when a field vanished in between."""
-    try:
-        return (yield from read_window_once(link, sobject, held, run_id, planner))
-    except FieldsMovedError as moved:
-        log.warning("fields_moved", object=sobject.name, reason=str(moved)[:300])
-        return (yield from read_window_once(link, sobject, held, run_id, planner))
-
-
-def read_window_once(
-    link: Link, sobject: SObject, held: Lease, run_id: int, planner: Planner
-) -> Generator[Step, None, Plan]:
-    """One window, page by page; the cursor moves only when Salesforce's count has been met."""
-    projection, now = look(link, sobject)
-    check_budget(link)
-    plan = begin(link, projection, held, planner, now)
-    yield Step(sobject.name, plan.window)
-
-    job, written = plan.start.job, 0
-    try:
-        for page in pages(link, projection, plan):
-            tally = commit_page(link, projection, held, run_id, page, plan)
-            job, written = page.progress.job, written + tally.written
-            step = Step(sobject.name, plan.window, tally, page.received, page.expected)
-            del page
-            yield step
-            if link.stop.is_set():
-                raise StoppedError
-    except CountMismatchError:
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.distrust(connection, sobject.name, plan.purpose)
-        if job is not None:
-            extract.discard(link.session, job)
-        raise
-
-    if job is not None:
-        extract.discard(link.session, job)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.advance(connection, sobject.name, plan)
-        if plan.first_load:
-            load.end_first_load(connection, sobject.name, run_id)
-    if plan.first_load or written > LARGE:
-        analyse(link, sobject)
-    return plan
-
-
-def analyse(link: Link, sobject: SObject) -> None:
-    """Fresh statistics; without them queries are slower for a while, and nothing else is wrong."""
-    try:
-        with transaction(link.engine) as connection:
-            load.analyse(connection, sobject.name)
-    except SyncError as error:
-        log.warning("statistics_not_refreshed", object=sobject.name, reason=str(error))
-
-
-def begin(link: Link, projection: Projection, held: Lease, planner: Planner, now: datetime) -> Plan:
-    """Plan the window, and note which fields are hidden."""
-    name = projection.sobject.name
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        plan = planner(connection, now, projection.fingerprint)
-        hidden, shown = state.note_hidden(connection, name, projection.hidden)
-        if plan.first_load:
-            load.begin_first_load(connection, name)
-    if hidden:
-        log.warning("fields_hidden", object=name, fields=",".join(hidden))
-    if shown:
-        remedy = f"old records get them with: python -m sync resync --object {name} --full"
-        log.warning("fields_shown", object=name, fields=",".join(shown), remedy=remedy)
-    if plan.orphan is not None:
-        extract.discard(link.session, plan.orphan)
-    return plan
-
-
-def pages(link: Link, projection: Projection, plan: Plan) -> Iterator[Page]:
-    """The window's pages as rows, some of them ahead of who commits them."""
-    return extract.pages(
-        link.session,
-        projection,
-        plan.window,
-        plan.start,
-        maker(link, projection),
-        threshold=link.settings.sync_bulk_threshold,
-        stepwise=plan.stepwise,
-        ahead=link.ahead,
-    )
-
-
-def maker(link: Link, projection: Projection) -> Make:
-    """What is made of records."""
-    return partial(transform.build, projection, region=link.settings.sync_default_region)
-
-
-def commit_page(
-    link: Link,
-    projection: Projection,
-    held: Lease,
-    run_id: int,
-    page: Page,
-    plan: Plan | None,
-) -> Tally:
-    """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        announce = plan is None or not plan.first_load
-        if not announce:
-            load.unhurried(connection)
-        tally = load.merge(connection, projection, page.batch, run_id, announce=announce)
-        if plan is not None:
-            state.save_progress(connection, projection.sobject.name, plan, page.progress, page.at)
-    return tally
+def scheduled(link: Link, name: str) -> None:
+    """What the worker does for an object: a pass, and once a night the proof, which repairs."""
+    window = sync_object(link, name).window
+    if window and state.verify_due(link.engine, name, link.settings.sync_verify_at, window.until):
+        verify_object(replace(link, command="verify"), name, repair=True)
 
 
 def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     """Read single records again; SyncError names those that Salesforce does not show."""
-    sobject = CATALOGUE[name]
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
-        projection, now = look(link, sobject)
-        window, found = Window(None, now), set[str]()
-        for page in extract.by_id(link.session, projection, ids, maker(link, projection)):
-            tally = commit_page(link, projection, held, run_id, page, None)
+        view = apply.look(link, CATALOGUE[name])
+        found = set[str]()
+        for page in apply.by_id(link, view, ids):
+            tally = apply.commit_page(link, view, held, run_id, page)
             found.update(page.batch.ids)
-            yield Step(name, window, tally, len(found), len(ids))
+            yield Step(name, Window(None, view.at), tally, len(found), len(ids))
         if absent := [id_ for id_ in ids if id_ not in found]:
             raise SyncError(
                 f"{name}: Salesforce shows no record {', '.join(absent)} (purged, or hidden from the "
-                "integration user); its row was left as it is"
+                "integration user); its row was left as it is; to have it removed if it is gone: "
+                f"python -m sync verify --object {name} --repair"
             )
 
     return journalled(link, name, work)
 
 
+# ── around the story ──────────────────────────────────────────────────────────────────────────────────
+
+
+def check_budget(link: Link) -> None:
+    """Leave the rest of the org's API requests to others; an operator's resync is not held back."""
+    usage, share = link.session.usage, link.settings.sync_api_budget
+    if link.command in ("run", "worker") and usage is not None and usage.used >= share * usage.limit:
+        raise DeferredError(
+            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
+            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
+        )
+
+
 def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[Estimate]:
     """How many records and API calls a resync would take; one counting query per object, nothing changes."""
-    records = {name: extract.count(link.session, name, since) for name in names}
+    records = {name: extract.count(link.session, name, Scope(since)) for name in names}
     threshold = link.settings.sync_bulk_threshold
-    return [Estimate(name, n, 1 + extract.calls(n, threshold)) for name, n in records.items()]
+    # A describe, and what getUpdated and getDeleted tell.
+    return [Estimate(name, n, 3 + extract.calls(n, threshold)) for name, n in records.items()]
 
 
 def estimate_ids(by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
@@ -247,22 +178,3 @@ def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"{id_} belongs to no replicated object: Ids here start with {known}")
         grouped.setdefault(by_prefix[id_[:3]], []).append(id_)
     return grouped
-
-
-# ── around the story ──────────────────────────────────────────────────────────────────────────────────
-
-
-def look(link: Link, sobject: SObject) -> tuple[Projection, datetime]:
-    """The object as this org shows it now, and Salesforce's clock."""
-    described, now = link.session.describe(sobject.name)
-    return project(sobject, described, link.settings.sync_custom_fields), now
-
-
-def check_budget(link: Link) -> None:
-    """Leave the rest of the org's API requests to others; an operator's resync is not held back."""
-    usage, share = link.session.usage, link.settings.sync_api_budget
-    if link.command != "resync" and usage is not None and usage.used >= share * usage.limit:
-        raise DeferredError(
-            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
-            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
-        )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -34,6 +35,7 @@ class Step:
     tally: Tally = field(default_factory=Tally)
     received: int = 0
     expected: int | None = None
+    findings: Mapping[str, Any] | None = None  # what a verify found, at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Link:
     wait: timedelta = timedelta(minutes=10)
     on_step: Callable[[Step], None] = lambda _: None
     ahead: int = 1  # pages fetched and transformed while one is being committed
+    approve: bool = False  # an operator lets more be removed than the guard would
+    accept_org: bool = False  # an operator lets another org replace the one whose records these are
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Report:
     window: Window | None
     tally: Tally
     api_calls: int
+    findings: Mapping[str, Any] | None = None
 
 
 Work = Callable[[Lease, int], Iterator[Step]]
@@ -73,18 +78,18 @@ def journalled(link: Link, name: str, work: Work) -> Report:
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             run_id = state.open_run(connection, name, link.command, link.owner)
-        tally, window = Tally(), None
+        tally, window, findings = Tally(), None, None
         outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
         try:
             for step in work(held, run_id):
-                tally, window = tally + step.tally, step.window
+                tally, window, findings = tally + step.tally, step.window, step.findings or findings
                 link.on_step(step)
             outcome, error = "succeeded", ""
         except SyncError as failure:
             outcome, error = failure.outcome, str(failure)
             raise
         finally:
-            report = Report(name, window, tally, calls.made)
+            report = Report(name, window, tally, calls.made, findings)
             finish(link, report, run_id, outcome, error)
     return report
 
@@ -119,6 +124,7 @@ def finish(link: Link, report: Report, run_id: int, outcome: str, error: str) ->
                 tally=tally,
                 api_calls=report.api_calls,
                 error=logs.redact(error) or None,
+                findings=report.findings,
             )
     except SyncError as failure:
         # The work's own error is on its way; the next run marks this line as abandoned.

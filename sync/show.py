@@ -88,6 +88,39 @@ def reports(done: Sequence[Report]) -> None:
     table("", columns, rows)
 
 
+def verified(done: Sequence[Report], *, as_json: bool) -> None:
+    """What a verify found and mended, per object; then the records themselves."""
+    found = [(one, one.findings or {}) for one in done]
+    if as_json:
+        print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
+        return
+    counts = ("missing", "stale", "gone", "values", "mended", "remaining", "listed", "buckets", "compared")
+    rows = [
+        [
+            one.object,
+            clock(datetime.fromisoformat(what["through"])),
+            *(f"{what[c]:,}" for c in counts),
+            one.api_calls,
+        ]
+        for one, what in found
+    ]
+    table("", ("object", "through", *counts, "API calls"), rows)
+    for one, what in found:
+        for each in what["differences"]:
+            fields = f" ({', '.join(each['fields'])})" if each["fields"] else ""
+            say(f"{one.object} {each['id']} {each['kind']}{fields}")
+        if what["fields"]:
+            moving = ", ".join(what["fields"])
+            say(f"{one.object}: {moving} moved without a stamp: candidates for SYNC_VOLATILE_FIELDS")
+        if what["remaining"]:
+            command = f"python -m sync verify --object {one.object} --repair"
+            say(f"{one.object}: {what['remaining']:,} differences remain; type: {command}")
+        elif sum(what[kind] for kind in ("missing", "stale", "gone", "values")):
+            say(f"{one.object}: all of them mended")
+        else:
+            say(f"{one.object}: equal")
+
+
 def estimates(found: Sequence[Estimate]) -> None:
     """What a resync would take."""
     table("", ("object", "records", "API calls"), [(e.object, f"{e.records:,}", e.api_calls) for e in found])

@@ -29,45 +29,81 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def select(projection: Projection, since: datetime | None, after: Key | None) -> str:
-    """Every visible field of the window's records, in key order, from `after` on."""
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which records: those changed since `since` (None: ever), of those that meet `condition`, if any."""
+
+    since: datetime | None = None
+    condition: str = ""
+
+
+def select(projection: Projection, scope: Scope, after: Key | None) -> str:
+    """Every visible field of the records in scope, in key order, from `after` on."""
     return (
         f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}"
-        f"{where(since, after)} ORDER BY SystemModstamp, Id"
+        f"{where(scope, after)} ORDER BY SystemModstamp, Id"
     )
 
 
-def select_unordered(projection: Projection, since: datetime | None) -> str:
+def select_unordered(projection: Projection, scope: Scope) -> str:
     """The same in any order: what lets Bulk API work in chunks of Ids."""
-    return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}{where(since, None)}"
+    return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}{where(scope)}"
 
 
-def where(since: datetime | None, after: Key | None) -> str:
+def where(scope: Scope, after: Key | None = None, upper: str = "") -> str:
     """SOQL cannot compare tuples: `after` becomes its two cases."""
+    lower = ""
     if after is not None:
         stamp = literal(after.stamp)
-        return f" WHERE (SystemModstamp = {stamp} AND Id > {quoted(after.id)}) OR SystemModstamp > {stamp}"
-    return f" WHERE SystemModstamp >= {literal(since)}" if since is not None else ""
+        lower = f"(SystemModstamp = {stamp} AND Id > {quoted(after.id)}) OR SystemModstamp > {stamp}"
+        lower = f"({lower})" if upper or scope.condition else lower
+    elif scope.since is not None:
+        lower = f"SystemModstamp >= {literal(scope.since)}"
+    terms = [term for term in (scope.condition, lower, upper) if term]
+    return f" WHERE {' AND '.join(terms)}" if terms else ""
 
 
-def count(sobject: str, since: datetime | None) -> str:
-    """How many records a window holds."""
-    return f"SELECT COUNT() FROM {sobject}{where(since, None)}"
+def count(sobject: str, scope: Scope) -> str:
+    """How many records are in scope."""
+    return f"SELECT COUNT() FROM {sobject}{where(scope)}"
 
 
-def count_before(sobject: str, since: datetime | None, after: Key | None, before: datetime) -> str:
-    """How many records of a window, from `after` on, are older than `before`."""
-    lower = where(since, after).removeprefix(" WHERE ")
-    upper = f"SystemModstamp < {literal(before)}"
-    return f"SELECT COUNT() FROM {sobject} WHERE {f'({lower}) AND {upper}' if lower else upper}"
+def count_before(sobject: str, scope: Scope, after: Key | None, before: datetime) -> str:
+    """How many records in scope, from `after` on, are older than `before`."""
+    return f"SELECT COUNT() FROM {sobject}{where(scope, after, f'SystemModstamp < {literal(before)}')}"
 
 
-def count_up_to(sobject: str, since: datetime | None, key: Key) -> str:
-    """How many of a window's records lie at or before `key`."""
+def count_up_to(sobject: str, scope: Scope, key: Key) -> str:
+    """How many of the records in scope lie at or before `key`."""
     stamp = literal(key.stamp)
     before = f"(SystemModstamp < {stamp} OR (SystemModstamp = {stamp} AND Id <= {quoted(key.id)}))"
-    lower = f"SystemModstamp >= {literal(since)} AND " if since is not None else ""
-    return f"SELECT COUNT() FROM {sobject} WHERE {lower}{before}"
+    return f"SELECT COUNT() FROM {sobject}{where(scope, None, before)}"
+
+
+# ── for a comparison by buckets ───────────────────────────────────────────────────────────────────────
+
+# Coarse to fine; what SOQL can group a date and time by, in UTC.
+PARTS = {
+    "month": ("CALENDAR_YEAR({})", "CALENDAR_MONTH({})"),
+    "day": ("DAY_ONLY({})",),
+    "hour": ("DAY_ONLY({})", "HOUR_IN_DAY({})"),
+}
+
+
+def buckets(sobject: str, condition: str, field: str, part: str) -> str:
+    """Per bucket of `field`: how many records, and the latest stamp."""
+    grouped = [function.format(field) for function in PARTS[part]]
+    named = ", ".join(f"{function} b{number}" for number, function in enumerate(grouped))
+    return (
+        f"SELECT {named}, COUNT(Id) n, MIN(SystemModstamp) earliest, "
+        f"MAX(SystemModstamp) latest FROM {sobject} WHERE {condition} "
+        f"GROUP BY {', '.join(grouped)}"
+    )
+
+
+def between(field: str, start: datetime, end: datetime) -> str:
+    """From `start` to before `end`."""
+    return f"{field} >= {literal(start)} AND {field} < {literal(end)}"
 
 
 def by_id(projection: Projection, ids: Sequence[str]) -> str:

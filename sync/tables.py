@@ -107,8 +107,14 @@ Table(
     Column("object", Text(), primary_key=True),
     moment("complete_through"),
     Column("hidden", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
+    moment("covered"),
+    moment("deleted_through"),
+    moment("deleted_asked"),
+    moment("verified_through"),
+    moment("refreshed_at"),
+    Column("backfill", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
     schema=BOOKKEEPING,
-    comment="How far each object is complete, and the mapped fields the integration user cannot see.",
+    comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
 Table(
     "progress",
@@ -118,6 +124,7 @@ Table(
     moment("since"),
     moment("until", nullable=False),
     moment("key_stamp"),
+    moment("covered"),
     Column("key_id", Text()),
     Column("job", Text()),
     Column("page_url", Text(), nullable=False, server_default=text("''")),
@@ -159,6 +166,7 @@ Table(
         )
     ),
     Column("error", Text()),
+    Column("findings", JSONB()),
     Index(None, "object", "id"),
     CheckConstraint(
         "outcome IN ('running', 'succeeded', 'failed', 'deferred', 'stopped', 'abandoned')", name="outcome"
@@ -185,6 +193,7 @@ Table(
     Column("changed", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
     Column("run_id", BigInteger()),
     moment("at", nullable=False, now=True),
+    Column("survivor_id", Text(collation="C")),
     CheckConstraint("op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload')", name="op"),
     schema=BOOKKEEPING,
     comment="The feed: what changed, in the order of commits.",
@@ -202,6 +211,60 @@ Table(
     Column("run_id", BigInteger()),
     schema=BOOKKEEPING,
     comment="Records that could not be stored, whole, and why; gone from here once stored.",
+)
+
+Table(
+    "org",
+    metadata,
+    Column("single", Boolean(), primary_key=True, server_default=text("true")),
+    Column("organization_id", Text(), nullable=False),
+    moment("accepted_at", nullable=False, now=True),
+    CheckConstraint("single", name="single"),
+    schema=BOOKKEEPING,
+    comment="The one org whose records these are; another one is refused.",
+)
+Table(
+    "field",
+    metadata,
+    Column("id", BigInteger(), Identity(always=True), primary_key=True),
+    Column("object", Text(), nullable=False),
+    Column("field", Text(), nullable=False),
+    moment("at", nullable=False, now=True),
+    Column("change", Text(), nullable=False),
+    Column("type", Text(), nullable=False),
+    Column("size", Text(), nullable=False),
+    Column("calculated", Boolean(), nullable=False),
+    Column("formula", Text(), nullable=False),
+    Column("relationship", Text(), nullable=False),
+    Column("targets", ARRAY(Text()), nullable=False),
+    Column("replicated", Boolean(), nullable=False),
+    Index(None, "object", "field", "id"),
+    CheckConstraint(
+        "change IN ('known', 'added', 'vanished', 'returned', 'retyped', 'resized', 'formula', 'selected', "
+        "'left out')",
+        name="change",
+    ),
+    schema=BOOKKEEPING,
+    comment="The ledger of the fields of the org: one line per change; the last of a field is its state.",
+)
+Table(
+    "reread",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    moment("at", nullable=False, now=True),
+    schema=BOOKKEEPING,
+    comment="Records to be read again because one that they depend on has changed.",
+)
+Table(
+    "listing",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    moment("system_modstamp", nullable=False),
+    prefixes=["UNLOGGED"],
+    schema=BOOKKEEPING,
+    comment="What a verify has listed so far; empty between two of them.",
 )
 
 

@@ -45,8 +45,8 @@ def test_newcomer_waits_in_vain(loaded: World) -> None:
 
 def test_a_lease_is_renewed_while_it_is_held(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder that lives keeps its lease beyond its term."""
-    monkeypatch.setattr(state, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(state, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 0.2)
 
     with state.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
         time.sleep(1.6)

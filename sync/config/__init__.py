@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,7 +43,9 @@ class DatabaseSettings(BaseSettings):
     log_format: Literal["logfmt", "json", "pretty"] = "logfmt"
     dyno: str = "local"
 
-    @field_validator("sync_interval", "sync_overlap", mode="before")
+    @field_validator(
+        "sync_interval", "sync_overlap", "sync_volatile_interval", mode="before", check_fields=False
+    )
     @classmethod
     def _duration(cls, value: Any) -> Any:
         try:
@@ -51,7 +53,7 @@ class DatabaseSettings(BaseSettings):
         except ValueError as error:
             raise wrong(str(error)) from None
 
-    @field_validator("sync_interval")
+    @field_validator("sync_interval", "sync_volatile_interval", check_fields=False)
     @classmethod
     def _interval(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
@@ -131,6 +133,9 @@ class Settings(DatabaseSettings):
     sync_bulk_threshold: int = Field(default=10_000, ge=0)
     sync_api_budget: float = 0.8
     sync_default_region: str = "US"
+    sync_volatile_fields: Annotated[frozenset[str], NoDecode] = frozenset()
+    sync_volatile_interval: timedelta = timedelta(hours=24)
+    sync_verify_at: time | None = time(3)
     requests_ca_bundle: Path | None = None
 
     @field_validator("sync_api_budget", mode="before")
@@ -154,6 +159,28 @@ class Settings(DatabaseSettings):
                 f"{', '.join(odd)} is no custom field's API name; write all, none, or Tier__c,Region__c"
             )
         return names
+
+    @field_validator("sync_volatile_fields", mode="before")
+    @classmethod
+    def _volatile(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        if odd := sorted(name for name in names if not re.fullmatch(r"([A-Za-z]\w*\.)?[A-Za-z]\w*", name)):
+            raise wrong(f"{', '.join(odd)} is no field's API name; write for example Score__c,PhotoUrl")
+        return names
+
+    @field_validator("sync_verify_at", mode="before")
+    @classmethod
+    def _verify_at(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() == "off":
+            return None
+        try:
+            return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 — a time of day, in UTC
+        except ValueError:
+            raise wrong(f"{value!r} is no time of day: write for example 03:00 (UTC), or off") from None
 
     @field_validator("sync_default_region")
     @classmethod

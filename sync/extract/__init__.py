@@ -19,6 +19,7 @@ from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
+from sync.soql import Scope
 
 __all__ = [
     "IDS_PER_QUERY",
@@ -72,9 +73,9 @@ def pages(
         return
     expected = 0
     if start.job is None:
-        question = soql.select(projection, window.since, None)
+        question = soql.select(projection, window.scope, None)
         first = session.query(question, projection.names) if fits else None
-        total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.since)
+        total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.scope)
         expected = int(total)
         if first and expected <= threshold:
             yield from by_rest(start, first)
@@ -121,7 +122,7 @@ def by_bulk(
 def length(projection: Projection) -> int:
     """The bytes that the query takes in a URL."""
     latest = soql.Key(datetime.max.replace(tzinfo=UTC), "0" * 18)
-    return len(quote_plus(soql.select(projection, latest.stamp, latest)))
+    return len(quote_plus(soql.select(projection, Scope(latest.stamp), latest)))
 
 
 def too_long(projection: Projection) -> str:
@@ -131,9 +132,9 @@ def too_long(projection: Projection) -> str:
     )
 
 
-def count(session: Session, name: str, since: datetime | None) -> int:
-    """How many records a window holds, deleted ones included."""
-    return int(session.query(soql.count(name, since)).body["totalSize"])
+def count(session: Session, name: str, scope: Scope) -> int:
+    """How many records are in scope, deleted ones included."""
+    return int(session.query(soql.count(name, scope)).body["totalSize"])
 
 
 def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:

@@ -128,7 +128,7 @@ def pages(
         del part
     if progress.received != processed:
         raise mismatch(name, f"{processed:,}", progress.received)
-    settled = counted(session, name, soql.count_before(name, window.since, None, window.settled))
+    settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
     if settled > progress.settled:
         raise mismatch(name, f"{settled:,} settled", progress.settled)
 
@@ -139,7 +139,7 @@ def pages(
 def create(session: Session, projection: Projection, window: Window) -> tuple[Progress, datetime]:
     """A new job, as the progress that names it, and Salesforce's clock."""
     name, jobs = projection.sobject.name, f"/services/data/v{session.version}/jobs/query"
-    question = soql.select_unordered(projection, window.since)
+    question = soql.select_unordered(projection, window.scope)
     try:
         answer = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
     except FieldsMovedError:

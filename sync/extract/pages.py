@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sync.errors import CountMismatchError, QueryLostError
-from sync.soql import Key
+from sync.soql import Key, Scope
 from sync.transform import Batch, Record
 
 # What is made of records as soon as they have come, in the thread they came in.
@@ -20,12 +20,18 @@ SECOND = "%Y-%m-%dT%H:%M:%S"  # how a stamp begins: as texts they compare like m
 class Window:
     """What a pass reads: everything changed since `since` (None: ever), as of `until`, Salesforce's clock.
 
-    What is older than `overlap` before `until` is settled: no transaction commits there any more.
+    What is older than `overlap` before `until` is settled: no transaction commits there any more. With a
+    `condition` only those records that meet it.
     """
 
     since: datetime | None
     until: datetime
     overlap: timedelta = timedelta(minutes=10)
+    condition: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.since, self.condition)
 
     @property
     def settled(self) -> datetime:

@@ -45,7 +45,7 @@ def pages(
         progress = proved(session, projection, window, start)
     while True:
         try:
-            question = soql.select(projection, window.since, progress.key)
+            question = soql.select(projection, window.scope, progress.key)
             answer, first = first or session.query(question, projection.names), None
             eager = ahead and not stepwise
             for page, last in result_set(session, projection, answer, window, progress, make, eager=eager):
@@ -123,7 +123,7 @@ def result_set(
     if census.moved and several:
         # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
         # are not, it shifts the others and new ones make up the number. So count those that stay put.
-        settled = soql.count_before(name, window.since, start.key, window.settled)
+        settled = soql.count_before(name, window.scope, start.key, window.settled)
         unmoved, came = int(session.query(settled).body["totalSize"]), census.unmoved()
         if unmoved > came:
             raise mismatch(name, f"{unmoved:,} unmoved", came)
@@ -235,9 +235,9 @@ def prefix_is_whole(session: Session, projection: Projection, window: Window, pr
     assert progress.key is not None
     name, key = projection.sobject.name, progress.key
     if key.stamp < window.settled:
-        return counted(session, name, soql.count_up_to(name, window.since, key)) <= progress.settled
+        return counted(session, name, soql.count_up_to(name, window.scope, key)) <= progress.settled
     return (
-        counted(session, name, soql.count_before(name, window.since, None, window.settled))
+        counted(session, name, soql.count_before(name, window.scope, None, window.settled))
         <= progress.settled
     )
 

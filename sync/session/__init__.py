@@ -6,6 +6,7 @@ locator may be bound to the session that made it; the token of one user is share
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -14,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
-import tenacity
 import urllib3
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError as ClientError
@@ -28,32 +29,20 @@ from sync import logs
 from sync.config import Settings
 from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.mapping import DescribedField
+from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
 from sync.session.http import Http, clock, csv_lines, decode_records
-from sync.session.login import request_token
+from sync.session.login import Token, request_token
+from sync.session.retry import RetryPolicy, attempts
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
+
+__all__ = ["Answer", "Deletions", "RetryPolicy", "Session", "Usage"]
 
 log = logs.get(__name__)
 T = TypeVar("T")
 
+NOT_MODIFIED = 304
+DESCRIBE_SECONDS = 3600
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests."""
-
-    attempts: int = 6
-    total: float = 300
-    longest: float = 60
-    scale: float = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """The org's API requests of the last 24 hours, from Sforce-Limit-Info."""
-
-    used: int
-    limit: int
 
 
 @dataclass(slots=True)
@@ -65,15 +54,6 @@ class Calls:
 
 # Whose calls are counted: set by who does the work, inherited by the threads that work for it.
 CALLS: ContextVar[Calls | None] = ContextVar("calls", default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A decoded body, Salesforce's clock when it answered, and how many logins there had been by then."""
-
-    body: Any
-    at: datetime
-    generation: int = 0
 
 
 class Session:
@@ -88,7 +68,8 @@ class Session:
         self.usage: Usage | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._token: tuple[str, str] | None = None
+        self._token: Token | None = None
+        self._described: dict[str, Described] = {}
         self._generation = 0
         self._refusals = 0
         self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
@@ -110,6 +91,11 @@ class Session:
         """The pinned API version."""
         return self.settings.salesforce_api_version
 
+    @property
+    def hasty(self) -> RetryPolicy:
+        """The retry policy of calls that are not needed."""
+        return replace(self.retry, attempts=min(2, self.retry.attempts))
+
     def pause(self, seconds: float) -> None:
         """Wait between two looks at something; StoppedError as soon as the process is asked to stop."""
         if self.stop.wait(seconds * self.retry.scale):
@@ -121,12 +107,18 @@ class Session:
             if self._token is None:
                 self._login()
             assert self._token is not None
-            return self._token[1]
+            return self._token.instance
 
-    def query(self, soql: str, names: tuple[str, ...] = ()) -> Answer:
-        """The first page of a query, deleted records included, each a tuple of the fields named."""
+    def query(self, soql: str, names: tuple[str, ...] = (), *, hasty: bool = False) -> Answer:
+        """The first page of a query, deleted records included, each a tuple of the fields named.
+
+        `hasty`: not tried for long, where the caller has another way.
+        """
         path = f"/services/data/v{self.version}/queryAll/"
-        return self._call(lambda sf: decode_records(self._get(sf, path, q=soql).content, names))
+        policy = self.hasty if hasty else None
+        return self._call(
+            lambda sf: decode_records(self._get(sf, path, {"q": soql}).content, names), policy=policy
+        )
 
     def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
         """The page behind a `nextRecordsUrl` of an answer of that generation.
@@ -137,10 +129,63 @@ class Session:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return self._call(lambda sf: decode_records(self._get(sf, path).content, names), locator=generation)
 
-    def describe(self, name: str) -> tuple[tuple[DescribedField, ...], datetime]:
-        """An object's fields as this user sees them, and Salesforce's clock."""
-        answer = self._call(lambda sf: sf.restful(f"sobjects/{name}/describe"))
-        return tuple(DescribedField.of(field) for field in answer.body["fields"]), answer.at
+    def describe(self, name: str, *, anew: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
+        """An object's fields as this user sees them, and Salesforce's clock.
+
+        Where they were asked for before, Salesforce only says whether they changed since; `anew` asks for all
+        of them, and so does the first call of an hour: it is not said that a permission counts as a change.
+        """
+        path = f"/services/data/v{self.version}/sobjects/{name}/describe"
+        known = self._described.get(name)
+        if anew or (known is not None and time.monotonic() - known.asked > DESCRIBE_SECONDS):
+            known = None
+        condition = {"If-Modified-Since": known.modified} if known is not None else {}
+
+        def ask(sf: Salesforce) -> Any:
+            try:
+                response = self._get(sf, path, headers=condition)
+            except ClientError as error:
+                if error.status != NOT_MODIFIED or known is None:
+                    raise
+                return None
+            body = response.json()
+            if not isinstance(body, dict) or not isinstance(body.get("fields"), list):
+                raise ValueError("no describe")
+            return response.headers.get("Last-Modified"), body["fields"]
+
+        answer = self._call(ask)
+        if answer.body is None and known is not None:
+            return known.fields, answer.at
+        modified, fields = answer.body
+        # The clock's own second may still bring a change.
+        modified = modified or format_datetime(answer.at - timedelta(minutes=1), usegmt=True)
+        described = tuple(DescribedField.of(field) for field in fields)
+        self._described[name] = Described(described, modified, time.monotonic())
+        return described, answer.at
+
+    def updated_through(self, name: str, start: datetime, end: datetime) -> datetime:
+        """Through when getUpdated covers a window: before it no transaction is open any more.
+
+        Not tried for long: there are passes without it, too. SalesforceError where it is refused or odd.
+        """
+        return covered(self._replication(name, "updated", start, end, self.hasty))
+
+    def deleted(self, name: str, start: datetime, end: datetime) -> Deletions:
+        """What getDeleted tells of a window of whole minutes; SalesforceError where it is refused or odd."""
+        answer = self._replication(name, "deleted", start, end, self.retry)
+        try:
+            records = {str(one["id"]): moment(one["deletedDate"]) for one in answer.body["deletedRecords"]}
+            earliest = moment(answer.body["earliestDateAvailable"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SalesforceError(f"getDeleted answered what cannot be read: {error!r}", status=200) from None
+        return Deletions(records, earliest, covered(answer))
+
+    def _replication(
+        self, name: str, what: str, start: datetime, end: datetime, policy: RetryPolicy
+    ) -> Answer:
+        path = f"/services/data/v{self.version}/sobjects/{name}/{what}/"
+        window = {"start": f"{start:%Y-%m-%dT%H:%M:%S+00:00}", "end": f"{end:%Y-%m-%dT%H:%M:%S+00:00}"}
+        return self._call(lambda sf: self._get(sf, path, window).json(), policy=policy)
 
     def resource(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
@@ -167,14 +212,36 @@ class Session:
             with sf._call_salesforce("GET", url, name=path, headers=accept, stream=True) as response:
                 return read(response.headers, csv_lines(response))
 
-        return cast("T", self._call(ask, lost_on_404=True, patient=True).body)
+        # Without a limit in time, which a long download alone may use up.
+        policy = replace(self.retry, total=math.inf)
+        return cast("T", self._call(ask, lost_on_404=True, policy=policy).body)
+
+    def organization(self) -> str:
+        """The Id of the org that answers, of 15 characters; "" where neither login nor userinfo tell."""
+        self.login()
+        with self._lock:
+            known = self._token.organization if self._token else ""
+        if known:
+            return known
+        try:
+            return str(self.identity().get("organization_id") or "")[:15]
+        except SalesforceError as error:
+            log.warning("org_unknown", reason=str(error)[:200])
+            return ""
 
     def identity(self) -> dict[str, Any]:
         """Which org and user answered (the userinfo resource)."""
         return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
 
-    def _get(self, sf: Salesforce, path: str, **params: str) -> requests.Response:
-        return sf._call_salesforce("GET", f"https://{sf.sf_instance}{path}", name=path, params=params or None)
+    def _get(
+        self,
+        sf: Salesforce,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        url = f"https://{sf.sf_instance}{path}"
+        return sf._call_salesforce("GET", url, name=path, params=params, headers=headers or {})
 
     # ── one call: retried, re-logged-in, interruptible ──
 
@@ -184,7 +251,7 @@ class Session:
         *,
         locator: int | None = None,
         lost_on_404: bool = False,
-        patient: bool = False,
+        policy: RetryPolicy | None = None,
     ) -> Answer:
         client, generation = self._client()
         calls = CALLS.get()
@@ -193,77 +260,20 @@ class Session:
             # like a dead token: two threads would log each other out.
             raise QueryLostError("another thread logged in anew between two pages")
         try:
-            answer = self._attempts(
+            answer = attempts(
+                policy or self.retry,
+                self.stop,
                 lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404 or locator is not None),
-                patient=patient,
             )
         except Unauthorised as refusal:
             self._login_again(generation, refusal)
             if locator is not None:
                 raise QueryLostError("the session ended between two pages") from None
-            return self._call(ask, lost_on_404=lost_on_404, patient=patient)
+            return self._call(ask, lost_on_404=lost_on_404, policy=policy)
         with self._lock:
             if generation == self._generation:
                 self._refusals = 0
         return replace(answer, generation=generation)
-
-    def _attempts(self, attempt: Callable[[], T], *, patient: bool = False) -> T:
-        """Try by the policy; `patient`: without its limit in time, which a long download alone may use up."""
-        policy = self.retry
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, Transient) else 0
-            backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
-            return policy.scale * max(backoff, asked)
-
-        def note(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning(
-                "salesforce_retry",
-                attempt=state.attempt_number,
-                wait_s=round(state.upcoming_sleep, 1),
-                reason=str(error)[:300],
-            )
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Transient),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(policy.attempts),
-                *([] if patient else [tenacity.stop_before_delay(policy.total)]),
-            ),
-            wait=wait,
-            sleep=tenacity.sleep_using_event(self.stop),
-            before_sleep=note,
-            reraise=True,
-        )
-        try:
-            return cast("T", retrying(self._interruptible, attempt))
-        except Transient as last:
-            raise last.error from None
-
-    def _interruptible(self, attempt: Callable[[], T]) -> T:
-        """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
-        if self.stop.is_set():
-            raise StoppedError
-        result: list[T] = []
-        failure: list[BaseException] = []
-        done = threading.Event()
-
-        def run() -> None:
-            try:
-                result.append(attempt())
-            except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
-                failure.append(error)
-            done.set()
-
-        threading.Thread(target=run, name="salesforce-call", daemon=True).start()
-        while not done.wait(0.1):
-            if self.stop.is_set():
-                raise StoppedError
-        if failure:
-            raise failure[0]
-        return result[0]
 
     def _ask(
         self,
@@ -312,11 +322,11 @@ class Session:
         self.login()
         with self._lock:
             assert self._token is not None
-            (token, instance), generation = self._token, self._generation
+            token, generation = self._token, self._generation
         if getattr(self._local, "generation", 0) != generation:
             client = Salesforce(
-                session_id=token,
-                instance_url=instance,
+                session_id=token.access,
+                instance_url=token.instance,
                 session=self._http,
                 version=self.settings.salesforce_api_version,
             )
@@ -352,8 +362,8 @@ class Session:
             )
         self._logins.append(now)
         http = self._http  # this thread's, not the one that makes the call
-        token, instance = self._attempts(lambda: request_token(self.settings, http))
-        logs.hide([token])
-        self._token = (token, instance)
+        token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+        logs.hide([token.access])
+        self._token = token
         self._generation += 1
-        log.info("salesforce_login", flow=self.settings.flow, instance=instance)
+        log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,8 +36,17 @@ LOGIN_ADVICE = {
 LOGIN_TRANSIENT = ("token request is already being processed",)
 
 
-def request_token(settings: Settings, http: Http) -> tuple[str, str]:
-    """One token request; (access token, instance URL)."""
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token, the URL of its instance, and the org's Id (15 characters, "" where it is not said)."""
+
+    access: str
+    instance: str
+    organization: str
+
+
+def request_token(settings: Settings, http: Http) -> Token:
+    """One token request."""
     url = f"{settings.salesforce_login_url}/services/oauth2/token"
     try:
         with warnings.catch_warnings():
@@ -55,7 +66,15 @@ def request_token(settings: Settings, http: Http) -> tuple[str, str]:
         ) from None
     if not token:
         raise LoginError("the login answered without an access token")
-    return str(token), f"https://{instance}"
+    body = http.last.json() if http.last is not None else {}
+    return Token(str(token), f"https://{instance}", organization_of(str(token), body))
+
+
+def organization_of(token: str, body: Any) -> str:
+    """The org that a token is of: its identity URL names it, and an opaque token begins with it."""
+    identity = str(body.get("id") or "") if isinstance(body, dict) else ""
+    found = re.search(r"/id/(00D\w{12})", identity) or re.match(r"(00D\w{12})!", token)
+    return found[1] if found else ""
 
 
 def grant(settings: Settings) -> dict[str, str]:

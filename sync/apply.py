@@ -1,0 +1,136 @@
+"""Records into tables: what is seen of an object, a page in one transaction, and what may be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import islice
+
+from sqlalchemy import Connection, func, select, text
+
+from sync import extract, ledger, load, logs, state, transform
+from sync.errors import GuardError, OrgChangedError
+from sync.extract import Make, Page
+from sync.load import Edge, Mode, Tally
+from sync.mapping import Projection, SObject, project
+from sync.runs import Link
+from sync.state import Lease, Plan
+from sync.tables import REPLICA, transaction
+
+log = logs.get(__name__)
+
+# More tombstones than both of these in one go are refused: a lost permission looks like a mass deletion.
+GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
+REMOVED_AT_ONCE = 10_000
+
+ORG = text("""
+INSERT INTO sync.org AS o (organization_id) VALUES (:org)
+ON CONFLICT (single) DO UPDATE SET organization_id = o.organization_id
+RETURNING organization_id
+""")
+ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now()")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An object as this org shows it now, Salesforce's clock, and who depends on its records."""
+
+    projection: Projection
+    at: datetime
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.projection.sobject.name
+
+
+def look(link: Link, sobject: SObject, *, anew: bool = False) -> View:
+    """Describe the object, after making sure that the org is the one whose records these are."""
+    organization = link.session.organization()
+    described, at = link.session.describe(sobject.name, anew=anew)
+    with transaction(link.engine) as connection:
+        check_org(connection, link, organization)
+        edges = ledger.edges(connection, sobject.name)
+    return View(project(sobject, described, link.settings.sync_custom_fields), at, edges)
+
+
+def check_org(connection: Connection, link: Link, organization: str) -> None:
+    """Remember the first org; OrgChangedError for any other, unless it is accepted."""
+    if not organization:
+        return
+    known = str(connection.execute(ORG, {"org": organization}).scalar_one())
+    if known == organization:
+        return
+    if not link.accept_org:
+        raise OrgChangedError(
+            f"these tables hold the records of org {known}, and the settings now lead to org {organization}: "
+            "nothing was written. If the org was copied or refreshed and shall replace the other, type: "
+            "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
+        )
+    connection.execute(ACCEPT, {"org": organization})
+    state.start_anew(connection)
+    log.warning(
+        "org_accepted",
+        before=known,
+        now=organization,
+        remedy="records that only the other org has are removed by: python -m sync verify --repair --approve",
+    )
+
+
+def maker(link: Link, projection: Projection) -> Make:
+    """What is made of records."""
+    return partial(transform.build, projection, region=link.settings.sync_default_region)
+
+
+def commit_page(
+    link: Link,
+    view: View,
+    held: Lease,
+    run_id: int,
+    page: Page,
+    plan: Plan | None = None,
+    mode: Mode = Mode.USUAL,
+) -> Tally:
+    """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        announce = plan is None or not plan.first_load
+        if not announce:
+            load.unhurried(connection)
+        tally = load.merge(connection, view.projection, page.batch, run_id, announce=announce, mode=mode)
+        if announce:
+            load.note_dependants(connection, view.name, tally, view.edges)
+        if plan is not None:
+            state.save_progress(connection, view.name, plan, page.progress, page.at)
+    return tally
+
+
+def by_id(link: Link, view: View, ids: Sequence[str]) -> Iterator[Page]:
+    """The records with these Ids as they are now."""
+    return extract.by_id(link.session, view.projection, ids, maker(link, view.projection))
+
+
+def guard(connection: Connection, link: Link, name: str, count: int) -> None:
+    """GuardError when so many tombstones are more than a mistake should be able to make."""
+    table = REPLICA[name]
+    live = connection.execute(
+        select(func.count()).select_from(table).where(table.c.deleted_at.is_(None))
+    ).scalar_one()
+    if count > GUARDED_COUNT and count > GUARDED_SHARE * live and not link.approve:
+        raise GuardError(
+            f"{name}: {count:,} of {live:,} live records are not in Salesforce any more, or not visible to "
+            f"the integration user; more than {GUARDED_SHARE:.0%} are not removed unasked. If they are "
+            f"really gone, type: python -m sync verify --object {name} --repair --approve"
+        )
+
+
+def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, datetime], reason: str) -> int:
+    """Tombstones for records that are proved gone, with the time of each; how many there were live."""
+    left, removed = iter(gone.items()), 0
+    while chunk := dict(islice(left, REMOVED_AT_ONCE)):
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            removed += load.remove(connection, name, chunk, reason, run_id)
+    return removed

@@ -1,0 +1,165 @@
+"""The ledger of fields: what an org's fields were, when they changed, and what follows for old records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from sync.load import Edge
+from sync.mapping import DescribedField, Projection
+from sync.objects import CATALOGUE
+
+# The last line of a field is its state.
+CURRENT = """
+SELECT DISTINCT ON (object, field) * FROM sync.field {where} ORDER BY object, field, id DESC
+"""
+KNOWN = text(CURRENT.format(where="WHERE object = :object"))
+ENTER = text("""
+INSERT INTO sync.field
+       (object, field, change, type, size, calculated, formula, relationship, targets, replicated)
+VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated)
+""")
+# A formula names a parent's field by the relationship: Account.Name.
+EDGES = text(f"""
+WITH now AS ({CURRENT.format(where="")})
+SELECT f.object, f.field,
+       EXISTS (SELECT FROM now AS g
+                WHERE g.object = f.object AND g.calculated AND g.replicated AND g.change <> 'vanished'
+                  AND f.relationship <> '' AND g.formula ~* ('\\m' || f.relationship || '\\.')) AS formula
+  FROM now AS f
+ WHERE f.change <> 'vanished' AND f.replicated AND :object = ANY (f.targets)
+ ORDER BY 1, 2
+""")
+VANISHED = text(f"""
+WITH now AS ({CURRENT.format(where="")})
+SELECT object, field, at FROM now
+ WHERE change = 'vanished' AND replicated AND object = ANY (:objects) ORDER BY 1, 2
+""")
+
+# Changes after which old records do not have the field's values yet.
+LATE = frozenset({"added", "returned", "retyped", "formula", "selected"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A field as the ledger has it."""
+
+    type: str
+    size: str
+    calculated: bool
+    formula: str
+    relationship: str
+    targets: tuple[str, ...]
+    replicated: bool
+
+    @classmethod
+    def of(cls, field: DescribedField, *, replicated: bool) -> State:
+        return cls(
+            field.type,
+            field.size,
+            field.calculated,
+            field.formula,
+            field.relationship,
+            field.targets,
+            replicated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line to come: a field, what happened to it, and how it is now."""
+
+    field: str
+    change: str
+    state: State
+
+    @property
+    def late(self) -> bool:
+        """Whether old records have to be read again for it."""
+        return self.change in LATE and self.state.replicated
+
+
+def note(connection: Connection, projection: Projection) -> list[Entry]:
+    """Enter what changed since the ledger was last written; nothing is news in an empty one."""
+    name = projection.sobject.name
+    known = {
+        row.field: (
+            row.change,
+            State(
+                row.type,
+                row.size,
+                row.calculated,
+                row.formula,
+                row.relationship,
+                tuple(row.targets),
+                row.replicated,
+            ),
+        )
+        for row in connection.execute(KNOWN, {"object": name})
+    }
+    selected = set(projection.names)
+    now = {field.name: State.of(field, replicated=field.name in selected) for field in projection.described}
+    entries = list(news(known, now))
+    for entry in entries:
+        state = entry.state
+        connection.execute(
+            ENTER,
+            {
+                "object": name,
+                "field": entry.field,
+                "change": entry.change,
+                "type": state.type,
+                "size": state.size,
+                "calculated": state.calculated,
+                "formula": state.formula,
+                "relationship": state.relationship,
+                "targets": list(state.targets),
+                "replicated": state.replicated,
+            },
+        )
+    return [entry for entry in entries if entry.change != "known"]
+
+
+def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:
+    """What a describe says that the ledger does not. Removed and hidden look alike: it is not there."""
+    for name, state in now.items():
+        change, before = known.get(name, ("", None))
+        if before is None:
+            yield Entry(name, "added" if known else "known", state)
+        elif change == "vanished":
+            yield Entry(name, "returned", state)
+        elif state != before:
+            yield Entry(name, difference(before, state), state)
+    for name, (change, before) in known.items():
+        if name not in now and change != "vanished":
+            yield Entry(name, "vanished", before)
+
+
+def difference(before: State, now: State) -> str:
+    """The change that weighs most, where there are several at once."""
+    if now.replicated != before.replicated:
+        return "selected" if now.replicated else "left out"
+    if now.type != before.type or now.targets != before.targets:
+        return "retyped"
+    if (now.calculated, now.formula) != (before.calculated, before.formula):
+        return "formula"
+    return "resized"
+
+
+def edges(connection: Connection, name: str) -> tuple[Edge, ...]:
+    """The columns in which replicated records name records of this object, as far as they have one."""
+    found = []
+    for row in connection.execute(EDGES, {"object": name}):
+        sobject = CATALOGUE.get(row.object)
+        columns = {field.name: field.column for field in sobject.fields} if sobject else {}
+        if row.field in columns:
+            found.append(Edge(row.object, columns[row.field], row.formula))
+    return tuple(found)
+
+
+def vanished(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
+    """Fields that are not shown any more, with their objects and since when: they keep their last values."""
+    return [(row.object, row.field, row.at) for row in connection.execute(VANISHED, {"objects": objects})]

@@ -1,0 +1,64 @@
+"""A first load takes a shorter road: no index that is cheaper to build afterwards, no feed but one entry."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex, DropIndex
+
+from sync.load.statements import NOTIFY
+from sync.tables import REPLICA, REPLICAS, quoted
+
+RELOAD = text(
+    "WITH counter AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) "
+    "INSERT INTO sync.change (seq, object, op, run_id) "
+    "SELECT last_seq, :object, 'reload', :run_id FROM counter"
+)
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+def begin_first_load(connection: Connection, sobject: str) -> None:
+    """Leave out the lookup indexes of an empty table: made at once at the end they cost a fraction.
+
+    A role that may not is no obstacle. Not durable by itself, and need not be: `end_first_load` looks.
+    """
+    table = REPLICA[sobject]
+    if connection.execute(table.select().limit(1)).first() is not None:
+        return
+    try:
+        with connection.begin_nested():
+            for index in table.indexes:
+                connection.execute(DropIndex(index, if_exists=True))
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", "") != INSUFFICIENT_PRIVILEGE:
+            raise
+
+
+def unhurried(connection: Connection) -> None:
+    """Pages of a first load need not be on disk when they are committed: lost together with the progress that
+    names them, they are read again. Never where the feed is written: its numbers must not be given twice."""
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+
+
+def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
+    """Make the lookup indexes that are missing, and tell the feed."""
+    connection.execute(text("SET LOCAL statement_timeout = '1h'"))
+    for index in REPLICA[sobject].indexes:
+        connection.execute(CreateIndex(index, if_not_exists=True))
+    announce_reload(connection, sobject, run_id)
+
+
+def analyse(connection: Connection, sobject: str) -> None:
+    """Refresh the planner's statistics of the columns looked up; autovacuum does the others later."""
+    table = REPLICA[sobject]
+    indexed = sorted({column.name for index in table.indexes for column in index.columns})
+    columns = ", ".join(map(quoted, ["id", "deleted_at", *indexed]))
+    connection.execute(
+        text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {REPLICAS}.{quoted(table.name)} ({columns})")
+    )
+
+
+def announce_reload(connection: Connection, sobject: str, run_id: int) -> None:
+    """One feed entry for a whole table: consumers read it anew."""
+    connection.execute(RELOAD, {"object": sobject, "run_id": run_id})
+    connection.execute(NOTIFY)

@@ -1,0 +1,108 @@
+"""Values that move without a stamp: formulas, roll-ups, late fields, and what looks through other records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sqlalchemy import Connection, text
+
+from sync import apply, logs, state
+from sync.apply import View
+from sync.extract import Window
+from sync.load import Mode
+from sync.runs import Link, Step
+from sync.state import Lease, Marks
+from sync.tables import transaction
+from sync.windows import read_window
+
+log = logs.get(__name__)
+
+# More records than this that wait for their turn are read with all others, only the columns that may differ.
+ONE_BY_ONE = 10_000
+
+WAITING = text("SELECT DISTINCT object FROM sync.reread ORDER BY 1")
+QUEUE = text("SELECT record_id, at FROM sync.reread WHERE object = :object ORDER BY record_id LIMIT :most")
+DONE = text("DELETE FROM sync.reread WHERE object = :object AND record_id = ANY (:ids) AND at <= :at")
+ALL_DONE = text("DELETE FROM sync.reread WHERE object = :object AND at <= :at")
+NOW = text("SELECT clock_timestamp()")
+
+
+def waiting(link: Link) -> list[str]:
+    """Objects of which records are to be read again."""
+    with transaction(link.engine) as connection:
+        return [row.object for row in connection.execute(WAITING)]
+
+
+def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+    """Read again what depends on records that changed: by Id, or all of it where that is many."""
+    with transaction(link.engine) as connection:
+        queue = list(connection.execute(QUEUE, {"object": view.name, "most": ONE_BY_ONE + 1}))
+        asked = connection.execute(NOW).scalar_one()
+    if not queue:
+        return
+    if len(queue) > ONE_BY_ONE:
+        names = view.projection.volatile(listed(link, view))
+        yield from read_columns(link, view, held, run_id, names)
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            connection.execute(ALL_DONE, {"object": view.name, "at": asked})
+        return
+    ids, done = [row.record_id for row in queue], 0
+    for page in apply.by_id(link, view, ids):
+        tally = apply.commit_page(link, view, held, run_id, page)
+        done += len(page.batch.ids)
+        yield Step(view.name, Window(None, view.at), tally, done, len(ids))
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        connection.execute(DONE, {"object": view.name, "ids": ids, "at": asked})
+
+
+def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+    """Read the columns of all records that move without a stamp when it is time, and those that came late."""
+    with transaction(link.engine) as connection:
+        marks = state.marks(connection, view.name)
+    names = due(link, view, marks)
+    if not names:
+        return
+    yield from read_columns(link, view, held, run_id, names)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        whole = set(view.projection.volatile(listed(link, view))) <= set(names)
+        state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, marks.backfill)
+
+
+def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
+    """The fields to read of all records."""
+    if marks.complete_through is None:
+        return ()
+    late = set(marks.backfill)
+    moving = view.projection.volatile(listed(link, view))
+    if marks.refreshed_at is None or view.at - marks.refreshed_at >= link.settings.sync_volatile_interval:
+        late |= set(moving)
+    return tuple(name for name in view.projection.names if name in late)
+
+
+def listed(link: Link, view: View) -> frozenset[str]:
+    """The fields of this object that an operator says move without a stamp."""
+    return frozenset(
+        name.removeprefix(f"{view.name}.")
+        for name in link.settings.sync_volatile_fields
+        if "." not in name or name.startswith(f"{view.name}.")
+    )
+
+
+def read_columns(link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]) -> Iterator[Step]:
+    """These columns of all records, through the same merge, into rows whose stamp is the same."""
+    if not names:
+        return
+    log.info("refreshing", object=view.name, fields=",".join(names))
+    narrow = replace(view, projection=view.projection.only(names))
+
+    def plan(connection: Connection, seen: View, _: object) -> state.Plan:
+        return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
+
+    yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        state.clear_progress(connection, view.name, state.REFRESH)

@@ -1,0 +1,85 @@
+"""The one retry policy: attempts with growing pauses, all of which a request to stop cuts short."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import tenacity
+
+from sync import logs
+from sync.errors import StoppedError
+from sync.session.rules import Transient
+
+log = logs.get("sync.session")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests."""
+
+    attempts: int = 6
+    total: float = 300
+    longest: float = 60
+    scale: float = 1
+
+
+def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
+    """Try by the policy; what it failed with last. StoppedError as soon as the process is asked to stop."""
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, Transient) else 0
+        backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
+        return policy.scale * max(backoff, asked)
+
+    def note(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "salesforce_retry",
+            attempt=state.attempt_number,
+            wait_s=round(state.upcoming_sleep, 1),
+            reason=str(error)[:300],
+        )
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Transient),
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
+        ),
+        wait=wait,
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=note,
+        reraise=True,
+    )
+    try:
+        return cast("T", retrying(interruptible, stop, attempt))
+    except Transient as last:
+        raise last.error from None
+
+
+def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
+    """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
+    if stop.is_set():
+        raise StoppedError
+    result: list[T] = []
+    failure: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            result.append(attempt())
+        except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
+            failure.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="salesforce-call", daemon=True).start()
+    while not done.wait(0.1):
+        if stop.is_set():
+            raise StoppedError
+    if failure:
+        raise failure[0]
+    return result[0]

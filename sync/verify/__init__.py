@@ -1,0 +1,139 @@
+"""Prove that a table equals the org through a time, name what differs, and repair it.
+
+Buckets of records are compared by their number and stamps; only those that differ are listed, by Id and
+stamp. What was changed of late, and a small table, is listed whole. Whatever looks different is then read
+by its Id, which decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+
+from sync import apply, load, logs, state
+from sync.apply import View
+from sync.errors import SalesforceError, SyncError
+from sync.extract import Page, Window
+from sync.load import Mode, Tally
+from sync.runs import Link, Step
+from sync.state import Lease
+from sync.tables import REPLICA, transaction
+from sync.verify import buckets, deep, listing
+from sync.verify.buckets import Range
+from sync.verify.findings import Difference, Findings
+from sync.verify.work import Work
+
+__all__ = ["Difference", "Findings", "examine"]
+
+log = logs.get(__name__)
+
+# A table of so few rows is listed whole: as cheap as comparing buckets, and nothing can hide in one.
+SMALL = 10_000
+# What changed since this long before the last verify is listed: whatever was lost since is among it.
+MARGIN = timedelta(hours=24)
+# More suspects than this are not asked for one by one: the whole object is to be read again.
+MOST = 20_000
+LOG_REACHES = timedelta(days=14)
+
+
+def examine(
+    link: Link, view: View, held: Lease, run_id: int, *, repair: bool, sample: int | None = 0
+) -> Generator[Step, None, Findings]:
+    """Compare one object; with `repair` read what differs again and remove what is proved gone.
+
+    `sample` records are compared value by value, too (None: all of them).
+    """
+    with transaction(link.engine) as connection:
+        marks = state.marks(connection, view.name)
+        rows = connection.execute(select(func.count()).select_from(REPLICA[view.name])).scalar_one()
+    if marks.complete_through is None:
+        raise SyncError(f"{view.name} has never been loaded, there is nothing to verify: python -m sync run")
+    through = marks.complete_through
+    work = Work(link, view, held, run_id, through, repair)
+    border = marks.verified_through
+    border = None if border is None or rows <= SMALL else min(border - MARGIN, through)
+
+    listing.clear(work)
+    yield from listing.everything(work, Window(border, view.at, condition=listing.LIVE))
+    ranges = [Range("SystemModstamp", border, None)]
+    if border is not None:
+        for opened in buckets.different(work, border):
+            condition = f"{listing.LIVE} AND {opened.condition(border)}"
+            yield from listing.everything(work, Window(None, view.at, condition=condition))
+            ranges.append(opened)
+        work.found.opened = len(ranges) - 1
+    missing, unlisted = listing.suspects(work, ranges)
+    work.found.suspects = len(missing) + len(unlisted)
+    if work.found.suspects > MOST:
+        work.found.too_many = True
+    else:
+        yield from confirm(work, [*missing, *unlisted], set(unlisted))
+    if sample != 0:
+        yield from deep.compare(work, sample, lambda page: judged(work, page))
+    listing.clear(work)
+    if work.found.remaining == 0 and not work.found.too_many:
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            state.note_verified(connection, view.name, through)
+    found = work.found
+    yield Step(view.name, Window(border, view.at), findings=found.summary())
+    return found
+
+
+def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step]:
+    """Read the suspects by their Ids: some have changed meanwhile, the others differ indeed."""
+    present: set[str] = set()
+    for page in apply.by_id(work.link, work.view, ids):
+        present.update(page.batch.ids)
+        tally = judged(work, page)
+        yield Step(work.view.name, Window(None, work.view.at), tally, len(present), len(ids))
+    # Only what a listing with a count that matched did not have, and a look-up does not find, is gone.
+    gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present]
+    if not gone:
+        return
+    logged = delete_log(work)
+    for id_ in gone:
+        work.found.add(Difference(id_, "gone", ("purged" if id_ in logged else "vanished",)))
+    if work.repair:
+        with transaction(work.link.engine) as connection:
+            apply.guard(connection, work.link, work.view.name, len(gone))
+        purged = {id_: logged[id_] for id_ in gone if id_ in logged}
+        vanished = dict.fromkeys((id_ for id_ in gone if id_ not in logged), work.view.at)
+        for reason, which in (("purged", purged), ("vanished", vanished)):
+            removed = apply.remove(work.link, work.view.name, work.held, work.run_id, which, reason)
+            work.found.mended += removed
+            yield Step(work.view.name, Window(None, work.view.at), Tally(deleted=removed))
+
+
+def judged(work: Work, page: Page) -> Tally:
+    """Note what differs of a page of whole records; with `repair` merge it. Changes after the time that is
+    verified are not due yet."""
+    with transaction(work.link.engine) as connection:
+        rows = load.compare(connection, work.view.projection, page.batch.lines)
+    due = [row for row in rows if row.stamp < work.through]
+    names = {each.column: each.name for each in work.view.projection.fields}
+    for row in due:
+        fields = tuple(names.get(name, name) for name in row.fields)
+        if row.absent:
+            work.found.add(Difference(row.id, "missing"))
+        elif row.moved or row.gone != row.is_deleted:
+            work.found.add(Difference(row.id, "stale", fields))
+        else:
+            work.found.add(Difference(row.id, "values", fields))
+    if not (work.repair and due):
+        return Tally(read=len(page.batch.ids))
+    tally = apply.commit_page(work.link, work.view, work.held, work.run_id, page, mode=Mode.REPAIR)
+    work.found.mended += len(due)
+    return tally
+
+
+def delete_log(work: Work) -> dict[str, datetime]:
+    """What was deleted lately, by Salesforce's log; nothing where it cannot be had."""
+    end = work.view.at.replace(second=0, microsecond=0)
+    try:
+        return work.link.session.deleted(work.view.name, end - LOG_REACHES, end).records
+    except SalesforceError as error:
+        log.warning("deletions_unknown", object=work.view.name, reason=str(error)[:300])
+        return {}

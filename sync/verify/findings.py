@@ -1,0 +1,74 @@
+"""What a verify found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+KEPT = 1_000  # differences kept with their Ids; all are counted
+
+Kind = Literal["missing", "stale", "gone", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A record that differs: `missing` in the table, `stale` there, `gone` from Salesforce (and how), or with
+    other `values` though the stamp is the same."""
+
+    id: str
+    kind: Kind
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Findings:
+    """The result of verifying one object through a time."""
+
+    object: str
+    through: datetime
+    missing: int = 0
+    stale: int = 0
+    gone: int = 0
+    values: int = 0
+    mended: int = 0
+    suspects: int = 0
+    too_many: bool = False
+    listed: int = 0
+    compared: int = 0
+    buckets: int = 0
+    opened: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    moving: Counter[str] = field(default_factory=Counter)
+
+    def add(self, difference: Difference) -> None:
+        """Count a difference, each record once."""
+        if difference.id in self.seen:
+            return
+        self.seen.add(difference.id)
+        setattr(self, difference.kind, getattr(self, difference.kind) + 1)
+        if difference.kind == "values":
+            self.moving.update(difference.fields)
+        if len(self.differences) < KEPT:
+            self.differences.append(difference)
+
+    @property
+    def total(self) -> int:
+        return self.missing + self.stale + self.gone + self.values
+
+    @property
+    def remaining(self) -> int:
+        """How many differences are there still; suspects that were too many to look at count as such."""
+        return self.suspects if self.too_many else max(0, self.total - self.mended)
+
+    def summary(self) -> dict[str, Any]:
+        """What the journal keeps."""
+        numbers = ("missing", "stale", "gone", "values", "mended", "listed", "compared", "buckets", "opened")
+        return {name: getattr(self, name) for name in numbers} | {
+            "through": self.through.isoformat(),
+            "remaining": self.remaining,
+            "differences": [asdict(one) for one in self.differences],
+            "fields": [name for name, _ in self.moving.most_common(20)],
+        }

@@ -1,0 +1,63 @@
+"""What one verify works with, and how it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sync import extract, state
+from sync.apply import View
+from sync.extract import Make, Page, Window
+from sync.mapping import Projection
+from sync.runs import Link
+from sync.state import Lease
+from sync.tables import transaction
+from sync.verify.findings import Findings
+
+
+@dataclass(slots=True)
+class Work:
+    """What one verify works with."""
+
+    link: Link
+    view: View
+    held: Lease
+    run_id: int
+    through: datetime
+    repair: bool
+    found: Findings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = Findings(self.view.name, self.through)
+
+
+def pages(work: Work, projection: Projection, window: Window, make: Make) -> Iterator[Page]:
+    """All pages of a window, from its beginning; a Bulk job that reads it is deleted, whoever ends it."""
+    link, name, job = work.link, work.view.name, None
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, work.held)
+        plan = state.plan_listing(connection, name, window)
+    if plan.orphan is not None:
+        extract.discard(link.session, plan.orphan)
+    try:
+        for page in extract.pages(
+            link.session,
+            projection,
+            window,
+            plan.start,
+            make,
+            threshold=link.settings.sync_bulk_threshold,
+            ahead=link.ahead,
+        ):
+            job = page.progress.job
+            yield page
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, work.held)
+                state.save_progress(connection, name, plan, page.progress, page.at)
+            del page
+    finally:
+        if job is not None:
+            extract.discard(link.session, job)
+    with transaction(link.engine) as connection:
+        state.clear_progress(connection, name, plan.purpose)
