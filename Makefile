@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test lint format bench requirements migration clean
+.PHONY: demo test lint format soak bench requirements migration clean
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
@@ -20,6 +20,9 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: .venv/ready ## many more random histories, and planted bugs that must be found; SOAK=500 for a night
+	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto tests/test_model.py $(ARGS)
 
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
 from sync import apply, logs, state, verify
 from sync.apply import View
-from sync.errors import SalesforceError
+from sync.errors import SalesforceError, SyncError
 from sync.extract import Window
 from sync.load import Tally
 from sync.runs import Link, Step
 from sync.session import Deletions
-from sync.state import Lease, Marks
+from sync.state import Lease, Marks, Plan
 from sync.tables import REPLICA, REPLICAS, quoted, transaction
 
 log = logs.get(__name__)
@@ -22,15 +23,20 @@ log = logs.get(__name__)
 EVERY = timedelta(minutes=5)  # Salesforce advises against asking more often
 # The log keeps 15 days; asking for more would be refused.
 LONGEST = timedelta(days=14)
-# After a verify that was to make up for the log it is not made again at once.
-VERIFIED_LATELY = timedelta(hours=6)
+# A verify that made up for a lost log is not made again at once when the log is lost still.
+VERIFIED_LATELY = timedelta(minutes=30)
 LOST = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
 AT_ONCE = 10_000
 
-LIVE = "SELECT id FROM {table} WHERE deleted_at IS NULL AND id = ANY (:ids)"
+LIVE = """
+SELECT id FROM {table} WHERE deleted_at IS NULL AND id = ANY (:ids)
+UNION SELECT record_id FROM sync.reject WHERE object = :object AND record_id = ANY (:ids)
+"""
 
 
-def remove_purged(link: Link, view: View, held: Lease, run_id: int) -> Generator[Step, None, datetime | None]:
+def remove_purged(
+    link: Link, view: View, held: Lease, run_id: int, plan: Plan
+) -> Generator[Step, None, datetime | None]:
     """Make tombstones of what the delete log names and Salesforce has no more.
 
     Returns through when deletions are known; None where Salesforce does not tell. A log that no longer
@@ -38,41 +44,65 @@ def remove_purged(link: Link, view: View, held: Lease, run_id: int) -> Generator
     """
     with transaction(link.engine) as connection:
         marks = state.marks(connection, view.name)
+        # Not ahead of any answer of the window: one server's wrong Date must not count as known.
+        view = replace(view, at=min(view.at, state.earliest(connection, view.name, plan)))
     since = marks.deleted_through or marks.complete_through
     if since is None:  # a first load: no record is there that could have gone
         return None
-    start, end = minute(max(since - link.settings.sync_overlap, view.at - LONGEST)), minute(view.at)
-    if end - start <= timedelta(minutes=1) or lately(marks, view.at):
+    end = minute(view.at)
+    if end - minute(since) <= timedelta() or lately(marks, view.at, EVERY):
         return marks.deleted_through
     try:
-        log_ = link.session.deleted(view.name, start, end)
+        listed = ask(link, view, since, end)
     except SalesforceError as error:
-        if error.code not in LOST:
-            if not 400 <= error.status < 500:
-                raise
-            log.warning("deletions_unknown", object=view.name, reason=str(error)[:300])
-            return None
-        log_ = None
-        reason = str(error)
-    if log_ is None or log_.earliest > since or since < view.at - LONGEST:
-        reason = reason if log_ is None else f"it begins at {log_.earliest:%Y-%m-%d %H:%M} UTC"
-        if marks.verified_through is not None and view.at - marks.verified_through < VERIFIED_LATELY:
-            log.warning("deletions_unknown", object=view.name, reason=reason[:300])
-            return None
-        log.warning("delete_log_gone", object=view.name, reason=reason[:300], instead="verify --repair")
-        yield from verify.examine(link, view, held, run_id, repair=True)
-    if log_ is not None:
-        yield from remove_listed(link, view, held, run_id, log_)
-    through = min(log_.through, end) if log_ is not None else end
+        if error.passing or not 400 <= error.status < 500:
+            raise
+        log.warning("deletions_unknown", object=view.name, reason=str(error)[:300])
+        return None
+    if listed is None:
+        if lately(marks, view.at, VERIFIED_LATELY) and since > view.at - VERIFIED_LATELY:
+            log.warning("deletions_unknown", object=view.name, reason="the delete log was lost again")
+            return marks.deleted_through
+        log.warning("delete_log_gone", object=view.name, since=since.isoformat(), instead="verify --repair")
+        found = yield from verify.examine(link, view, held, run_id, repair=True, whole=True)
+        through = end
+        if found.remaining:
+            raise SyncError(
+                f"{view.name}: the delete log no longer reaches back to {since:%Y-%m-%d %H:%M} UTC, and "
+                f"{found.remaining:,} differences remain; type: "
+                f"python -m sync verify --object {view.name} --repair"
+            )
+    else:
+        yield from remove_listed(link, view, held, run_id, listed)
+        through = min(listed.through, end)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.note_deleted(connection, view.name, through, view.at)
     return through
 
 
-def lately(marks: Marks, now: datetime) -> bool:
+def ask(link: Link, view: View, since: datetime, end: datetime) -> Deletions | None:
+    """What the log tells since a time, and of a while before it where it still can; None where it is lost."""
+    if since < view.at - LONGEST:
+        return None
+    shortest = timedelta(minutes=2)
+    for start in dict.fromkeys((since - link.settings.sync_overlap, since)):
+        start = min(minute(start), end - shortest)
+        try:
+            listed = link.session.deleted(view.name, max(start, minute(view.at - LONGEST)), end)
+        except SalesforceError as error:
+            if error.code not in LOST:
+                raise
+            log.info("delete_log_refused", object=view.name, reason=str(error)[:200])
+            continue
+        if listed.earliest <= since:
+            return listed
+    return None
+
+
+def lately(marks: Marks, now: datetime, span: timedelta) -> bool:
     """Whether the log was asked for a short while ago."""
-    return marks.deleted_asked is not None and timedelta() <= now - marks.deleted_asked < EVERY
+    return marks.deleted_asked is not None and timedelta() <= now - marks.deleted_asked < span
 
 
 def remove_listed(link: Link, view: View, held: Lease, run_id: int, listed: Deletions) -> Iterator[Step]:
@@ -96,10 +126,12 @@ def remove_listed(link: Link, view: View, held: Lease, run_id: int, listed: Dele
 
 
 def live(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
-    """Those of the Ids whose rows are live."""
+    """Those of the Ids whose rows are live, or whose records could not be stored."""
     statement = text(LIVE.format(table=f"{REPLICAS}.{quoted(REPLICA[name].name)}"))
     chunks = (list(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE))
-    return sorted(row.id for chunk in chunks for row in connection.execute(statement, {"ids": chunk}))
+    return sorted(
+        row.id for chunk in chunks for row in connection.execute(statement, {"object": name, "ids": chunk})
+    )
 
 
 def minute(moment: datetime) -> datetime:

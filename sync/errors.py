@@ -80,13 +80,15 @@ class OrgChangedError(SyncError):
 class SalesforceError(SyncError):
     """Salesforce answered with an error.
 
-    `status` is the HTTP status (0 where there was no answer), `code` Salesforce's `errorCode` or "".
+    `status` is the HTTP status (0 where there was no answer), `code` Salesforce's `errorCode` or "";
+    `passing`: another attempt, later, may succeed.
     """
 
-    def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 0, code: str = "", passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.passing = passing
 
 
 class QueryLostError(SalesforceError):

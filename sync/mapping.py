@@ -74,6 +74,11 @@ def full_id(text: str) -> str:
     return short + checksum(short)
 
 
+def is_id(text: str) -> bool:
+    """Whether this is an Id of 18 characters; Salesforce refuses a whole query for one that is none."""
+    return len(text) == 18 and text.isascii() and text.isalnum() and checksum(text[:15]) == text[15:]
+
+
 def with_case_of(id15: str, suffix: str) -> str:
     """The Id with capitals where its checksum has them."""
     bits = [CHECKSUM_ALPHABET.find(char) >> i & 1 for char in suffix for i in range(5)]
@@ -221,7 +226,9 @@ class Projection:
     @property
     def fingerprint(self) -> str:
         """The same for the same selected fields: pages read with other ones cannot be continued."""
-        return hashlib.sha256(",".join(self.names).encode()).hexdigest()[:16]
+        known = {field.name: f"{field.type} {field.formula}" for field in self.described}
+        selected = ",".join(f"{name} {known.get(name, '')}" for name in self.names)
+        return hashlib.sha256(selected.encode()).hexdigest()[:16]
 
     @property
     def columns(self) -> tuple[str, ...]:

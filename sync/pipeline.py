@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 
-from sync import apply, deletes, extract, refresh, state, verify
+from sync import apply, deletes, extract, logs, refresh, state, verify
 from sync.apply import View
-from sync.errors import DeferredError, SyncError, UsageError
+from sync.errors import DeferredError, LeaseHeldError, SyncError, UsageError
 from sync.extract import Window
 from sync.objects import CATALOGUE
 from sync.runs import Link, Report, Step, for_each, journalled
 from sync.soql import Scope
 from sync.state import Lease
 from sync.windows import Planner, advance, pass_planner, read_window, resync_planner
+
+log = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Estimate:
 
 def sync_all(link: Link) -> list[Report]:
     """One pass over every object, side by side; ObjectsFailedError names the failed, after all have run."""
-    return for_each(link.settings.sync_objects, lambda name: sync_object(link, name))
+    reports = for_each(link.settings.sync_objects, lambda name: sync_object(link, name))
+    refresh_dependants(link)  # of those that were busy before
+    return reports
 
 
 def resync(link: Link, names: Sequence[str], since: datetime | None) -> list[Report]:
@@ -84,16 +89,22 @@ def read_and_advance(
 ) -> Generator[Step, None, bool]:
     """One window, what was purged meanwhile, then the cursor; whether the window was taken up again."""
     view, plan = yield from read_window(link, view, held, run_id, planner)
-    deleted = (yield from deletes.remove_purged(link, view, held, run_id)) if plan.advances else None
+    deleted = (yield from deletes.remove_purged(link, view, held, run_id, plan)) if plan.advances else None
     advance(link, view, held, run_id, plan, deleted)
     return plan.resumed
 
 
 def refresh_dependants(link: Link) -> None:
-    """Read again what depends on changed records of others, at once, under the lease of each object."""
-    for child in refresh.waiting(link):
-        if child in link.settings.sync_objects and not link.stop.is_set():
-            journalled(link, child, lambda held, run_id, child=child: reread(link, child, held, run_id))  # type: ignore[misc]  # mypy cannot infer a default
+    """Read again what depends on changed records of others, at once, under the lease of each object.
+
+    Whoever holds a lease just now does it himself at the end of his pass.
+    """
+    for name in refresh.waiting(link):
+        if name in link.settings.sync_objects and not link.stop.is_set():
+            try:
+                journalled(replace(link, wait=timedelta()), name, partial(reread, link, name))
+            except LeaseHeldError as held:
+                log.info("dependants_wait", object=name, reason=str(held)[:200])
 
 
 def reread(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
@@ -109,15 +120,15 @@ def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0
         if repair and found.too_many:
             yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, None))
             view = apply.look(link, CATALOGUE[name])
-            yield from verify.examine(link, view, held, run_id, repair=repair)
+            yield from verify.examine(link, view, held, run_id, repair=repair, whole=True)
 
     return journalled(link, name, work)
 
 
 def scheduled(link: Link, name: str) -> None:
     """What the worker does for an object: a pass, and once a night the proof, which repairs."""
-    window = sync_object(link, name).window
-    if window and state.verify_due(link.engine, name, link.settings.sync_verify_at, window.until):
+    sync_object(link, name)
+    if state.verify_due(link.engine, name, link.settings.sync_verify_at):
         verify_object(replace(link, command="verify"), name, repair=True)
 
 

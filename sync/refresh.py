@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from sqlalchemy import Connection, text
@@ -22,9 +22,10 @@ log = logs.get(__name__)
 ONE_BY_ONE = 10_000
 
 WAITING = text("SELECT DISTINCT object FROM sync.reread ORDER BY 1")
-QUEUE = text("SELECT record_id, at FROM sync.reread WHERE object = :object ORDER BY record_id LIMIT :most")
+MANY = text("SELECT count(*) FROM sync.reread WHERE object = :object AND NOT whole")
+QUEUE = text("SELECT record_id FROM sync.reread WHERE object = :object ORDER BY record_id LIMIT :most")
 DONE = text("DELETE FROM sync.reread WHERE object = :object AND record_id = ANY (:ids) AND at <= :at")
-ALL_DONE = text("DELETE FROM sync.reread WHERE object = :object AND at <= :at")
+COLUMNS_DONE = text("DELETE FROM sync.reread WHERE object = :object AND NOT whole AND at <= :at")
 NOW = text("SELECT clock_timestamp()")
 
 
@@ -35,27 +36,31 @@ def waiting(link: Link) -> list[str]:
 
 
 def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
-    """Read again what depends on records that changed: by Id, or all of it where that is many."""
+    """Read again what depends on records that changed: by Id, or the columns of all where those are many."""
     with transaction(link.engine) as connection:
-        queue = list(connection.execute(QUEUE, {"object": view.name, "most": ONE_BY_ONE + 1}))
+        many = connection.execute(MANY, {"object": view.name}).scalar_one() > ONE_BY_ONE
         asked = connection.execute(NOW).scalar_one()
-    if not queue:
-        return
-    if len(queue) > ONE_BY_ONE:
-        names = view.projection.volatile(listed(link, view))
-        yield from read_columns(link, view, held, run_id, names)
+    if many:
+        yield from read_columns(link, view, held, run_id, view.projection.volatile(listed(link, view)))
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
-            connection.execute(ALL_DONE, {"object": view.name, "at": asked})
-        return
-    ids, done = [row.record_id for row in queue], 0
-    for page in apply.by_id(link, view, ids):
-        tally = apply.commit_page(link, view, held, run_id, page)
-        done += len(page.batch.ids)
-        yield Step(view.name, Window(None, view.at), tally, done, len(ids))
+            connection.execute(COLUMNS_DONE, {"object": view.name, "at": asked})
+    while ids := next_ids(link, view.name):
+        with transaction(link.engine) as connection:
+            asked = connection.execute(NOW).scalar_one()
+        done = 0
+        for page in apply.by_id(link, view, ids):
+            tally = apply.commit_page(link, view, held, run_id, page)
+            done += len(page.batch.ids)
+            yield Step(view.name, Window(None, view.at), tally, done, len(ids))
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            connection.execute(DONE, {"object": view.name, "ids": ids, "at": asked})
+
+
+def next_ids(link: Link, name: str) -> list[str]:
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        connection.execute(DONE, {"object": view.name, "ids": ids, "at": asked})
+        return list(connection.execute(QUEUE, {"object": name, "most": ONE_BY_ONE}).scalars())
 
 
 def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
@@ -65,11 +70,12 @@ def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     names = due(link, view, marks)
     if not names:
         return
-    yield from read_columns(link, view, held, run_id, names)
+    filled = yield from read_columns(link, view, held, run_id, names)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         whole = set(view.projection.volatile(listed(link, view))) <= set(names)
-        state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, marks.backfill)
+        # A field that vanished meanwhile stays late until it is shown again.
+        state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, filled)
 
 
 def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
@@ -92,17 +98,23 @@ def listed(link: Link, view: View) -> frozenset[str]:
     )
 
 
-def read_columns(link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]) -> Iterator[Step]:
-    """These columns of all records, through the same merge, into rows whose stamp is the same."""
+def read_columns(
+    link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]
+) -> Generator[Step, None, tuple[str, ...]]:
+    """These columns of all records, through the same merge, into rows whose stamp is the same.
+
+    Returns the names of the fields that were there to the end.
+    """
     if not names:
-        return
+        return ()
     log.info("refreshing", object=view.name, fields=",".join(names))
     narrow = replace(view, projection=view.projection.only(names))
 
     def plan(connection: Connection, seen: View, _: object) -> state.Plan:
         return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
 
-    yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
+    narrow, _ = yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.clear_progress(connection, view.name, state.REFRESH)
+    return narrow.projection.names

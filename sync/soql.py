@@ -101,11 +101,6 @@ def buckets(sobject: str, condition: str, field: str, part: str) -> str:
     )
 
 
-def between(field: str, start: datetime, end: datetime) -> str:
-    """From `start` to before `end`."""
-    return f"{field} >= {literal(start)} AND {field} < {literal(end)}"
-
-
 def by_id(projection: Projection, ids: Sequence[str]) -> str:
     """Every visible field of the named records."""
     listed = ", ".join(quoted(id_) for id_ in ids)

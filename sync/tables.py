@@ -252,6 +252,7 @@ Table(
     metadata,
     Column("object", Text(), primary_key=True),
     Column("record_id", Text(collation="C"), primary_key=True),
+    Column("whole", Boolean(), nullable=False),
     moment("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="Records to be read again because one that they depend on has changed.",

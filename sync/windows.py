@@ -72,7 +72,14 @@ def read_window_once(
     job, written = plan.start.job, 0
     try:
         for page in pages(link, view, plan):
-            tally = apply.commit_page(link, view, held, run_id, page, plan, mode)
+            try:
+                # A first load is of an empty table, or of another org's: whatever is there is older.
+                how = Mode.REPAIR if plan.first_load else mode
+                tally = apply.commit_page(link, view, held, run_id, page, plan, how)
+            except SyncError:
+                if page.progress.job not in (None, job):
+                    extract.discard(link.session, page.progress.job)  # nobody else knows of it
+                raise
             job, written = page.progress.job, written + tally.written
             step = Step(view.name, plan.window, tally, page.received, page.expected)
             del page

@@ -153,7 +153,7 @@ def window(session: Session) -> None:
     """A few of the last hour's changes; standard fields only, since the names of others are the org's own."""
     for name, sobject in CATALOGUE.items():
         described, now = session.describe(name)
-        query = soql.select(project(sobject, described, "none"), now - HOUR, None)
+        query = soql.select(project(sobject, described, "none"), soql.Scope(now - HOUR), None)
         session.query(f"{query} LIMIT {FEW}")
 
 

@@ -80,7 +80,7 @@ def test_the_limit_downloads_every_record(populated: Simulator, org: Org, name: 
     everything = sorted(populated.org.ids(name))
     headers = org.log_in()
 
-    by_rest = list(limit.rest_pages(org, headers, soql.select(org.projection(name), None, None)))
+    by_rest = list(limit.rest_pages(org, headers, soql.select(org.projection(name), soql.Scope(), None)))
     job = limit.completed_job(org, headers, name)
     by_bulk = list(limit.bulk_pages(org, headers, job))
 

@@ -24,7 +24,10 @@ COMMANDS = [
 def test_the_commands_are_those_of_the_contract() -> None:
     """Commands come and go on purpose."""
     assert sorted(COMMANDS) == sorted(
-        ["worker", "run", "resync", "status", "check", "schema", "rejects", "changes", "demo", "simulator"]
+        [
+            *("worker", "run", "resync", "verify", "status", "check", "schema", "rejects", "changes"),
+            *("demo", "simulator"),
+        ]
     )
 
 
@@ -173,6 +176,29 @@ def test_resync_refuses_what_does_not_fit(loaded: World, arguments: list[str], w
     assert loaded.sim.api_calls == 0 or not loaded.sim.requests
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--approve"], "--approve goes with --repair"),
+        (["--deep", "0"], "--deep 0: give a number of records, or all"),
+        (["--deep", "x"], "--deep x: give a number of records, or all"),
+        (["--deep", "-5"], "--deep -5: give a number of records, or all"),
+        (["--object", "Lead"], "Lead is not replicated"),
+        (["--wait", "soon"], "duration"),
+    ],
+)
+def test_verify_refuses_what_does_not_fit(loaded: World, arguments: list[str], word: str) -> None:
+    """Arguments of verify that do not fit are refused with 2, in words, before Salesforce is asked anything."""
+    loaded.sim.requests.clear()
+
+    done = loaded.command("verify", *arguments)
+
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert loaded.sim.requests == []
+
+
 def test_dry_run_changes_nothing(loaded: World) -> None:
     """`--dry-run` says how many records and calls it would take, for one call per object, and changes nothing."""
     stale(loaded, loaded.ann)
@@ -185,8 +211,9 @@ def test_dry_run_changes_nothing(loaded: World) -> None:
     done = loaded.command("resync", "--dry-run")
 
     assert done.returncode == 0, done.stderr
-    assert "Account\t2\t2" in done.stdout
-    assert "Contact\t3\t2" in done.stdout
+    # A describe, a page, and what getUpdated and getDeleted tell.
+    assert "Account\t2\t4" in done.stdout
+    assert "Contact\t3\t4" in done.stdout
     assert loaded.row(loaded.ann)["title"] == "tampered"
     assert before == [
         loaded.sql(f"SELECT * FROM sync.{table}")

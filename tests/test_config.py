@@ -7,7 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ DEFAULTS: dict[str, object] = {
     "SYNC_BULK_THRESHOLD": 10_000,
     "SYNC_API_BUDGET": 0.8,
     "SYNC_DEFAULT_REGION": "US",
+    "SYNC_VOLATILE_FIELDS": frozenset(),
+    "SYNC_VOLATILE_INTERVAL": timedelta(hours=24),
+    "SYNC_VERIFY_AT": time(3),
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "logfmt",
     "REQUESTS_CA_BUNDLE": None,
@@ -183,6 +186,10 @@ def test_example_shows_the_defaults(load: Load, tmp_path: Path) -> None:
         ("SYNC_BULK_THRESHOLD", "0", 0),
         ("SYNC_DEFAULT_REGION", "DE", "DE"),
         ("SYNC_DEFAULT_REGION", " gb ", "GB"),
+        ("SYNC_VOLATILE_FIELDS", " A__c , Contact.PhotoUrl,", frozenset({"A__c", "Contact.PhotoUrl"})),
+        ("SYNC_VOLATILE_INTERVAL", "1d12h", timedelta(hours=36)),
+        ("SYNC_VERIFY_AT", " 23:30 ", time(23, 30)),
+        ("SYNC_VERIFY_AT", "Off", None),
         ("LOG_LEVEL", "WARNING", "warning"),
         ("LOG_FORMAT", "Json", "json"),
         ("DYNO", "worker.1", "worker.1"),
@@ -237,6 +244,17 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SYNC_DEFAULT_REGION", "USA", "US"),
         ("SYNC_DEFAULT_REGION", "UK", "US"),
         ("SYNC_DEFAULT_REGION", "XX", "US"),
+        ("SYNC_VOLATILE_FIELDS", "Score__c,Photo Url", "Photo Url is no field's API name; write for example"),
+        ("SYNC_VOLATILE_FIELDS", "1st__c", "1st__c is no field's API name; write for example Score__c"),
+        ("SYNC_VOLATILE_FIELDS", "Contact.", "Contact. is no field's API name; write for example Score__c"),
+        ("SYNC_VOLATILE_FIELDS", "A.B.C", "A.B.C is no field's API name; write for example Score__c"),
+        ("SYNC_VOLATILE_INTERVAL", "daily", "'daily' is not a duration: write 90s, 10m, 1h30m or 2d"),
+        ("SYNC_VOLATILE_INTERVAL", "0s", "must be longer than zero, for example 10m"),
+        ("SYNC_VERIFY_AT", "3", "'3' is no time of day: write for example 03:00 (UTC), or off"),
+        ("SYNC_VERIFY_AT", "24:00", "'24:00' is no time of day: write for example 03:00 (UTC), or off"),
+        ("SYNC_VERIFY_AT", "03:00:00", "is no time of day: write for example 03:00 (UTC), or off"),
+        ("SYNC_VERIFY_AT", "3 am", "'3 am' is no time of day: write for example 03:00 (UTC), or off"),
+        ("SYNC_VERIFY_AT", "never", "'never' is no time of day: write for example 03:00 (UTC), or off"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'logfmt', 'json' or 'pretty'"),
         ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem", "give a PEM file with the CA's"),
@@ -305,6 +323,9 @@ def test_every_problem_at_once(load: Load) -> None:
             "SYNC_BULK_THRESHOLD": "x",
             "SYNC_API_BUDGET": "x",
             "SYNC_DEFAULT_REGION": "x",
+            "SYNC_VOLATILE_FIELDS": "?",
+            "SYNC_VOLATILE_INTERVAL": "x",
+            "SYNC_VERIFY_AT": "x",
             "LOG_LEVEL": "x",
             "LOG_FORMAT": "x",
             "REQUESTS_CA_BUNDLE": "/nowhere",
@@ -317,6 +338,7 @@ def test_every_problem_at_once(load: Load) -> None:
             *("SALESFORCE_PRIVATE_KEY", "SALESFORCE_PRIVATE_KEY"),  # unreadable, and beside a password
             *("SYNC_OBJECTS", "SYNC_INTERVAL", "SYNC_OVERLAP", "SYNC_CUSTOM_FIELDS", "SYNC_BULK_THRESHOLD"),
             *("SYNC_API_BUDGET", "SYNC_DEFAULT_REGION", "LOG_LEVEL", "LOG_FORMAT", "REQUESTS_CA_BUNDLE"),
+            *("SYNC_VOLATILE_FIELDS", "SYNC_VOLATILE_INTERVAL", "SYNC_VERIFY_AT"),
         ]
     )
 

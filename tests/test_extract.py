@@ -24,7 +24,7 @@ from sync.extract.pages import mismatch
 from sync.extract.rest import Census, landmark
 from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
 from sync.session.http import decode, decode_records
-from sync.soql import Key
+from sync.soql import Key, Scope
 from sync.transform import Batch, Record
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
@@ -94,7 +94,7 @@ def test_length_of_a_query() -> None:
 
     assert extract.length(thing()) < 500
     assert extract.length(wide) > 500 * len("Custom_Field_Number_1__c")
-    assert extract.length(wide) > len(soql.select(wide, UNTIL, Key(UNTIL, "0" * 18)))
+    assert extract.length(wide) > len(soql.select(wide, Scope(UNTIL), Key(UNTIL, "0" * 18)))
     assert "506 fields" in extract.too_long(wide)
     assert "SYNC_CUSTOM_FIELDS" in extract.too_long(wide)
 

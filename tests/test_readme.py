@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from datetime import time
 
 import pytest
 import typer
 
+from sync import cli
 from sync.cli import app
-from sync.config import Settings
+from sync.config import Settings, duration
 from sync.errors import SyncError
 from tests.world import ROOT
 
@@ -38,13 +41,15 @@ def test_settings_table_is_complete() -> None:
 
 def test_settings_table_gives_the_defaults() -> None:
     """Where the README gives a default in parentheses, it is the code's."""
-    for name, default in (
-        ("SALESFORCE_API_VERSION", "66.0"),
-        ("SYNC_BULK_THRESHOLD", "10000"),
-        ("SYNC_DEFAULT_REGION", "US"),
-        ("SYNC_CUSTOM_FIELDS", "all"),
+    for name, default, meaning in (
+        ("SALESFORCE_API_VERSION", "66.0", "66.0"),
+        ("SYNC_BULK_THRESHOLD", "10000", 10_000),
+        ("SYNC_DEFAULT_REGION", "US", "US"),
+        ("SYNC_CUSTOM_FIELDS", "all", "all"),
+        ("SYNC_VOLATILE_INTERVAL", "24h", duration("24h")),
+        ("SYNC_VERIFY_AT", "03:00", time.fromisoformat("03:00")),
     ):
-        assert str(Settings.model_fields[name.lower()].default) == default
+        assert Settings.model_fields[name.lower()].default == meaning
         row = next(line for line in section("Settings").splitlines() if line.startswith(f"| `{name}`"))
         assert f"`{default}`" in row
 
@@ -56,6 +61,7 @@ def test_commands_and_options_exist() -> None:
         "worker",
         "run",
         "resync",
+        "verify",
         "status",
         "check",
         "schema",
@@ -66,7 +72,9 @@ def test_commands_and_options_exist() -> None:
         assert set(re.findall(r"--[a-z-]+", rest)) <= options(name), name
 
 
-@pytest.mark.parametrize("command", ["run", "resync", "status", "check", "schema", "rejects", "changes"])
+@pytest.mark.parametrize(
+    "command", ["run", "resync", "verify", "status", "check", "schema", "rejects", "changes"]
+)
 def test_operate_lists_every_option(command: str) -> None:
     """An option that exists is in the README's list of commands."""
     line = next(li for li in section("Operate").splitlines() if li.startswith(f"python -m sync {command} "))
@@ -74,13 +82,15 @@ def test_operate_lists_every_option(command: str) -> None:
 
 
 def test_exit_codes_are_the_code_s() -> None:
-    """The README's exit codes are those that errors carry."""
+    """The README's exit codes are those that errors carry, and those that a command gives its findings."""
 
     def codes(kind: type[SyncError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
+    found = {int(code) for code in re.findall(r"typer\.Exit\((\d+)\)", inspect.getsource(cli))}
+    assert found == {1, 5}
     line = section("Operate").split("Exit codes:")[1].split("\n\n")[0]
-    assert {int(code) for code in re.findall(r"(?:^|·)\s*(\d+) ", line)} == codes(SyncError) | {0}
+    assert {int(code) for code in re.findall(r"(?:^|·)\s*(\d+) ", line)} == codes(SyncError) | found | {0}
 
 
 def test_make_targets_exist() -> None:

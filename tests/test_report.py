@@ -353,7 +353,7 @@ def test_journal_counts_what_salesforce_counts(world: World) -> None:
     calls = {run.object: run.api_calls for run in status(world.engine).runs}
 
     assert sum(calls.values()) == world.sim.api_calls
-    assert calls == {"Account": 2, "Contact": 2}  # a describe and a page each
+    assert calls == {"Account": 3, "Contact": 3}  # a describe, what getUpdated covers, and a page each
 
 
 def test_rejects_are_counted_and_shown(engine: Engine) -> None:

@@ -62,7 +62,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
 AS $$
 DECLARE
     deadline constant timestamptz := clock_timestamp() + timeout;
-    wanted constant text[] := coalesce(objects, ARRAY(SELECT k.object FROM sync.cursor AS k));
+    wanted constant text[] := ARRAY(
+        SELECT DISTINCT unnest(coalesce(objects, ARRAY(SELECT k.object FROM sync.cursor AS k)))
+    );
     reached bigint;
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -143,6 +145,7 @@ def upgrade() -> None:
         "reread",
         sa.Column("object", sa.Text(), nullable=False),
         sa.Column("record_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("whole", sa.Boolean(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("object", "record_id", name=op.f("reread_pkey")),
         schema="sync",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from sync.load.first import analyse, announce_reload, begin_first_load, end_first_load, unhurried
-from sync.load.statements import FEED, NOTIFY, Mode, statements
+from sync.load.sql import FEED, NOTIFY, Mode, statements
 from sync.mapping import Projection
 from sync.tables import REPLICA, REPLICAS, quoted
 from sync.transform import Batch, Record, Reject, reject
@@ -56,23 +56,30 @@ SELECT count(*) FROM compared
 
 # Records that depend on those that the feed's last entries name, by a formula or by what a merge moved.
 DEPENDANTS = """
-INSERT INTO sync.reread (object, record_id)
-SELECT :child, child.id FROM {table} AS child
+INSERT INTO sync.reread AS r (object, record_id, whole)
+SELECT :child, child.id, :whole FROM {table} AS child
  WHERE child.deleted_at IS NULL AND child.{column} IN (
        SELECT unnest(ARRAY[c.record_id, c.survivor_id]) FROM sync.change AS c
         WHERE c.seq > (SELECT last_seq FROM sync.feed) - :written AND c.object = :object
-          AND (:always OR c.op = 'merge') AND c.op <> 'insert')
-ON CONFLICT (object, record_id) DO UPDATE SET at = now()
+          AND (c.op = 'merge' OR NOT :whole))
+ON CONFLICT (object, record_id) DO UPDATE SET whole = r.whole OR excluded.whole, at = now()
 """
 
 HEAL = text(
     "DELETE FROM sync.reject AS r USING stage AS s WHERE r.object = :object AND r.record_id = s.id "
     "AND (r.system_modstamp IS NULL OR s.system_modstamp >= r.system_modstamp)"
 )
+FORGET = text("DELETE FROM sync.reject WHERE object = :object AND record_id = ANY (:ids)")
 ANY_REJECT = text("SELECT EXISTS (SELECT FROM sync.reject WHERE object = :object)")
 WHOLE = text(
-    "INSERT INTO sync.reread (object, record_id) SELECT :object, :id WHERE NOT EXISTS "
-    "(SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = :id) ON CONFLICT DO NOTHING"
+    "INSERT INTO sync.reread (object, record_id, whole) SELECT :object, :id, true WHERE NOT EXISTS "
+    "(SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = :id) "
+    "ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()"
+)
+MAY_HEAL = text(
+    "INSERT INTO sync.reread (object, record_id, whole) SELECT :object, r.record_id, true "
+    "FROM sync.reject AS r JOIN stage AS s ON s.id = r.record_id WHERE r.object = :object "
+    "ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()"
 )
 QUARANTINE = text(
     "INSERT INTO sync.reject AS r (object, record_id, reason, record, system_modstamp, run_id) "
@@ -227,8 +234,7 @@ def stage_and_merge(
     copy(connection, sql.copy, lines)
     merged = connection.execute(sql.merge, parameters) if announce else connection.execute(sql.merge_silently)
     written: dict[str, int] = {row[0]: row[1] for row in merged}
-    if mode is not Mode.PARTIAL:
-        connection.execute(HEAL, parameters)
+    connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)
     connection.execute(text("DROP TABLE stage"))
     return written
 
@@ -274,6 +280,7 @@ def remove(
     given = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
     statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))
     count = int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+    connection.execute(FORGET, {"object": sobject, "ids": list(gone)})
     if count:
         connection.execute(NOTIFY)
     return count
@@ -283,9 +290,10 @@ def note_dependants(connection: Connection, sobject: str, tally: Tally, edges: S
     """Have records read again that depend on those just written: whose formulas look through them, and those
     that a merge moved from one to another."""
     for edge in edges:
-        if tally.written and (edge.formula or tally.merged):
-            table = f"{REPLICAS}.{quoted(REPLICA[edge.object].name)}"
-            connection.execute(
-                text(DEPENDANTS.format(table=table, column=quoted(edge.column))),
-                {"child": edge.object, "object": sobject, "written": tally.written, "always": edge.formula},
-            )
+        table = f"{REPLICAS}.{quoted(REPLICA[edge.object].name)}"
+        statement = text(DEPENDANTS.format(table=table, column=quoted(edge.column)))
+        values = {"child": edge.object, "object": sobject, "written": tally.written}
+        if edge.formula and tally.written:
+            connection.execute(statement, values | {"whole": False})
+        if tally.merged:
+            connection.execute(statement, values | {"whole": True})

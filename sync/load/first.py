@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from sync.load.statements import NOTIFY
+from sync.load.sql import NOTIFY
 from sync.tables import REPLICA, REPLICAS, quoted
 
 RELOAD = text(

@@ -176,7 +176,7 @@ class Session:
         try:
             records = {str(one["id"]): moment(one["deletedDate"]) for one in answer.body["deletedRecords"]}
             earliest = moment(answer.body["earliestDateAvailable"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SalesforceError(f"getDeleted answered what cannot be read: {error!r}", status=200) from None
         return Deletions(records, earliest, covered(answer))
 
@@ -295,7 +295,8 @@ class Session:
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise network_failure(error) from None
         except ValueError as error:  # 200 with HTML: maintenance pages, proxies
-            raise Transient(SalesforceError(f"the answer cannot be read: {error}", status=200)) from None
+            unread = SalesforceError(f"the answer cannot be read: {error}", status=200, passing=True)
+            raise Transient(unread) from None
         response, http.last = http.last, None
         assert response is not None
         self._note_usage(response)

@@ -49,7 +49,7 @@ def covered(answer: Answer) -> datetime:
     """The `latestDateCovered` of a replication call."""
     try:
         return moment(answer.body["latestDateCovered"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SalesforceError(f"latestDateCovered cannot be read: {error!r}", status=200) from None
 
 

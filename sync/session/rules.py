@@ -135,7 +135,8 @@ def judge(error: ClientError, response: requests.Response | None, *, lost_on_404
         case Action.DEFER:
             return DeferredError(what)
         case Action.RETRY:
-            return Transient(SalesforceError(what, status=status, code=code), retry_after(response))
+            passing = SalesforceError(what, status=status, code=code, passing=True)
+            return Transient(passing, retry_after(response))
         case Action.RESTART:
             return QueryLostError(what, status=status, code=code)
         case Action.REDESCRIBE:
@@ -150,7 +151,8 @@ def network_failure(error: Exception) -> Exception:
         return LoginError(
             f"the server's certificate is not trusted: {error} (a private CA goes into REQUESTS_CA_BUNDLE)"
         )
-    return Transient(SalesforceError(f"no answer from Salesforce: {type(error).__name__}: {error}"))
+    what = f"no answer from Salesforce: {type(error).__name__}: {error}"
+    return Transient(SalesforceError(what, passing=True))
 
 
 def first_error(content: Any) -> tuple[str, str]:

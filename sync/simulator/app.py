@@ -115,6 +115,8 @@ class App:
             if route.kind in ("query", "job_create"):
                 log.soql = params.get("q") if route.kind == "query" else query_of(body)
                 log.sobject = queried_object(log.soql or "")
+                if route.kind == "query" and " GROUP BY " in (log.soql or "").upper():
+                    log.kind = "aggregate"
             elif route.kind == "page":
                 log.sobject = self._queries.sobject_of(call.groups["locator"])
             elif "job" in call.groups:

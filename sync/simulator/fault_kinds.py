@@ -178,6 +178,11 @@ FAULTS: dict[str, Kind] = {
         _errors(400, "QUERY_TIMEOUT", "Your query request was running for too long."),
         on="query",
     ),
+    "malformed_query": Kind(
+        "400 MALFORMED_QUERY",
+        _errors(400, "MALFORMED_QUERY", "unexpected token: 'CALENDAR_YEAR'"),
+        on="query",
+    ),
     "operation_too_large": Kind(
         "400 OPERATION_TOO_LARGE",
         _errors(400, "OPERATION_TOO_LARGE", "exceeded 100000 distinct ids"),

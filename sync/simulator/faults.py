@@ -51,9 +51,10 @@ class Faults:
     ) -> Fault:
         """Let a fault strike: skip ``after`` matching calls, then ``times`` calls (None: for ever).
 
-        ``on`` is token, describe, query (first pages), page (further pages), limits, updated, deleted,
-        job_create, job (a look at it), results, result_pages, job_abort, job_delete, jobs (the list),
-        another kind of the request log, any, or the beginning of a path. ValueError for an unknown name.
+        ``on`` is token, describe, query (first pages), aggregate (queries that group), page (further
+        pages), limits, updated, deleted, job_create, job (a look at it), results, result_pages, job_abort,
+        job_delete, jobs (the list), another kind of the request log, any, or the beginning of a path.
+        ValueError for an unknown name.
         """
         if name not in FAULTS:
             raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(FAULTS))}")

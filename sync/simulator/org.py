@@ -223,7 +223,7 @@ class Org:
             for each in self._family(record_id, deleted=None):
                 name = self._object(each).name
                 known = self.store.execute("SELECT 1 FROM delete_log WHERE id = ?", (each,)).fetchone()
-                if log and known is None:
+                if log and (known is None or not self._stored(each, "IsDeleted")[0]):
                     self._log_deletion(each, self._moment(None))
                 if not log:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))

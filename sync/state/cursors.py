@@ -55,7 +55,7 @@ CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purp
 ADVANCE = text("""
 INSERT INTO sync.cursor AS c
        (object, complete_through, covered, deleted_through, verified_through, refreshed_at)
-VALUES (:object, :reached, :covered, :until, :until, :until)
+VALUES (:object, :reached, :covered, :reached, :until, :until)
 ON CONFLICT (object) DO UPDATE
    SET covered = excluded.covered,
        deleted_through = coalesce(c.deleted_through, excluded.deleted_through),
@@ -237,6 +237,13 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         connection.execute(ADVANCE, values)
 
 
+def earliest(connection: Connection, sobject: str, plan: Plan) -> datetime:
+    """The earliest clock of all the answers that a window was read by."""
+    row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
+    until: datetime = row.until
+    return until
+
+
 def reach(until: datetime, overlap: timedelta, *covered: datetime | None) -> datetime:
     """Through when a window read as of `until` is complete.
 
@@ -293,8 +300,8 @@ def note_refreshed(connection: Connection, sobject: str, at: datetime | None, fi
 
 def start_anew(connection: Connection) -> None:
     """Forget every cursor: all objects are read from the beginning, as an empty database is."""
-    for statement in ("DELETE FROM sync.cursor", "DELETE FROM sync.progress", "DELETE FROM sync.field"):
-        connection.execute(text(statement))
+    for table in ("cursor", "progress", "field", "reject", "reread"):
+        connection.execute(text(f"DELETE FROM sync.{table}"))
 
 
 def note_fields(connection: Connection, sobject: str, hidden: Sequence[str], late: Sequence[str]) -> None:

@@ -20,8 +20,8 @@ UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error = 'the pro
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
-SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) FROM sync.run
- WHERE object = :object
+SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) AS last, now()
+  FROM sync.run WHERE object = :object
 """)
 OPEN_RUN = text("""
 INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner) RETURNING id
@@ -63,13 +63,13 @@ def close_run(
     connection.execute(CLOSE_RUN, values | {"api_calls": api_calls})
 
 
-def verify_due(engine: Engine, sobject: str, at: clock_time | None, now: datetime) -> bool:
+def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
     """Whether the time of day (UTC) for a verify has come since the last one, or since there is a journal."""
     if at is None:
         return False
+    with transaction(engine) as connection:
+        last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
     latest = datetime.combine(now.astimezone(UTC).date(), at, UTC)
     if latest > now:
         latest -= timedelta(days=1)
-    with transaction(engine) as connection:
-        last = connection.execute(LAST_VERIFY, {"object": sobject}).scalar()
     return last is not None and last < latest

@@ -17,6 +17,7 @@ from sync.apply import View
 from sync.errors import SalesforceError, SyncError
 from sync.extract import Page, Window
 from sync.load import Mode, Tally
+from sync.mapping import is_id
 from sync.runs import Link, Step
 from sync.state import Lease
 from sync.tables import REPLICA, transaction
@@ -39,11 +40,19 @@ LOG_REACHES = timedelta(days=14)
 
 
 def examine(
-    link: Link, view: View, held: Lease, run_id: int, *, repair: bool, sample: int | None = 0
+    link: Link,
+    view: View,
+    held: Lease,
+    run_id: int,
+    *,
+    repair: bool,
+    sample: int | None = 0,
+    whole: bool = False,
 ) -> Generator[Step, None, Findings]:
     """Compare one object; with `repair` read what differs again and remove what is proved gone.
 
-    `sample` records are compared value by value, too (None: all of them).
+    `sample` records are compared value by value, too (None: all of them). Where very
+    many look different they are asked for one by one only if `whole`; else the findings say `too_many`.
     """
     with transaction(link.engine) as connection:
         marks = state.marks(connection, view.name)
@@ -66,7 +75,7 @@ def examine(
         work.found.opened = len(ranges) - 1
     missing, unlisted = listing.suspects(work, ranges)
     work.found.suspects = len(missing) + len(unlisted)
-    if work.found.suspects > MOST:
+    if work.found.suspects > MOST and not whole:
         work.found.too_many = True
     else:
         yield from confirm(work, [*missing, *unlisted], set(unlisted))
@@ -85,7 +94,7 @@ def examine(
 def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step]:
     """Read the suspects by their Ids: some have changed meanwhile, the others differ indeed."""
     present: set[str] = set()
-    for page in apply.by_id(work.link, work.view, ids):
+    for page in apply.by_id(work.link, work.view, list(filter(is_id, ids))):
         present.update(page.batch.ids)
         tally = judged(work, page)
         yield Step(work.view.name, Window(None, work.view.at), tally, len(present), len(ids))

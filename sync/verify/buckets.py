@@ -103,12 +103,19 @@ def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[
     try:
         theirs = grouped(work, border, whole, part)
     except (SalesforceError, QueryLostError) as error:
-        if error.status != 400 or not too_much(error):
+        if error.status != 400:
             raise
         assert whole.start is not None
         assert whole.end is not None
-        log.warning("grouping_split", object=work.view.name, field=whole.field, reason=str(error)[:200])
-        if whole.end - whole.start <= SHORTEST:
+        small = whole.end - whole.start <= SHORTEST
+        log.warning(
+            "grouping_failed",
+            object=work.view.name,
+            field=whole.field,
+            reason=str(error)[:200],
+            instead="halves" if too_much(error) and not small else "listing",
+        )
+        if small or not too_much(error):
             yield whole
             return
         for half in whole.halves():

@@ -25,6 +25,8 @@ def run(what: str, org: Org, database: Database) -> Outcome:
     given = {
         "DATABASE_URL": database.url,
         "TOKEN": org.log_in()["Authorization"].removeprefix("Bearer "),
-        "QUERIES": json.dumps({each.sobject.name: soql.select(each, None, None) for each in projections}),
+        "QUERIES": json.dumps(
+            {each.sobject.name: soql.select(each, soql.Scope(), None) for each in projections}
+        ),
     }
     return process([f"tests.benchmarks.scripts.{SCRIPTS[what]}"], {**ENVIRONMENT, **org.settings, **given})

@@ -32,10 +32,10 @@ PARTIAL = (
 )
 # Of custom fields one that is not there and one that is null are the same: a new field, null in most records,
 # must not be written a million times.
+CUSTOM = """(old.custom || latest.custom <> old.custom
+                     AND jsonb_strip_nulls(old.custom || latest.custom) <> jsonb_strip_nulls(old.custom))"""
 DIFFERS = """(({old}) IS DISTINCT FROM ({new})
-                 OR (old.deleted_at IS NOT NULL) <> latest.is_deleted
-                 OR (old.custom || latest.custom <> old.custom
-                     AND jsonb_strip_nulls(old.custom || latest.custom) <> jsonb_strip_nulls(old.custom)))"""
+                 OR (old.deleted_at IS NOT NULL) <> latest.is_deleted OR {custom})"""
 
 # `compared` holds only what has to be written: new rows, and rows that differ.
 # Custom fields are laid over the stored ones: a field that is hidden now keeps its last value. The stage's
@@ -50,6 +50,9 @@ MERGE = (
     SELECT latest.*,
            coalesce(old.custom, '{{}}') || latest.custom AS whole_custom,
            CASE WHEN latest.is_deleted THEN coalesce(old.deleted_at, latest.deleted_at) END AS tombstone,
+           -- Who was merged stays so, also where MasterRecordId is not shown or was not asked for.
+           CASE WHEN latest.is_deleted AND old.deleted_reason = 'merged' THEN 'merged'
+                ELSE latest.deleted_reason END AS whole_reason,
            CASE WHEN latest.deleted_reason = 'merged'
                      AND (old.deleted_reason IS DISTINCT FROM 'merged') THEN 'merge'
                 WHEN latest.is_deleted AND (old.id IS NULL OR old.deleted_at IS NULL) THEN 'delete'
@@ -62,7 +65,7 @@ MERGE = (
      WHERE {which}
 ), written AS (
     INSERT INTO {table} ({columns}, synced_at)
-    SELECT {values}, whole_custom, tombstone, deleted_reason, now() FROM compared
+    SELECT {values}, whole_custom, tombstone, whole_reason, now() FROM compared
     ON CONFLICT (id) DO UPDATE SET {assignments}, synced_at = excluded.synced_at
 ){feed}
 SELECT op, count(*) FROM compared GROUP BY op
@@ -134,9 +137,11 @@ def statements(projection: Projection, mode: Mode = Mode.USUAL) -> Statements:
     ]
     survivor = '"master_record_id"' if "master_record_id" in projection.columns else "NULL"
     columns_changed = ", ".join(changed)
-    changed.append("CASE WHEN old.custom || latest.custom <> old.custom THEN 'custom' END")
+    changed.append(f"CASE WHEN {CUSTOM} THEN 'custom' END")
     differs = DIFFERS.format(
-        old=", ".join(old for old, _ in compared.values()), new=", ".join(new for _, new in compared.values())
+        old=", ".join(old for old, _ in compared.values()),
+        new=", ".join(new for _, new in compared.values()),
+        custom=CUSTOM,
     )
     parts = {
         "table": table,
