@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from sync import ledger
+
 FRESHNESS = text("""
-SELECT object, complete_through, lag, last_outcome, last_finished_at, last_error, rows, tombstones, rejects
+SELECT object, complete_through, lag, last_outcome, last_finished_at, last_error, rows, tombstones, rejects,
+       verified_through
   FROM crm.freshness WHERE object = ANY (:objects)
 """)
 RUNS = text("""
@@ -21,6 +24,20 @@ WORKING = text("""
 SELECT object, owner FROM sync.lease
  WHERE owner IS NOT NULL AND expires_at > clock_timestamp() AND object = ANY (:objects) ORDER BY object
 """)
+# Of what is capped, `complete_through` is later than what Salesforce covers.
+LAGGING = text("""
+SELECT object, covered FROM sync.cursor
+ WHERE object = ANY (:objects) AND covered < complete_through AND now() - covered > interval '1 day'
+ ORDER BY object
+""")
+VERIFIED = text("""
+SELECT DISTINCT ON (object) object, started_at, outcome, error,
+       (findings ->> 'remaining')::bigint AS remaining
+  FROM sync.run WHERE command = 'verify' AND outcome <> 'running' AND object = ANY (:objects)
+ ORDER BY object, id DESC
+""")
+NOW = text("SELECT now()")
+NEWS = timedelta(days=7)  # then everybody knows that a field is gone
 REJECTS = text("""
 SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
   FROM sync.reject WHERE object = ANY (:objects) ORDER BY object, record_id
@@ -40,6 +57,7 @@ class Freshness:
     rows: int
     tombstones: int
     rejects: int
+    verified_through: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +101,21 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All that `status` shows; `stale` names the objects that are older than allowed."""
+    """All that `status` shows; `stale` names the objects that are older than allowed, `warnings` says what is
+    wrong though the copy is fresh."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
     working: dict[str, str]
     stale: tuple[str, ...]
+    warnings: tuple[str, ...]
     headline: str
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
     """One entry per object asked for; one whose cursor is gone has never been complete."""
     rows = {row.object: row for row in connection.execute(FRESHNESS, {"objects": list(objects)})}
-    unknown = (None, None, None, None, None, 0, 0, 0)
+    unknown = (None, None, None, None, None, 0, 0, 0, None)
     return tuple(Freshness(*rows[name]) if name in rows else Freshness(name, *unknown) for name in objects)
 
 
@@ -113,10 +133,41 @@ def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
-    return Status(found, runs(connection, objects), working, stale, headline(found, stale, working))
+    told = list(warnings(connection, objects))
+    line = headline(found, stale, working, [what for what, urgent in told if urgent])
+    everything = tuple(what for what, _ in told)
+    return Status(found, runs(connection, objects), working, stale, everything, line)
 
 
-def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str, str]) -> str:
+def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What is wrong though the last pass went well, and whether the first line should say so."""
+    asked = {"objects": list(objects)}
+    for row in connection.execute(VERIFIED, asked):
+        command = f"python -m sync verify --object {row.object} --repair"
+        if row.remaining:
+            what = f"{row.remaining:,} found different at {clock(row.started_at)}"
+            yield f"{row.object}: {what}; type: {command}", True
+        elif row.outcome != "succeeded":
+            how = f"{row.outcome}: {short(row.error)}"
+            yield f"{row.object}: the verify of {clock(row.started_at)} {how}", True
+    for row in connection.execute(LAGGING, asked):
+        yield (
+            f"{row.object}: Salesforce's latestDateCovered is {clock(row.covered)}, a transaction hangs; "
+            "of its lag 24 hours count, what commits later than that is found by the nightly verify",
+            True,
+        )
+    now = connection.execute(NOW).scalar_one()
+    for name, gone, since in ledger.vanished(connection, list(objects)):
+        yield (
+            f"{name}.{gone} is not shown any more since {clock(since)}: removed, or hidden from the "
+            "integration user; its last values are kept",
+            now - since < NEWS,
+        )
+
+
+def headline(
+    found: Sequence[Freshness], stale: Sequence[str], working: dict[str, str], warned: Sequence[str] = ()
+) -> str:
     """One line for three in the morning: what is wrong, what consumers see, what to type."""
     for one in found:
         if one.object not in stale:
@@ -145,6 +196,9 @@ def headline(found: Sequence[Freshness], stale: Sequence[str], working: dict[str
         tail += (
             f"; the last run of {broken[0].object} {broken[0].last_outcome}: {short(broken[0].last_error)}"
         )
+    if warned:
+        more = f" (and {len(warned) - 1} more)" if len(warned) > 1 else ""
+        return f"WARNING: {warned[0]}{more}; consumers see every change up to {spoken(oldest)} ago{tail}"
     holds = "holds" if len(found) == 1 else "hold"
     return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
 

@@ -27,7 +27,7 @@ log = logs.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
-COLOURS = {"OK": "green", "STALE": "red", "NOT LOADED": "red"}
+COLOURS = {"OK": "green", "WARNING": "yellow", "STALE": "red", "NOT LOADED": "red"}
 
 
 def console() -> Console:
@@ -114,11 +114,15 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
             say(f"{one.object}: {moving} moved without a stamp: candidates for SYNC_VOLATILE_FIELDS")
         if what["remaining"]:
             command = f"python -m sync verify --object {one.object} --repair"
-            say(f"{one.object}: {what['remaining']:,} differences remain; type: {command}")
+            say(f"{one.object}: {differences(what['remaining'])}; type: {command}")
         elif sum(what[kind] for kind in ("missing", "stale", "gone", "values")):
             say(f"{one.object}: all of them mended")
         else:
             say(f"{one.object}: equal")
+
+
+def differences(count: int) -> str:
+    return "1 difference remains" if count == 1 else f"{count:,} differences remain"
 
 
 def estimates(found: Sequence[Estimate]) -> None:
@@ -164,7 +168,7 @@ def status(found: Status, *, as_json: bool) -> None:
         return
     word = found.headline.split(":")[0]
     console().print(f"[{COLOURS.get(word, 'white')}]{word}[/]{escape(found.headline[len(word) :])}")
-    columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run")
+    columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
     table(
         "",
         columns,
@@ -177,10 +181,13 @@ def status(found: Status, *, as_json: bool) -> None:
                 f"{f.tombstones:,}",
                 f"{f.rejects:,}",
                 last_run(f.last_outcome, f.last_finished_at),
+                clock(f.verified_through) if f.verified_through else "never",
             )
             for f in found.objects
         ],
     )
+    for warning in found.warnings:
+        say(f"warning: {warning}")
     runs(found)
 
 

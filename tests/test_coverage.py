@@ -89,7 +89,6 @@ def test_without_overlap_the_covered_minute_is_the_border(loaded: World) -> None
     assert loaded.cursor("Contact") == now.replace(second=0)
 
 
-@pytest.mark.xfail(strict=True, reason="bug 1: a capped lag is logged, but `status` does not show it")
 def test_a_capped_lag_is_shown_in_status(loaded: World) -> None:
     """Who reads `status` learns that Salesforce's coverage is stuck."""
     loaded.sim.options.latest_date_covered_lag = 3 * 86400

@@ -421,7 +421,7 @@ def test_command(old: World) -> None:
     bad = old.command("verify", "--object", "contact")
     assert bad.returncode == 5, bad.stderr
     assert f"Contact {old.ann} gone (vanished)" in bad.stdout
-    assert "1 differences remain; type: python -m sync verify --object Contact --repair" in bad.stdout
+    assert "1 difference remains; type: python -m sync verify --object Contact --repair" in bad.stdout
     assert "API calls" in bad.stdout
 
     mended = old.command("verify", "--repair", "--json")

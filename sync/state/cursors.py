@@ -54,12 +54,11 @@ CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purp
 # unread, mends a cursor that a wrong clock put into the future.
 ADVANCE = text("""
 INSERT INTO sync.cursor AS c
-       (object, complete_through, covered, deleted_through, verified_through, refreshed_at)
-VALUES (:object, :reached, :covered, :reached, :until, :until)
+       (object, complete_through, covered, deleted_through, refreshed_at)
+VALUES (:object, :reached, :covered, :reached, :until)
 ON CONFLICT (object) DO UPDATE
    SET covered = excluded.covered,
        deleted_through = coalesce(c.deleted_through, excluded.deleted_through),
-       verified_through = coalesce(c.verified_through, CASE WHEN :first THEN :until END),
        refreshed_at = coalesce(c.refreshed_at, CASE WHEN :first THEN :until END),
        complete_through = CASE WHEN :whole AND c.complete_through > :until THEN excluded.complete_through
                                ELSE greatest(c.complete_through, excluded.complete_through) END
