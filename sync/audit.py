@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from sync import extract
+from sync import extract, ledger, soql
 from sync.config import Settings
 from sync.errors import SyncError
 from sync.mapping import Projection, project
@@ -21,7 +23,19 @@ from sync.session import Session
 from sync.soql import Scope
 from sync.tables import BOOKKEEPING, TYPES, transaction
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).resolve().parent.parent
+
+ASSIGNED = "SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = {user}"
+ALL_DATA = (
+    "SELECT Id FROM PermissionSet "
+    "WHERE Id IN {sets} AND (PermissionsViewAllData = true OR PermissionsModifyAllData = true)"
+)
+PERMITTED = (
+    "SELECT SobjectType, PermissionsViewAllRecords FROM ObjectPermissions "
+    "WHERE ParentId IN {sets} AND SobjectType IN {objects}"
+)
 
 SERVER = text("""
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,
@@ -62,27 +76,29 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     flow, version = settings.flow, settings.salesforce_api_version
     yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
     yield from guarded("database", lambda: database(engine))
-    yield from guarded("migrations", lambda: migrations(engine))
-    logged_in = True
-    for finding in guarded("login", lambda: login(session)):
-        logged_in = finding.state != "failed"
-        yield finding
-    if not logged_in:
+    newest = yield from guarded("migrations", lambda: migrations(engine))
+    user = yield from guarded("login", lambda: login(session))
+    if user is None:
         return
+    sharing = sight(session, user, settings.sync_objects)
     for name in settings.sync_objects:
-        yield from guarded(name, lambda name=name: an_object(settings, session, name))  # type: ignore[misc]  # mypy cannot infer a default
+        yield from guarded(name, partial(an_object, settings, session, name, engine if newest else None))
+        yield sharing[name]
     yield from guarded("API budget", lambda: budget(settings, session))
 
 
-def guarded(subject: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """An error while looking is a finding; the other things are looked at all the same."""
+def guarded(
+    subject: str, look: Callable[[], Generator[Finding, None, T]]
+) -> Generator[Finding, None, T | None]:
+    """An error while looking is a finding, and None; the other things are looked at all the same."""
     try:
-        yield from look()
+        return (yield from look())
     except SyncError as error:
         yield Finding(subject, "failed", str(error), code=error.exit_code)
+        return None
 
 
-def database(engine: Engine) -> Iterator[Finding]:
+def database(engine: Engine) -> Generator[Finding, None, None]:
     with transaction(engine) as connection:
         server = connection.execute(SERVER).one()
     limit = server.connections if server.role_connections in (None, -1) else server.role_connections
@@ -95,7 +111,8 @@ def database(engine: Engine) -> Iterator[Finding]:
         yield Finding("database", "ok", detail)
 
 
-def migrations(engine: Engine) -> Iterator[Finding]:
+def migrations(engine: Engine) -> Generator[Finding, None, bool]:
+    """Whether every table of ours is there."""
     with transaction(engine) as connection:
         current = revision(connection)
     head = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini"))).get_current_head()
@@ -109,6 +126,7 @@ def migrations(engine: Engine) -> Iterator[Finding]:
             "run `alembic upgrade head`",
             1,
         )
+    return current == head
 
 
 def revision(connection: Connection) -> str | None:
@@ -116,7 +134,8 @@ def revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
-def login(session: Session) -> Iterator[Finding]:
+def login(session: Session) -> Generator[Finding, None, str]:
+    """The Id of the user that is logged in; "" where the org does not tell."""
     instance = session.login()
     yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
     try:
@@ -125,22 +144,38 @@ def login(session: Session) -> Iterator[Finding]:
         yield Finding(
             "org", "warning", f"userinfo: {error}", "the app may lack the scope `id`; syncing works"
         )
-        return
+        return ""
     name = identity.get("preferred_username") or identity.get("user_id", "?")
     yield Finding("org", "ok", f"{identity.get('organization_id', '?')} as {name}")
+    return str(identity.get("user_id") or "")
 
 
-def an_object(settings: Settings, session: Session, name: str) -> Iterator[Finding]:
+def an_object(
+    settings: Settings, session: Session, name: str, engine: Engine | None
+) -> Generator[Finding, None, None]:
+    """One object; without an engine nothing is known of what its fields were."""
     described, _ = session.describe(name)
     fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
     total = extract.count(session, name, Scope())
     detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
     yield Finding(name, "ok", detail)
-    if fitted.hidden:
+    gone = vanished(engine, name) if engine is not None else {}
+    gone = {field: since for field, since in gone.items() if field not in {each.name for each in described}}
+    if gone:
+        listed = ", ".join(f"{field} (since {since})" for field, since in gone.items())
         yield Finding(
             f"{name} fields",
             "warning",
-            f"not visible: {', '.join(fitted.hidden)}",
+            f"not shown any more: {listed}",
+            "removed, or hidden from the integration user; "
+            "columns keep their last values: grant read access if it was not on purpose",
+        )
+    never = [field for field in fitted.hidden if field not in gone]
+    if never:
+        yield Finding(
+            f"{name} fields",
+            "warning",
+            f"not visible: {', '.join(never)}",
             "missing in this edition, or grant the integration user read access; columns keep their values",
         )
     if fitted.retyped:
@@ -148,7 +183,68 @@ def an_object(settings: Settings, session: Session, name: str) -> Iterator[Findi
         yield Finding(f"{name} fields", "warning", listed, "values that no longer fit go to `rejects`")
 
 
-def budget(settings: Settings, session: Session) -> Iterator[Finding]:
+def vanished(engine: Engine, name: str) -> dict[str, str]:
+    """The fields of an object that the last pass did not see any more, and since when."""
+    with transaction(engine) as connection:
+        found = ledger.vanished(connection, [name])
+    return {field: f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for _, field, at in found}
+
+
+def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
+    """Per object whether the user sees all its records; asked once for all of them."""
+    reason = "Salesforce shows no permission on the object"
+    try:
+        seen = view_all(session, user, objects)
+    except SyncError as error:
+        seen, reason = {}, str(error)
+    found = {}
+    for name in objects:
+        subject = f"{name} sharing"
+        if name not in seen:
+            detail = f"cannot tell whether it sees all records: {reason}"
+            found[name] = Finding(subject, "warning", detail)
+        elif seen[name]:
+            found[name] = Finding(subject, "ok", "sees all records")
+        else:
+            found[name] = Finding(
+                subject,
+                "warning",
+                "sees only records that are shared with it: View All is not granted",
+                "grant View All (or the system permission View All Data) in its permission set; "
+                "without it records that sharing hides look vanished",
+            )
+    return found
+
+
+def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, bool]:
+    """Whether the user has View All on each object, as far as the org tells.
+
+    A profile's permissions are a permission set too, and so are those of a permission set group together.
+    """
+    if not user:
+        raise SyncError("the org does not tell which user is logged in")
+    assigned = asked(session, ASSIGNED.format(user=soql.quoted(user)), "PermissionSetId")
+    if not any(each for (each,) in assigned):
+        raise SyncError("Salesforce shows none of its permission sets")
+    sets = soql.listed(str(each) for (each,) in assigned if each)
+    if asked(session, ALL_DATA.format(sets=sets), "Id"):
+        return dict.fromkeys(objects, True)
+    permitted = asked(
+        session,
+        PERMITTED.format(sets=sets, objects=soql.listed(objects)),
+        *("SobjectType", "PermissionsViewAllRecords"),
+    )
+    granted = {name for name, all_records in permitted if all_records is True}
+    return {name: name in granted for name, _ in permitted}
+
+
+def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
+    """The records of a query that is not worth trying for long."""
+    records: list[tuple[Any, ...]] = session.query(question, names, hasty=True).body["records"]
+    return records
+
+
+def budget(settings: Settings, session: Session) -> Generator[Finding, None, None]:
     usage = session.usage
     if usage is None:
         yield Finding("API budget", "warning", "Salesforce sends no Sforce-Limit-Info; usage is unknown")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,6 +27,11 @@ def literal(moment: datetime) -> str:
 def quoted(text: str) -> str:
     """A SOQL string."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def listed(texts: Iterable[str]) -> str:
+    """SOQL strings for IN."""
+    return f"({', '.join(map(quoted, texts))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +108,4 @@ def buckets(sobject: str, condition: str, field: str, part: str) -> str:
 
 def by_id(projection: Projection, ids: Sequence[str]) -> str:
     """Every visible field of the named records."""
-    listed = ", ".join(quoted(id_) for id_ in ids)
-    return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name} WHERE Id IN ({listed})"
+    return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name} WHERE Id IN {listed(ids)}"

@@ -359,6 +359,172 @@ def test_check_when_something_is_wrong(loaded: World, fault: str, code: int, sub
     assert failed == [subject]
 
 
+ALL = ("ok", "sees all records", "")
+SHARED = (
+    "warning",
+    "sees only records that are shared with it: View All is not granted",
+    "grant View All (or the system permission View All Data) in its permission set; "
+    "without it records that sharing hides look vanished",
+)
+
+
+def checked(world: World) -> tuple[int, dict[str, tuple[str, str, str]]]:
+    """The exit code of `check`, and its findings by subject: state, detail, remedy."""
+    done = world.command("check", "--json")
+    found = json.loads(done.stdout)
+    assert len({(one["subject"], one["detail"]) for one in found}) == len(found), "something is said twice"
+    return done.returncode, {one["subject"]: (one["state"], one["detail"], one["remedy"]) for one in found}
+
+
+def sharing(world: World) -> list[tuple[str, str, str]]:
+    """What `check` finds of Account and Contact: whether the user sees all records. It never fails for that."""
+    code, found = checked(world)
+    assert code == 0
+    return [found[f"{name} sharing"] for name in ("Account", "Contact")]
+
+
+def object_permissions(world: World) -> dict[str, str]:
+    """The Id of the record that permits the integration user each object."""
+    return {one["SobjectType"]: str(one["Id"]) for one in world.org.records("ObjectPermissions")}
+
+
+def test_check_asks_once_who_sees_all(loaded: World) -> None:
+    """`check` says per object that the user sees all records, for three queries and one userinfo in all."""
+    loaded.sim.requests.clear()
+
+    assert sharing(loaded) == [ALL, ALL]
+
+    asked = [request.sobject for request in loaded.sim.requests if request.kind == "query"]
+    assert asked == ["PermissionSetAssignment", "PermissionSet", "ObjectPermissions", "Account", "Contact"]
+    assert [request.kind for request in loaded.sim.requests].count("userinfo") == 1
+
+
+def test_check_warns_of_records_that_sharing_hides(loaded: World) -> None:
+    """Without View All on any object `check` warns of each, with what to grant."""
+    loaded.sim.options.view_all = False
+
+    assert sharing(loaded) == [SHARED, SHARED]
+
+
+def test_check_tells_who_sees_all_by_object(loaded: World) -> None:
+    """View All on one object says nothing of the other."""
+    loaded.org.update(object_permissions(loaded)["Contact"], {"PermissionsViewAllRecords": False})
+
+    assert sharing(loaded) == [ALL, SHARED]
+
+
+def test_permission_sets_add_up(loaded: World) -> None:
+    """What one permission set does not grant another does; those of others grant nothing."""
+    loaded.org.update(object_permissions(loaded)["Contact"], {"PermissionsViewAllRecords": False})
+    other = loaded.org.create(
+        "PermissionSet", {"Name": "All", "Label": "All", "PermissionsViewAllData": True}
+    )
+    more = loaded.org.create("PermissionSet", {"Name": "More", "Label": "More"})
+    granted = {"SobjectType": "Contact", "PermissionsRead": True, "PermissionsViewAllRecords": True}
+    loaded.org.create("ObjectPermissions", {"ParentId": more, **granted})
+    colleague = loaded.org.staff[1]
+    loaded.org.create("PermissionSetAssignment", {"PermissionSetId": other, "AssigneeId": colleague})
+    assert sharing(loaded) == [ALL, SHARED]
+
+    loaded.org.create("PermissionSetAssignment", {"PermissionSetId": more, "AssigneeId": loaded.org.user_id})
+
+    assert sharing(loaded) == [ALL, ALL]
+
+
+@pytest.mark.parametrize("permission", ["PermissionsViewAllData", "PermissionsModifyAllData"])
+def test_all_data_is_all_records(loaded: World, permission: str) -> None:
+    """A system permission for all data stands for View All on every object."""
+    loaded.sim.options.view_all = False
+    loaded.org.update(loaded.org.permission_set_id, {permission: True})
+
+    assert sharing(loaded) == [ALL, ALL]
+
+
+@pytest.mark.parametrize("refused", ["PermissionSetAssignment", "PermissionSet", "ObjectPermissions"])
+@pytest.mark.parametrize("fault", ["insufficient_access", "unavailable_html"])
+def test_check_cannot_tell_who_sees_all(loaded: World, refused: str, fault: str) -> None:
+    """Where Salesforce refuses the question `check` says why it cannot tell, and exits with 0."""
+    loaded.sim.faults.add(fault, on="query", sobject=refused, times=None)
+
+    for state, detail, _ in sharing(loaded):
+        assert state == "warning"
+        assert detail.startswith("cannot tell whether it sees all records: Salesforce answered ")
+
+
+@pytest.mark.parametrize("absent", ["PermissionSetAssignment", "PermissionSet", "ObjectPermissions"])
+def test_an_api_without_permissions(loaded: World, absent: str) -> None:
+    """An implementation of the API that does not have these objects is no reason to fail."""
+    loaded.org.hide_object(absent)
+
+    for state, detail, _ in sharing(loaded):
+        assert state == "warning"
+        assert detail.startswith(
+            "cannot tell whether it sees all records: Salesforce answered 400 INVALID_TYPE"
+        )
+
+
+def test_check_cannot_tell_from_what_is_not_shown(loaded: World) -> None:
+    """No rows are no answer: neither of permissions, nor of permission sets, nor without a user to ask for."""
+    unknown = "cannot tell whether it sees all records: "
+    loaded.org.purge(object_permissions(loaded)["Contact"])
+    of_account, of_contact = sharing(loaded)
+    loaded.org.purge(loaded.org.ids("PermissionSetAssignment")[0])
+    of_sets = sharing(loaded)[0]
+    loaded.sim.faults.add("insufficient_access", on="userinfo", times=None)
+    of_user = sharing(loaded)[0]
+
+    assert of_account == ALL
+    assert of_contact == ("warning", unknown + "Salesforce shows no permission on the object", "")
+    assert of_sets == ("warning", unknown + "Salesforce shows none of its permission sets", "")
+    assert of_user == ("warning", unknown + "the org does not tell which user is logged in", "")
+
+
+def test_check_names_fields_that_vanished(loaded: World) -> None:
+    """`check` names replicated fields that are not shown any more, with their times, until they are back."""
+    loaded.org.hide_field("Contact", "Title")
+    loaded.org.remove_field("Contact", "Nickname__c")
+    loaded.run()
+    loaded.sql(
+        "UPDATE sync.field SET at = '2026-11-20 11:00+01' WHERE field = 'Title' AND change = 'vanished'"
+    )
+    loaded.sql(
+        "UPDATE sync.field SET at = '2026-11-21 10:30Z' WHERE field = 'Nickname__c' AND change = 'vanished'"
+    )
+
+    found = json.loads(loaded.command("check", "--json").stdout)
+    loaded.org.show_field("Contact", "Title")
+    again = json.loads(loaded.command("check", "--json").stdout)
+
+    since = "Nickname__c (since 2026-11-21 10:30 UTC)"
+    told, hidden = [one for one in found if one["subject"] == "Contact fields"]
+    assert (told["state"], told["code"]) == ("warning", 0)
+    assert told["detail"] == f"not shown any more: {since}, Title (since 2026-11-20 10:00 UTC)"
+    assert told["remedy"] == (
+        "removed, or hidden from the integration user; "
+        "columns keep their last values: grant read access if it was not on purpose"
+    )
+    assert "MiddleName" in hidden["detail"]
+    assert "Title" not in hidden["detail"]
+    still = next(one for one in again if one["subject"] == "Contact fields")
+    assert still["detail"] == f"not shown any more: {since}"
+
+
+def test_check_before_the_ledger(loaded: World) -> None:
+    """Without the newest migration `check` fails for that alone, and looks at everything else."""
+    loaded.org.hide_field("Contact", "Title")
+    loaded.run()
+    loaded.sql("DROP TABLE sync.field")
+    loaded.sql("UPDATE sync.alembic_version SET version_num = '0003'")
+
+    done = loaded.command("check", "--json")
+
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert [one["subject"] for one in found if one["state"] == "failed"] == ["migrations"]
+    assert {one["subject"] for one in found} >= {"Account", "Contact", "Contact sharing", "API budget"}
+    assert "Title" in next(one["detail"] for one in found if one["subject"] == "Contact fields")
+
+
 def test_check_changes_nothing(loaded: World) -> None:
     """The doctor looks and does not touch."""
     before = loaded.sql("SELECT * FROM sync.run"), loaded.sql("SELECT * FROM sync.cursor")

@@ -79,6 +79,7 @@ class Field:
     formula: Formula | None = None
     extra: str | None = None
     feature: str | None = None  # the option that must be on for the field to exist
+    switch: str | None = None  # the option that must be on for a flag to be true anywhere
 
     @property
     def custom(self) -> bool:

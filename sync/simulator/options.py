@@ -62,6 +62,9 @@ class Options:
     undeleted_stay_listed: bool = True  # getDeleted keeps naming a record that was undeleted since
     replication_enabled_at: datetime | None = None
 
+    # --- the integration user
+    view_all: bool = True  # False: View All is granted on no object; records are shown all the same
+
     # --- records and schema
     undelete_bumps: bool = True
     person_accounts: bool = False

@@ -46,6 +46,11 @@ class Org:
         self.staff = self.create_many("User", staff.USERS, born)
         self.user_id = self.staff[0]
         self.organization_id = self.create("Organization", staff.ORGANIZATION, born)
+        self.permission_set_id = self.create("PermissionSet", staff.PERMISSION_SET, born)
+        assignment = {"AssigneeId": self.user_id, "PermissionSetId": self.permission_set_id}
+        self.create("PermissionSetAssignment", assignment, born)
+        granted = [{"ParentId": self.permission_set_id, **each} for each in staff.OBJECT_PERMISSIONS]
+        self.create_many("ObjectPermissions", granted, born)
         self.queries = Queries(self, seed)
         self.jobs = Jobs(self, seed)
 
@@ -175,7 +180,9 @@ class Org:
 
     def _write(self, record_id: str, changes: Row, moment: int, system_only: bool = False) -> None:
         sobject = self._object(record_id)
-        stamps = {"SystemModstamp": moment} | ({} if system_only else {"LastModifiedDate": moment})
+        stamps = {"SystemModstamp": moment}
+        if not system_only and "LastModifiedDate" in sobject.fields:
+            stamps["LastModifiedDate"] = moment
         if "FirstName" in changes or "LastName" in changes:
             known = (
                 "FirstName",

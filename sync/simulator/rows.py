@@ -9,6 +9,7 @@ from sync.simulator.schema import SObject
 Values = Mapping[str, Any]
 Row = dict[str, Any]
 
+STAMPS = ("SystemModstamp", "CreatedDate", "LastModifiedDate")
 _NAME_PARTS = ("FirstName", "LastName")
 
 
@@ -17,7 +18,7 @@ def new_row(sobject: SObject, record: Values, record_id: str, stamp: int, user_i
     row: Row = {
         field.name: 0 for field in sobject.fields.values() if field.type == "boolean" and field.stored
     }
-    row |= {"Id": record_id, "SystemModstamp": stamp, "CreatedDate": stamp, "LastModifiedDate": stamp}
+    row |= {"Id": record_id} | {name: stamp for name in STAMPS if name in sobject.fields}
     if "OwnerId" in sobject.fields:
         row |= dict.fromkeys(("OwnerId", "CreatedById", "LastModifiedById"), user_id)
         row["PhotoUrl"] = f"/services/images/photo/{record_id}"

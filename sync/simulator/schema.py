@@ -41,6 +41,9 @@ class Schema:
             ("Contact", "Contacts", "003", True, standard.contact_fields()),
             ("Organization", "Organizations", "00D", False, standard.organization_fields()),
             ("User", "Users", "005", True, standard.user_fields()),
+            ("PermissionSet", "Permission Sets", "0PS", False, standard.permission_set_fields()),
+            ("PermissionSetAssignment", "Assignments", "0Pa", False, standard.assignment_fields()),
+            ("ObjectPermissions", "Object Permissions", "110", False, standard.object_permission_fields()),
         ):
             self._add(SObject(name, plural, prefix, replicateable), fields)
 

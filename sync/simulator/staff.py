@@ -1,4 +1,4 @@
-"""The users of a fresh org, the integration user first, and the org's own record."""
+"""The users of a fresh org, the integration user first and what it may see, and the org's own record."""
 
 from typing import Any
 
@@ -17,6 +17,11 @@ USERS: tuple[dict[str, Any], ...] = tuple(
         ("Jürgen", "Weiß", "juergen"),
         ("Mei", "Tanaka", "mei"),
     )
+)
+PERMISSION_SET: dict[str, Any] = {"Name": "Integration", "Label": "Integration"}
+OBJECT_PERMISSIONS: tuple[dict[str, Any], ...] = tuple(
+    {"SobjectType": name, "PermissionsRead": True, "PermissionsViewAllRecords": True}
+    for name in ("Account", "Contact")
 )
 ORGANIZATION: dict[str, Any] = {
     "Name": "Simulator",

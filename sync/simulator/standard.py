@@ -1,4 +1,4 @@
-"""The org's objects as a fresh org has them: Account, Contact, User and Organization with their fields."""
+"""The org's objects as a fresh org has them, with their fields; of those of permissions only the least."""
 
 from decimal import Decimal
 from typing import Any
@@ -132,6 +132,14 @@ def audit() -> list[Field]:
         lookup("LastModifiedById", "LastModifiedBy", "User", **SYSTEM),
         Field("SystemModstamp", "datetime", **SYSTEM),
         Field("LastActivityDate", "date", **READ_ONLY),
+    ]
+
+
+def stamps() -> list[Field]:
+    return [
+        Field("CreatedDate", "datetime", **SYSTEM),
+        Field("LastModifiedDate", "datetime", **SYSTEM),
+        Field("SystemModstamp", "datetime", **SYSTEM),
     ]
 
 
@@ -362,9 +370,7 @@ def user_fields() -> list[Field]:
         text("Name", 121, nillable=False, name_field=True, **READ_ONLY),
         text("Email", 128, "email", nillable=False),
         flag("IsActive"),
-        Field("CreatedDate", "datetime", **SYSTEM),
-        Field("LastModifiedDate", "datetime", **SYSTEM),
-        Field("SystemModstamp", "datetime", **SYSTEM),
+        *stamps(),
     ]
 
 
@@ -378,7 +384,37 @@ def organization_fields() -> list[Field]:
         text("NamespacePrefix", 15, **READ_ONLY),
         text("LanguageLocaleKey", 40),
         text("TimeZoneSidKey", 40),
-        Field("CreatedDate", "datetime", **SYSTEM),
-        Field("LastModifiedDate", "datetime", **SYSTEM),
+        *stamps(),
+    ]
+
+
+def permission_set_fields() -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label="Permission Set ID", **SYSTEM),
+        text("Name", 80, nillable=False, name_field=True),
+        text("Label", 80, nillable=False),
+        flag("IsOwnedByProfile", **READ_ONLY),
+        flag("PermissionsViewAllData"),
+        flag("PermissionsModifyAllData"),
+        *stamps(),
+    ]
+
+
+def assignment_fields() -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label="Permission Set Assignment ID", **SYSTEM),
+        lookup("PermissionSetId", "PermissionSet", "PermissionSet", updateable=False),
+        lookup("AssigneeId", "Assignee", "User", nillable=False, updateable=False),
         Field("SystemModstamp", "datetime", **SYSTEM),
+    ]
+
+
+def object_permission_fields() -> list[Field]:
+    return [
+        Field("Id", "id", length=18, label="Object Permissions ID", **SYSTEM),
+        lookup("ParentId", "Parent", "PermissionSet", nillable=False, updateable=False),
+        picklist("SobjectType", 40, ("Account", "Contact"), nillable=False, updateable=False),
+        flag("PermissionsRead"),
+        flag("PermissionsViewAllRecords", switch="view_all"),
+        *stamps(),
     ]

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from sync import apply, load, logs, state
 from sync.apply import View
-from sync.errors import SalesforceError, SyncError
+from sync.errors import GuardError, SalesforceError, SyncError
 from sync.extract import Page, Window
 from sync.load import Mode, Tally
 from sync.mapping import is_id
@@ -51,8 +51,8 @@ def examine(
 ) -> Generator[Step, None, Findings]:
     """Compare one object; with `repair` read what differs again and remove what is proved gone.
 
-    `sample` records are compared value by value, too (None: all of them). Where very
-    many look different they are asked for one by one only if `whole`; else the findings say `too_many`.
+    `sample` records are compared value by value, too (None: all of them). Where very many look different
+    they are asked for one by one only if `whole`; else the findings say `too_many`.
     """
     with transaction(link.engine) as connection:
         marks = state.marks(connection, view.name)
@@ -78,7 +78,11 @@ def examine(
     if work.found.suspects > MOST and not whole:
         work.found.too_many = True
     else:
-        yield from confirm(work, [*missing, *unlisted], set(unlisted))
+        try:
+            yield from confirm(work, [*missing, *unlisted], set(unlisted))
+        except GuardError:
+            yield Step(view.name, Window(border, view.at), findings=work.found.summary())
+            raise
     if sample != 0:
         yield from deep.compare(work, sample, lambda page: judged(work, page))
     listing.clear(work)

@@ -13,8 +13,8 @@ from sync import logs, soql
 from sync.errors import QueryLostError, SalesforceError
 from sync.mapping import snake_case
 from sync.session.answers import moment
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
-from sync.verify.work import Work
+from sync.tables import REPLICA, REPLICAS, quoted
+from sync.verify.work import Work, looking
 
 log = logs.get(__name__)
 
@@ -176,6 +176,6 @@ def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datet
     table = f"{REPLICAS}.{quoted(REPLICA[work.view.name].name)}"
     statement = text(OURS.format(table=table, column=quoted(snake_case(whole.field))))
     values = {"object": work.view.name, "part": part, "border": border}
-    with transaction(work.link.engine) as connection:
+    with looking(work) as connection:
         rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})
         return {row.bucket.replace(tzinfo=UTC): (row.n, row.earliest, row.latest) for row in rows}

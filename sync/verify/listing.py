@@ -14,7 +14,7 @@ from sync.runs import Step
 from sync.tables import REPLICA, REPLICAS, quoted, transaction
 from sync.transform import Batch, Record
 from sync.verify.buckets import Range
-from sync.verify.work import Work, pages
+from sync.verify.work import Work, looking, pages
 
 LIVE = "IsDeleted = false"
 
@@ -86,7 +86,7 @@ def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]
     for number, one in enumerate(ranges):
         conditions.append(one.sql(number))
         values |= one.values(number)
-    with transaction(work.link.engine) as connection:
+    with looking(work) as connection:
         missing = connection.execute(text(MISSING.format(table=table)), values)
         unlisted = connection.execute(
             text(UNLISTED.format(table=table, ranges=" OR ".join(conditions))), values

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from sqlalchemy import Connection, text
 
 from sync import extract, state
 from sync.apply import View
@@ -30,6 +33,14 @@ class Work:
 
     def __post_init__(self) -> None:
         self.found = Findings(self.view.name, self.through)
+
+
+@contextmanager
+def looking(work: Work) -> Iterator[Connection]:
+    """A transaction that reads whole tables, and may take its time."""
+    with transaction(work.link.engine) as connection:
+        connection.execute(text("SET LOCAL statement_timeout = '30min'; SET LOCAL work_mem = '64MB'"))
+        yield connection
 
 
 def pages(work: Work, projection: Projection, window: Window, make: Make) -> Iterator[Page]:

@@ -256,6 +256,48 @@ def test_organization_and_users(client: Client) -> None:
         assert other.org.organization_id != org["Id"]
 
 
+def test_permissions(client: Client) -> None:
+    """The integration user has one permission set, with View All on accounts and contacts."""
+    org = client.simulator.org
+    assigned = client.query(
+        f"SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = '{org.user_id}'"
+    )["records"]
+    assert [each["PermissionSetId"] for each in assigned] == [org.permission_set_id]
+    (named,) = client.query("SELECT Name, PermissionsViewAllData FROM PermissionSet")["records"]
+    assert named["PermissionsViewAllData"] is False
+    stamps_before = stamps(client.simulator, org.permission_set_id)
+    org.update(org.permission_set_id, {"PermissionsViewAllData": True})
+    assert client.query("SELECT Id FROM PermissionSet WHERE PermissionsViewAllData = true")["totalSize"] == 1
+    assert stamps(client.simulator, org.permission_set_id) != stamps_before
+    (assignment,) = org.ids("PermissionSetAssignment")
+    org.update(assignment, {})
+    assert set(org.record(assignment)) >= {"SystemModstamp", "AssigneeId"}
+    assert "LastModifiedDate" not in org.record(assignment)
+
+
+def test_view_all_is_a_switch(client: Client) -> None:
+    """The option takes View All from every object while the server runs; a record takes it from one."""
+    simulator, org = client.simulator, client.simulator.org
+    soql = (
+        "SELECT SobjectType FROM ObjectPermissions WHERE PermissionsViewAllRecords = {} ORDER BY SobjectType"
+    )
+
+    def permitted(flag: str) -> list[str]:
+        return [each["SobjectType"] for each in client.query(soql.format(flag))["records"]]
+
+    assert (permitted("true"), permitted("false")) == (["Account", "Contact"], [])
+    simulator.options.view_all = False
+    assert (permitted("true"), permitted("false")) == ([], ["Account", "Contact"])
+    assert not any(each["PermissionsViewAllRecords"] for each in org.records("ObjectPermissions"))
+    assert all(each["PermissionsRead"] for each in org.records("ObjectPermissions"))
+    simulator.options.view_all = True
+    contact = next(each for each in org.records("ObjectPermissions") if each["SobjectType"] == "Contact")
+    org.update(contact["Id"], {"PermissionsViewAllRecords": False})
+    assert (permitted("true"), permitted("false")) == (["Account"], ["Contact"])
+    parents = client.query("SELECT Parent.Name, SobjectType FROM ObjectPermissions")["records"]
+    assert {each["Parent"]["Name"] for each in parents} == {"Integration"}
+
+
 def test_clock(simulator: Simulator) -> None:
     """The clock can be frozen, moved, and resumed where it stood."""
     clock = simulator.clock

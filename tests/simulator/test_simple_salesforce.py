@@ -44,6 +44,9 @@ def test_reading(populated: Simulator, salesforce: Any) -> None:
         "Contact",
         "Organization",
         "User",
+        "PermissionSet",
+        "PermissionSetAssignment",
+        "ObjectPermissions",
     }
     names = {field["name"] for field in salesforce.Contact.describe()["fields"]}
     record = salesforce.Contact.get(rows[0]["Id"])

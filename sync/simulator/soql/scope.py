@@ -108,7 +108,8 @@ class Scope:
     def _sql(self, relationships: tuple[str, ...], field: Field) -> str:
         alias = self.alias_of(relationships)
         if field.formula is None:
-            return f"{alias}.{quote(field.name)}"
+            off = field.switch is not None and not getattr(self._schema.options, field.switch)
+            return f"{alias}.{quote(field.name)}" + (" * 0" if off else "")
         owner = self._joins[relationships][1]
         arguments = [self._input(relationships, path) for path in field.formula.inputs]
         if field.formula.sql is not None:  # null for a parent that is not there, as its inputs are
