@@ -49,7 +49,7 @@ def play(accounts: int, contacts: int, *, keep: bool) -> None:
 
 
 def tell(link: Link, sim: Simulator) -> None:
-    """First sync, changes, second sync, result."""
+    """First sync, changes, second sync, proof, result."""
     embedded.migrate(link.engine)
     org = sim.org
     # The last ones: the first of a generated org are its hard cases.
@@ -97,12 +97,20 @@ def tell(link: Link, sim: Simulator) -> None:
     rows = [(name, before[name], after[name], "<" if before[name] != after[name] else "") for name in SHOWN]
     show.table("", ("column", "before", "after", ""), rows)
 
-    title("6. Status")
+    title(f"6. The proof: {winner} is purged without a trace; python -m sync verify --repair")
+    org.purge(winner, log=False)
+    session = Session(link.settings, link.stop)
+    proof = replace(link, command="verify", session=session)
+    show.verified(
+        pipeline.verify_all(proof, link.settings.sync_objects, repair=True, sample=0), as_json=False
+    )
+
+    title("7. Status")
     with tables.transaction(link.engine) as connection:
         found = report.status(connection, link.settings.sync_objects, timedelta(minutes=30))
     show.status(found, as_json=False)
 
-    title("7. API calls")
+    title("8. API calls")
     say(f"  first sync: {first}, incremental pass: {second}, and one login each")
 
 
@@ -137,7 +145,7 @@ def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
     with linked(sim, url, stop, "worker") as link:
         pulse = schedule.Pulse()
         link = replace(link, on_step=lambda step: pulse.beat(step.object))
-        jobs = {name: partial(pipeline.sync_object, link, name) for name in link.settings.sync_objects}
+        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
         schedule.work(jobs, timedelta(seconds=30), stop, pulse)
 
 

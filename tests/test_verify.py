@@ -208,6 +208,8 @@ def test_only_buckets_that_differ_are_opened(old: World) -> None:
     """Records of other months and days are not listed."""
     for month in range(1, 8):
         old.org.create_many("Contact", [{"LastName": f"m{month}"}] * 5, stamp=LONG_AGO - month * 40 * DAY)
+    for number, id_ in enumerate(old.org.ids("Contact")):  # of one month, changed on many days
+        old.org.update(id_, {"Title": "x"}, stamp=LONG_AGO + number * DAY)
     found(old, repair=True)
     old.org.purge(old.ann, log=False)
 

@@ -31,7 +31,8 @@ SELECT date_trunc(:part, {column} AT TIME ZONE 'UTC') AS bucket, count(*) AS n,
        min(system_modstamp) AS earliest, max(system_modstamp) AS latest
   FROM {table} AS t
  WHERE deleted_at IS NULL AND system_modstamp < :border AND {column} >= :start AND {column} < :end
-   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id)
+   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id
+                      AND l.system_modstamp >= :border)
  GROUP BY 1
 """
 
@@ -172,7 +173,7 @@ def within(bucket: Range, whole: Range) -> Range:
 
 
 def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datetime, Bucket]:
-    """The table's buckets, without the records that were listed: those are compared one by one."""
+    """The table's buckets, without the records that changed of late: those are compared one by one."""
     table = f"{REPLICAS}.{quoted(REPLICA[work.view.name].name)}"
     statement = text(OURS.format(table=table, column=quoted(snake_case(whole.field))))
     values = {"object": work.view.name, "part": part, "border": border}
