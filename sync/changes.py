@@ -13,13 +13,18 @@ from sync.tables import transaction
 
 POLL_SECONDS = 1.0
 
-READ = text("SELECT seq, object, record_id, op, changed, run_id, at FROM crm.changes(:after, :max)")
+READ = text(
+    "SELECT seq, object, record_id, op, changed, run_id, at, survivor_id FROM crm.changes(:after, :max)"
+)
 LAST = text("SELECT last_seq FROM sync.feed")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the feed; `record_id` is None for `reload`, which means: read the whole table anew."""
+    """One entry of the feed; `record_id` is None for `reload`, which means: read the whole table anew.
+
+    `survivor_id` is the record that a `merge` left.
+    """
 
     seq: int
     object: str
@@ -28,12 +33,16 @@ class Change:
     changed: tuple[str, ...]
     run_id: int | None
     at: datetime
+    survivor_id: str | None = None
 
 
 def read(connection: Connection, after: int, maximum: int = 1000) -> list[Change]:
     """The entries after a number, in the order of commits; who remembers the last number misses nothing."""
     rows = connection.execute(READ, {"after": after, "max": maximum})
-    return [Change(r.seq, r.object, r.record_id, r.op, tuple(r.changed), r.run_id, r.at) for r in rows]
+    return [
+        Change(r.seq, r.object, r.record_id, r.op, tuple(r.changed), r.run_id, r.at, r.survivor_id)
+        for r in rows
+    ]
 
 
 def last(connection: Connection) -> int:

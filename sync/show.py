@@ -234,7 +234,8 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
         else:
             changed = f" ({', '.join(one.changed)})" if one.changed else ""
             at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
-            sys.stdout.write(f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{changed}\n")
+            into = f" into {one.survivor_id}" if one.survivor_id else ""
+            sys.stdout.write(f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}\n")
         sys.stdout.flush()
 
 
