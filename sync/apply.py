@@ -120,9 +120,9 @@ def guard(connection: Connection, link: Link, name: str, count: int) -> None:
     ).scalar_one()
     if count > GUARDED_COUNT and count > GUARDED_SHARE * live and not link.approve:
         raise GuardError(
-            f"{name}: {count:,} of {live:,} live records are not in Salesforce any more, or not visible to "
-            f"the integration user; more than {GUARDED_SHARE:.0%} are not removed unasked. If they are "
-            f"really gone, type: python -m sync verify --object {name} --repair --approve"
+            f"{name}: {count:,} of {live:,} live records are gone from Salesforce, or hidden from the "
+            f"integration user: too many to be removed unasked; see `check`, and if they are gone indeed, "
+            f"type: python -m sync verify --object {name} --repair --approve"
         )
 
 

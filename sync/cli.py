@@ -46,7 +46,7 @@ def main() -> None:
         app()
     except ObjectsFailedError as failed:
         for name, error in failed.failures:
-            show.error(f"{name}: {error}")
+            show.error(failed.told(name, error))
         sys.exit(failed.code)
     except SyncError as error:
         show.error(str(error))

@@ -30,11 +30,15 @@ SELECT object, covered FROM sync.cursor
  WHERE object = ANY (:objects) AND covered < complete_through AND now() - covered > interval '1 day'
  ORDER BY object
 """)
+# The last verify of each object; one that failed for a passing reason matters when it goes on so.
 VERIFIED = text("""
-SELECT DISTINCT ON (object) object, started_at, outcome, error,
-       (findings ->> 'remaining')::bigint AS remaining
-  FROM sync.run WHERE command = 'verify' AND outcome <> 'running' AND object = ANY (:objects)
- ORDER BY object, id DESC
+SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
+       (r.findings ->> 'remaining')::bigint AS remaining,
+       k.complete_through - coalesce(k.verified_through, r.started_at - interval '1 day') > interval '2 days'
+           AS overdue
+  FROM sync.run AS r JOIN sync.cursor AS k ON k.object = r.object
+ WHERE r.command = 'verify' AND r.outcome <> 'running' AND r.object = ANY (:objects)
+ ORDER BY r.object, r.id DESC
 """)
 NOW = text("SELECT now()")
 NEWS = timedelta(days=7)  # then everybody knows that a field is gone
@@ -143,13 +147,11 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
     """What is wrong though the last pass went well, and whether the first line should say so."""
     asked = {"objects": list(objects)}
     for row in connection.execute(VERIFIED, asked):
-        command = f"python -m sync verify --object {row.object} --repair"
-        if row.remaining:
+        if row.outcome == "failed" and (row.remaining or row.overdue):
+            yield f"{row.object}: the verify of {clock(row.started_at)} failed: {short(row.error, 300)}", True
+        elif row.remaining:
             what = f"{row.remaining:,} found different at {clock(row.started_at)}"
-            yield f"{row.object}: {what}; type: {command}", True
-        elif row.outcome != "succeeded":
-            how = f"{row.outcome}: {short(row.error)}"
-            yield f"{row.object}: the verify of {clock(row.started_at)} {how}", True
+            yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
     for row in connection.execute(LAGGING, asked):
         yield (
             f"{row.object}: Salesforce's latestDateCovered is {clock(row.covered)}, a transaction hangs; "
@@ -203,9 +205,9 @@ def headline(
     return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
 
 
-def short(error: str | None) -> str:
+def short(error: str | None, most: int = 160) -> str:
     line = " ".join((error or "no reason given").split())
-    return line if len(line) <= 160 else line[:159] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def clock(moment: datetime) -> str:

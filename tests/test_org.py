@@ -13,8 +13,9 @@ from sync import pipeline, verify
 from sync.errors import GuardError, ObjectsFailedError, OrgChangedError, SyncError
 from sync.runs import Step
 from sync.session.login import organization_of
-from sync.simulator import Simulator
+from sync.simulator import Simulator, oauth
 from sync.simulator.oauth import OAuth
+from sync.simulator.wire import json_answer
 from tests.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
@@ -126,6 +127,75 @@ def test_the_org_is_known_however_one_logs_in(
 
         asked = [request.kind for request in sim.requests].count("userinfo")
         assert asked == (1 if token_format == "jwt" and not identity else 0)
+
+
+@pytest.fixture
+def silent(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """An org whose login does not tell which it is."""
+    sim.options.token_format = "jwt"
+    monkeypatch.setattr(OAuth, "identity", property(lambda _: ""))
+    return sim
+
+
+def asked_userinfo(sim: Simulator) -> int:
+    return [request.kind for request in sim.requests].count("userinfo")
+
+
+def test_userinfo_is_asked_once_for_a_token(world: World, silent: Simulator) -> None:
+    """What userinfo told is remembered as long as the token, and no longer."""
+    session = world.link().session
+
+    assert [session.organization() for _ in range(3)] == [silent.org.organization_id[:15]] * 3
+    assert asked_userinfo(silent) == 1
+
+    silent.revoke_tokens()
+    session.describe("Contact")
+    assert [session.organization() for _ in range(3)] == [silent.org.organization_id[:15]] * 3
+    assert asked_userinfo(silent) == 2
+
+
+def test_userinfo_with_a_dead_token_is_of_the_new_one(world: World, silent: Simulator) -> None:
+    """A token that ended before userinfo was asked is replaced, and the answer remembered for the new one."""
+    session = world.link().session
+    session.login()
+    silent.revoke_tokens()
+
+    assert {session.organization() for _ in range(3)} == {silent.org.organization_id[:15]}
+    assert asked_userinfo(silent) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (["00D5g000000AbCd"], "userinfo answered no object"),
+        ("00D5g000000AbCd", "userinfo answered no object"),
+        ([["organization_id", "00D5g000000AbCd"]], "userinfo answered no object"),
+        (7, "userinfo answered no object"),
+        (None, "userinfo answered no object"),
+        ({}, "userinfo names no organization_id"),
+        ({"organization_id": None}, "userinfo names no organization_id"),
+        ({"organization_id": ["00D5g000000AbCd"]}, "userinfo names no organization_id"),
+        ({"organization_id": "none of yours"}, "userinfo names no organization_id"),
+    ],
+)
+def test_an_odd_userinfo_tells_nothing(
+    world: World,
+    silent: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    body: Any,
+    reason: str,
+) -> None:
+    """A body that is no object, or names no org, is a warning; the next call asks again, and may know."""
+    session = world.link().session
+    session.login()
+    with monkeypatch.context() as odd:
+        odd.setattr(oauth, "json_answer", lambda _: json_answer(body))
+        assert session.organization() == ""
+    assert "org_unknown" in caplog.text
+    assert reason in caplog.text
+
+    assert session.organization() == silent.org.organization_id[:15]
 
 
 def test_an_org_that_does_not_tell_stops_nothing(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:

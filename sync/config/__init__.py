@@ -165,9 +165,15 @@ class Settings(DatabaseSettings):
     def _volatile(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        if value.strip().lower() == "none":
+            return frozenset()
         names = frozenset(part.strip() for part in value.split(",") if part.strip())
         if odd := sorted(name for name in names if not re.fullmatch(r"([A-Za-z]\w*\.)?[A-Za-z]\w*", name)):
             raise wrong(f"{', '.join(odd)} is no field's API name; write for example Score__c,PhotoUrl")
+        if foreign := sorted(n for n in names if "." in n and n.split(".")[0] not in CATALOGUE):
+            raise wrong(
+                f"{', '.join(foreign)} is of no object in the catalogue; it has {', '.join(CATALOGUE)}"
+            )
         return names
 
     @field_validator("sync_verify_at", mode="before")

@@ -224,14 +224,29 @@ class Session:
         if known:
             return known
         try:
-            return str(self.identity().get("organization_id") or "")[:15]
+            answer = self._userinfo()
         except SalesforceError as error:
             log.warning("org_unknown", reason=str(error)[:200])
             return ""
+        found = re.match(r"00D\w{12}", str(answer.body.get("organization_id")))
+        if found is None:
+            log.warning("org_unknown", reason="userinfo names no organization_id")
+            return ""
+        with self._lock:
+            # For this token alone: the next may be another org's.
+            if self._token is not None and self._generation == answer.generation:
+                self._token = replace(self._token, organization=found[0])
+        return found[0]
 
     def identity(self) -> dict[str, Any]:
-        """Which org and user answered (the userinfo resource)."""
-        return dict(self._call(lambda sf: sf.oauth2("userinfo")).body or {})
+        """Which org and user answered (the userinfo resource); SalesforceError where it is refused or odd."""
+        return dict(self._userinfo().body)
+
+    def _userinfo(self) -> Answer:
+        answer = self._call(lambda sf: self._get(sf, "/services/oauth2/userinfo").json())
+        if not isinstance(answer.body, dict):
+            raise SalesforceError(f"userinfo answered no object: {str(answer.body)[:100]}", status=200)
+        return answer
 
     def _get(
         self,

@@ -58,7 +58,7 @@ def examine(
         marks = state.marks(connection, view.name)
         rows = connection.execute(select(func.count()).select_from(REPLICA[view.name])).scalar_one()
     if marks.complete_through is None:
-        raise SyncError(f"{view.name} has never been loaded, there is nothing to verify: python -m sync run")
+        raise SyncError(f"{view.name} has never been loaded: first type python -m sync run, then verify")
     through = marks.complete_through
     work = Work(link, view, held, run_id, through, repair)
     border = marks.verified_through
@@ -144,9 +144,11 @@ def judged(work: Work, page: Page) -> Tally:
 
 def delete_log(work: Work) -> dict[str, datetime]:
     """What was deleted lately, by Salesforce's log; nothing where it cannot be had."""
-    end = work.view.at.replace(second=0, microsecond=0)
-    try:
-        return work.link.session.deleted(work.view.name, end - LOG_REACHES, end).records
-    except SalesforceError as error:
-        log.warning("deletions_unknown", object=work.view.name, reason=str(error)[:300])
-        return {}
+    minute = work.view.at.replace(second=0, microsecond=0)
+    # The minute that is not yet over, too, where the org lets us ask for it.
+    for end in (minute + timedelta(minutes=1), minute):
+        try:
+            return work.link.session.deleted(work.view.name, end - LOG_REACHES, end).records
+        except SalesforceError as error:
+            log.info("deletions_unknown", object=work.view.name, reason=str(error)[:300])
+    return {}
