@@ -202,7 +202,7 @@ def test_unanswered_deletions_fail_the_pass(loaded: World, fault: str) -> None:
         {"deletedRecords": None},
         {"deletedRecords": [{"id": "003"}]},
         {"latestDateCovered": "soon"},
-        {"earliestDateAvailable": None},
+        {"earliestDateAvailable": "long ago"},
     ],
 )
 def test_an_odd_log_removes_nothing(

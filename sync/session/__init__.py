@@ -175,8 +175,9 @@ class Session:
         answer = self._replication(name, "deleted", start, end, self.retry)
         try:
             records = {str(one["id"]): moment(one["deletedDate"]) for one in answer.body["deletedRecords"]}
-            earliest = moment(answer.body["earliestDateAvailable"])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            told = answer.body.get("earliestDateAvailable")
+            earliest = moment(told) if told else start
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise SalesforceError(f"getDeleted answered what cannot be read: {error!r}", status=200) from None
         return Deletions(records, earliest, covered(answer))
 

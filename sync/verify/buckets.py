@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 
 from sync import logs, soql
-from sync.errors import QueryLostError, SalesforceError
+from sync.errors import SalesforceError
 from sync.mapping import snake_case
 from sync.session.answers import moment
 from sync.tables import REPLICA, REPLICAS, quoted
@@ -88,24 +88,22 @@ def different(work: Work, border: datetime) -> Iterator[Range]:
 
 
 def by_groups(work: Work, whole: Range) -> Iterator[Range]:
-    """A range in parts that have no more days than one answer may have groups."""
-    assert whole.start is not None
+    """A range in parts in which the table has no more days than one answer may have groups."""
     assert whole.end is not None
-    start = whole.start
-    while start < whole.end:
-        end = min(whole.end, start + timedelta(days=MOST_GROUPS))
-        if ours(work, Range(whole.field, start, end), "month", whole.end) or end == whole.end:
-            yield Range(whole.field, start, end)
-        start = end
+    start, first = whole.start, None
+    for month in sorted(ours(work, whole, "month", whole.end)):
+        first = first or month
+        if month - first >= timedelta(days=MOST_GROUPS):
+            yield Range(whole.field, start, month)
+            start = first = month
+    yield Range(whole.field, start, whole.end)
 
 
 def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[Range]:
     """Buckets that differ; large ones are looked at more finely, whether they differ or not."""
     try:
         theirs = grouped(work, border, whole, part)
-    except (SalesforceError, QueryLostError) as error:
-        if error.status != 400:
-            raise
+    except SalesforceError as error:
         assert whole.start is not None
         assert whole.end is not None
         small = whole.end - whole.start <= SHORTEST
