@@ -24,14 +24,14 @@ def each_border(kind: str) -> pytest.MarkDecorator:
     """A test for every transaction border of a pass or a first load, by both ways.
 
     Right after a commit is the same as right before the next one, but for what was asked of Salesforce between:
-    by REST both are tried.
+    in a pass by REST both are tried.
     """
     borders = [
         (way, moment, number)
         for (way, what), last in BORDERS.items()
         for moment in ("before", "after")
         for number in range(1, last + 1)
-        if what == kind and (way == "rest" or moment == "before" or number == last)
+        if what == kind and ((way, what) == ("rest", "pass") or moment == "before" or number == last)
     ]
     return pytest.mark.parametrize(("transport", "moment", "number"), borders, indirect=["transport"])
 

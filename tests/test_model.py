@@ -20,9 +20,9 @@ from sync.extract import rest
 from sync.load import sql
 from tests.model import Truth
 
-EXAMPLES = int(os.environ.get("SOAK", "12"))
+EXAMPLES = int(os.environ.get("SOAK", "10"))
 HOW: dict[str, Any] = {
-    "stateful_step_count": 30,
+    "stateful_step_count": 25,
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
     "database": None,
