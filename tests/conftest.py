@@ -20,6 +20,11 @@ from tests.world import LONG_AGO, World
 NUMBERS = itertools.count(1)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time tests wait, for processes and for time to pass."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL whose owner may create databases."""
