@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy.exc import NoResultFound
 
 from sync import apply, state
 from sync.errors import CountMismatchError
@@ -99,6 +100,7 @@ def test_the_machine_finds_planted_bugs(
     plant(monkeypatch)
     how = settings(max_examples=40, phases=[Phase.generate], **HOW)
 
-    with pytest.raises((AssertionError, ExceptionGroup)):
+    # Without its fence a process overwrites what another remembers, and then misses it: that is found, too.
+    with pytest.raises((AssertionError, ExceptionGroup, NoResultFound)):
         run_state_machine_as_test(machine(server, template), settings=how)
     sql.statements.cache_clear()
