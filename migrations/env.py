@@ -9,13 +9,26 @@ from alembic import context
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sync import config, tables
-from sync.errors import ConfigError
+from sync.errors import ConfigError, DatabaseUnavailableError
 
 SCHEMAS = (tables.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
-LOCK = 5_324_901  # any number: one per product in a shared database
+# Held until commit: two releases at once must not migrate at once. The table is made as Alembic makes it.
+# Only its owner can lock it; an advisory lock has no owner: any role could hold ours.
+VERSIONS = f"{tables.BOOKKEEPING}.alembic_version"
+LOCK = f"""
+CREATE TABLE IF NOT EXISTS {VERSIONS} (
+    version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+LOCK TABLE {VERSIONS} IN SHARE ROW EXCLUSIVE MODE
+"""
+# For each lock that a migration needs; the first that is not to be had ends it. `alembic -x lock_timeout=30s`
+# waits longer, and holds up consumers that long.
+LOCK_TIMEOUT = "10s"
+UNIQUE_VIOLATION, DUPLICATE_SCHEMA = "23505", "42P06"
 
 VIEW_COLUMNS = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attnum > 0 ORDER BY attnum"
@@ -61,11 +74,22 @@ def run(connection: Connection) -> None:
         process_revision_directives=follow_with_views,
     )
     with context.begin_transaction():
-        # Two releases at once must not migrate at once; a lock that is not to be had fails the release.
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {tables.BOOKKEEPING}"))
+        connection.execute(text(tables.SEARCH_PATH))
+        patience = context.get_x_argument(as_dictionary=True).get("lock_timeout", LOCK_TIMEOUT)
+        connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": patience})
+        make_schema(connection)
+        connection.execute(text(LOCK))
         context.run_migrations()
+
+
+def make_schema(connection: Connection) -> None:
+    """The schema of the version table; another release may be making it at this moment."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {tables.BOOKKEEPING}"))
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", "") not in (UNIQUE_VIOLATION, DUPLICATE_SCHEMA):
+            raise
 
 
 def newer_than_this_code(connection: Connection) -> str | None:
@@ -86,12 +110,20 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
     engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        if revision := newer_than_this_code(connection):
-            # Failing here would block the rollback; the schema only ever grows, so old code works.
-            sys.stderr.write(f"the database is at {revision}, newer than this release: nothing to do\n")
-            return
-        run(connection)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(tables.SEARCH_PATH))
+            if revision := newer_than_this_code(connection):
+                # Failing here would block the rollback; the schema only ever grows, so old code works.
+                sys.stderr.write(f"the database is at {revision}, newer than this release: nothing to do\n")
+                return
+            run(connection)
+    except DBAPIError as error:
+        failure = tables.judged(engine, error)
+        if not isinstance(failure, DatabaseUnavailableError):
+            raise
+        sys.stderr.write(f"{failure}; nothing was changed: run `alembic upgrade head` again\n")
+        raise SystemExit(failure.exit_code) from None
 
 
 main()

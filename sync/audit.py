@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from sync import extract, ledger, soql
+from sync import extract, grants, ledger, soql
 from sync.config import Settings
 from sync.errors import SyncError
 from sync.mapping import Projection, project
@@ -77,6 +77,8 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
     yield from guarded("database", lambda: database(engine))
     newest = yield from guarded("migrations", lambda: migrations(engine))
+    if newest:
+        yield from guarded("consumers", lambda: consumers(engine))
     user = yield from guarded("login", lambda: login(session))
     if user is None:
         return
@@ -127,6 +129,37 @@ def migrations(engine: Engine) -> Generator[Finding, None, bool]:
             1,
         )
     return current == head
+
+
+def consumers(engine: Engine) -> Generator[Finding, None, None]:
+    """Who may read schema crm, and who may do more than read."""
+    with transaction(engine) as connection:
+        found = grants.access(connection)
+    if found.sharing:
+        yield Finding(
+            "consumers",
+            "warning",
+            f"{', '.join(found.sharing)} may change everything: the rights are those of the owner",
+            "give each consumer a role of its own and type: python -m sync grant ROLE",
+        )
+    if "PUBLIC" in found.readers:
+        yield Finding(
+            "consumers",
+            "warning",
+            "every role of the server may use schema crm",
+            "REVOKE ALL ON SCHEMA crm FROM PUBLIC, then for each consumer: python -m sync grant ROLE",
+        )
+    if found.readers:
+        yield Finding("consumers", "ok", f"read by {', '.join(found.readers)}; owned by {found.owner}")
+    else:
+        yield Finding(
+            "consumers",
+            "warning",
+            f"no role but the owner, {found.owner}, may read schema crm: a consumer that connects as "
+            "the owner may change and delete everything",
+            "for each consumer: python -m sync grant ROLE (Essential plans have one credential: "
+            "every consumer there is the owner)",
+        )
 
 
 def revision(connection: Connection) -> str | None:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from sync import audit, changes, config, logs, pipeline, report, runs, schedule, show, tables
+from sync import audit, changes, config, grants, logs, pipeline, report, runs, schedule, show, tables
 from sync.config import DatabaseSettings
 from sync.errors import ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
@@ -205,6 +205,26 @@ def changes_(
             with tables.transaction(engine) as connection:
                 after = max(0, changes.last(connection) - 20)
         show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+
+
+@app.command()
+def grant(
+    role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+) -> None:
+    """Let a consumer's role read schema crm, now and after later migrations, and nothing else."""
+    with database() as (_, engine), tables.transaction(engine) as connection:
+        done = grants.grant(connection, role)
+    show.say(done)
+
+
+@app.command()
+def revoke(
+    role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+) -> None:
+    """Take back what `grant` gave."""
+    with database() as (_, engine), tables.transaction(engine) as connection:
+        done = grants.revoke(connection, role)
+    show.say(done)
 
 
 @app.command()

@@ -11,6 +11,8 @@ class SyncError(Exception):
 
     exit_code: ClassVar[int] = 1
     outcome: ClassVar[str] = "failed"
+    # What consumers are told instead of the message, which may hold anything.
+    label: ClassVar[str] = "other"
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
@@ -25,18 +27,21 @@ class UsageError(SyncError):
 class ConfigError(SyncError):
     """The settings are missing or wrong."""
 
+    label = "settings"
     exit_code = 3
 
 
 class LoginError(SyncError):
     """Salesforce refused the login."""
 
+    label = "login"
     exit_code = 3
 
 
 class DeferredError(SyncError):
     """The org's API budget is used up; nothing is wrong, the work waits."""
 
+    label = "api budget"
     exit_code = 4
     outcome = "deferred"
 
@@ -44,36 +49,52 @@ class DeferredError(SyncError):
 class LeaseHeldError(SyncError):
     """Another process is working on this object."""
 
+    label = "lease held"
     exit_code = 75
 
 
 class FenceLostError(SyncError):
     """Another process took over this object's lease; this one may no longer write."""
 
+    label = "lease lost"
+
 
 class StoppedError(SyncError):
     """The process was asked to stop; committed pages are kept and the next run resumes."""
 
+    label = "stopped"
     outcome = "stopped"
 
 
 class DatabaseUnavailableError(SyncError):
     """Postgres did not answer, or is read-only."""
 
+    label = "database"
+
+
+class LockedError(DatabaseUnavailableError):
+    """Another session of the database holds a lock that this one needs."""
+
+    label = "database lock"
+
 
 class SchemaOutdatedError(SyncError):
     """The database lacks tables this version needs: run `alembic upgrade head`."""
+
+    label = "schema"
 
 
 class GuardError(SyncError):
     """More would be removed than a mistake should be able to remove."""
 
+    label = "guard"
     exit_code = 6
 
 
 class OrgChangedError(SyncError):
     """The settings lead to another org than the one whose records the tables hold."""
 
+    label = "other org"
     exit_code = 6
 
 
@@ -83,6 +104,8 @@ class SalesforceError(SyncError):
     `status` is the HTTP status (0 where there was no answer), `code` Salesforce's `errorCode` or "";
     `passing`: another attempt, later, may succeed.
     """
+
+    label = "salesforce"
 
     def __init__(self, message: str, *, status: int = 0, code: str = "", passing: bool = False) -> None:
         super().__init__(message)
@@ -98,6 +121,8 @@ class QueryLostError(SalesforceError):
 class BulkRefusedError(SyncError):
     """The Bulk API cannot answer this query; REST may."""
 
+    label = "salesforce"
+
 
 class FieldsMovedError(SalesforceError):
     """A selected field is not there any more; the describe has to be read again."""
@@ -105,6 +130,8 @@ class FieldsMovedError(SalesforceError):
 
 class CountMismatchError(SyncError):
     """Salesforce counted more records than it delivered."""
+
+    label = "count"
 
 
 class ObjectsFailedError(SyncError):

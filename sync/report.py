@@ -11,9 +11,15 @@ from sqlalchemy import Connection, text
 from sync import ledger
 
 FRESHNESS = text("""
-SELECT object, complete_through, lag, last_outcome, last_finished_at, last_error, rows, tombstones, rejects,
-       verified_through
-  FROM crm.freshness WHERE object = ANY (:objects)
+SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
+       f.rejects, f.verified_through
+  FROM crm.freshness AS f
+  LEFT JOIN LATERAL (
+       SELECT error FROM sync.run
+        WHERE object = f.object AND outcome <> 'running' AND command <> 'verify'
+        ORDER BY id DESC LIMIT 1
+       ) AS r ON true
+ WHERE f.object = ANY (:objects)
 """)
 RUNS = text("""
 SELECT id, object, command, owner, started_at, finished_at, outcome, since, until, complete_through, read,

@@ -80,22 +80,25 @@ def journalled(link: Link, name: str, work: Work) -> Report:
             run_id = state.open_run(connection, name, link.command, link.owner)
         tally, window, findings = Tally(), None, None
         outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
+        label: str | None = "unexpected"
         try:
             for step in work(held, run_id):
                 tally, window, findings = tally + step.tally, step.window, step.findings or findings
                 link.on_step(step)
-            outcome, error = "succeeded", ""
+            outcome, error, label = "succeeded", "", None
         except SyncError as failure:
-            outcome, error = failure.outcome, str(failure)
+            outcome, error, label = failure.outcome, str(failure), failure.label
             raise
         finally:
             report = Report(name, window, tally, calls.made, findings)
-            finish(link, report, run_id, outcome, error)
+            finish(link, report, run_id, outcome, error, label)
     return report
 
 
-def finish(link: Link, report: Report, run_id: int, outcome: str, error: str) -> None:
-    """The run's canonical log line and its journal line."""
+def finish(
+    link: Link, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
+) -> None:
+    """The run's canonical log line and its journal line; `label` is the class of the error."""
     tally = report.tally
     log.log(
         LEVELS.get(outcome, logging.ERROR),
@@ -124,6 +127,7 @@ def finish(link: Link, report: Report, run_id: int, outcome: str, error: str) ->
                 tally=tally,
                 api_calls=report.api_calls,
                 error=logs.redact(error) or None,
+                error_class=label,
                 findings=report.findings,
             )
     except SyncError as failure:

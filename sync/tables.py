@@ -31,7 +31,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
-from sync.errors import DatabaseUnavailableError, SchemaOutdatedError, SyncError
+from sync import locks
+from sync.errors import DatabaseUnavailableError, LockedError, SchemaOutdatedError, SyncError
 from sync.mapping import Kind, SObject
 from sync.objects import CATALOGUE
 
@@ -167,6 +168,7 @@ Table(
     ),
     Column("error", Text()),
     Column("findings", JSONB()),
+    Column("error_class", Text()),
     Index(None, "object", "id"),
     CheckConstraint(
         "outcome IN ('running', 'succeeded', 'failed', 'deferred', 'stopped', 'abandoned')", name="outcome"
@@ -290,13 +292,17 @@ def quoted(identifier: str) -> str:
 
 # ── the way to the database ───────────────────────────────────────────────────────────────────────────
 
+# Whatever other roles made in `public`, our statements do not call it; types in pg_temp come last.
+SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
 # Per transaction, not per connection: a pooler in transaction mode keeps neither.
-TIMEOUTS = text(
+BEGIN = text(
+    f"{SEARCH_PATH}; "
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
-AWAY = ("08", "57P", "25006", "53300", "55P03", "40001", "40P01", "57014")
+AWAY = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
+LOCKED = "55P03"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
 
@@ -310,6 +316,7 @@ def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
         pool_pre_ping=True,
         pool_recycle=900,
         pool_use_lifo=True,
+        use_native_hstore=False,  # it would ask each new connection outside our transactions
         connect_args={
             "client_encoding": "utf8",  # COPY is given bytes
             "connect_timeout": 10,
@@ -327,7 +334,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One short transaction; DatabaseUnavailableError or SchemaOutdatedError where that is what happened."""
     try:
         with engine.begin() as connection:
-            connection.execute(TIMEOUTS)
+            connection.execute(BEGIN)
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
         raise judged(engine, error) from error
@@ -343,6 +350,8 @@ def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
         return SchemaOutdatedError(
             f"the database lacks what this version needs ({what[:200]}): run `alembic upgrade head`"
         )
+    if code == LOCKED:
+        return LockedError(f"a lock in Postgres was not to be had ({what[:200]})" + in_the_way(engine))
     if code.startswith(AWAY) or (
         not code and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     ):
@@ -352,3 +361,14 @@ def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
     if code.startswith(("28", "3D000", "42501")):
         return SyncError(f"Postgres refuses: {what[:300]} (check DATABASE_URL and the role's rights)")
     return SyncError(f"Postgres answered {code}: {what[:500]}")
+
+
+def in_the_way(engine: Engine) -> str:
+    """Who holds locks on our tables at this moment, as the end of a sentence."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(BEGIN)
+            found = locks.holders(connection)
+    except (DBAPIError, psycopg2.Error):
+        return ""
+    return f": {found}" if found else ": whoever held it is gone"

@@ -385,6 +385,7 @@ def test_wait_needs_no_rights_but_on_crm(loaded: World) -> None:
     role = f"waiter_{loaded.database.rsplit('/', 1)[-1].split('?')[0]}"
     loaded.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'")
     loaded.sql(f"GRANT USAGE ON SCHEMA crm TO {role}")
+    loaded.sql(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA crm TO {role}")
     url = make_url(loaded.database).set(username=role, password="reader", drivername="postgresql+psycopg2")
     with create_engine(url, poolclass=NullPool).connect() as consumer:
         assert consumer.execute(text("SELECT crm.wait_until('2024-01-01')")).scalar() is True

@@ -345,6 +345,7 @@ def test_consumers_need_rights_on_one_schema(migrated: Engine) -> None:
         connection.execute(text(f"CREATE ROLE {role}"))
         connection.execute(text(f"GRANT USAGE ON SCHEMA crm TO {role}"))
         connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA crm TO {role}"))
+        connection.execute(text(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA crm TO {role}"))
     try:
         as_consumer = f"SET LOCAL ROLE {role}; "
         assert ask(migrated, as_consumer + "SELECT seq, object, op FROM crm.changes(0)") == [

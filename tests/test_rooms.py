@@ -18,6 +18,7 @@ ORDER = (
     *("errors", "mapping", "phones", "transform", "objects", "config", "logs", "session", "soql", "prefetch"),
     *(
         "extract",
+        "locks",
         "tables",
         "load",
         "state",
@@ -30,6 +31,7 @@ ORDER = (
         "windows",
         "refresh",
         "pipeline",
+        "grants",
         "audit",
         "report",
         "embedded",

@@ -66,7 +66,7 @@ ON CONFLICT (object, record_id) DO UPDATE SET whole = r.whole OR excluded.whole,
 """
 
 HEAL = text(
-    "DELETE FROM sync.reject AS r USING stage AS s WHERE r.object = :object AND r.record_id = s.id "
+    "DELETE FROM sync.reject AS r USING pg_temp.stage AS s WHERE r.object = :object AND r.record_id = s.id "
     "AND (r.system_modstamp IS NULL OR s.system_modstamp >= r.system_modstamp)"
 )
 FORGET = text("DELETE FROM sync.reject WHERE object = :object AND record_id = ANY (:ids)")
@@ -78,7 +78,7 @@ WHOLE = text(
 )
 MAY_HEAL = text(
     "INSERT INTO sync.reread (object, record_id, whole) SELECT :object, r.record_id, true "
-    "FROM sync.reject AS r JOIN stage AS s ON s.id = r.record_id WHERE r.object = :object "
+    "FROM sync.reject AS r JOIN pg_temp.stage AS s ON s.id = r.record_id WHERE r.object = :object "
     "ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()"
 )
 QUARANTINE = text(
@@ -235,7 +235,7 @@ def stage_and_merge(
     merged = connection.execute(sql.merge, parameters) if announce else connection.execute(sql.merge_silently)
     written: dict[str, int] = {row[0]: row[1] for row in merged}
     connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)
-    connection.execute(text("DROP TABLE stage"))
+    connection.execute(text("DROP TABLE pg_temp.stage"))
     return written
 
 
@@ -258,7 +258,7 @@ def compare(connection: Connection, projection: Projection, lines: Sequence[byte
             connection.execute(sql.stage)
             copy(connection, sql.copy, lines)
             found = list(connection.execute(sql.compare))
-            connection.execute(text("DROP TABLE stage"))
+            connection.execute(text("DROP TABLE pg_temp.stage"))
             return found
     except (DBAPIError, psycopg2.Error) as error:
         if not is_records_fault(error):

@@ -14,23 +14,28 @@ RELOAD = text(
     "INSERT INTO sync.change (seq, object, op, run_id) "
     "SELECT last_seq, :object, 'reload', :run_id FROM counter"
 )
-INSUFFICIENT_PRIVILEGE = "42501"
+# No obstacle: a role that may not, and a reader whose transaction is open. A longer wait would hold up every
+# reader that comes after us.
+INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE = "42501", "55P03"
+LOCK_SECONDS = 1
 
 
 def begin_first_load(connection: Connection, sobject: str) -> None:
     """Leave out the lookup indexes of an empty table: made at once at the end they cost a fraction.
 
-    A role that may not is no obstacle. Not durable by itself, and need not be: `end_first_load` looks.
+    Not durable by itself, and need not be: `end_first_load` looks.
     """
     table = REPLICA[sobject]
     if connection.execute(table.select().limit(1)).first() is not None:
         return
     try:
         with connection.begin_nested():
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             for index in table.indexes:
                 connection.execute(DropIndex(index, if_exists=True))
+            connection.execute(text("SET LOCAL lock_timeout = '30s'"))
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", "") != INSUFFICIENT_PRIVILEGE:
+        if getattr(error.orig, "pgcode", "") not in (INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE):
             raise
 
 

@@ -12,11 +12,15 @@ from sqlalchemy.sql.elements import TextClause
 from sync.mapping import Projection
 from sync.tables import REPLICAS, quoted
 
-NOTIFY = text("SELECT pg_notify('sync_change', last_seq::text) FROM sync.feed")
+# A full queue aborts the commit of every notifier, and a listener that never reads fills it: then
+# consumers have to poll.
+NOTIFY = text(
+    "SELECT pg_notify('sync_change', last_seq::text) FROM sync.feed WHERE pg_notification_queue_usage() < 0.5"
+)
 
 STAGE = """
 SET LOCAL work_mem = '16MB';
-CREATE TEMPORARY TABLE stage ON COMMIT DROP AS
+CREATE TEMPORARY TABLE pg_temp.stage ON COMMIT DROP AS
 SELECT {columns} FROM {table} WITH NO DATA
 """
 
@@ -42,7 +46,7 @@ DIFFERS = """(({old}) IS DISTINCT FROM ({new})
 # rows lie in the order of the page; of equal stamps the later record wins.
 LATEST = """
 WITH latest AS MATERIALIZED (
-    SELECT DISTINCT ON (id) * FROM stage ORDER BY id, system_modstamp DESC, ctid DESC
+    SELECT DISTINCT ON (id) * FROM pg_temp.stage ORDER BY id, system_modstamp DESC, ctid DESC
 )"""
 MERGE = (
     LATEST
@@ -156,7 +160,7 @@ def statements(projection: Projection, mode: Mode = Mode.USUAL) -> Statements:
     return Statements(
         stage=text(STAGE.format(table=table, columns=columns)),
         # No text of Salesforce's is empty: nulls are.
-        copy=f"COPY stage ({columns}) FROM STDIN (NULL '')",
+        copy=f"COPY pg_temp.stage ({columns}) FROM STDIN (NULL '')",
         copy_straight=f"COPY {table} ({columns}) FROM STDIN (NULL '')",
         merge=text(MERGE.format(feed=FEED.format(survivor=survivor), **parts)),
         merge_silently=text(MERGE.format(feed="", **parts)),

@@ -16,7 +16,8 @@ from sync.tables import transaction
 
 # A lease that was free proves that whoever left a run open is dead.
 ABANDON = text("""
-UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error = 'the process ended without a word'
+UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'process ended',
+       error = 'the process ended without a word'
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
@@ -28,7 +29,8 @@ INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner)
 """)
 CLOSE_RUN = text("""
 UPDATE sync.run
-   SET finished_at = now(), outcome = :outcome, since = :since, until = :until, error = :error,
+   SET finished_at = now(), outcome = :outcome, since = :since, until = :until,
+       error = left(:error, 2000), error_class = :error_class,
        complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object),
        read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
        unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
@@ -54,10 +56,12 @@ def close_run(
     tally: Tally,
     api_calls: int,
     error: str | None,
+    error_class: str | None = None,
     findings: Mapping[str, object] | None = None,
 ) -> None:
     """The journal line's outcome and counts, and what a verify found."""
-    values = asdict(tally) | {"id": run_id, "object": sobject, "outcome": outcome, "error": error}
+    values = asdict(tally) | {"id": run_id, "object": sobject, "outcome": outcome}
+    values |= {"error": error, "error_class": error_class}
     values |= {"findings": json.dumps(findings) if findings is not None else None}
     values |= {"since": window.since if window else None, "until": window.until if window else None}
     connection.execute(CLOSE_RUN, values | {"api_calls": api_calls})

@@ -1,0 +1,139 @@
+"""Migrations on databases that are in use: data, consumers' grants, a consumer's view, an open transaction."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from sync import embedded
+from tests.consuming import GRANTS, Role, role
+from tests.test_migrations import REVISIONS, alembic
+from tests.world import ROOT
+
+# Schema crm is whole, and was documented, from the second revision on.
+EARLIER = [revision for revision in REVISIONS[:-1] if revision >= "0002"]
+IMPATIENT = ("-x", "lock_timeout=300ms")
+ROWS = (
+    "INSERT INTO salesforce.account (id, is_deleted, system_modstamp, name) "
+    "VALUES ('001000000000001AAA', false, now(), 'Acme')",
+    "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp, account_id, email, deleted_at) "
+    "VALUES ('003000000000001AAA', false, now(), '001000000000001AAA', 'ann@x.example', NULL), "
+    "('003000000000002AAA', true, now(), NULL, 'gone@x.example', now())",
+    "UPDATE sync.cursor SET complete_through = now()",
+    "INSERT INTO sync.change (seq, object, record_id, op) VALUES (1, 'Contact', '003000000000001AAA', 'insert')",
+    "UPDATE sync.feed SET last_seq = 1",
+    "INSERT INTO sync.run (object, command, owner, outcome, error, finished_at) "
+    "VALUES ('Contact', 'run', 'x', 'failed', repeat('x', 5000), now())",
+)
+
+
+@pytest.fixture
+def empty(empty_database: str) -> Engine:
+    return create_engine(empty_database, poolclass=NullPool)
+
+
+@pytest.fixture
+def consumer(empty: Engine) -> Iterator[Role]:
+    with role(empty) as found:
+        yield found
+
+
+def execute(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def in_use(engine: Engine, consumer: Role, revision: str) -> None:
+    """A database at a revision, with rows, a consumer's grants of that time, and a view of its own."""
+    embedded.migrate(engine, revision)
+    execute(engine, *ROWS, "CREATE SCHEMA billing")
+    consumer.granted(*GRANTS, "ALL ON SCHEMA billing")
+    consumer.ask("CREATE VIEW billing.payer AS SELECT contact_id, account_name FROM crm.customer")
+
+
+def upgrade(engine: Engine, x: str | None = None) -> None:
+    settings = Config(str(ROOT / "alembic.ini"), cmd_opts=Namespace(x=[x] if x else []))
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_consumers_keep_what_they_had(empty: Engine, consumer: Role, revision: str) -> None:
+    """After an upgrade from any earlier revision a consumer reads what it read, by its own view, too; nobody
+    else may call the functions."""
+    in_use(empty, consumer, revision)
+
+    upgrade(empty)
+
+    assert consumer.ask("SELECT * FROM billing.payer") == [("003000000000001AAA", "Acme")]
+    assert consumer.ask("SELECT seq, op FROM crm.changes(0)") == [(1, "insert")]
+    assert consumer.ask("SELECT crm.resolve_id('003000000000001AAA')") == [("003000000000001AAA",)]
+    assert consumer.ask("SELECT crm.wait_until('2000-01-01')") == [(True,)]
+    assert consumer.ask("SELECT last_error FROM crm.freshness WHERE object = 'Contact'") == [("unknown",)]
+    with role(empty) as stranger, pytest.raises(ProgrammingError, match="permission denied"):
+        stranger.granted("USAGE ON SCHEMA crm").ask("SELECT * FROM crm.changes(0)")
+
+
+def test_an_open_transaction_ends_an_upgrade_with_its_name(
+    empty_database: str, empty: Engine, consumer: Role
+) -> None:
+    """An upgrade that a consumer's open transaction holds up ends soon, names process, role and the command that
+    ends it, leaves everything as it was, and succeeds when it is run again."""
+    in_use(empty, consumer, EARLIER[-1])
+    with consumer.connect() as idle:
+        pid = idle.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        idle.execute(text("SELECT * FROM crm.freshness")).all()
+
+        done = alembic(ROOT, *IMPATIENT, "upgrade", "head", DATABASE_URL=empty_database)
+
+        assert done.returncode == 1
+        assert f"process {pid} of role {consumer.name}" in done.stderr
+        assert f"SELECT pg_terminate_backend({pid})" in done.stderr
+        assert "Traceback" not in done.stderr
+        execute(empty, f"SELECT pg_terminate_backend({pid})")
+        idle.invalidate()
+
+    assert alembic(ROOT, "upgrade", "head", DATABASE_URL=empty_database).returncode == 0
+    assert consumer.ask("SELECT count(*) FROM crm.freshness") == [(2,)]
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_what_an_open_transaction_stopped_is_done_afterwards(
+    empty: Engine, consumer: Role, revision: str
+) -> None:
+    """From any earlier revision an upgrade that was stopped by a lock has changed nothing, and can be repeated."""
+    in_use(empty, consumer, revision)
+    with consumer.connect() as idle:
+        idle.execute(text("SELECT * FROM crm.freshness")).all()
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            upgrade(empty, x="lock_timeout=50ms")
+        with empty.connect() as connection:
+            assert (
+                connection.execute(text("SELECT version_num FROM sync.alembic_version")).scalar() == revision
+            )
+
+    upgrade(empty)
+    assert consumer.ask("SELECT count(*) FROM crm.freshness") == [(2,)]
+
+
+def test_two_first_releases_at_once(empty_database: str, empty: Engine) -> None:
+    """A release that finds another one in the middle of the first migration waits for it."""
+    upgrade(empty)
+    with empty.connect() as other:
+        transaction = other.begin()
+        other.execute(text("LOCK TABLE sync.alembic_version IN SHARE ROW EXCLUSIVE MODE"))
+        done = alembic(ROOT, *IMPATIENT, "upgrade", "head", DATABASE_URL=empty_database)
+        transaction.rollback()
+
+    assert done.returncode == 1
+    assert "sync.alembic_version" in done.stderr
+    assert done.stderr.endswith("run `alembic upgrade head` again\n")
