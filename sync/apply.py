@@ -11,10 +11,11 @@ from itertools import islice
 from sqlalchemy import Connection, func, select, text
 
 from sync import extract, ledger, load, logs, state, transform
+from sync.config import Settings
 from sync.errors import GuardError, OrgChangedError
 from sync.extract import Make, Page
 from sync.load import Edge, Mode, Tally
-from sync.mapping import Projection, SObject, project
+from sync.mapping import DescribedField, Projection, SObject, project
 from sync.runs import Link
 from sync.state import Lease, Plan
 from sync.tables import REPLICA, transaction
@@ -53,7 +54,13 @@ def look(link: Link, sobject: SObject, *, anew: bool = False) -> View:
     with transaction(link.engine) as connection:
         check_org(connection, link, organization)
         edges = ledger.edges(connection, sobject.name)
-    return View(project(sobject, described, link.settings.sync_custom_fields), at, edges)
+    return View(projection(link.settings, sobject, described), at, edges)
+
+
+def projection(settings: Settings, sobject: SObject, described: Sequence[DescribedField]) -> Projection:
+    """What is replicated of an object, by its describe and the settings."""
+    excluded = settings.excluded_fields(sobject.name)
+    return project(sobject, described, settings.sync_custom_fields, excluded)
 
 
 def check_org(connection: Connection, link: Link, organization: str) -> None:
@@ -99,7 +106,15 @@ def commit_page(
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
-        tally = load.merge(connection, view.projection, page.batch, run_id, announce=announce, mode=mode)
+        tally = load.merge(
+            connection,
+            view.projection,
+            page.batch,
+            run_id,
+            announce=announce,
+            mode=mode,
+            keep=link.settings.tombstone_values_kept,
+        )
         if announce:
             load.note_dependants(connection, view.name, tally, view.edges)
         if plan is not None:
@@ -132,5 +147,6 @@ def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, d
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
-            removed += load.remove(connection, name, chunk, reason, run_id)
+            keep = link.settings.tombstone_values_kept
+            removed += load.remove(connection, name, chunk, reason, run_id, keep)
     return removed

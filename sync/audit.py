@@ -14,10 +14,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from sync import extract, grants, ledger, soql
+from sync import apply, extract, grants, ledger, soql
 from sync.config import Settings
 from sync.errors import SyncError
-from sync.mapping import Projection, project
+from sync.mapping import Projection
 from sync.objects import CATALOGUE
 from sync.session import Session
 from sync.soql import Scope
@@ -65,7 +65,7 @@ class Mapped:
     column: str
     kept_as: str
     type: str
-    state: Literal["mapped", "custom", "hidden", "retyped", "unmapped"]
+    state: Literal["mapped", "custom", "hidden", "excluded", "retyped", "unmapped"]
 
 
 # ── check ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +188,7 @@ def an_object(
 ) -> Generator[Finding, None, None]:
     """One object; without an engine nothing is known of what its fields were."""
     described, _ = session.describe(name)
-    fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
+    fitted = apply.projection(settings, CATALOGUE[name], described)
     total = extract.count(session, name, Scope())
     detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
     yield Finding(name, "ok", detail)
@@ -298,15 +298,18 @@ def schema(settings: Settings, session: Session, name: str) -> list[Mapped]:
     """The mapping of one object against the org's describe: what is kept where, what is missing or new."""
     described, _ = session.describe(name)
     types = {field.name: field.type for field in described}
-    fitted = project(CATALOGUE[name], described, settings.sync_custom_fields)
+    fitted = apply.projection(settings, CATALOGUE[name], described)
     return [*standard_lines(fitted, types), *other_lines(fitted, types)]
 
 
 def standard_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped]:
     retyped = {field for field, _ in fitted.retyped}
+    read = set(fitted.names)
     for field in fitted.sobject.fields:
         if field.name in fitted.hidden:
             state: Any = "hidden"
+        elif field.name not in read:
+            state = "excluded"
         else:
             state = "retyped" if field.name in retyped else "mapped"
         column = ", ".join([field.column, *(derived.column for derived in field.derived)])

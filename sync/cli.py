@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from sync import audit, changes, config, grants, logs, pipeline, report, runs, schedule, show, tables
+from sync import audit, changes, config, erasure, grants, logs, pipeline, report, runs, schedule, show, tables
 from sync.config import DatabaseSettings
 from sync.errors import ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
@@ -205,6 +205,49 @@ def changes_(
             with tables.transaction(engine) as connection:
                 after = max(0, changes.last(connection) - 20)
         show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+
+
+@app.command()
+def erase(
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="The record of a person; may be repeated.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", help="List the records with this address, and ask.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase what --email lists without asking.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the records of --id be stored again.")] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who asked for it, or the number of the request; kept.")
+    ] = None,
+    wait: Wait = "10m",
+) -> None:
+    """Erase a person: empty every copy of the record that is held here, and never store it again."""
+    if bool(ids) == (email is not None) or (undo and not ids):
+        raise UsageError("give --id (may be repeated) or --email, one of the two; --undo goes with --id")
+    given, stop = a_duration(wait), threading.Event()
+    with database() as (settings, engine), schedule.stopping_on_signals(stop):
+        if email is not None:
+            with tables.transaction(engine) as connection:
+                found = erasure.matching(connection, email)
+            show.matches(found)
+            ids = [match.id for match in found]
+            if not ids or not (yes or confirmed(len(ids))):
+                raise typer.Exit(0 if not ids else 2)
+        by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
+        me, who = owner(settings), by or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
+        if undo:
+            show.lifted(erasure.lift(engine, by_object, me, who, given, stop))
+        else:
+            show.erased(erasure.erase(engine, by_object, me, who, given, stop))
+
+
+def confirmed(count: int) -> bool:
+    """Ask the person at the terminal; without one the answer is no."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        show.say("nothing was erased: add --yes, or name the records with --id")
+        return False
+    return typer.confirm(f"Erase {count} records, and never store them again?")
 
 
 @app.command()

@@ -113,13 +113,25 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """The record of another object that is the same person: `field` names it, where `flag` (a field) is
+    true."""
+
+    object: str
+    field: str
+    flag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SObject:
-    """One replicated object: API name, Id prefix, fields in column order, columns consumers look up by."""
+    """One replicated object: API name, Id prefix, fields in column order, columns consumers look up by, and
+    the object of which a record may be the same person."""
 
     name: str
     prefix: str
     fields: tuple[Field, ...]
     lookups: tuple[str, ...] = ()
+    twin: Twin | None = None
 
     def __post_init__(self) -> None:
         names = [field.name for field in self.fields]
@@ -236,16 +248,24 @@ class Projection:
 
 
 def project(
-    sobject: SObject, described: Sequence[DescribedField], custom: str | frozenset[str] = "all"
+    sobject: SObject,
+    described: Sequence[DescribedField],
+    custom: str | frozenset[str] = "all",
+    excluded: frozenset[str] = frozenset(),
 ) -> Projection:
-    """Fit the catalogue to a describe; `custom` is "all", "none" or the wanted custom fields' names.
+    """Fit the catalogue to a describe; `custom` is "all", "none" or the wanted custom fields' names,
+    `excluded` fields that must not be read.
 
     Hidden fields (edition, field-level security) are left out of the query and named; a hidden Id,
     IsDeleted or SystemModstamp is a SyncError, because nothing can be replicated without them.
     """
-    shown = {field.name: field for field in described if field.type not in UNREPLICATED_TYPES}
+    shown = {
+        field.name: field
+        for field in described
+        if field.type not in UNREPLICATED_TYPES and field.name not in excluded
+    }
     fields = tuple(field for field in sobject.fields if field.name in shown)
-    hidden = tuple(field.name for field in sobject.fields if field.name not in shown)
+    hidden = tuple(f.name for f in sobject.fields if f.name not in shown and f.name not in excluded)
     if blocked := PLACING & set(hidden):
         raise SyncError(
             f"{sobject.name}: the integration user cannot see {', '.join(sorted(blocked))}; "
@@ -257,7 +277,9 @@ def project(
         for field in shown.values()
         if field.custom and (custom == "all" or (custom != "none" and field.name in custom))
     )
-    missing_custom = tuple(sorted(set(custom) - set(shown))) if isinstance(custom, frozenset) else ()
+    missing_custom = (
+        tuple(sorted(set(custom) - set(shown) - excluded)) if isinstance(custom, frozenset) else ()
+    )
     mapped = {field.name for field in sobject.fields}
     unmapped = tuple(f.name for f in shown.values() if not f.custom and f.name not in mapped)
     return Projection(sobject, fields, wanted, hidden + missing_custom, retyped, unmapped, tuple(described))

@@ -7,7 +7,7 @@ New lines go to the end of their list, so that columns keep their order in the c
 
 from __future__ import annotations
 
-from sync.mapping import Derived, Field, Kind, SObject
+from sync.mapping import Derived, Field, Kind, SObject, Twin
 from sync.phones import e164
 from sync.transform import normalise_email, website_host
 
@@ -18,6 +18,7 @@ ACCOUNT = SObject(
     name="Account",
     prefix="001",
     lookups=("parent_id", "phone_e164", "website_host"),
+    twin=Twin("Contact", "PersonContactId"),
     fields=(
         Field("Id", Kind.ID),
         Field("IsDeleted", FLAG),
@@ -95,6 +96,7 @@ CONTACT = SObject(
     name="Contact",
     prefix="003",
     lookups=("account_id", "email_normalized", "phone_e164", "mobile_phone_e164"),
+    twin=Twin("Account", "AccountId", flag="IsPersonAccount"),
     fields=(
         Field("Id", Kind.ID),
         Field("IsDeleted", FLAG),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 
-from sync import apply, deletes, extract, logs, refresh, state, verify
+from sync import apply, deletes, extract, load, logs, refresh, retention, state, verify
 from sync.apply import View
 from sync.errors import DeferredError, LeaseHeldError, SyncError, UsageError
 from sync.extract import Window
@@ -22,6 +22,7 @@ from sync.objects import CATALOGUE
 from sync.runs import Link, Report, Step, for_each, journalled
 from sync.soql import Scope
 from sync.state import Lease
+from sync.tables import transaction
 from sync.windows import Planner, advance, pass_planner, read_window, resync_planner
 
 log = logs.get(__name__)
@@ -57,6 +58,7 @@ def sync_object(link: Link, name: str) -> Report:
     """One object's incremental pass, from where the cursor stands to now."""
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
+        yield from retention.forget(link, name, held, run_id)
         view = apply.look(link, CATALOGUE[name])
         check_budget(link)
         resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
@@ -134,6 +136,13 @@ def scheduled(link: Link, name: str) -> None:
 
 def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     """Read single records again; SyncError names those that Salesforce does not show."""
+
+    with transaction(link.engine) as connection:
+        if erased := load.erased(connection, ids):
+            raise UsageError(
+                f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
+                f"python -m sync erase --undo --id {' --id '.join(erased)}"
+            )
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         view = apply.look(link, CATALOGUE[name])

@@ -16,7 +16,7 @@ SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, 
   FROM crm.freshness AS f
   LEFT JOIN LATERAL (
        SELECT error FROM sync.run
-        WHERE object = f.object AND outcome <> 'running' AND command <> 'verify'
+        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
         ORDER BY id DESC LIMIT 1
        ) AS r ON true
  WHERE f.object = ANY (:objects)

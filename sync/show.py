@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
@@ -19,6 +19,7 @@ from rich.table import Table
 from sync import logs
 from sync.audit import Finding, Mapped
 from sync.changes import Change
+from sync.erasure import Erased, Match
 from sync.pipeline import Estimate
 from sync.report import Rejected, Status, clock, short, spoken
 from sync.runs import Link, Report, Step
@@ -94,7 +95,10 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
     if as_json:
         print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
         return
-    counts = ("missing", "stale", "gone", "values", "mended", "remaining", "listed", "buckets", "compared")
+    counts = (
+        *("missing", "stale", "gone", "values", "mended", "remaining", "erased", "listed", "buckets"),
+        "compared",
+    )
     rows = [
         [
             one.object,
@@ -160,6 +164,42 @@ def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
     columns = ("object", "record", "reason", "first seen", "last seen")
     rows = [(r.object, r.record_id, r.reason, clock(r.first_seen), clock(r.last_seen)) for r in found]
     table("", columns, rows)
+
+
+def matches(found: Sequence[Match]) -> None:
+    """The records that an e-mail address leads to; their values are not shown."""
+    if not found:
+        say("no record holds this e-mail address")
+        return
+    table(
+        "",
+        ("object", "record", "state", "found in"),
+        [(m.object, m.id, m.state, ", ".join(m.fields)) for m in found],
+    )
+
+
+def erased(done: Erased) -> None:
+    """What was erased, and what cannot be reached from here."""
+    for name, ids in done.ids.items():
+        for id_ in ids:
+            say(f"{name} {id_} erased: it will not be stored again")
+        say(f"{name}: {done.rows[name]:,} of {len(ids):,} had a row, of which Id, stamp and the reason stay")
+    for id_, survivor in done.survivors:
+        again = f"python -m sync erase --id {survivor}"
+        say(f"{id_} was merged into {survivor}, which may hold the same person: {again}")
+    say(
+        "not reached from here: Salesforce itself, backups and logs of this database, consumers' own copies "
+        "(the feed tells them: erase), and a record that is created again with another Id"
+    )
+
+
+def lifted(found: Mapping[str, Sequence[str]]) -> None:
+    """What may be stored again."""
+    for name, ids in found.items():
+        for id_ in ids:
+            say(f"{name} {id_} may be stored again: the next pass reads it")
+    if not found:
+        say("none of these records was erased")
 
 
 def status(found: Status, *, as_json: bool) -> None:

@@ -62,6 +62,8 @@ TYPES: dict[Kind, TypeEngine[Any]] = {
 REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
 # Columns of ours, beside those that come from fields.
 OWN = ("custom", "deleted_at", "deleted_reason", "synced_at")
+# What is left of a tombstone whose values are erased: Id, stamp, and who survived a merge.
+KEPT = frozenset({"id", "is_deleted", "system_modstamp", "master_record_id"})
 # Of no meaning among live rows.
 TOMBSTONE = frozenset({"is_deleted", "master_record_id", "deleted_at", "deleted_reason"})
 
@@ -89,6 +91,7 @@ def replica(sobject: SObject) -> Table:
         Column("deleted_reason", Text()),
         Column("synced_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         *(Index(None, column) for column in sobject.lookups),
+        Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         schema=REPLICAS,
     )
 
@@ -114,6 +117,8 @@ Table(
     moment("verified_through"),
     moment("refreshed_at"),
     Column("backfill", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
+    moment("emptied_through"),
+    Column("selection", Text()),
     schema=BOOKKEEPING,
     comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
@@ -196,7 +201,9 @@ Table(
     Column("run_id", BigInteger()),
     moment("at", nullable=False, now=True),
     Column("survivor_id", Text(collation="C")),
-    CheckConstraint("op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload')", name="op"),
+    CheckConstraint(
+        "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload', 'erase')", name="op"
+    ),
     schema=BOOKKEEPING,
     comment="The feed: what changed, in the order of commits.",
 )
@@ -258,6 +265,20 @@ Table(
     moment("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="Records to be read again because one that they depend on has changed.",
+)
+Table(
+    "erased",
+    metadata,
+    Column("id", BigInteger(), Identity(always=True), primary_key=True),
+    Column("object", Text(), nullable=False),
+    Column("record_id", Text(collation="C"), nullable=False),
+    moment("at", nullable=False, now=True),
+    Column("asked_by", Text(), nullable=False),
+    moment("lifted_at"),
+    Column("lifted_by", Text()),
+    Index(None, "record_id", unique=True, postgresql_where=text("lifted_at IS NULL")),
+    schema=BOOKKEEPING,
+    comment="Records erased on request, and never stored again unless lifted: the proof, never pruned.",
 )
 Table(
     "listing",

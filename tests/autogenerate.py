@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def generate(message: str) -> Path | None:
     """Migrate a server of our own to the newest revision and write what is missing; None if nothing is."""
-    alembic = Config(str(ROOT / "alembic.ini"), cmd_opts=Namespace(quiet=True))
+    alembic = Config(str(ROOT / "alembic.ini"), cmd_opts=Namespace(quiet=True, x=None))
     seen: list[ops.MigrationScript] = []
 
     def see(_context: Any, _revision: Any, directives: list[ops.MigrationScript]) -> None:

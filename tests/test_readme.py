@@ -48,6 +48,8 @@ def test_settings_table_gives_the_defaults() -> None:
         ("SYNC_CUSTOM_FIELDS", "all", "all"),
         ("SYNC_VOLATILE_INTERVAL", "24h", duration("24h")),
         ("SYNC_VERIFY_AT", "03:00", time.fromisoformat("03:00")),
+        ("SYNC_TOMBSTONE_VALUES", "keep", "keep"),
+        ("SYNC_TOMBSTONE_RETENTION", "30d", duration("30d")),
     ):
         assert Settings.model_fields[name.lower()].default == meaning
         row = next(line for line in section("Settings").splitlines() if line.startswith(f"| `{name}`"))
@@ -73,7 +75,8 @@ def test_commands_and_options_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "resync", "verify", "status", "check", "schema", "rejects", "changes"]
+    "command",
+    ["run", "resync", "verify", "status", "check", "schema", "rejects", "changes", "grant", "revoke", "erase"],
 )
 def test_operate_lists_every_option(command: str) -> None:
     """An option that exists is in the README's list of commands."""

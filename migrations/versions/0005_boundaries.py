@@ -113,7 +113,7 @@ SELECT k.object,
   FROM sync.cursor AS k
   LEFT JOIN LATERAL (
        SELECT outcome, finished_at, {columns} FROM sync.run
-        WHERE object = k.object AND outcome <> 'running' AND command <> 'verify'
+        WHERE object = k.object AND outcome <> 'running' AND {passes}
         ORDER BY id DESC LIMIT 1
        ) AS r ON true
 """
@@ -173,6 +173,7 @@ def upgrade() -> None:
         FRESHNESS.format(
             error="CASE WHEN r.outcome <> 'succeeded' THEN coalesce(r.error_class, 'unknown') END",
             columns="error_class",
+            passes="command NOT IN ('verify', 'erase')",
         )
     )
     publish_functions()
@@ -182,7 +183,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA crm TO PUBLIC")
-    op.execute(FRESHNESS.format(error="r.error", columns="error"))
+    op.execute(FRESHNESS.format(error="r.error", columns="error", passes="command <> 'verify'"))
     op.execute("ALTER FUNCTION crm.resolve_id(text) SET search_path = pg_catalog")
     op.execute(WAIT_UNTIL_BEFORE)
     op.execute(CHANGES_BEFORE)

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sync.config.fields import excluded, of_object
 from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
 from sync.config.values import SOURCES, duration, is_local, readable_pem, wrong
 from sync.errors import ConfigError
@@ -136,6 +137,9 @@ class Settings(DatabaseSettings):
     sync_volatile_fields: Annotated[frozenset[str], NoDecode] = frozenset()
     sync_volatile_interval: timedelta = timedelta(hours=24)
     sync_verify_at: time | None = time(3)
+    sync_tombstone_values: Literal["keep", "erase"] = "keep"
+    sync_tombstone_retention: timedelta | None = timedelta(days=30)
+    sync_excluded_fields: Annotated[frozenset[str], NoDecode] = frozenset()
     requests_ca_bundle: Path | None = None
 
     @field_validator("sync_api_budget", mode="before")
@@ -187,6 +191,28 @@ class Settings(DatabaseSettings):
             return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 — a time of day, in UTC
         except ValueError:
             raise wrong(f"{value!r} is no time of day: write for example 03:00 (UTC), or off") from None
+
+    @field_validator("sync_tombstone_values", mode="before")
+    @classmethod
+    def _tombstone_values(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("sync_tombstone_retention", mode="before")
+    @classmethod
+    def _retention(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() == "off":
+            return None
+        try:
+            return duration(value)
+        except ValueError as error:
+            raise wrong(f"{error}, or off to keep the values of deleted records for ever") from None
+
+    @field_validator("sync_excluded_fields", mode="before")
+    @classmethod
+    def _excluded(cls, value: Any) -> Any:
+        return excluded(value) if isinstance(value, str) else value
 
     @field_validator("sync_default_region")
     @classmethod
@@ -242,6 +268,15 @@ class Settings(DatabaseSettings):
                 f"{value} is not there or holds no certificate; give a PEM file with the CA's"
             ) from None
         return value
+
+    @property
+    def tombstone_values_kept(self) -> timedelta | None:
+        """How long the values of a deleted record are kept; None: for ever."""
+        return timedelta(0) if self.sync_tombstone_values == "erase" else self.sync_tombstone_retention
+
+    def excluded_fields(self, sobject: str) -> frozenset[str]:
+        """The fields of an object that must not be read."""
+        return of_object(self.sync_excluded_fields, sobject)
 
     @property
     def flow(self) -> Flow:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,23 +15,43 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from sync.load.first import analyse, announce_reload, begin_first_load, end_first_load, unhurried
+from sync.load.personal import (
+    BATCH,
+    any_deleted,
+    empty,
+    empty_due,
+    erase,
+    erased,
+    erased_of,
+    keep_out,
+    reduce_fields,
+    reread_rejects,
+)
 from sync.load.sql import FEED, NOTIFY, Mode, statements
 from sync.mapping import Projection
 from sync.tables import REPLICA, REPLICAS, quoted
 from sync.transform import Batch, Record, Reject, reject
 
 __all__ = [
+    "BATCH",
     "Edge",
     "Mode",
     "Tally",
     "analyse",
     "announce_reload",
+    "any_deleted",
     "begin_first_load",
     "compare",
+    "empty_due",
     "end_first_load",
+    "erase",
+    "erased",
+    "erased_of",
     "merge",
     "note_dependants",
+    "reduce_fields",
     "remove",
+    "reread_rejects",
     "unhurried",
 ]
 
@@ -70,10 +90,16 @@ HEAL = text(
     "AND (r.system_modstamp IS NULL OR s.system_modstamp >= r.system_modstamp)"
 )
 FORGET = text("DELETE FROM sync.reject WHERE object = :object AND record_id = ANY (:ids)")
-ANY_REJECT = text("SELECT EXISTS (SELECT FROM sync.reject WHERE object = :object)")
+# What a page must be compared with: records to heal, persons who must not come back.
+NO_STRAIGHT_WAY = text("""
+SELECT EXISTS (SELECT FROM sync.reject WHERE object = :object)
+    OR EXISTS (SELECT FROM sync.erased WHERE lifted_at IS NULL)
+""")
+# An Id may come in its short form in a record that could not be stored.
+ERASED = "EXISTS (SELECT FROM sync.erased WHERE left(record_id, 15) = left(:id, 15) AND lifted_at IS NULL)"
 WHOLE = text(
     "INSERT INTO sync.reread (object, record_id, whole) SELECT :object, :id, true WHERE NOT EXISTS "
-    "(SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = :id) "
+    f"(SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = :id) AND NOT {ERASED} "
     "ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()"
 )
 MAY_HEAL = text(
@@ -83,7 +109,8 @@ MAY_HEAL = text(
 )
 QUARANTINE = text(
     "INSERT INTO sync.reject AS r (object, record_id, reason, record, system_modstamp, run_id) "
-    "VALUES (:object, :id, :reason, CAST(:record AS json), CAST(:stamp AS timestamptz), :run_id) "
+    "SELECT :object, :id, :reason, CAST(:record AS json), CAST(:stamp AS timestamptz), "
+    f"CAST(:run_id AS bigint) WHERE NOT {ERASED} "
     "ON CONFLICT (object, record_id) DO UPDATE SET reason = excluded.reason, record = excluded.record, "
     "system_modstamp = excluded.system_modstamp, last_seen = now(), run_id = excluded.run_id "
     "WHERE (r.reason, r.record::text) IS DISTINCT FROM (excluded.reason, excluded.record::text)"
@@ -128,13 +155,16 @@ def merge(
     *,
     announce: bool,
     mode: Mode = Mode.USUAL,
+    keep: timedelta | None = None,
 ) -> Tally:
-    """Bring one page into its table within the caller's transaction; `announce` writes the feed.
+    """Bring one page into its table within the caller's transaction; `announce` writes the feed, `keep` is
+    how long the values of tombstones are kept (None: for ever).
 
-    The same Id twice in a page is harmless: the newest wins. A record that Postgres refuses is
-    quarantined like one that the transformation refused; the others go on.
+    Persons erased on request are left out. The same Id twice in a page is harmless: the newest wins. A
+    record that Postgres refuses is quarantined like one that the transformation refused; the others go on.
     """
-    parameters = {"object": projection.sobject.name, "run_id": run_id}
+    name = projection.sobject.name
+    parameters = {"object": name, "run_id": run_id, "keep": keep}
     written = None if announce else copy_new(connection, projection, batch, parameters)
     refused: list[Reject] = []
     if written is None:
@@ -147,6 +177,8 @@ def merge(
             WHOLE if mode is Mode.PARTIAL else QUARANTINE,
             parameters | {"id": one.id, "reason": one.reason, "record": one.record, "stamp": one.stamp},
         )
+    if batch.deleted:
+        empty(connection, name, batch.ids, keep)
     rejected = 0 if mode is Mode.PARTIAL else len(rejects)
     total = sum(written.values())
     if announce and total:
@@ -171,7 +203,7 @@ def copy_new(
 
     For a first load: most of its pages meet none of their rows, and this takes half the time of a merge.
     """
-    if not batch.lines or connection.execute(ANY_REJECT, parameters).scalar():
+    if not batch.lines or connection.execute(NO_STRAIGHT_WAY, parameters).scalar():
         return None
     try:
         with connection.begin_nested():
@@ -232,7 +264,8 @@ def stage_and_merge(
     sql = statements(projection, mode)
     connection.execute(sql.stage)
     copy(connection, sql.copy, lines)
-    merged = connection.execute(sql.merge, parameters) if announce else connection.execute(sql.merge_silently)
+    keep_out(connection, projection.sobject.name, projection.columns, parameters["run_id"])
+    merged = connection.execute(sql.merge if announce else sql.merge_silently, parameters)
     written: dict[str, int] = {row[0]: row[1] for row in merged}
     connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)
     connection.execute(text("DROP TABLE pg_temp.stage"))
@@ -248,8 +281,11 @@ def copy(connection: Connection, statement: str, lines: Sequence[bytes]) -> None
 # ── comparing, removing, and what depends on what was written ─────────────────────────────────────────
 
 
-def compare(connection: Connection, projection: Projection, lines: Sequence[bytes]) -> list[Row[Any]]:
-    """What differs between records and their rows; nothing is written. What Postgres refuses is left out."""
+def compare(
+    connection: Connection, projection: Projection, lines: Sequence[bytes], keep: timedelta | None = None
+) -> list[Row[Any]]:
+    """What differs between records and their rows; nothing is written. What Postgres refuses is left out,
+    and so are erased persons. `keep` as for `merge`."""
     if not lines:
         return []
     sql = statements(projection)
@@ -257,7 +293,8 @@ def compare(connection: Connection, projection: Projection, lines: Sequence[byte
         with connection.begin_nested():
             connection.execute(sql.stage)
             copy(connection, sql.copy, lines)
-            found = list(connection.execute(sql.compare))
+            keep_out(connection, projection.sobject.name, projection.columns, None)
+            found = list(connection.execute(sql.compare, {"keep": keep}))
             connection.execute(text("DROP TABLE pg_temp.stage"))
             return found
     except (DBAPIError, psycopg2.Error) as error:
@@ -267,20 +304,27 @@ def compare(connection: Connection, projection: Projection, lines: Sequence[byte
         return []
     middle = len(lines) // 2
     return [
-        *compare(connection, projection, lines[:middle]),
-        *compare(connection, projection, lines[middle:]),
+        *compare(connection, projection, lines[:middle], keep),
+        *compare(connection, projection, lines[middle:], keep),
     ]
 
 
 def remove(
-    connection: Connection, sobject: str, gone: Mapping[str, datetime], reason: str, run_id: int
+    connection: Connection,
+    sobject: str,
+    gone: Mapping[str, datetime],
+    reason: str,
+    run_id: int,
+    keep: timedelta | None = None,
 ) -> int:
-    """Make tombstones of live rows, with the time of each; how many. The last values are kept."""
+    """Make tombstones of live rows, with the time of each; how many. The last values are kept for `keep`
+    (None: for ever); rejected records are forgotten."""
     table = f"{REPLICAS}.{quoted(REPLICA[sobject].name)}"
     given = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
     statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))
     count = int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
     connection.execute(FORGET, {"object": sobject, "ids": list(gone)})
+    empty(connection, sobject, list(gone), keep)
     if count:
         connection.execute(NOTIFY)
     return count

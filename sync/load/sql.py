@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.sql.elements import TextClause
 
 from sync.mapping import Projection
-from sync.tables import REPLICAS, quoted
+from sync.tables import KEPT, REPLICAS, quoted
 
 # A full queue aborts the commit of every notifier, and a listener that never reads fills it: then
 # consumers have to poll.
@@ -38,8 +38,12 @@ PARTIAL = (
 # must not be written a million times.
 CUSTOM = """(old.custom || latest.custom <> old.custom
                      AND jsonb_strip_nulls(old.custom || latest.custom) <> jsonb_strip_nulls(old.custom))"""
-DIFFERS = """(({old}) IS DISTINCT FROM ({new})
-                 OR (old.deleted_at IS NOT NULL) <> latest.is_deleted OR {custom})"""
+# Of a tombstone whose values are to be erased only what is left of it counts: a record that is still in the
+# recycle bin is read again and again, with its values.
+DIFFERS = """(CASE WHEN latest.is_deleted AND old.deleted_at IS NOT NULL AND {in_force}
+                   THEN ({old_kept}) IS DISTINCT FROM ({new_kept})
+                   ELSE ({old}) IS DISTINCT FROM ({new})
+                        OR (old.deleted_at IS NOT NULL) <> latest.is_deleted OR {custom} END)"""
 
 # `compared` holds only what has to be written: new rows, and rows that differ.
 # Custom fields are laid over the stored ones: a field that is hidden now keeps its last value. The stage's
@@ -107,6 +111,12 @@ SELECT latest.id, old.id IS NULL AS absent, old.deleted_at IS NOT NULL AS gone, 
 )
 
 
+def in_force(deleted_at: str) -> str:
+    """SQL: whether the values of a tombstone of this age are to be erased; `:keep` is how long they are
+    kept."""
+    return f"(CAST(:keep AS interval) <= interval '0' OR {deleted_at} <= now() - CAST(:keep AS interval))"
+
+
 @dataclass(frozen=True, slots=True)
 class Statements:
     """The SQL for one projection."""
@@ -142,7 +152,11 @@ def statements(projection: Projection, mode: Mode = Mode.USUAL) -> Statements:
     survivor = '"master_record_id"' if "master_record_id" in projection.columns else "NULL"
     columns_changed = ", ".join(changed)
     changed.append(f"CASE WHEN {CUSTOM} THEN 'custom' END")
+    kept = [compared[quoted(column)] for column in projection.columns if column in KEPT]
     differs = DIFFERS.format(
+        in_force=in_force("old.deleted_at"),
+        old_kept=", ".join(old for old, _ in kept),
+        new_kept=", ".join(new for _, new in kept),
         old=", ".join(old for old, _ in compared.values()),
         new=", ".join(new for _, new in compared.values()),
         custom=CUSTOM,

@@ -21,7 +21,7 @@ PASS, RESYNC, REFRESH, VERIFY = "pass", "resync", "refresh", "verify"
 
 READ_CURSOR = text("""
 SELECT complete_through, hidden, covered, deleted_through, deleted_asked, verified_through, refreshed_at,
-       backfill
+       backfill, emptied_through, selection
   FROM sync.cursor WHERE object = :object
 """)
 READ_PROGRESS = text("""
@@ -75,6 +75,8 @@ UPDATE sync.cursor
                          WHERE f <> ALL (CAST(:filled AS text[])) ORDER BY f)
  WHERE object = :object
 """)
+NOTE_EMPTIED = text("UPDATE sync.cursor SET emptied_through = :through WHERE object = :object")
+NOTE_SELECTION = text("UPDATE sync.cursor SET selection = :selection WHERE object = :object")
 NOTE_FIELDS = text("""
 INSERT INTO sync.cursor AS c (object, hidden, backfill) VALUES (:object, :hidden, :late)
 ON CONFLICT (object) DO UPDATE
@@ -271,6 +273,8 @@ class Marks:
     verified_through: datetime | None = None
     refreshed_at: datetime | None = None
     backfill: tuple[str, ...] = ()
+    emptied_through: datetime | None = None
+    selection: str | None = None
 
 
 def marks(connection: Connection, sobject: str) -> Marks:
@@ -289,6 +293,16 @@ def note_deleted(connection: Connection, sobject: str, through: datetime, asked:
 def note_verified(connection: Connection, sobject: str, through: datetime) -> None:
     """All differences of what was committed before a time are found and mended."""
     connection.execute(NOTE_VERIFIED, {"object": sobject, "through": through})
+
+
+def note_emptied(connection: Connection, sobject: str, through: datetime) -> None:
+    """The values of all tombstones of records deleted until a time are erased."""
+    connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
+
+
+def note_selection(connection: Connection, sobject: str, selection: str) -> None:
+    """Nothing is stored but what this selection of fields, as text, allows."""
+    connection.execute(NOTE_SELECTION, {"object": sobject, "selection": selection})
 
 
 def note_refreshed(connection: Connection, sobject: str, at: datetime | None, filled: Sequence[str]) -> None:

@@ -57,10 +57,12 @@ def examine(
     with transaction(link.engine) as connection:
         marks = state.marks(connection, view.name)
         rows = connection.execute(select(func.count()).select_from(REPLICA[view.name])).scalar_one()
+        erased = load.erased_of(connection, view.name)
     if marks.complete_through is None:
         raise SyncError(f"{view.name} has never been loaded: first type python -m sync run, then verify")
     through = marks.complete_through
-    work = Work(link, view, held, run_id, through, repair)
+    work = Work(link, view, held, run_id, through, repair, erased)
+    work.found.erased = len(erased)
     border = marks.verified_through
     border = None if border is None or rows <= SMALL else min(border - MARGIN, through)
 
@@ -103,7 +105,7 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step
         tally = judged(work, page)
         yield Step(work.view.name, Window(None, work.view.at), tally, len(present), len(ids))
     # Only what a listing with a count that matched did not have, and a look-up does not find, is gone.
-    gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present]
+    gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present and is_id(id_)]
     if not gone:
         return
     logged = delete_log(work)
@@ -116,7 +118,7 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step
         vanished = dict.fromkeys((id_ for id_ in gone if id_ not in logged), work.view.at)
         for reason, which in (("purged", purged), ("vanished", vanished)):
             removed = apply.remove(work.link, work.view.name, work.held, work.run_id, which, reason)
-            work.found.mended += removed
+            work.found.mended += len(which)  # rejected records that are gone, too
             yield Step(work.view.name, Window(None, work.view.at), Tally(deleted=removed))
 
 
@@ -124,7 +126,8 @@ def judged(work: Work, page: Page) -> Tally:
     """Note what differs of a page of whole records; with `repair` merge it. Changes after the time that is
     verified are not due yet."""
     with transaction(work.link.engine) as connection:
-        rows = load.compare(connection, work.view.projection, page.batch.lines)
+        keep = work.link.settings.tombstone_values_kept
+        rows = load.compare(connection, work.view.projection, page.batch.lines, keep)
     due = [row for row in rows if row.stamp < work.through]
     names = {each.column: each.name for each in work.view.projection.fields}
     for row in due:

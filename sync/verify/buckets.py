@@ -22,6 +22,9 @@ FINER = {"month": "day", "day": "hour"}
 LARGE = 50_000  # records; a larger bucket is looked at in finer ones
 MOST_GROUPS = 1_500  # of 2,000 that Salesforce answers at most
 BEGINNING = datetime(1990, 1, 1, tzinfo=UTC)
+# Erased records that a grouping leaves out by their Ids; of more the URL would be too long, and their buckets
+# differ and are listed each time.
+MOST_LEFT_OUT = 300
 SHORTEST = timedelta(days=31)  # a range that is too much for Salesforce even so is listed
 # Errors that say that a grouping was too much, not that it was wrong.
 TOO_MUCH = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "EXCEEDED_ID_LIMIT", "QUERY_TOO_COMPLICATED"})
@@ -138,6 +141,8 @@ def too_much(error: SalesforceError) -> bool:
 def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datetime, Bucket]:
     """Salesforce's buckets, by their beginning."""
     condition = f"IsDeleted = false AND {whole.condition(border)}"
+    if 0 < len(work.erased) <= MOST_LEFT_OUT:
+        condition += f" AND Id NOT IN {soql.listed(work.erased)}"
     question = soql.buckets(work.view.name, condition, whole.field, part)
     names = ("b0", *(("b1",) if len(soql.PARTS[part]) > 1 else ()), "n", "earliest", "latest")
     answer = work.link.session.query(question, names, hasty=True)

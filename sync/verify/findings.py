@@ -39,6 +39,7 @@ class Findings:
     compared: int = 0
     buckets: int = 0
     opened: int = 0
+    erased: int = 0
     differences: list[Difference] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     moving: Counter[str] = field(default_factory=Counter)
@@ -65,7 +66,18 @@ class Findings:
 
     def summary(self) -> dict[str, Any]:
         """What the journal keeps."""
-        numbers = ("missing", "stale", "gone", "values", "mended", "listed", "compared", "buckets", "opened")
+        numbers = (
+            "missing",
+            "stale",
+            "gone",
+            "values",
+            "mended",
+            "listed",
+            "compared",
+            "buckets",
+            "opened",
+            "erased",
+        )
         return {name: getattr(self, name) for name in numbers} | {
             "through": self.through.isoformat(),
             "remaining": self.remaining,

@@ -33,12 +33,18 @@ SELECT l.record_id FROM sync.listing AS l LEFT JOIN {table} AS t ON t.id = l.rec
    AND (t.id IS NULL OR t.deleted_at IS NOT NULL OR t.system_modstamp <> l.system_modstamp)
    AND NOT EXISTS (SELECT FROM sync.reject AS r WHERE r.object = l.object AND r.record_id = l.record_id
                       AND r.system_modstamp = l.system_modstamp)
+   AND NOT EXISTS (SELECT FROM sync.erased AS e WHERE e.record_id = l.record_id AND e.lifted_at IS NULL)
  ORDER BY 1
 """
 UNLISTED = """
 SELECT t.id FROM {table} AS t
  WHERE t.deleted_at IS NULL AND ({ranges})
    AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id)
+ UNION
+-- Rejected records are looked up wherever they stand: one that was purged would be kept whole for ever.
+SELECT r.record_id FROM sync.reject AS r
+ WHERE r.object = :object
+   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = r.record_id)
  ORDER BY 1
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,7 @@ class Work:
     run_id: int
     through: datetime
     repair: bool
+    erased: Sequence[str]
     found: Findings = field(init=False)
 
     def __post_init__(self) -> None:
