@@ -76,7 +76,19 @@ def test_commands_and_options_exist() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "resync", "verify", "status", "check", "schema", "rejects", "changes", "grant", "revoke", "erase"],
+    [
+        "run",
+        "resync",
+        "verify",
+        "status",
+        "check",
+        "schema",
+        "rejects",
+        "changes",
+        "grant",
+        "revoke",
+        "erase",
+    ],
 )
 def test_operate_lists_every_option(command: str) -> None:
     """An option that exists is in the README's list of commands."""

@@ -56,8 +56,8 @@ def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
 def analyse(connection: Connection, sobject: str) -> None:
     """Refresh the planner's statistics of the columns looked up; autovacuum does the others later."""
     table = REPLICA[sobject]
-    indexed = sorted({column.name for index in table.indexes for column in index.columns})
-    columns = ", ".join(map(quoted, ["id", "deleted_at", *indexed]))
+    looked_up = {"id", "deleted_at"} | {column.name for index in table.indexes for column in index.columns}
+    columns = ", ".join(map(quoted, sorted(looked_up)))
     connection.execute(
         text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {REPLICAS}.{quoted(table.name)} ({columns})")
     )

@@ -105,7 +105,7 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step
         tally = judged(work, page)
         yield Step(work.view.name, Window(None, work.view.at), tally, len(present), len(ids))
     # Only what a listing with a count that matched did not have, and a look-up does not find, is gone.
-    gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present and is_id(id_)]
+    gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present]
     if not gone:
         return
     logged = delete_log(work)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from sync import state
 from sync.extract import Window
+from sync.mapping import is_id
 from sync.runs import Step
 from sync.tables import REPLICA, REPLICAS, quoted, transaction
 from sync.transform import Batch, Record
@@ -40,13 +41,14 @@ UNLISTED = """
 SELECT t.id FROM {table} AS t
  WHERE t.deleted_at IS NULL AND ({ranges})
    AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id)
- UNION
--- Rejected records are looked up wherever they stand: one that was purged would be kept whole for ever.
+ ORDER BY 1
+"""
+# Looked up wherever they stand: a rejected record that was purged would be kept whole for ever.
+REJECTED = text("""
 SELECT r.record_id FROM sync.reject AS r
  WHERE r.object = :object
    AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = r.record_id)
- ORDER BY 1
-"""
+""")
 
 
 def clear(work: Work) -> None:
@@ -85,7 +87,8 @@ def readable(entry: tuple[object, object]) -> bool:
 
 
 def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
-    """Ids that are listed and not the same in the table, and Ids of the table that should be listed."""
+    """Ids that are listed and not the same in the table, and Ids of rows and rejected records that are not
+    listed."""
     table = f"{REPLICAS}.{quoted(REPLICA[work.view.name].name)}"
     values: dict[str, object] = {"object": work.view.name, "through": work.through}
     conditions = []
@@ -97,4 +100,5 @@ def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]
         unlisted = connection.execute(
             text(UNLISTED.format(table=table, ranges=" OR ".join(conditions))), values
         )
-        return [row[0] for row in missing], [row[0] for row in unlisted]
+        rejected = filter(is_id, connection.execute(REJECTED, {"object": work.view.name}).scalars())
+        return [row[0] for row in missing], sorted({*(row[0] for row in unlisted), *rejected})
