@@ -27,9 +27,7 @@ def excluded(text: str) -> frozenset[str]:
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
     if odd := sorted(name for name in names if not NAME.fullmatch(name)):
-        raise wrong(
-            f"{', '.join(odd)} is no field's API name; write PhotoUrl, Tier__c or {next(iter(CATALOGUE))}.Tier__c"
-        )
+        raise wrong(f"{', '.join(odd)} is no field's API name; write for example PhotoUrl or Tier__c")
     if foreign := sorted(n for n in names if "." in n and n.split(".")[0] not in CATALOGUE):
         raise wrong(f"{', '.join(foreign)} is of no object in the catalogue; it has {', '.join(CATALOGUE)}")
     for sobject in CATALOGUE.values():
