@@ -6,15 +6,14 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from datetime import timedelta
 
 import pytest
 
 from sync.cli import app
-from tests.world import LONG_AGO, ROOT, World
+from tests import processes
+from tests.world import LONG_AGO, World
 
 COMMANDS = [
     command.name or command.callback.__name__ for command in app.registered_commands if command.callback
@@ -34,30 +33,14 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_no_settings(command: str, tmp_path: object) -> None:
     """`--help` works on a machine without any setting."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync", command, "--help"],
-        env={"PATH": os.environ["PATH"]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run(["sync", command, "--help"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 0, done.stderr
     assert "Usage: python -m sync" in done.stdout
 
 
 def test_without_settings_all_are_named(tmp_path: object) -> None:
     """A command without settings names every missing one, with what to do, and exits with 3."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync", "run"],
-        env={"PATH": os.environ["PATH"]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run(["sync", "run"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 3
     for name in ("DATABASE_URL", "SALESFORCE_LOGIN_URL", "SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"):
         assert name in done.stderr

@@ -10,7 +10,6 @@ import itertools
 import random
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from sqlalchemy.engine import make_url
 
 from sync import pipeline
 from tests.consumer import AT_ONCE
+from tests.processes import Process
 from tests.world import World
 
 KILLS = 10
@@ -150,12 +150,12 @@ class Seen:
             assert self.entries.setdefault(seq, tuple(rest)) == tuple(rest), f"{seq} is another entry now"
 
 
-def start(world: World) -> subprocess.Popen[str]:
+def start(world: World) -> Process:
     url = make_url(world.database).set(drivername="postgresql")
     return world.start("tests.consumer", url.render_as_string(hide_password=False))
 
 
-def kill(process: subprocess.Popen[str], read: str = "") -> str:
+def kill(process: Process, read: str = "") -> str:
     """All that it printed, of which some was read before."""
     process.kill()
     assert process.stdout is not None

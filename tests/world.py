@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ from sync.changes import Change
 from sync.runs import Link, Report
 from sync.session import RetryPolicy, Session
 from sync.simulator import Simulator
+from tests import processes
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG_AGO = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -78,30 +79,15 @@ class World:
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A real process: `python -m sync …` with this world's settings and nothing else of the machine's."""
-        return subprocess.run(
-            [sys.executable, "-m", "sync", *arguments],
-            env=self.process_environment(**environment),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        return processes.run(["sync", *arguments], self.process_environment(**environment))
 
     def process_environment(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {**kept, **self.environment, **more}
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> Process:
         """A real process that goes on, its output to be read when it has ended."""
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=self.process_environment(**environment),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return processes.start(arguments, self.process_environment(**environment))
 
     def assert_no_secret(self, text: str) -> None:
         """None of the settings' secrets, and nothing that looks like an access token, is in the text."""
