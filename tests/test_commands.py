@@ -8,11 +8,13 @@ import re
 import signal
 import time
 from datetime import timedelta
+from itertools import product
 
 import pytest
 
 from sync.cli import app
 from tests import processes
+from tests.soak import covering
 from tests.world import LONG_AGO, World
 
 COMMANDS = [
@@ -584,17 +586,17 @@ def test_changes_follow(loaded: World) -> None:
 def test_no_secret_in_any_output(loaded: World) -> None:
     """Whatever goes wrong, at whatever log level, no secret setting and no token is printed."""
     outputs = []
-    for fault, on in (
-        ("token_wrong_secret", "token"),
-        ("token_unavailable_html", "token"),
-        ("session_expired", "query"),
-        ("unknown_exception", "query"),
-        ("html_ok", "describe"),
-    ):
-        loaded.sim.faults.add(fault, on=on, times=2)
-        for form in ("logfmt", "json", "pretty"):
-            done = loaded.command("run", LOG_LEVEL="debug", LOG_FORMAT=form)
-            outputs.append(done.stdout + done.stderr)
+    faults = {
+        "token_wrong_secret": "token",
+        "token_unavailable_html": "token",
+        "session_expired": "query",
+        "unknown_exception": "query",
+        "html_ok": "describe",
+    }
+    for fault, form in covering([*product(faults, ("logfmt", "json", "pretty"))], enumerate):
+        loaded.sim.faults.add(fault, on=faults[fault], times=2)
+        done = loaded.command("run", LOG_LEVEL="debug", LOG_FORMAT=form)
+        outputs.append(done.stdout + done.stderr)
         loaded.sim.faults.clear()
     outputs.append(loaded.command("check").stdout)
     outputs.append(loaded.command("run", DATABASE_URL="postgres://me:hunter2secret@127.0.0.1:9/none").stderr)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests import processes
+from tests.soak import SOAK
 from tests.world import LONG_AGO, World
 
 # lease · journal opened · org · plan · three pages · marks · (deletions: which are live, through when) · cursor ·
@@ -22,15 +23,18 @@ BEGUN = 5
 def each_border(kind: str) -> pytest.MarkDecorator:
     """A test for every transaction border of a pass or a first load, by both ways.
 
-    Right after a commit is the same as right before the next one, but for what was asked of Salesforce between:
-    in a pass by REST both are tried.
+    Right after a commit is the same as right before the next one, but for what was asked of Salesforce between.
+    Before each border of a pass by REST, and before every second one of the others; `make soak` tries all, and after
+    the borders of that pass, too.
     """
     borders = [
         (way, moment, number)
         for (way, what), last in BORDERS.items()
         for moment in ("before", "after")
         for number in range(1, last + 1)
-        if what == kind and ((way, what) == ("rest", "pass") or moment == "before" or number == last)
+        if what == kind
+        and (moment == "before" or number == last or (SOAK and (way, what) == ("rest", "pass")))
+        and (SOAK or (way, what) == ("rest", "pass") or number == last or number % 2 == (what == "pass"))
     ]
     return pytest.mark.parametrize(("transport", "moment", "number"), borders, indirect=["transport"])
 
