@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import requests
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -85,10 +86,15 @@ def database(databases: Databases) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All simulators of a run show one certificate: clients read a bundle anew for each new authority."""
-    made = certificates(tmp_path_factory.mktemp("certificates"))
+    """All simulators of a run show one certificate, and the public authorities are one that nobody has heard of.
+
+    Reading the authorities takes twenty milliseconds: for each new path, and for requests with each connection.
+    """
+    made = certificates(tmp_path_factory.mktemp("simulators"))
+    public, _ = certificates(tmp_path_factory.mktemp("public"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulator, "certificates", lambda folder: made)
+        patch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(public))
         yield
 
 

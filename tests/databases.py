@@ -136,6 +136,7 @@ class Databases:
 
     def __init__(self, server: str, template: str) -> None:
         self.server, self.template = server, template
+        self.prefix = "sync_test"
         self.made = 0
         self.name = ""
         self.fingerprint = ""
@@ -150,7 +151,7 @@ class Databases:
         if not self.name or not self._restored():
             self.drop()
             self.made += 1
-            self.name = f"sync_test_{os.getpid()}_shared_{self.made}"
+            self.name = f"{self.prefix}_{os.getpid()}_shared_{self.made}"
             administer(self.server, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
             with connected(self.url()) as connection:
                 self.fingerprint = fingerprint(connection)

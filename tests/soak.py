@@ -10,6 +10,11 @@ SOAK = "SOAK" in os.environ
 Case = TypeVar("Case")
 
 
+def some_of(number: int) -> int:
+    """How many of so many examples of a property are tried: a fifth, all with SOAK."""
+    return number if SOAK else number // 5
+
+
 def covering(cases: Sequence[Case], features: Callable[[Any], Iterable[Hashable]]) -> list[Case]:
     """Cases, in their order, in which each feature of any of them occurs; with SOAK all of them.
 

@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sync import pipeline
 from tests.consumer import AT_ONCE
 from tests.processes import Process
+from tests.soak import SOAK
 from tests.world import World
 
 KILLS = 10
@@ -185,7 +186,10 @@ def catch_up(world: World) -> str:
     return kill(process)
 
 
-@pytest.mark.parametrize(("transport", "seed"), [("rest", 1), ("bulk", 2)], indirect=["transport"])
+# The feed does not depend on how records are read: by Bulk API it is tried with SOAK.
+@pytest.mark.parametrize(
+    ("transport", "seed"), [("rest", 1), *([("bulk", 2)] if SOAK else [])], indirect=["transport"]
+)
 def test_a_killed_consumer_misses_nothing(loaded: World, seed: int) -> None:
     """Whenever it is killed, a consumer that commits its copy with the last number ends with an exact copy.
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,7 +66,7 @@ class World:
     # ── the product ──
 
     def link(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> Link:
-        settings = config.of(self.environment)
+        settings = settings_of(tuple(self.environment.items()))
         session = Session(settings, self.stop, retry)
         link = Link(
             settings, session, self.engine, f"test/{id(session)}", command, self.stop, timedelta(seconds=5)
@@ -166,6 +167,12 @@ class World:
                 if id_ not in but:
                     difference = compare(record, rows[id_], hidden)
                     assert difference == {}, f"{id_}: {difference}"
+
+
+@lru_cache(maxsize=8)
+def settings_of(environment: tuple[tuple[str, str], ...]) -> config.Settings:
+    """The settings of an environment, which tests change between two passes: five milliseconds each time."""
+    return config.of(dict(environment))
 
 
 def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str]) -> dict[str, Any]:
