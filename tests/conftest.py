@@ -22,11 +22,25 @@ from tests.databases import administer as administer
 from tests.world import LONG_AGO, World
 
 NUMBERS = itertools.count(1)
+# Modules with a test of a minute, and with tests that wait for time to pass.
+LONGEST = ("test_model.py", "test_consumer_killed.py")
+WAITING = ("test_worker.py",)
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a third of the time tests wait, for processes and for time to pass."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests that mostly wait among those that compute, and begin with the longest."""
+    first = [item for item in items if item.path.name in LONGEST]
+    waiting = [item for item in items if item.path.name in WAITING]
+    others = [item for item in items if item.path.name not in LONGEST + WAITING]
+    every = len(others) // (2 * len(waiting) + 1) + 1  # all of them in the first half
+    for place, item in enumerate(waiting):
+        others.insert(place * every, item)
+    items[:] = [*first, *others]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -165,7 +166,7 @@ def serve(descriptor: int) -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what was imported stays shared between the processes
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the parents of our processes
+    signal.signal(signal.SIGCHLD, reap)
     with socket.socket(fileno=descriptor) as requests:
         while True:
             request, descriptors, *_ = socket.recv_fds(requests, LENGTH, 3)
@@ -179,6 +180,13 @@ def serve(descriptor: int) -> None:
                 return
             for each in descriptors:
                 os.close(each)
+
+
+def reap(*_: object) -> None:
+    """Take note of all that have ended, so that their time counts as ours."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def become(arguments: list[str], environment: dict[str, str], cwd: str, descriptors: list[int]) -> None:
