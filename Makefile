@@ -25,7 +25,7 @@ format: .venv/ready
 
 # The whole suite with SOAK in the environment: all combinations of faults, kills and ways to read, all examples of
 # properties, many more random histories, and planted bugs that must be found.
-soak: .venv/ready ## half an hour; SOAK=500 for a night, ARGS=tests/test_model.py for the random histories alone
+soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/test_model.py for the random histories alone
 	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick

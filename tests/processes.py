@@ -1,6 +1,7 @@
 """Real Python processes without the half second of imports: each is forked from one that has imported the product.
 
 `python -m tests.processes FD` is that one; it has a single thread, does nothing but fork, and ends with its socket.
+What an interpreter reads of its environment when it starts (PYTHON…) is that one's: a test of it starts its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-# What `python -m sync` imports, at once or when it is first needed.
+# What `python -m sync` imports at once, and what its commands import later.
 IMPORTED = (
     "sync.cli",
     "sync.schedule",
@@ -34,7 +35,8 @@ IMPORTED = (
     "psycopg2.extras",
     "sqlalchemy.dialects.postgresql.psycopg2",
 )
-LENGTH = 1 << 20  # a request with the largest environment
+CHUNK = 1 << 16
+ONE_AT_A_TIME = threading.Lock()
 PID = 4  # bytes of a process's number
 
 
@@ -124,11 +126,14 @@ def fork(
     """A new process: its pid, and the pipe on which its exit code will come."""
     reading, writing = os.pipe()
     try:
-        request = json.dumps([list(arguments), dict(environment), str(cwd)]).encode()
-        socket.send_fds(server(), [request], [stdout, stderr, writing])
-    finally:
-        os.close(writing)
-    pid = os.read(reading, PID)
+        request = json.dumps([list(arguments), dict(environment), str(cwd)])
+        with ONE_AT_A_TIME:
+            socket.send_fds(server(), [request.encode() + b"\n"], [stdout, stderr, writing])
+            os.close(writing)
+            pid = os.read(reading, PID)
+    except BaseException:
+        os.close(reading)
+        raise
     if not pid:
         os.close(reading)
         raise RuntimeError("the server that forks the tests' processes has ended: see its error above")
@@ -138,9 +143,7 @@ def fork(
 @cache
 def server() -> socket.socket:
     """The connection to this test process's own server; it ends when the connection does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for each in (ours, theirs):
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LENGTH)
+    ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())],
@@ -169,9 +172,11 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, reap)
     with socket.socket(fileno=descriptor) as requests:
         while True:
-            request, descriptors, *_ = socket.recv_fds(requests, LENGTH, 3)
+            request, descriptors, *_ = socket.recv_fds(requests, CHUNK, 3)
             if not request:
                 return
+            while not request.endswith(b"\n"):  # one request at a time: its client waits for the pid
+                request += requests.recv(CHUNK)
             if os.fork() == 0:
                 requests.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

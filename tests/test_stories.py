@@ -228,6 +228,15 @@ def test_late_commit_inside_the_overlap(loaded: World) -> None:
     loaded.assert_equal()
 
 
+def test_late_commit_on_the_cursors_very_second(loaded: World) -> None:
+    """A record that is committed late with exactly the stamp of the cursor is read: windows include their start."""
+    loaded.org.update(loaded.bob, {"Title": "late"}, stamp=loaded.cursor("Contact"))
+
+    loaded.run()
+
+    assert loaded.row(loaded.bob)["title"] == "late"
+
+
 def test_complete_through_never_claims_the_overlap(loaded: World) -> None:
     """complete_through is Salesforce's clock at the start of the pass less the overlap, and never goes back."""
     loaded.sim.clock.freeze(loaded.sim.clock.now().replace(microsecond=0) + timedelta(hours=1))
