@@ -9,6 +9,8 @@ ARGS ?=
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
 
+# At most six minutes on two cores. What has many combinations is tried in a subset in which each value occurs, and
+# properties on a fifth of their examples (tests/soak.py): `make soak` tries the whole product.
 test: .venv/ready ## the whole suite; TEST_DATABASE_URL points it at another server
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
@@ -21,8 +23,10 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: .venv/ready ## many more random histories, and planted bugs that must be found; SOAK=500 for a night
-	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto tests/test_model.py $(ARGS)
+# The whole suite with SOAK in the environment: all combinations of faults, kills and ways to read, all examples of
+# properties, many more random histories, and planted bugs that must be found.
+soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/test_model.py for the random histories alone
+	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)

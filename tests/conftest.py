@@ -1,4 +1,4 @@
-"""A migrated template database per run, cloned per test; a fresh simulated org per test; no mocks of ours."""
+"""A migrated database as new for each test; a fresh simulated org per test; no mocks of ours."""
 
 from __future__ import annotations
 
@@ -8,21 +8,39 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import create_engine, text
+import requests
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from sync import embedded
-from sync.simulator import Simulator
+from sync.simulator import Simulator, simulator
+from sync.simulator.transport import certificates
+from tests.databases import Databases, Rows, connected
+from tests.databases import administer as administer
 from tests.world import LONG_AGO, World
 
 NUMBERS = itertools.count(1)
+# Modules with a test of a minute, and with tests that wait for time to pass.
+LONGEST = ("test_model.py", "test_consumer_killed.py")
+WAITING = ("test_worker.py",)
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a third of the time tests wait, for processes and for time to pass."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests that mostly wait among those that compute, and begin with the longest."""
+    first = [item for item in items if item.path.name in LONGEST]
+    waiting = [item for item in items if item.path.name in WAITING]
+    others = [item for item in items if item.path.name not in LONGEST + WAITING]
+    every = len(others) // (2 * len(waiting) + 1) + 1  # all of them in the first half
+    for place, item in enumerate(waiting):
+        others.insert(place * every, item)
+    items[:] = [*first, *others]
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +64,6 @@ def server() -> Iterator[str]:
         yield server
 
 
-def administer(server: str, *statements: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """The name of a migrated database that tests clone."""
@@ -73,13 +84,32 @@ def empty_database(server: str) -> Iterator[str]:
     administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def databases(server: str, template: str) -> Iterator[Databases]:
+    """The database that is put back between tests: a new one for each costs a tenth of a second."""
+    databases = Databases(server, template)
+    yield databases
+    databases.drop()
+
+
 @pytest.fixture
-def database(server: str, template: str) -> Iterator[str]:
+def database(databases: Databases) -> str:
     """The URL of a migrated, empty database."""
-    name = f"sync_test_{os.getpid()}_{next(NUMBERS)}"
-    administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = file_copy")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    return databases.take()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All simulators of a run show one certificate, and the public authorities are one that nobody has heard of.
+
+    Reading the authorities takes twenty milliseconds: for each new path, and for requests with each connection.
+    """
+    made = certificates(tmp_path_factory.mktemp("simulators"))
+    public, _ = certificates(tmp_path_factory.mktemp("public"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator, "certificates", lambda folder: made)
+        patch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(public))
+        yield
 
 
 @pytest.fixture
@@ -107,7 +137,7 @@ def world(sim: Simulator, database: str, transport: str, caplog: pytest.LogCaptu
 
 
 @pytest.fixture
-def loaded(world: World) -> World:
+def loaded(world: World, databases: Databases) -> World:
     """A first load behind us: two accounts, three contacts, all long ago."""
     world.acme = world.org.create("Account", {"Name": "Acme"}, stamp=LONG_AGO)
     world.bolt = world.org.create("Account", {"Name": "Bolt"}, stamp=LONG_AGO)
@@ -116,6 +146,12 @@ def loaded(world: World) -> World:
         [{"LastName": name, "AccountId": world.acme} for name in ("Ann", "Bob", "Cid")],
         stamp=LONG_AGO,
     )
-    world.run()
+    # The same org gives the same rows: the first test of a process loads them, for the others they are copied.
+    if world.transport in databases.loaded:
+        with connected(world.database) as connection:
+            databases.loaded[world.transport].put_back(connection)
+    else:
+        world.run()
+        databases.loaded[world.transport] = Rows(world.database)
     world.seen = world.last_seq()
     return world

@@ -50,7 +50,7 @@ class Truth(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         name = f"sync_model_{threading.get_ident()}_{next(NUMBERS)}"
-        administer(self.server, f"CREATE DATABASE {name} TEMPLATE {self.template} STRATEGY = file_copy")
+        administer(self.server, f"CREATE DATABASE {name} TEMPLATE {self.template}")
         self.stack.callback(administer, self.server, f"DROP DATABASE {name} WITH (FORCE)")
         url = make_url(self.server).set(database=name).render_as_string(hide_password=False)
         self.sim = self.stack.enter_context(Simulator())

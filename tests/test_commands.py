@@ -6,15 +6,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from datetime import timedelta
+from itertools import product
 
 import pytest
 
 from sync.cli import app
-from tests.world import LONG_AGO, ROOT, World
+from tests import processes
+from tests.soak import covering
+from tests.world import LONG_AGO, World
 
 COMMANDS = [
     command.name or command.callback.__name__ for command in app.registered_commands if command.callback
@@ -34,30 +35,14 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_no_settings(command: str, tmp_path: object) -> None:
     """`--help` works on a machine without any setting."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync", command, "--help"],
-        env={"PATH": os.environ["PATH"]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run(["sync", command, "--help"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 0, done.stderr
     assert "Usage: python -m sync" in done.stdout
 
 
 def test_without_settings_all_are_named(tmp_path: object) -> None:
     """A command without settings names every missing one, with what to do, and exits with 3."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync", "run"],
-        env={"PATH": os.environ["PATH"]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run(["sync", "run"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 3
     for name in ("DATABASE_URL", "SALESFORCE_LOGIN_URL", "SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"):
         assert name in done.stderr
@@ -601,17 +586,17 @@ def test_changes_follow(loaded: World) -> None:
 def test_no_secret_in_any_output(loaded: World) -> None:
     """Whatever goes wrong, at whatever log level, no secret setting and no token is printed."""
     outputs = []
-    for fault, on in (
-        ("token_wrong_secret", "token"),
-        ("token_unavailable_html", "token"),
-        ("session_expired", "query"),
-        ("unknown_exception", "query"),
-        ("html_ok", "describe"),
-    ):
-        loaded.sim.faults.add(fault, on=on, times=2)
-        for form in ("logfmt", "json", "pretty"):
-            done = loaded.command("run", LOG_LEVEL="debug", LOG_FORMAT=form)
-            outputs.append(done.stdout + done.stderr)
+    faults = {
+        "token_wrong_secret": "token",
+        "token_unavailable_html": "token",
+        "session_expired": "query",
+        "unknown_exception": "query",
+        "html_ok": "describe",
+    }
+    for fault, form in covering([*product(faults, ("logfmt", "json", "pretty"))], enumerate):
+        loaded.sim.faults.add(fault, on=faults[fault], times=2)
+        done = loaded.command("run", LOG_LEVEL="debug", LOG_FORMAT=form)
+        outputs.append(done.stdout + done.stderr)
         loaded.sim.faults.clear()
     outputs.append(loaded.command("check").stdout)
     outputs.append(loaded.command("run", DATABASE_URL="postgres://me:hunter2secret@127.0.0.1:9/none").stderr)

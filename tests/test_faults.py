@@ -13,6 +13,7 @@ from sync.errors import CountMismatchError, ObjectsFailedError, SyncError
 from sync.runs import Step
 from sync.session import RetryPolicy
 from sync.simulator import FAULTS, Fault, Field
+from tests.soak import covering, pairs_with_first
 from tests.world import LONG_AGO, NEVER_WAIT, World
 
 # Nine contacts in pages of two, so that "first, middle, last" are places: the call's kind, and how many to skip.
@@ -131,15 +132,18 @@ def told_once(world: World) -> bool:
 
 @pytest.mark.parametrize(
     ("transport", "fault", "place"),
-    [
-        *everywhere(RECOVERED),
-        *(
-            (way, f, p)
-            for way, f, p in everywhere(ON_PAGES_ONLY, bulk=JOB | RESULTS)
-            if (way, p) != ("rest", "first") and (f, p) != ("not_found", "count")
-        ),
-        *(("bulk", fault, "creation") for fault in (*REFUSED, "not_found")),
-    ],
+    covering(
+        [
+            *everywhere(RECOVERED),
+            *(
+                (way, f, p)
+                for way, f, p in everywhere(ON_PAGES_ONLY, bulk=JOB | RESULTS)
+                if (way, p) != ("rest", "first") and (f, p) != ("not_found", "count")
+            ),
+            *(("bulk", fault, "creation") for fault in (*REFUSED, "not_found")),
+        ],
+        pairs_with_first,
+    ),
     indirect=["transport"],
 )
 def test_passing_fault(nine: World, fault: str, place: str) -> None:
@@ -155,10 +159,10 @@ def test_passing_fault(nine: World, fault: str, place: str) -> None:
 
 @pytest.mark.parametrize(
     ("transport", "fault", "place"),
-    [
-        *((way, f, p) for way, f, p in everywhere(FATAL, bulk=["look", *RESULTS])),
-        ("bulk", "request_limit", "creation"),
-    ],
+    covering(
+        [*everywhere(FATAL, bulk=["look", *RESULTS]), ("bulk", "request_limit", "creation")],
+        pairs_with_first,
+    ),
     indirect=["transport"],
 )
 def test_lasting_fault(nine: World, fault: str, place: str) -> None:
@@ -719,12 +723,16 @@ def test_job_that_lacks_a_record_and_does_not_know(nine: World) -> None:
 
 
 @BULK_ONLY
-@pytest.mark.parametrize("fault", ["missing_rows", "repeated_rows", "truncated"])
-@pytest.mark.parametrize("params", [{}, {"clean": True}, {"rows": 1}, {"rows": 1, "clean": True}])
+@pytest.mark.parametrize(
+    ("fault", "params"),
+    [
+        *((fault, params) for fault in ("missing_rows", "repeated_rows") for params in ({}, {"rows": 1})),
+        *(("truncated", params) for params in ({}, {"clean": True}, {"rows": 1}, {"rows": 1, "clean": True})),
+    ],
+)
 def test_page_that_is_not_what_it_says(nine: World, fault: str, params: dict[str, object]) -> None:
     """A page with more or fewer records than its header says, however it came to an end, is asked for again."""
-    given = params if fault == "truncated" else {k: v for k, v in params.items() if k == "rows"}
-    struck = strike(nine, fault, "middle", 1, **given)
+    struck = strike(nine, fault, "middle", 1, **params)
 
     nine.run()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.world import LONG_AGO, ROOT, World
+from tests import processes
+from tests.soak import SOAK
+from tests.world import LONG_AGO, World
 
 # lease · journal opened · what may stay (and its note) · org · plan · three pages · marks · (deletions: which are live, through when) · cursor ·
 # (statistics) · how much is to be read again, and what · what is to be refreshed · journal closed · lease released ·
@@ -23,15 +23,18 @@ BEGUN = 6
 def each_border(kind: str) -> pytest.MarkDecorator:
     """A test for every transaction border of a pass or a first load, by both ways.
 
-    Right after a commit is the same as right before the next one, but for what was asked of Salesforce between:
-    in a pass by REST both are tried.
+    Right after a commit is the same as right before the next one, but for what was asked of Salesforce between.
+    Before each border of a pass by REST, and before every second one of the others; `make soak` tries all, and after
+    the borders of that pass, too.
     """
     borders = [
         (way, moment, number)
         for (way, what), last in BORDERS.items()
         for moment in ("before", "after")
         for number in range(1, last + 1)
-        if what == kind and ((way, what) == ("rest", "pass") or moment == "before" or number == last)
+        if what == kind
+        and (moment == "before" or number == last or (SOAK and (way, what) == ("rest", "pass")))
+        and (SOAK or (way, what) == ("rest", "pass") or number == last or number % 2 == (what == "pass"))
     ]
     return pytest.mark.parametrize(("transport", "moment", "number"), borders, indirect=["transport"])
 
@@ -58,15 +61,7 @@ def five_more(five: World) -> World:
 
 
 def die(world: World, moment: str, number: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.victim", moment, str(number), "run"],
-        env=world.process_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run(["tests.victim", moment, str(number), "run"], world.process_environment())
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
     world.expire_leases()
     if (world.transport, moment, number) == ("bulk", "before", BEGUN):
@@ -80,15 +75,7 @@ def test_the_borders_are_all_there(five: World) -> None:
     """A run of three pages has as many transactions as the tests below kill at."""
     counted = {}
     for kind in ("first load", "pass"):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.victim", "count", "0", "run"],
-            env=five.process_environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        done = processes.run(["tests.victim", "count", "0", "run"], five.process_environment())
         [counted[kind]] = map(int, re.findall(r"commits=(\d+)", done.stdout))
         five.org.create_many("Contact", [{"LastName": f"new{i}"} for i in range(5)])
     assert counted == {kind: BORDERS[five.transport, kind] for kind in counted}

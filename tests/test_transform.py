@@ -24,6 +24,7 @@ from sync.extract import rest
 from sync.mapping import Derived, DescribedField, Field, Kind, Projection, SObject, project
 from sync.objects import CATALOGUE
 from sync.transform import Batch, Record, Reject, Unfit, build, normalise_email, website_host
+from tests.soak import some_of
 
 ID, OTHER_ID = "003RO0000035WQgYAM", "003RO0000035WQhYAM"
 MASTER = "003RO0000035WQiYAM"
@@ -342,7 +343,7 @@ PIECES = (
 LINES = st.emails() | st.from_regex(r"(https?://)?[a-z]{1,5}\.[a-z]{2,3}(/\S*)?", fullmatch=True)
 
 
-@settings(REPEATABLE, max_examples=400)
+@settings(REPEATABLE, max_examples=some_of(400))
 @given(FREE_TEXT | LINES | st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
 def test_derived_columns_of_any_text(raw: str) -> None:
     """Whatever the text, a derived value is null or well-formed, and deriving it again changes nothing."""
@@ -794,7 +795,7 @@ RECORDS = st.fixed_dictionaries({}, optional=dict.fromkeys(THING.names, JSON_VAL
 MOSTLY_GOOD = RECORDS.map(lambda values: a_record() | values)
 
 
-@settings(REPEATABLE, max_examples=300)
+@settings(REPEATABLE, max_examples=some_of(300))
 @given(st.lists(RECORDS | MOSTLY_GOOD, max_size=4))
 @example([a_record(Id="\0")])
 @example([a_record(Id="\ud83d" * 18)])

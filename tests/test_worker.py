@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from tests.processes import Process
 from tests.world import World
 
 
 @contextmanager
-def working(world: World, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def working(world: World, **environment: str) -> Iterator[Process]:
     """A worker with a pass each second; killed in the end if the test has not ended it."""
     process = world.start("sync", "worker", SYNC_INTERVAL="1s", **environment)
     try:
@@ -37,11 +37,11 @@ def succeeded(world: World, more_than: int = 0) -> bool:
     return int(done[0][0]) > more_than
 
 
-def ended(process: subprocess.Popen[str], within: float = 10) -> tuple[int, str]:
+def ended(process: Process, within: float = 10) -> tuple[int, str]:
     started = time.monotonic()
     output, _ = process.communicate(timeout=30)
     assert time.monotonic() - started < within, f"it took longer than {within} s to end"
-    return process.returncode, output
+    return process.wait(), output
 
 
 def test_first_pass_at_once_then_each_interval(loaded: World) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,8 @@ from sync.changes import Change
 from sync.runs import Link, Report
 from sync.session import RetryPolicy, Session
 from sync.simulator import Simulator
+from tests import processes
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG_AGO = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -64,7 +66,7 @@ class World:
     # ── the product ──
 
     def link(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> Link:
-        settings = config.of(self.environment)
+        settings = settings_of(tuple(self.environment.items()))
         session = Session(settings, self.stop, retry)
         link = Link(
             settings, session, self.engine, f"test/{id(session)}", command, self.stop, timedelta(seconds=5)
@@ -78,30 +80,15 @@ class World:
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A real process: `python -m sync …` with this world's settings and nothing else of the machine's."""
-        return subprocess.run(
-            [sys.executable, "-m", "sync", *arguments],
-            env=self.process_environment(**environment),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        return processes.run(["sync", *arguments], self.process_environment(**environment))
 
     def process_environment(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {**kept, **self.environment, **more}
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> Process:
         """A real process that goes on, its output to be read when it has ended."""
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=self.process_environment(**environment),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return processes.start(arguments, self.process_environment(**environment))
 
     def assert_no_secret(self, text: str) -> None:
         """None of the settings' secrets, and nothing that looks like an access token, is in the text."""
@@ -179,6 +166,12 @@ class World:
                 if id_ not in but:
                     difference = compare(record, rows[id_], hidden)
                     assert difference == {}, f"{id_}: {difference}"
+
+
+@lru_cache(maxsize=8)
+def settings_of(environment: tuple[tuple[str, str], ...]) -> config.Settings:
+    """The settings of an environment, which tests change between two passes: five milliseconds each time."""
+    return config.of(dict(environment))
 
 
 def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str]) -> dict[str, Any]:

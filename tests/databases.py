@@ -1,0 +1,185 @@
+"""One migrated database for many tests: its rows are put back after each; what changed its schema is made again."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+# Everything of a schema that a test could change, as one hash: tables, columns, constraints, functions, triggers,
+# views, rights, and settings of the database. Indexes count by their definition: a first load makes them anew.
+FINGERPRINT = """
+WITH ours AS (
+    SELECT oid, nspname FROM pg_namespace
+     WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+), relation AS (
+    SELECT c.*, nspname FROM pg_class AS c JOIN ours ON ours.oid = c.relnamespace
+)
+SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
+    SELECT concat_ws(' ', nspname, relname, relkind, relowner, relacl, reloptions) AS line FROM relation
+     WHERE relkind <> 'i'
+    UNION ALL
+    SELECT pg_get_indexdef(oid) FROM relation WHERE relkind = 'i'
+    UNION ALL
+    SELECT concat_ws(' ', attrelid, attname, atttypid, attnotnull, attidentity, attacl, attisdropped)
+      FROM relation JOIN pg_attribute ON attrelid = relation.oid WHERE relkind NOT IN ('i', 'S') AND attnum > 0
+    UNION ALL
+    SELECT concat_ws(' ', conrelid, conname, contype, convalidated) FROM pg_constraint
+     WHERE connamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT concat_ws(' ', adrelid, adnum, xmin) FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM relation)
+    UNION ALL
+    SELECT concat_ws(' ', pronamespace, proname, xmin) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT concat_ws(' ', typnamespace, typname, typacl) FROM pg_type
+     WHERE typnamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT concat_ws(' ', tgrelid, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT concat_ws(' ', ev_class, rulename, xmin) FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM relation)
+    UNION ALL
+    SELECT concat_ws(' ', polrelid, polname) FROM pg_policy
+    UNION ALL
+    SELECT concat_ws(' ', nspname, nspowner, nspacl) FROM pg_namespace WHERE oid IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT concat_ws(' ', defaclrole, defaclnamespace, defaclobjtype, defaclacl) FROM pg_default_acl
+    UNION ALL
+    SELECT concat_ws(' ', extname, evtname) FROM pg_extension FULL JOIN pg_event_trigger ON false
+    UNION ALL
+    SELECT concat_ws(' ', setrole, setconfig) FROM pg_db_role_setting AS s JOIN pg_database AS d
+        ON d.oid = s.setdatabase WHERE datname = current_database()
+    UNION ALL
+    SELECT concat_ws(' ', datdba, datallowconn, datconnlimit, datacl) FROM pg_database
+     WHERE datname = current_database()
+) AS lines
+"""
+TABLES = """
+SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('sync', 'salesforce') ORDER BY 1
+"""
+SEQUENCES = "SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences ORDER BY 1"
+OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+TIME = re.compile(rb"\b20\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?\+00\b")
+RECENT = timedelta(days=2)
+
+
+def administer(server: str, *statements: str) -> None:
+    """Run statements outside any transaction."""
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """One transaction of psycopg2, times in UTC."""
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = psycopg2.connect(dsn, options="-c timezone=UTC")
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
+
+
+class Rows:
+    """The rows of all our tables, and the sequences, as they were when this was made."""
+
+    def __init__(self, url: str) -> None:
+        self.taken = datetime.now(UTC)
+        self.tables: dict[str, bytes] = {}
+        with connected(url) as connection, connection.cursor() as cursor:
+            cursor.execute(TABLES)
+            for (table,) in cursor.fetchall():
+                rows = io.BytesIO()
+                cursor.copy_expert(f"COPY {table} TO STDOUT", rows)
+                self.tables[table] = rows.getvalue()
+            cursor.execute(SEQUENCES)
+            self.sequences: list[tuple[str, int, bool]] = []
+            for (sequence,) in cursor.fetchall():
+                cursor.execute(f"SELECT last_value, is_called FROM {sequence}")
+                self.sequences.append((sequence, *cursor.fetchone()))  # type: ignore[misc]  # there is one row
+
+    def put_back(self, connection: Connection) -> None:
+        """Replace all rows; times of the last two days move on by the time that has passed since."""
+        passed = timedelta(seconds=(datetime.now(UTC) - self.taken) // timedelta(seconds=1))
+
+        def later(found: re.Match[bytes]) -> bytes:
+            at = datetime.fromisoformat(found[0].decode())
+            if self.taken - at > RECENT:
+                return found[0]
+            return str(at + passed).encode()
+
+        with connection.cursor() as cursor:
+            cursor.execute("; ".join(f"DELETE FROM {table}" for table in self.tables))
+            for table, rows in self.tables.items():
+                if rows:
+                    cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(TIME.sub(later, rows)))
+            for sequence, value, called in self.sequences:
+                cursor.execute("SELECT setval(%s::regclass, %s, %s)", (sequence, value, called))
+
+
+class Databases:
+    """The database that the tests of one process share, one after the other."""
+
+    def __init__(self, server: str, template: str) -> None:
+        self.server, self.template = server, template
+        self.prefix = "sync_test"
+        self.made = 0
+        self.name = ""
+        self.fingerprint = ""
+        self.empty: Rows | None = None
+        self.loaded: dict[str, Rows] = {}  # the rows after a first load, by transport
+
+    def url(self) -> str:
+        return make_url(self.server).set(database=self.name).render_as_string(hide_password=False)
+
+    def take(self) -> str:
+        """The URL of a database as the migrations leave it, which nobody else uses."""
+        if not self.name or not self._restored():
+            self.drop()
+            self.made += 1
+            self.name = f"{self.prefix}_{os.getpid()}_shared_{self.made}"
+            administer(self.server, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
+            with connected(self.url()) as connection:
+                self.fingerprint = fingerprint(connection)
+            self.empty = self.empty or Rows(self.url())
+        return self.url()
+
+    def _restored(self) -> bool:
+        """Whether the rows could be put back and the schema is as it was."""
+        assert self.empty is not None
+        try:
+            with connected(self.url()) as connection:
+                with connection.cursor() as cursor:
+                    cursor.execute(OTHERS)
+                if fingerprint(connection) != self.fingerprint:
+                    return False
+                self.empty.put_back(connection)
+        except psycopg2.Error:
+            return False
+        return True
+
+    def drop(self) -> None:
+        if self.name:
+            administer(self.server, f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+            self.name = ""
+
+
+def fingerprint(connection: Connection) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(FINGERPRINT)
+        (found,) = cursor.fetchone()  # type: ignore[misc]  # an aggregate has one row
+    return str(found)
