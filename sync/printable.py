@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MASK = "***"
+BEGINNING = 12  # characters of a longer secret that are enough to know it by: somebody may have cut it off
 MARGIN = 8_000  # characters read beyond a bound, so that a secret that begins before it is seen whole
 ESCAPED_TWICE = 3  # how often escapes are undone: a URL in JSON in a log line of a library
 
@@ -87,7 +88,7 @@ def needles(secrets: Iterable[str]) -> Needles:
     encoded: set[str] = set()
     for secret in secrets:
         raw = secret.encode("utf-8", "surrogatepass")
-        encoded.update(core for core in base64_cores(raw) if len(core) >= 5)
+        encoded.update(core[:BEGINNING] for core in base64_cores(raw) if len(core) >= 5)
         if len(secret) < 4 or secret.lower() in COMMON or (secret.isdigit() and len(secret) < 8):
             continue
         anywhere.add(raw.hex())
@@ -171,7 +172,7 @@ def plain_spans(text: str) -> Iterator[Span]:
     known = _needles
     lower = lowered(text)
     for needle in known.anywhere:
-        yield from occurrences(lower, needle)
+        yield from beginnings(lower, needle)
     for word in known.words:
         for start, end in occurrences(text, word):
             before, after = text[start - 1 : start], text[end : end + 1]
@@ -193,6 +194,21 @@ def occurrences(text: str, needle: str) -> Iterator[Span]:
     while at >= 0:
         yield at, at + len(needle)
         at = text.find(needle, at + len(needle))
+
+
+def beginnings(text: str, needle: str) -> Iterator[Span]:
+    """Occurrences of a secret, and of its beginning where it was cut off before it came here.
+
+    Not of one that begins as a word may, or with a user's name.
+    """
+    start = needle[:BEGINNING]
+    if len(needle) < BEGINNING + 4 or ":" in needle or not re.search("[0-9]", start):
+        yield from occurrences(text, needle)
+        return
+    for at, end in occurrences(text, start):
+        while end - at < len(needle) and text[end : end + 1] == needle[end - at]:
+            end += 1
+        yield at, end
 
 
 def base64_runs(text: str, core: str) -> Iterator[Span]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +30,13 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
 HOST = re.compile(r"[^\W_]([\w-]*\w)?(\.[^\W_]([\w-]*\w)?)+")
 # RFC 5321 and RFC 1035; an index could not hold much more either, and must not reject the record.
 LONGEST_EMAIL, LONGEST_HOST = 320, 253
+# Bytes. A B-tree page holds three entries of at most 2,704 bytes, their headers included.
+LONGEST_INDEXED = 2_600
+# Bytes of a whole row: a thousand of Salesforce's longest text areas. Postgres ends at 1 GB for a field or a
+# line of COPY, and at 256 MB for a text in jsonb.
+LONGEST_ROW = 128 << 20
+# Digits that numeric keeps before and after the point.
+WHOLE_DIGITS, FRACTION_DIGITS = 131_072, 16_383
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # "numbers keep every digit" both ways: Decimal out as a JSON number, not as a string.
 JSON = msgspec.json.Encoder(decimal_format="number")
@@ -42,7 +49,7 @@ REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 
 
 class Unfit(Exception):
-    """A value Postgres could not keep exactly."""
+    """A value Postgres could not keep exactly; the message is a class of error, and never holds the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +109,15 @@ def texts(column: Column) -> tuple[Column, int, str]:
 
 
 def identifier(column: Column) -> Column:
-    for value in column if set(map(len, column)) != {18} else ():
-        if len(value) != 18:
-            raise Unfit(f"an Id has 18 characters, not {len(value)}")
+    if set(map(len, column)) - {18}:
+        raise Unfit("an Id has 18 characters")
+    return column
+
+
+def reference(column: Column) -> Column:
+    """Ids of other records; shorter texts than an Id are kept, longer ones would not fit into an index."""
+    if max(map(len, column), default=0) > 18:
+        raise Unfit("an Id has 18 characters")
     return column
 
 
@@ -120,7 +133,7 @@ def choices(value: str) -> str:
 def boolean(column: Column) -> Column:
     for value in set(column):
         if value not in JSON_BOOLEAN:
-            raise Unfit(f"expected true or false, got {value[:40]!r}")
+            raise Unfit("not true or false")
     return column
 
 
@@ -131,14 +144,18 @@ def numbers(column: Column) -> Column:
 def number(value: str) -> str:
     """The number, with all its digits, as Postgres and JSON write it."""
     if not NUMBER.fullmatch(value):
-        raise Unfit(f"expected a number, got {value[:40]!r}")
+        raise Unfit("not a number")
     try:
         known = Decimal(value)
     except InvalidOperation:  # an exponent beyond all measure
         raise Unfit("number out of range") from None
-    # Postgres keeps at most 131,072 digits before the point and 16,383 after; nobody's revenue has more.
-    if not (known.is_finite() and -16383 <= known.adjusted() < 131072):
+    if not (known.is_finite() and -FRACTION_DIGITS <= known.adjusted() < WHOLE_DIGITS):
         raise Unfit("number out of range")
+    # The first digit fits, the last one may not: only in long numbers, or in those with an exponent.
+    if len(value) > FRACTION_DIGITS or "e" in value or "E" in value:
+        exponent = known.as_tuple().exponent
+        if not isinstance(exponent, int) or exponent < -FRACTION_DIGITS:
+            raise Unfit("number out of range")
     return str(known)
 
 
@@ -150,7 +167,7 @@ def integer(value: str) -> str:
     # Salesforce may send 400.0 or 4.0E2 for a whole number.
     known = Decimal(number(value))
     if known != known.to_integral_value():
-        raise Unfit(f"expected a whole number, got {value[:40]}")
+        raise Unfit("not a whole number")
     if not -BIGINT <= known < BIGINT:
         raise Unfit("number out of range")
     return str(int(known))
@@ -164,7 +181,7 @@ def day(value: str) -> str:
     try:
         return date.fromisoformat(value).isoformat()
     except ValueError:
-        raise Unfit(f"not a date: {value[:40]!r}") from None
+        raise Unfit("not a date") from None
 
 
 def instants(column: Column) -> Column:
@@ -175,7 +192,9 @@ def usual(column: Column) -> bool:
     """Whether all have one of Salesforce's own forms, which Postgres reads as Python does."""
     values = list(filter(None, column))
     end = next((end for length, end in USUAL.items() if {*map(len, values)} <= {length}), None)
-    if end is None or {value[19:20] + value[23:] for value in values} - {end}:
+    # Python would also take 2026-W01-1, and any character between date and time.
+    known = {value[4:11:3] + value[19] + value[23:] for value in values} if end else set()
+    if end is None or known - {f"--T{end}"}:
         return False
     if "".join(values).count(":") != 2 * len(values):
         return False
@@ -186,13 +205,17 @@ def usual(column: Column) -> bool:
 
 
 def instant(value: str) -> str:
+    """The moment, in UTC: Postgres refuses zones that Python takes, of sixteen hours and more."""
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise Unfit(f"not a date and time: {value[:40]!r}") from None
+        raise Unfit("not a date and time") from None
     if moment.tzinfo is None:
-        raise Unfit(f"a date and time without its zone: {value[:40]!r}")
-    return moment.isoformat()
+        raise Unfit("a date and time without its zone")
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise Unfit("date and time out of range") from None
 
 
 def distinct(column: Column, convert: Callable[[str], str]) -> Column:
@@ -207,7 +230,7 @@ def kind_of(value: object) -> str:
 
 CONVERT: Mapping[Kind, Callable[[Column], Column]] = {
     Kind.ID: identifier,
-    Kind.REFERENCE: lambda column: column,
+    Kind.REFERENCE: reference,
     Kind.TEXT: lambda column: column,
     Kind.MULTIPICKLIST: multipicklist,
     Kind.BOOLEAN: boolean,
@@ -268,6 +291,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
             if name in REQUIRED and "" in columns[name]:
                 raise Unfit("missing")
     cells: list[Column] = []
+    indexed = projection.sobject.lookups
     for field in projection.fields:
         column = columns[field.name]
         if not wholes[field.name]:  # as many are
@@ -275,14 +299,30 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
             continue
         with naming(field.name):
             cell = CONVERT[field.kind](column)
+            if field.column in indexed:
+                check_index(cell)
             cells.append(escaped(cell, wholes[field.name] if cell is column else None))
-        for derived in field.derived:
-            normalise = derived.normalise
-            cells.append(escaped([value and (normalise(value, region) or "") for value in column]))
+            for derived in field.derived:
+                normalise = derived.normalise
+                made = [value and (normalise(value, region) or "") for value in column]
+                if derived.column in indexed:
+                    check_index(made)
+                cells.append(escaped(made))
     cells.append(escaped(custom_values(projection.custom, columns, len(records))))
     cells += tombstones(columns)
     lines = ["\t".join(row).encode() for row in zip(*cells, strict=True)]
+    if max(map(len, lines)) > LONGEST_ROW:
+        raise Unfit("record too long")
     return Batch(lines, records, (), columns["Id"], columns["IsDeleted"].count("true"), nuls)
+
+
+def check_index(column: Column) -> None:
+    """Refuse what the index of a look-up column cannot hold."""
+    # A character has at most four bytes.
+    if max(map(len, column), default=0) > LONGEST_INDEXED // 4 and any(
+        len(value.encode()) > LONGEST_INDEXED for value in column
+    ):
+        raise Unfit("too long for the column's index")
 
 
 @contextmanager

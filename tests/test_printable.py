@@ -177,6 +177,14 @@ def test_a_masked_secret_does_not_let_in_what_is_beyond_the_bound() -> None:
     assert PLAIN[:4] not in bounded(text, 8000)
 
 
+@pytest.mark.parametrize("length", [12, 20, len(PLAIN) - 1])
+def test_a_secret_that_was_cut_off_elsewhere_is_masked(length: int) -> None:
+    """Where a text was shortened before it came here, the beginning of a long secret is masked."""
+    assert redact(f"it said {PLAIN[:length]} (advice)") == f"it said {MASK} (advice)"
+    packed = base64.b64encode(f"me:{PLAIN}".encode()).decode()[: length + 8]
+    assert redact(f"it said {packed} (advice)") == f"it said {MASK} (advice)"
+
+
 WORST = {
     "jwt": "eyJ",
     "jwt parts": "eyJ.",

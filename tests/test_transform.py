@@ -141,7 +141,7 @@ def rejected(**values: Any) -> Reject:
         (Kind.DATETIME, "2011-07-07T00:37:00.000+0000", "2011-07-07T00:37:00.000+0000"),
         (Kind.DATETIME, "2011-07-07T00:37:00.000Z", "2011-07-07T00:37:00.000Z"),
         (Kind.DATETIME, "2011-07-07T00:37:00Z", "2011-07-07T00:37:00+00:00"),
-        (Kind.DATETIME, "2011-07-07T06:07:00.000+05:30", "2011-07-07T06:07:00+05:30"),
+        (Kind.DATETIME, "2011-07-07T06:07:00.000+05:30", "2011-07-07T00:37:00+00:00"),
         (Kind.DATETIME, "2011-07-07T00:37:00.123456Z", "2011-07-07T00:37:00.123456+00:00"),
         (Kind.DATETIME, "1700-01-01T00:00:00.000+0000", "1700-01-01T00:00:00.000+0000"),
         (Kind.DATETIME, "4000-12-31T23:59:59.000Z", "4000-12-31T23:59:59.000Z"),
@@ -170,57 +170,57 @@ def test_nulls_are_kept(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "reason"),
     [
-        (Kind.ID, "003RO0000035WQg", "an Id has 18 characters, not 15"),
-        (Kind.ID, "", "an Id has 18 characters, not 0"),
-        (Kind.BOOLEAN, "yes", "expected true or false, got 'yes'"),
-        (Kind.BOOLEAN, "TRUE", "expected true or false, got 'TRUE'"),
-        (Kind.BOOLEAN, "1", "expected true or false, got '1'"),
-        (Kind.NUMBER, "one", "expected a number, got 'one'"),
-        (Kind.NUMBER, "true", "expected a number, got 'true'"),
-        (Kind.NUMBER, "1,5", "expected a number, got '1,5'"),
-        (Kind.NUMBER, "x" * 500, f"expected a number, got '{'x' * 40}'"),
-        (Kind.NUMBER, "1_000", "expected a number, got '1_000'"),
-        (Kind.NUMBER, " 7", "expected a number, got ' 7'"),
-        (Kind.NUMBER, "7\n", r"expected a number, got '7\n'"),
-        (Kind.NUMBER, "١٢", "expected a number, got '١٢'"),
-        (Kind.NUMBER, "NaN", "expected a number, got 'NaN'"),
-        (Kind.NUMBER, "-Infinity", "expected a number, got '-Infinity'"),
-        (Kind.NUMBER, ".", "expected a number, got '.'"),
-        (Kind.NUMBER, "1E", "expected a number, got '1E'"),
-        (Kind.NUMBER, "0x10", "expected a number, got '0x10'"),
+        (Kind.ID, "003RO0000035WQg", "an Id has 18 characters"),
+        (Kind.ID, "", "an Id has 18 characters"),
+        (Kind.BOOLEAN, "yes", "not true or false"),
+        (Kind.BOOLEAN, "TRUE", "not true or false"),
+        (Kind.BOOLEAN, "1", "not true or false"),
+        (Kind.NUMBER, "one", "not a number"),
+        (Kind.NUMBER, "true", "not a number"),
+        (Kind.NUMBER, "1,5", "not a number"),
+        (Kind.NUMBER, "x" * 500, "not a number"),
+        (Kind.NUMBER, "1_000", "not a number"),
+        (Kind.NUMBER, " 7", "not a number"),
+        (Kind.NUMBER, "7\n", "not a number"),
+        (Kind.NUMBER, "١٢", "not a number"),
+        (Kind.NUMBER, "NaN", "not a number"),
+        (Kind.NUMBER, "-Infinity", "not a number"),
+        (Kind.NUMBER, ".", "not a number"),
+        (Kind.NUMBER, "1E", "not a number"),
+        (Kind.NUMBER, "0x10", "not a number"),
         (Kind.NUMBER, "1E+99999999999999999999", "number out of range"),
         (Kind.NUMBER, "1E+131072", "number out of range"),
         (Kind.NUMBER, "1E-16384", "number out of range"),
-        (Kind.INTEGER, "4.5", "expected a whole number, got 4.5"),
-        (Kind.INTEGER, "1E-5", "expected a whole number, got 1E-5"),
+        (Kind.INTEGER, "4.5", "not a whole number"),
+        (Kind.INTEGER, "1E-5", "not a whole number"),
         (Kind.INTEGER, "9223372036854775808", "number out of range"),
         (Kind.INTEGER, "-9223372036854775809", "number out of range"),
         (Kind.INTEGER, "1E+131071", "number out of range"),
-        (Kind.INTEGER, "four", "expected a number, got 'four'"),
-        (Kind.INTEGER, "1_0", "expected a number, got '1_0'"),
-        (Kind.DATE, "2023-02-29", "not a date: '2023-02-29'"),
-        (Kind.DATE, "31.01.2026", "not a date: '31.01.2026'"),
-        (Kind.DATE, "2026-01-31T00:00:00Z", "not a date: '2026-01-31T00:00:00Z'"),
-        (Kind.DATETIME, "2011-07-07T00:37:00", "a date and time without its zone: '2011-07-07T00:37:00'"),
+        (Kind.INTEGER, "four", "not a number"),
+        (Kind.INTEGER, "1_0", "not a number"),
+        (Kind.DATE, "2023-02-29", "not a date"),
+        (Kind.DATE, "31.01.2026", "not a date"),
+        (Kind.DATE, "2026-01-31T00:00:00Z", "not a date"),
+        (Kind.DATETIME, "2011-07-07T00:37:00", "a date and time without its zone"),
         (
             Kind.DATETIME,
             "2011-07-07T00:37:00.000   ",
-            "not a date and time: '2011-07-07T00:37:00.000   '",
+            "not a date and time",
         ),
         (
             Kind.DATETIME,
             "2011-07-07T00:37:00.1234",
-            "a date and time without its zone: '2011-07-07T00:37:00.1234'",
+            "a date and time without its zone",
         ),
-        (Kind.DATETIME, "2011-07-07", "a date and time without its zone: '2011-07-07'"),
-        (Kind.DATETIME, "2011-13-07T00:37:00Z", "not a date and time: '2011-13-07T00:37:00Z'"),
+        (Kind.DATETIME, "2011-07-07", "a date and time without its zone"),
+        (Kind.DATETIME, "2011-13-07T00:37:00Z", "not a date and time"),
         (
             Kind.DATETIME,
             "2011-02-29T00:37:00.000+0000",
-            "not a date and time: '2011-02-29T00:37:00.000+0000'",
+            "not a date and time",
         ),
-        (Kind.DATETIME, "2011-07-07T24:37:00.000Z", "not a date and time: '2011-07-07T24:37:00.000Z'"),
-        (Kind.DATETIME, "x" * 500, f"not a date and time: '{'x' * 40}'"),
+        (Kind.DATETIME, "2011-07-07T24:37:00.000Z", "not a date and time"),
+        (Kind.DATETIME, "x" * 500, "not a date and time"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str) -> None:
@@ -592,9 +592,7 @@ def test_tombstone_of_an_unusual_stamp(stamp: str) -> None:
 
 def test_deleted_record_with_an_unreadable_stamp_is_rejected() -> None:
     """A tombstone needs its moment: a deleted record without one is a reject, not a live row."""
-    assert rejected(IsDeleted=True, SystemModstamp="soon").reason == (
-        "SystemModstamp: not a date and time: 'soon'"
-    )
+    assert rejected(IsDeleted=True, SystemModstamp="soon").reason == ("SystemModstamp: not a date and time")
 
 
 def test_tombstone_without_a_visible_master() -> None:
@@ -618,22 +616,22 @@ def test_tombstone_without_a_visible_master() -> None:
     [
         ("Title", {"a": 1}, "Title: expected text, got an object"),
         ("Title", ["a"], "Title: expected text, got a list"),
-        ("Size", "seven", "Size: expected a number, got 'seven'"),
-        ("Size", True, "Size: expected a number, got 'true'"),
-        ("Price", "1,50", "Price: expected a number, got '1,50'"),
-        ("DoNotCall", 1, "DoNotCall: expected true or false, got '1'"),
-        ("Birthdate", "soon", "Birthdate: not a date: 'soon'"),
+        ("Size", "seven", "Size: not a number"),
+        ("Size", True, "Size: not a number"),
+        ("Price", "1,50", "Price: not a number"),
+        ("DoNotCall", 1, "DoNotCall: not true or false"),
+        ("Birthdate", "soon", "Birthdate: not a date"),
         ("SystemModstamp", "2026-01-31T12:00:00", "SystemModstamp: a date and time without its zone"),
         ("SystemModstamp", None, "SystemModstamp: missing"),
         ("SystemModstamp", "\0", "SystemModstamp: missing"),
         ("IsDeleted", None, "IsDeleted: missing"),
         ("Id", None, "Id: missing"),
         ("Id", "", "Id: missing"),
-        ("Id", "003", "Id: an Id has 18 characters, not 3"),
+        ("Id", "003", "Id: an Id has 18 characters"),
         ("Note__c", "half \ud83d", "Note__c: half of a surrogate pair, or bytes that are no UTF-8"),
         ("Note__c", ["a"], "Note__c: expected text, got a list"),
-        ("Score__c", "much", "Score__c: expected a number, got 'much'"),
-        ("Vip__c", "yes", "Vip__c: expected true or false, got 'yes'"),
+        ("Score__c", "much", "Score__c: not a number"),
+        ("Vip__c", "yes", "Vip__c: not true or false"),
     ],
 )
 def test_reject_names_field_and_reason(field: str, value: Any, reason: str) -> None:
@@ -726,7 +724,7 @@ def test_one_bad_record_leaves_the_others_alone() -> None:
     assert [read_back(line)[0] for line in batch.lines] == [ID, third]
     assert [record[0] for record in batch.records] == [ID, third]
     assert list(batch.ids) == [ID, OTHER_ID, third]
-    assert [(one.id, one.reason) for one in batch.rejects] == [(OTHER_ID, "Size: expected a number, got 'x'")]
+    assert [(one.id, one.reason) for one in batch.rejects] == [(OTHER_ID, "Size: not a number")]
 
 
 BAD: tuple[tuple[str, Any], ...] = (
