@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import audit, embedded, load, tables, transform
+from sync import audit, embedded, load, tables, transform, values
 from sync.errors import ConfigError
 from sync.mapping import DescribedField, Kind, Projection, project
 from sync.objects import CATALOGUE
@@ -258,7 +258,7 @@ def test_a_reason_is_a_field_and_a_class(name: str) -> None:
 
 def test_what_an_index_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text in a look-up column that its index cannot hold is refused, raw or derived, by its bytes."""
-    monkeypatch.setattr(transform, "LONGEST_INDEXED", 40)
+    monkeypatch.setattr(values, "LONGEST_INDEXED", 40)
     contact = PROJECTIONS["Contact"]
     taken = build(contact, [a_record(contact, Email="a" * 28 + "@example.com")], "US")
     assert taken.rejects == ()

@@ -20,6 +20,7 @@ ORDER = (
         "printable",
         "mapping",
         "phones",
+        "values",
         "transform",
         "objects",
         "config",
@@ -176,7 +177,9 @@ def test_the_simulator_stands_alone() -> None:
         assert not libraries(path) & {"simple_salesforce", "tenacity", "sqlalchemy", "psycopg2"}, path.name
 
 
-@pytest.mark.parametrize("room", ["errors", "printable", "mapping", "phones", "transform", "objects", "soql"])
+@pytest.mark.parametrize(
+    "room", ["errors", "printable", "mapping", "phones", "values", "transform", "objects", "soql"]
+)
 def test_the_middle_is_pure(room: str) -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""
     assert not libraries(SYNC / f"{room}.py") & IMPURE

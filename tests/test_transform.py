@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync import load, transform
+from sync import load, transform, values
 from sync.extract import rest
 from sync.mapping import Derived, DescribedField, Field, Kind, Projection, SObject, project
 from sync.objects import CATALOGUE
-from sync.transform import Batch, Record, Reject, Unfit, build, normalise_email, website_host
+from sync.transform import Batch, Record, Reject, build, normalise_email, website_host
+from sync.values import Unfit
 
 ID, OTHER_ID = "003RO0000035WQgYAM", "003RO0000035WQhYAM"
 MASTER = "003RO0000035WQiYAM"
@@ -155,16 +156,16 @@ def rejected(**values: Any) -> Reject:
 )
 def test_values_are_kept(kind: Kind, value: str, kept: str) -> None:
     """A value that fits is kept as it is, in a form that Postgres reads, wherever in its column it stands."""
-    assert list(transform.CONVERT[kind]([value])) == [kept]
+    assert list(values.CONVERT[kind]([value])) == [kept]
     null = [] if kind is Kind.ID else [""]
-    assert list(transform.CONVERT[kind]([*null, value, *null, value])) == [*null, kept, *null, kept]
+    assert list(values.CONVERT[kind]([*null, value, *null, value])) == [*null, kept, *null, kept]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.ID])
 def test_nulls_are_kept(kind: Kind) -> None:
     """A null stays null in a column of any kind."""
-    assert list(transform.CONVERT[kind](["", "", ""])) == ["", "", ""]
-    assert list(transform.CONVERT[kind]([])) == []
+    assert list(values.CONVERT[kind](["", "", ""])) == ["", "", ""]
+    assert list(values.CONVERT[kind]([])) == []
 
 
 @pytest.mark.parametrize(
@@ -226,9 +227,9 @@ def test_nulls_are_kept(kind: Kind) -> None:
 def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str) -> None:
     """A value that Postgres could not keep exactly is refused with the reason, never bent."""
     with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
-        transform.CONVERT[kind]([value])
+        values.CONVERT[kind]([value])
     with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
-        transform.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
+        values.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_what_is_no_text_is_refused(value: Any, reason: str) -> None:
     """A column is made of texts that UTF-8 can hold; anything else is refused, wherever it stands."""
     for column in ([value], ["a", value, "é"]):
         with pytest.raises(Unfit, match=f"^{reason}$"):
-            transform.texts(column)
+            values.texts(column)
 
 
 def test_halves_of_two_records_are_no_pair() -> None:
