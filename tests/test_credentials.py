@@ -173,6 +173,7 @@ def test_the_remedy_works_when_typed(tmp_path: Path) -> None:
         ("http://me:p@ss@proxy", {"p@ss", "me:p@ss"}),
         ("http://proxy:3128", set()),
         ("http://[broken", set()),
+        ("http://me:pa/ss#word@proxy", {"pa/ss#word", "word"}),
     ],
 )
 def test_proxy_credentials_are_secrets(

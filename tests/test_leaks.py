@@ -26,12 +26,14 @@ WRONG = 'Wr0ng"client+secret/9'
 __all__ = ["restored"]
 
 
-def proxied(port: int) -> str:
-    return f"http://me:{quote(PROXY, safe='')}@127.0.0.1:{port}"
+def proxies(port: int) -> list[str]:
+    """Proxies that are not there: one whose port is none, which is quoted whole, and one without escapes."""
+    escaped = f"http://me:{quote(PROXY, safe='')}@127.0.0.1"
+    return [f"{escaped}:{port}", f"{escaped}:99999", f"http://me:{PROXY}@127.0.0.1:{port}"]
 
 
 @pytest.fixture
-def secretive(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def secretive(world: World) -> World:
     """A world whose database, proxy and client have passwords full of characters that are written differently."""
     url = make_url(world.database).set(username="postgres", password=DATABASE)
     world.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
@@ -64,7 +66,13 @@ def login_refused_with_an_echo(world: World) -> None:
 
 
 def proxy_refused(world: World) -> None:
-    attempt(world)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for proxy in proxies(port):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HTTPS_PROXY", proxy)
+            patch.delenv("NO_PROXY", raising=False)
+            attempt(world)
 
 
 def database_refused(world: World) -> None:
@@ -130,16 +138,10 @@ FAILURES: list[Callable[[World], None]] = [
 def test_no_failure_shows_a_secret(
     fail: Callable[[World], None],
     secretive: World,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     restored: None,
 ) -> None:
     """Whatever fails, log, screen, journal, rejects' reasons and freshness hold no form of any secret."""
-    if fail is proxy_refused:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        monkeypatch.setenv("HTTPS_PROXY", proxied(port))
-        monkeypatch.delenv("NO_PROXY", raising=False)
     known = secretive.sim.credentials
     fail(secretive)
     with tables.transaction(secretive.engine) as connection:

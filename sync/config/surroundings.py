@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sqlalchemy.engine import URL
 
@@ -21,13 +22,12 @@ def proxy_secrets() -> Iterator[str]:
     for name, value in os.environ.items():
         if not name.lower().endswith("_proxy"):
             continue
-        address = value.strip() if "://" in value else f"//{value.strip()}"
-        try:
-            userinfo = urlsplit(address).netloc.rpartition("@")[0]
-        except ValueError:
-            continue
+        # Not by a parser: a password with characters that should have been escaped is secret, too, and so are
+        # the pieces into which libraries cut it before they say that they cannot read it.
+        userinfo = value.strip().rpartition("://")[2].rpartition("@")[0]
         user, _, password = userinfo.partition(":")
-        for secret in (userinfo, password or user):
+        pieces = [piece for piece in re.split("[/?#@]", password) if len(piece) >= 4]
+        for secret in (userinfo, password or user, *pieces):
             yield from {secret, unquote(secret)} - {""}
 
 
