@@ -229,11 +229,14 @@ def simulator(
     contacts: Annotated[int, typer.Option(min=0)] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
     flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
+    credentials_seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
+    ] = None,
 ) -> None:
     """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
     from sync.simulator.serve import serve  # not installed on a dyno
 
-    serve(port, accounts, contacts, seed, flow)
+    serve(port, accounts, contacts, seed, flow, credentials_seed)
 
 
 # ── arguments and wiring ──────────────────────────────────────────────────────────────────────────────
