@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from sync import audit, changes, config, erasure, grants, logs, pipeline, report, runs, schedule, show, tables
 from sync.config import DatabaseSettings
-from sync.errors import ObjectsFailedError, SyncError, UsageError
+from sync.errors import ConfigError, ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
 from sync.objects import CATALOGUE
 from sync.runs import Link
@@ -42,6 +42,7 @@ def main() -> None:
     # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
     # transform the next ones: not five milliseconds.
     sys.setswitchinterval(0.001)
+    logs.watch_crashes()
     try:
         app()
     except ObjectsFailedError as failed:
@@ -49,8 +50,10 @@ def main() -> None:
             show.error(failed.told(name, error))
         sys.exit(failed.code)
     except SyncError as error:
-        show.error(str(error))
+        show.error(str(error), lines=isinstance(error, ConfigError))
         sys.exit(error.exit_code)
+    finally:
+        logs.watch_crashes()  # Typer has put a hook of its own in its place
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
@@ -289,11 +292,14 @@ def simulator(
     contacts: Annotated[int, typer.Option(min=0)] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
     flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
+    credentials_seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
+    ] = None,
 ) -> None:
     """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
     from sync.simulator.serve import serve  # not installed on a dyno
 
-    serve(port, accounts, contacts, seed, flow)
+    serve(port, accounts, contacts, seed, flow, credentials_seed)
 
 
 # ── arguments and wiring ──────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
     say()
     say("  For `python -m sync status`, `check`, `resync` … in another terminal:")
     for name, value in settings_of(sim, url).items():
-        say(f"  export {name}='{value}'")
+        sys.stdout.write(f"  export {name}='{value}'\n")  # of this demo alone, and meant to be copied
 
 
 def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
@@ -177,4 +178,4 @@ def newest(engine: Engine) -> int:
 
 def title(line: str) -> None:
     say()
-    show.console().print(f"[bold]{line}[/]")
+    say(line, style="bold")

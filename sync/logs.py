@@ -7,44 +7,30 @@ canonical line, `event=object_synced`, that carries everything worth graphing.
 from __future__ import annotations
 
 import logging
-import re
 import sys
+import threading
+import traceback
 from collections.abc import MutableMapping, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TextIO, cast
 
 import structlog
 
+from sync.printable import bounded, hide, redact, visible, visible_json
+
+__all__ = ["bounded", "get", "hide", "redact", "setup", "watch_crashes"]
+
 Event = MutableMapping[str, Any]
 
-# Access tokens are not known in advance: 15 characters of org Id, "!", then the key; or a JWT.
-TOKEN = re.compile(r"00D[A-Za-z0-9]{12,15}![\w.]+|eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=Bearer )\S+")
-MASK = "***"
 # Heroku splits longer lines into several events.
 LONGEST = 8_000
-
-_secrets: set[str] = set()
-
-
-def redact(text: str) -> str:
-    """The text without any known secret or anything that looks like an access token."""
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return TOKEN.sub(MASK, text)
-
-
-def hide(secrets: Sequence[str]) -> None:
-    """Never print these values again, nor the lines of a multi-line one."""
-    for secret in secrets:
-        _secrets.update(part for part in (secret, *secret.splitlines()) if len(part) >= 4)
 
 
 def _redact(_logger: Any, _method: str, event: Event) -> Event:
     for key, value in event.items():
-        if isinstance(value, str):
-            cleaned = redact(value)
-            event[key] = cleaned if len(cleaned) <= LONGEST else cleaned[:LONGEST] + "…"
-        elif not isinstance(value, int | float | bool | type(None)):
-            event[key] = redact(str(value))
+        if not key.startswith("_") and not isinstance(value, int | float | bool | type(None)):
+            event[key] = bounded(value if isinstance(value, str) else str(value), LONGEST)
     return event
 
 
@@ -55,14 +41,62 @@ def _one_line(_logger: Any, _method: str, event: Event) -> Event:
     return event
 
 
+def _visible(_logger: Any, _method: str, event: Event) -> Event:
+    """No value can begin a line of its own or act on a terminal."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = visible(value)
+    return event
+
+
+def _json(logger: Any, method: str, event: Event) -> str:
+    """JSON escapes such characters itself, but for a few; the values stay as they are."""
+    return visible_json(str(structlog.processors.JSONRenderer()(logger, method, event)))
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """What cannot be logged is said without its values: Python's own report of it would print them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        problem = sys.exc_info()[0]
+        told = f"level=error event=log_failed logger={record.name!r} line={record.lineno} problem={problem!r}"
+        with suppress(OSError, ValueError):
+            sys.stderr.write(visible(redact(told)) + "\n")
+
+
+def _crashed(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, where: str
+) -> None:
+    """An error that nobody caught: Python would print it, secrets and all, to stderr."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+    elif structlog.is_configured():
+        get(__name__).critical("crashed", where=where, exc_info=(kind, error or kind(), trace))
+    else:
+        for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+            sys.stderr.write(visible(redact(line)) + "\n")
+
+
+def watch_crashes() -> None:
+    """Send the uncaught errors of every thread through the logs, instead of to stderr as they are."""
+    sys.excepthook = lambda kind, error, trace: _crashed(kind, error, trace, "main")
+    threading.excepthook = lambda args: _crashed(
+        args.exc_type, args.exc_value, args.exc_traceback, args.thread.name if args.thread else "thread"
+    )
+    sys.unraisablehook = lambda args: _crashed(args.exc_type, args.exc_value, args.exc_traceback, "cleanup")
+
+
 def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local") -> None:
     """Send every log of this process, libraries' included, to stderr: stdout belongs to results."""
     hide(secrets)
-    renderer: Any = {
-        "logfmt": structlog.processors.LogfmtRenderer(key_order=["level", "event"], bool_as_flag=False),
-        "json": structlog.processors.JSONRenderer(),
-        "pretty": structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-    }[form]
+    renderers: dict[str, list[Any]] = {
+        "logfmt": [
+            _visible,
+            structlog.processors.LogfmtRenderer(key_order=["level", "event"], bool_as_flag=False),
+        ],
+        "json": [_json],
+        "pretty": [_visible, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+    }
 
     def _where(_logger: Any, _method: str, event: Event) -> Event:
         event.setdefault("dyno", dyno)
@@ -83,11 +117,11 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    stream = logging.StreamHandler(sys.stderr)
+    stream = _Stderr(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=common,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers[form]],
         )
     )
     root = logging.getLogger()

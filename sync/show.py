@@ -12,39 +12,56 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sync import logs
 from sync.audit import Finding, Mapped
 from sync.changes import Change
 from sync.erasure import Erased, Match
 from sync.pipeline import Estimate
+from sync.printable import visible, visible_json
 from sync.report import Rejected, Status, clock, short, spoken
 from sync.runs import Link, Report, Step
 
 log = logs.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
-MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
-COLOURS = {"OK": "green", "WARNING": "yellow", "STALE": "red", "NOT LOADED": "red"}
+COLOURS = {
+    "OK": "green",
+    "WARNING": "yellow",
+    "STALE": "red",
+    "NOT LOADED": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "failed": "red",
+}
+MARKED = "state"  # the column whose cells are words of ours and have colours
 
 
-def console() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def say(line: str = "") -> None:
-    """One line for whoever reads, without markup."""
-    console().print(escape(line))
-
-
-def error(message: str) -> None:
-    """An error, in words, to stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"[red]error:[/] {escape(logs.redact(message))}"
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints what it is given: no markup, no emoji names, no guessing at numbers."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=stderr or not stream.isatty()
     )
+
+
+def clean(value: object) -> str:
+    """A value as it may be printed on one line: the one place through which all text to people goes."""
+    return visible(logs.redact(str(value)))
+
+
+def say(line: str = "", style: str = "") -> None:
+    """One line for whoever reads."""
+    console().print(Text(clean(line), style=style))
+
+
+def error(message: str, *, lines: bool = False) -> None:
+    """An error, in words, to stderr; `lines`: it is of several lines, each of them made by us."""
+    told = "\n".join(map(clean, message.split("\n"))) if lines else clean(message)
+    console(stderr=True).print(Text.assemble(("error:", "red"), " ", told))
 
 
 def as_text(value: object) -> Any:
@@ -58,13 +75,26 @@ def as_text(value: object) -> Any:
     return str(value)
 
 
+def without_secrets(value: Any) -> Any:
+    """The same structure, its texts redacted."""
+    if isinstance(value, str):
+        return logs.redact(value)
+    if isinstance(value, dict):
+        return {logs.redact(key): without_secrets(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(each) for each in value]
+    return value
+
+
 def print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, default=as_text, ensure_ascii=False) + "\n")
+    """One line of JSON to stdout."""
+    encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
+    sys.stdout.write(visible_json(encoded) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on a terminal, else tab-separated lines under a heading."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[clean(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in [list(columns), *cells]:
             sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
@@ -74,7 +104,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         numeric = bool(cells) and all(row[place].replace(",", "").isdigit() for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        drawn.add_row(*(MARKS.get(cell, escape(cell)) for cell in row))
+        # Text, not str: of a str Rich would make markup.
+        drawn.add_row(
+            *(
+                Text(cell, style=COLOURS.get(cell, "") if column == MARKED else "")
+                for column, cell in zip(columns, row, strict=True)
+            )
+        )
     console().print(drawn)
 
 
@@ -206,8 +242,8 @@ def status(found: Status, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    word = found.headline.split(":")[0]
-    console().print(f"[{COLOURS.get(word, 'white')}]{word}[/]{escape(found.headline[len(word) :])}")
+    word, _, rest = found.headline.partition(":")
+    console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
     columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
     table(
         "",
@@ -275,7 +311,8 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
             changed = f" ({', '.join(one.changed)})" if one.changed else ""
             at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
             into = f" into {one.survivor_id}" if one.survivor_id else ""
-            sys.stdout.write(f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}\n")
+            line = f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}"
+            sys.stdout.write(clean(line) + "\n")
         sys.stdout.flush()
 
 
@@ -286,10 +323,10 @@ def progress(link: Link) -> Iterator[Link]:
         yield replace(link, on_step=LineEvery(SECONDS_BETWEEN_LINES))
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
         console=console(),
         transient=True,
@@ -299,7 +336,7 @@ def progress(link: Link) -> Iterator[Link]:
 
         def on_step(step: Step) -> None:
             if step.object not in tasks:
-                tasks[step.object] = bar.add_task(step.object, total=None, rate="")
+                tasks[step.object] = bar.add_task(clean(step.object), total=None, rate="")
                 started[step.object] = (time.monotonic(), 0)
                 return
             since, read = started[step.object]

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
@@ -32,7 +33,13 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
 from sync import locks
-from sync.errors import DatabaseUnavailableError, LockedError, SchemaOutdatedError, SyncError
+from sync.errors import (
+    ConfigError,
+    DatabaseUnavailableError,
+    LockedError,
+    SchemaOutdatedError,
+    SyncError,
+)
 from sync.mapping import Kind, SObject
 from sync.objects import CATALOGUE
 
@@ -328,8 +335,8 @@ MISSING = ("42P01", "3F000", "42703", "42883")
 
 
 def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
-    """A small pool that notices dead connections."""
-    return create_engine(
+    """A small pool that notices dead connections; ConfigError on connecting to a database without UTF-8."""
+    made = create_engine(
         url,
         poolclass=QueuePool,
         pool_size=size,
@@ -347,7 +354,23 @@ def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
             "tcp_user_timeout": 60_000,
             "application_name": f"sync {owner}"[:63],
         },
+        hide_parameters=True,  # values of records, in the text of every error
     )
+    event.listen(made, "connect", check_encoding)
+    return made
+
+
+def check_encoding(connection: Any, _record: object) -> None:
+    """Refuse a database that cannot hold every character; known without asking.
+
+    It would refuse single records, and its log would quote them.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"the database has the encoding {encoding}, and UTF8 is needed: make another one, for example by "
+            "createdb --encoding UTF8 --locale C --template template0 customers, and name it in DATABASE_URL"
+        )
 
 
 @contextmanager

@@ -11,38 +11,31 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from sync.mapping import NUMBER_TYPES, DescribedField, Kind, Projection
+from sync.mapping import NUMBER_TYPES, DescribedField, Projection
+from sync.values import CONVERT, JSON_BOOLEAN, Column, Unfit, boolean, check_index, instant, number, texts
 
 # A record is a text per selected field, in the order of `Projection.names`, empty for null: Salesforce keeps
 # no empty texts, and a CSV cell could not tell the two apart. What is no text does not fit.
 Record = Sequence[Any]
-Column = Sequence[str]
 
-BIGINT = 2**63
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
 HOST = re.compile(r"[^\W_]([\w-]*\w)?(\.[^\W_]([\w-]*\w)?)+")
 # RFC 5321 and RFC 1035; an index could not hold much more either, and must not reject the record.
 LONGEST_EMAIL, LONGEST_HOST = 320, 253
+# Bytes of a whole row: a thousand of Salesforce's longest text areas. Postgres ends at 1 GB for a field or a
+# line of COPY, and at 256 MB for a text in jsonb.
+LONGEST_ROW = 128 << 20
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # "numbers keep every digit" both ways: Decimal out as a JSON number, not as a string.
 JSON = msgspec.json.Encoder(decimal_format="number")
 QUOTE: Callable[[str], str] = json.encoder.encode_basestring
-JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
-# How long a date and time is, and what surrounds its milliseconds, by REST and by Bulk API.
-USUAL = {28: ".+0000", 24: ".Z"}
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 REQUIRED = frozenset({"Id", "IsDeleted", "SystemModstamp"})
-
-
-class Unfit(Exception):
-    """A value Postgres could not keep exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,143 +72,6 @@ class Batch:
             self.deleted + other.deleted,
             self.nuls + other.nuls,
         )
-
-
-# ── values ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def texts(column: Column) -> tuple[Column, int, str]:
-    """The column without NULs, how many there were, and all its text; UTF-8 can hold it."""
-    try:
-        whole = "".join(column)
-    except TypeError:
-        odd = next(value for value in column if not isinstance(value, str))
-        raise Unfit(f"expected text, got {kind_of(odd)}") from None
-    if not whole.isascii():
-        try:
-            whole.encode()
-        except UnicodeEncodeError:
-            raise Unfit("half of a surrogate pair, or bytes that are no UTF-8") from None
-    if nuls := whole.count("\0"):
-        column = [value.replace("\0", "") for value in column]
-    return column, nuls, whole
-
-
-def identifier(column: Column) -> Column:
-    for value in column if set(map(len, column)) != {18} else ():
-        if len(value) != 18:
-            raise Unfit(f"an Id has 18 characters, not {len(value)}")
-    return column
-
-
-def multipicklist(column: Column) -> Column:
-    return distinct(column, choices)
-
-
-def choices(value: str) -> str:
-    quoted = (v.replace("\\", "\\\\").replace('"', '\\"') for v in value.split(";") if v)
-    return "{" + ",".join(f'"{v}"' for v in quoted) + "}"
-
-
-def boolean(column: Column) -> Column:
-    for value in set(column):
-        if value not in JSON_BOOLEAN:
-            raise Unfit(f"expected true or false, got {value[:40]!r}")
-    return column
-
-
-def numbers(column: Column) -> Column:
-    return [number(value) if value else "" for value in column]
-
-
-def number(value: str) -> str:
-    """The number, with all its digits, as Postgres and JSON write it."""
-    if not NUMBER.fullmatch(value):
-        raise Unfit(f"expected a number, got {value[:40]!r}")
-    try:
-        known = Decimal(value)
-    except InvalidOperation:  # an exponent beyond all measure
-        raise Unfit("number out of range") from None
-    # Postgres keeps at most 131,072 digits before the point and 16,383 after; nobody's revenue has more.
-    if not (known.is_finite() and -16383 <= known.adjusted() < 131072):
-        raise Unfit("number out of range")
-    return str(known)
-
-
-def integers(column: Column) -> Column:
-    return distinct(column, integer)
-
-
-def integer(value: str) -> str:
-    # Salesforce may send 400.0 or 4.0E2 for a whole number.
-    known = Decimal(number(value))
-    if known != known.to_integral_value():
-        raise Unfit(f"expected a whole number, got {value[:40]}")
-    if not -BIGINT <= known < BIGINT:
-        raise Unfit("number out of range")
-    return str(int(known))
-
-
-def days(column: Column) -> Column:
-    return distinct(column, day)
-
-
-def day(value: str) -> str:
-    try:
-        return date.fromisoformat(value).isoformat()
-    except ValueError:
-        raise Unfit(f"not a date: {value[:40]!r}") from None
-
-
-def instants(column: Column) -> Column:
-    return column if usual(column) else [instant(value) if value else "" for value in column]
-
-
-def usual(column: Column) -> bool:
-    """Whether all have one of Salesforce's own forms, which Postgres reads as Python does."""
-    values = list(filter(None, column))
-    end = next((end for length, end in USUAL.items() if {*map(len, values)} <= {length}), None)
-    if end is None or {value[19:20] + value[23:] for value in values} - {end}:
-        return False
-    if "".join(values).count(":") != 2 * len(values):
-        return False
-    try:
-        return None not in {moment.tzinfo for moment in map(datetime.fromisoformat, values)}
-    except ValueError:
-        return False
-
-
-def instant(value: str) -> str:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise Unfit(f"not a date and time: {value[:40]!r}") from None
-    if moment.tzinfo is None:
-        raise Unfit(f"a date and time without its zone: {value[:40]!r}")
-    return moment.isoformat()
-
-
-def distinct(column: Column, convert: Callable[[str], str]) -> Column:
-    """Convert a column of few different values, each of them once."""
-    known = {value: convert(value) if value else "" for value in set(column)}
-    return [known[value] for value in column]
-
-
-def kind_of(value: object) -> str:
-    return {bool: "true/false", dict: "an object", list: "a list"}.get(type(value), "a number")
-
-
-CONVERT: Mapping[Kind, Callable[[Column], Column]] = {
-    Kind.ID: identifier,
-    Kind.REFERENCE: lambda column: column,
-    Kind.TEXT: lambda column: column,
-    Kind.MULTIPICKLIST: multipicklist,
-    Kind.BOOLEAN: boolean,
-    Kind.INTEGER: integers,
-    Kind.NUMBER: numbers,
-    Kind.DATE: days,
-    Kind.DATETIME: instants,
-}
 
 
 # ── derived columns: the transformations in flight ────────────────────────────────────────────────────
@@ -268,6 +124,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
             if name in REQUIRED and "" in columns[name]:
                 raise Unfit("missing")
     cells: list[Column] = []
+    indexed = projection.sobject.lookups
     for field in projection.fields:
         column = columns[field.name]
         if not wholes[field.name]:  # as many are
@@ -275,13 +132,20 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
             continue
         with naming(field.name):
             cell = CONVERT[field.kind](column)
+            if field.column in indexed:
+                check_index(cell)
             cells.append(escaped(cell, wholes[field.name] if cell is column else None))
-        for derived in field.derived:
-            normalise = derived.normalise
-            cells.append(escaped([value and (normalise(value, region) or "") for value in column]))
+            for derived in field.derived:
+                normalise = derived.normalise
+                made = [value and (normalise(value, region) or "") for value in column]
+                if derived.column in indexed:
+                    check_index(made)
+                cells.append(escaped(made))
     cells.append(escaped(custom_values(projection.custom, columns, len(records))))
     cells += tombstones(columns)
     lines = ["\t".join(row).encode() for row in zip(*cells, strict=True)]
+    if max(map(len, lines)) > LONGEST_ROW:
+        raise Unfit("record too long")
     return Batch(lines, records, (), columns["Id"], columns["IsDeleted"].count("true"), nuls)
 
 

@@ -107,13 +107,13 @@ ENCODER = msgspec.json.Encoder(decimal_format="number")
 def record_simulator(folder: Path, database: str) -> None:
     """All cassettes of a small simulated org; `database` is the URL of a migrated, empty one."""
     for flow in FLOWS:
-        with Simulator() as simulator:
+        with Simulator(credentials_seed=1) as simulator:
             record(folder / f"login-{flow}.yaml", of(simulator, flow), log_in)
-    with Simulator() as simulator:
+    with Simulator(credentials_seed=1) as simulator:
         populate(simulator.org, LONG_AGO)
         settings = of(simulator, "client_credentials", database)
         record(folder / "first-load.yaml", settings, first_load)
-    with Simulator() as simulator:
+    with Simulator(credentials_seed=1) as simulator:
         populate(simulator.org, simulator.clock.now())
         record(folder / "window.yaml", of(simulator, "client_credentials"), window, careful=True)
 

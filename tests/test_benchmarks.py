@@ -59,7 +59,7 @@ def populated() -> Iterator[Simulator]:
 @pytest.fixture
 def org(populated: Simulator) -> Iterator[Org]:
     """The same as the benchmark holds it."""
-    org = Org(populated.environment())
+    org = Org(populated.environment(), populated.control_token)
     with org.http:
         yield org
 

@@ -15,7 +15,20 @@ from tests.world import ROOT
 
 # A room imports only from rooms above it.
 ORDER = (
-    *("errors", "mapping", "phones", "transform", "objects", "config", "logs", "session", "soql", "prefetch"),
+    *(
+        "errors",
+        "printable",
+        "mapping",
+        "phones",
+        "values",
+        "transform",
+        "objects",
+        "config",
+        "logs",
+        "session",
+        "soql",
+        "prefetch",
+    ),
     *(
         "extract",
         "locks",
@@ -168,7 +181,9 @@ def test_the_simulator_stands_alone() -> None:
         assert not libraries(path) & {"simple_salesforce", "tenacity", "sqlalchemy", "psycopg2"}, path.name
 
 
-@pytest.mark.parametrize("room", ["errors", "mapping", "phones", "transform", "objects", "soql"])
+@pytest.mark.parametrize(
+    "room", ["errors", "printable", "mapping", "phones", "values", "transform", "objects", "soql"]
+)
 def test_the_middle_is_pure(room: str) -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""
     assert not libraries(SYNC / f"{room}.py") & IMPURE

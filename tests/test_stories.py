@@ -383,7 +383,7 @@ def test_reject_and_its_healing(loaded: World) -> None:
     assert (contact.tally.rejected, contact.tally.updated) == (1, 1)
     [rejected] = loaded.sql("SELECT record_id, reason, record->>'LastName' AS name FROM sync.reject")
     assert (rejected.record_id, rejected.name) == (loaded.ann, "Ann")
-    assert rejected.reason == "Birthdate: not a date: 'in spring'"
+    assert rejected.reason == "Birthdate: not a date"
     loaded.assert_equal(but=[loaded.ann])
     assert loaded.row(loaded.bob)["department"] == "Sales"
     assert loaded.cursor("Contact") is not None
@@ -420,7 +420,7 @@ def test_record_that_only_postgres_refuses(loaded: World) -> None:
     assert (contact.tally.rejected, contact.tally.inserted) == (1, 300)
     [rejected] = loaded.sql("SELECT record_id, reason FROM sync.reject")
     assert rejected.record_id == loaded.bob
-    assert "no_bob" in rejected.reason
+    assert rejected.reason == "refused by Postgres: 23514 check_violation"
     again = loaded.last_seq()
     loaded.run()
     assert loaded.news(again) == []

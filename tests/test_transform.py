@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync import load, transform
+from sync import load, transform, values
 from sync.extract import rest
 from sync.mapping import Derived, DescribedField, Field, Kind, Projection, SObject, project
 from sync.objects import CATALOGUE
-from sync.transform import Batch, Record, Reject, Unfit, build, normalise_email, website_host
+from sync.transform import Batch, Record, Reject, build, normalise_email, website_host
+from sync.values import Unfit
 from tests.soak import some_of
 
 ID, OTHER_ID = "003RO0000035WQgYAM", "003RO0000035WQhYAM"
@@ -142,7 +143,7 @@ def rejected(**values: Any) -> Reject:
         (Kind.DATETIME, "2011-07-07T00:37:00.000+0000", "2011-07-07T00:37:00.000+0000"),
         (Kind.DATETIME, "2011-07-07T00:37:00.000Z", "2011-07-07T00:37:00.000Z"),
         (Kind.DATETIME, "2011-07-07T00:37:00Z", "2011-07-07T00:37:00+00:00"),
-        (Kind.DATETIME, "2011-07-07T06:07:00.000+05:30", "2011-07-07T06:07:00+05:30"),
+        (Kind.DATETIME, "2011-07-07T06:07:00.000+05:30", "2011-07-07T00:37:00+00:00"),
         (Kind.DATETIME, "2011-07-07T00:37:00.123456Z", "2011-07-07T00:37:00.123456+00:00"),
         (Kind.DATETIME, "1700-01-01T00:00:00.000+0000", "1700-01-01T00:00:00.000+0000"),
         (Kind.DATETIME, "4000-12-31T23:59:59.000Z", "4000-12-31T23:59:59.000Z"),
@@ -156,80 +157,80 @@ def rejected(**values: Any) -> Reject:
 )
 def test_values_are_kept(kind: Kind, value: str, kept: str) -> None:
     """A value that fits is kept as it is, in a form that Postgres reads, wherever in its column it stands."""
-    assert list(transform.CONVERT[kind]([value])) == [kept]
+    assert list(values.CONVERT[kind]([value])) == [kept]
     null = [] if kind is Kind.ID else [""]
-    assert list(transform.CONVERT[kind]([*null, value, *null, value])) == [*null, kept, *null, kept]
+    assert list(values.CONVERT[kind]([*null, value, *null, value])) == [*null, kept, *null, kept]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.ID])
 def test_nulls_are_kept(kind: Kind) -> None:
     """A null stays null in a column of any kind."""
-    assert list(transform.CONVERT[kind](["", "", ""])) == ["", "", ""]
-    assert list(transform.CONVERT[kind]([])) == []
+    assert list(values.CONVERT[kind](["", "", ""])) == ["", "", ""]
+    assert list(values.CONVERT[kind]([])) == []
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "reason"),
     [
-        (Kind.ID, "003RO0000035WQg", "an Id has 18 characters, not 15"),
-        (Kind.ID, "", "an Id has 18 characters, not 0"),
-        (Kind.BOOLEAN, "yes", "expected true or false, got 'yes'"),
-        (Kind.BOOLEAN, "TRUE", "expected true or false, got 'TRUE'"),
-        (Kind.BOOLEAN, "1", "expected true or false, got '1'"),
-        (Kind.NUMBER, "one", "expected a number, got 'one'"),
-        (Kind.NUMBER, "true", "expected a number, got 'true'"),
-        (Kind.NUMBER, "1,5", "expected a number, got '1,5'"),
-        (Kind.NUMBER, "x" * 500, f"expected a number, got '{'x' * 40}'"),
-        (Kind.NUMBER, "1_000", "expected a number, got '1_000'"),
-        (Kind.NUMBER, " 7", "expected a number, got ' 7'"),
-        (Kind.NUMBER, "7\n", r"expected a number, got '7\n'"),
-        (Kind.NUMBER, "١٢", "expected a number, got '١٢'"),
-        (Kind.NUMBER, "NaN", "expected a number, got 'NaN'"),
-        (Kind.NUMBER, "-Infinity", "expected a number, got '-Infinity'"),
-        (Kind.NUMBER, ".", "expected a number, got '.'"),
-        (Kind.NUMBER, "1E", "expected a number, got '1E'"),
-        (Kind.NUMBER, "0x10", "expected a number, got '0x10'"),
+        (Kind.ID, "003RO0000035WQg", "an Id has 18 characters"),
+        (Kind.ID, "", "an Id has 18 characters"),
+        (Kind.BOOLEAN, "yes", "not true or false"),
+        (Kind.BOOLEAN, "TRUE", "not true or false"),
+        (Kind.BOOLEAN, "1", "not true or false"),
+        (Kind.NUMBER, "one", "not a number"),
+        (Kind.NUMBER, "true", "not a number"),
+        (Kind.NUMBER, "1,5", "not a number"),
+        (Kind.NUMBER, "x" * 500, "not a number"),
+        (Kind.NUMBER, "1_000", "not a number"),
+        (Kind.NUMBER, " 7", "not a number"),
+        (Kind.NUMBER, "7\n", "not a number"),
+        (Kind.NUMBER, "١٢", "not a number"),
+        (Kind.NUMBER, "NaN", "not a number"),
+        (Kind.NUMBER, "-Infinity", "not a number"),
+        (Kind.NUMBER, ".", "not a number"),
+        (Kind.NUMBER, "1E", "not a number"),
+        (Kind.NUMBER, "0x10", "not a number"),
         (Kind.NUMBER, "1E+99999999999999999999", "number out of range"),
         (Kind.NUMBER, "1E+131072", "number out of range"),
         (Kind.NUMBER, "1E-16384", "number out of range"),
-        (Kind.INTEGER, "4.5", "expected a whole number, got 4.5"),
-        (Kind.INTEGER, "1E-5", "expected a whole number, got 1E-5"),
+        (Kind.INTEGER, "4.5", "not a whole number"),
+        (Kind.INTEGER, "1E-5", "not a whole number"),
         (Kind.INTEGER, "9223372036854775808", "number out of range"),
         (Kind.INTEGER, "-9223372036854775809", "number out of range"),
         (Kind.INTEGER, "1E+131071", "number out of range"),
-        (Kind.INTEGER, "four", "expected a number, got 'four'"),
-        (Kind.INTEGER, "1_0", "expected a number, got '1_0'"),
-        (Kind.DATE, "2023-02-29", "not a date: '2023-02-29'"),
-        (Kind.DATE, "31.01.2026", "not a date: '31.01.2026'"),
-        (Kind.DATE, "2026-01-31T00:00:00Z", "not a date: '2026-01-31T00:00:00Z'"),
-        (Kind.DATETIME, "2011-07-07T00:37:00", "a date and time without its zone: '2011-07-07T00:37:00'"),
+        (Kind.INTEGER, "four", "not a number"),
+        (Kind.INTEGER, "1_0", "not a number"),
+        (Kind.DATE, "2023-02-29", "not a date"),
+        (Kind.DATE, "31.01.2026", "not a date"),
+        (Kind.DATE, "2026-01-31T00:00:00Z", "not a date"),
+        (Kind.DATETIME, "2011-07-07T00:37:00", "a date and time without its zone"),
         (
             Kind.DATETIME,
             "2011-07-07T00:37:00.000   ",
-            "not a date and time: '2011-07-07T00:37:00.000   '",
+            "not a date and time",
         ),
         (
             Kind.DATETIME,
             "2011-07-07T00:37:00.1234",
-            "a date and time without its zone: '2011-07-07T00:37:00.1234'",
+            "a date and time without its zone",
         ),
-        (Kind.DATETIME, "2011-07-07", "a date and time without its zone: '2011-07-07'"),
-        (Kind.DATETIME, "2011-13-07T00:37:00Z", "not a date and time: '2011-13-07T00:37:00Z'"),
+        (Kind.DATETIME, "2011-07-07", "a date and time without its zone"),
+        (Kind.DATETIME, "2011-13-07T00:37:00Z", "not a date and time"),
         (
             Kind.DATETIME,
             "2011-02-29T00:37:00.000+0000",
-            "not a date and time: '2011-02-29T00:37:00.000+0000'",
+            "not a date and time",
         ),
-        (Kind.DATETIME, "2011-07-07T24:37:00.000Z", "not a date and time: '2011-07-07T24:37:00.000Z'"),
-        (Kind.DATETIME, "x" * 500, f"not a date and time: '{'x' * 40}'"),
+        (Kind.DATETIME, "2011-07-07T24:37:00.000Z", "not a date and time"),
+        (Kind.DATETIME, "x" * 500, "not a date and time"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str) -> None:
     """A value that Postgres could not keep exactly is refused with the reason, never bent."""
     with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
-        transform.CONVERT[kind]([value])
+        values.CONVERT[kind]([value])
     with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
-        transform.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
+        values.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_what_is_no_text_is_refused(value: Any, reason: str) -> None:
     """A column is made of texts that UTF-8 can hold; anything else is refused, wherever it stands."""
     for column in ([value], ["a", value, "é"]):
         with pytest.raises(Unfit, match=f"^{reason}$"):
-            transform.texts(column)
+            values.texts(column)
 
 
 def test_halves_of_two_records_are_no_pair() -> None:
@@ -593,9 +594,7 @@ def test_tombstone_of_an_unusual_stamp(stamp: str) -> None:
 
 def test_deleted_record_with_an_unreadable_stamp_is_rejected() -> None:
     """A tombstone needs its moment: a deleted record without one is a reject, not a live row."""
-    assert rejected(IsDeleted=True, SystemModstamp="soon").reason == (
-        "SystemModstamp: not a date and time: 'soon'"
-    )
+    assert rejected(IsDeleted=True, SystemModstamp="soon").reason == ("SystemModstamp: not a date and time")
 
 
 def test_tombstone_without_a_visible_master() -> None:
@@ -619,22 +618,22 @@ def test_tombstone_without_a_visible_master() -> None:
     [
         ("Title", {"a": 1}, "Title: expected text, got an object"),
         ("Title", ["a"], "Title: expected text, got a list"),
-        ("Size", "seven", "Size: expected a number, got 'seven'"),
-        ("Size", True, "Size: expected a number, got 'true'"),
-        ("Price", "1,50", "Price: expected a number, got '1,50'"),
-        ("DoNotCall", 1, "DoNotCall: expected true or false, got '1'"),
-        ("Birthdate", "soon", "Birthdate: not a date: 'soon'"),
+        ("Size", "seven", "Size: not a number"),
+        ("Size", True, "Size: not a number"),
+        ("Price", "1,50", "Price: not a number"),
+        ("DoNotCall", 1, "DoNotCall: not true or false"),
+        ("Birthdate", "soon", "Birthdate: not a date"),
         ("SystemModstamp", "2026-01-31T12:00:00", "SystemModstamp: a date and time without its zone"),
         ("SystemModstamp", None, "SystemModstamp: missing"),
         ("SystemModstamp", "\0", "SystemModstamp: missing"),
         ("IsDeleted", None, "IsDeleted: missing"),
         ("Id", None, "Id: missing"),
         ("Id", "", "Id: missing"),
-        ("Id", "003", "Id: an Id has 18 characters, not 3"),
+        ("Id", "003", "Id: an Id has 18 characters"),
         ("Note__c", "half \ud83d", "Note__c: half of a surrogate pair, or bytes that are no UTF-8"),
         ("Note__c", ["a"], "Note__c: expected text, got a list"),
-        ("Score__c", "much", "Score__c: expected a number, got 'much'"),
-        ("Vip__c", "yes", "Vip__c: expected true or false, got 'yes'"),
+        ("Score__c", "much", "Score__c: not a number"),
+        ("Vip__c", "yes", "Vip__c: not true or false"),
     ],
 )
 def test_reject_names_field_and_reason(field: str, value: Any, reason: str) -> None:
@@ -727,7 +726,7 @@ def test_one_bad_record_leaves_the_others_alone() -> None:
     assert [read_back(line)[0] for line in batch.lines] == [ID, third]
     assert [record[0] for record in batch.records] == [ID, third]
     assert list(batch.ids) == [ID, OTHER_ID, third]
-    assert [(one.id, one.reason) for one in batch.rejects] == [(OTHER_ID, "Size: expected a number, got 'x'")]
+    assert [(one.id, one.reason) for one in batch.rejects] == [(OTHER_ID, "Size: not a number")]
 
 
 BAD: tuple[tuple[str, Any], ...] = (

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import phonenumbers
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
@@ -20,9 +17,12 @@ from sqlalchemy.exc import ArgumentError
 
 from sync.config.fields import excluded, of_object
 from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
-from sync.config.values import SOURCES, duration, is_local, readable_pem, wrong
+from sync.config.keys import check_signing_key
+from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
+from sync.config.values import SOURCES, duration, readable_pem, wrong
 from sync.errors import ConfigError
 from sync.objects import CATALOGUE
+from sync.printable import visible
 
 __all__ = ["DatabaseSettings", "Settings", "choose_flow", "duration", "load", "load_database", "of"]
 
@@ -105,17 +105,18 @@ class DatabaseSettings(BaseSettings):
         """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
         url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
         # Said in the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
-        mode = self.pgsslmode or (None if is_local(url) else "require")
+        mode = self.pgsslmode or ("require" if needs_tls(url) else None)
         if "sslmode" not in url.query and mode is not None:
             url = url.update_query_dict({"sslmode": mode})
         return url
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must never be printed."""
-        url = self.database_url.get_secret_value()
-        password = make_url(url).password
-        return (url, str(password)) if password else ()
+        """Every value that must never be printed, those that libraries take from the environment included."""
+        given = self.database_url.get_secret_value()
+        url = make_url(given)
+        own = [given, str(url.password)] if url.password else []
+        return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets()]))
 
 
 class Settings(DatabaseSettings):
@@ -246,15 +247,7 @@ class Settings(DatabaseSettings):
         if value is None:
             return None
         pem = readable_pem(value.get_secret_value())
-        try:
-            usable = isinstance(load_pem_private_key(pem.encode(), password=None), RSAPrivateKey)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            usable = False
-        if not usable:
-            raise wrong(
-                "is no readable private key; give the unencrypted PEM, the PEM with \\n for line ends, "
-                "or its base64"
-            )
+        check_signing_key(pem)
         return SecretStr(pem)
 
     @field_validator("requests_ca_bundle")
@@ -291,7 +284,10 @@ class Settings(DatabaseSettings):
             self.salesforce_password,
             self.salesforce_security_token,
         )
-        return (*super().secrets, *(value.get_secret_value() for value in secret if value is not None))
+        values = [value.get_secret_value() for value in secret if value is not None]
+        if self.salesforce_password is not None and self.salesforce_security_token is not None:
+            values.append(values[-2] + values[-1])  # as they are sent
+        return (*super().secrets, *values)
 
 
 def load() -> Settings:
@@ -352,5 +348,5 @@ def explain(error: ValidationError) -> list[str]:
 def refusal(lines: list[str]) -> ConfigError:
     found = "" if Path(".env").exists() else " (and there is no .env file here)"
     return ConfigError(
-        f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {line}" for line in lines)
+        f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {visible(line)}" for line in lines)
     )

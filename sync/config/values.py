@@ -6,11 +6,9 @@ import base64
 import binascii
 import re
 from datetime import timedelta
-from ipaddress import ip_address
 
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy.engine import URL
 
 # Where every setting comes from; an empty value counts as not set.
 SOURCES = SettingsConfigDict(
@@ -44,17 +42,3 @@ def readable_pem(text: str) -> str:
         except (binascii.Error, ValueError):
             return text
     return text.strip() + "\n"
-
-
-def is_local(url: URL) -> bool:
-    """Whether the connection never leaves this machine (Unix socket or loopback)."""
-    given = url.query.get("host") or url.host or ""
-    hosts = [host for part in ([given] if isinstance(given, str) else given) for host in part.split(",")]
-    return all(not host or host.startswith("/") or host == "localhost" or is_loopback(host) for host in hosts)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import psycopg2
+from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
@@ -232,8 +233,7 @@ def store(
         if not is_records_fault(error):
             raise
         if len(lines) == 1:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            return {}, [reject(projection, records[0], str(cause).splitlines()[0])]
+            return {}, [reject(projection, records[0], refusal(error))]
     middle = len(lines) // 2
     written: dict[str, int] = {}
     refused: list[Reject] = []
@@ -245,10 +245,24 @@ def store(
     return written, refused
 
 
+def refusal(error: Exception) -> str:
+    """The reason that is kept: the class of error, and not the message, which quotes the value."""
+    code = sqlstate(error)
+    try:
+        name = errorcodes.lookup(code).lower()
+    except KeyError:  # raised by a trigger of somebody's own
+        name = "unknown"
+    return f"refused by Postgres: {code} {name}"
+
+
 def is_records_fault(error: Exception) -> bool:
     """Whether the values of a record caused a database error."""
+    return sqlstate(error).startswith(RECORD_ERRORS)
+
+
+def sqlstate(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return str(getattr(cause, "pgcode", "") or "").startswith(RECORD_ERRORS)
+    return str(getattr(cause, "pgcode", "") or "")
 
 
 def stage_and_merge(

@@ -17,8 +17,11 @@ def main() -> None:
     parser.add_argument(
         "--flow", choices=FLOWS, default=FLOWS[0], help="the login whose settings are printed"
     )
+    parser.add_argument(
+        "--credentials-seed", type=int, help="the same seed makes the same credentials; else they are new"
+    )
     chosen = parser.parse_args()
-    serve(chosen.port, chosen.accounts, chosen.contacts, chosen.seed, chosen.flow)
+    serve(chosen.port, chosen.accounts, chosen.contacts, chosen.seed, chosen.flow, chosen.credentials_seed)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from sync.simulator import ids
 from sync.simulator.bulk import Bulk, query_of
-from sync.simulator.control import Control
+from sync.simulator.control import Control, Guard
 from sync.simulator.fault_kinds import Effect
 from sync.simulator.faults import Faults
 from sync.simulator.oauth import OAuth
@@ -61,7 +61,15 @@ class Route:
 class App:
     """One simulated Salesforce as an ASGI application."""
 
-    def __init__(self, org: Org, sessions: Sessions, oauth: OAuth, queries: Queries, faults: Faults) -> None:
+    def __init__(
+        self,
+        org: Org,
+        sessions: Sessions,
+        oauth: OAuth,
+        queries: Queries,
+        faults: Faults,
+        guard: Guard,
+    ) -> None:
         self._org = org
         self._sessions = sessions
         self._queries = queries
@@ -73,7 +81,7 @@ class App:
         self.stopping = asyncio.Event()
         rest = Rest(org, queries, lambda: self.api_calls)
         self._rest = rest
-        self._control = Control(org, faults, sessions, self.requests, lambda: self.api_calls)
+        self._control = Control(guard, org, faults, sessions, self.requests, lambda: self.api_calls)
         self._routes = _routes(rest, Bulk(org), oauth, self._control)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

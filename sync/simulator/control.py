@@ -1,4 +1,7 @@
-"""The control endpoint under /simulator/: the Python API for other processes, JSON in and out, no login.
+"""The control endpoint under /simulator/: the Python API for other processes, JSON in and out.
+
+Each request carries the simulator's own token in ``X-Simulator-Token``; pages of other sites, which a browser
+on this machine may show, are refused whatever they carry.
 
 ``GET /simulator`` lists the actions. Reading: ``GET requests``, ``GET options``, ``GET faults``,
 ``GET clock``, ``GET record?id=``, ``GET ids?object=``. Acting: ``POST <action>`` with the arguments of
@@ -7,8 +10,9 @@ the Python call as a JSON object, for instance ``POST /simulator/create`` with
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from secrets import compare_digest
 from typing import Any
 
 import msgspec
@@ -25,17 +29,41 @@ Arguments = dict[str, Any]
 Action = Callable[[Arguments], Any]
 
 
+@dataclass(frozen=True)
+class Guard:
+    """Who may use the controls: a program that knows the token and asks this server under its own name."""
+
+    port: int
+    token: str
+
+    def refusal(self, call: Call) -> str | None:
+        """Why a request is not answered; None where it is."""
+        headers = call.headers
+        own = {f"{name}:{self.port}" for name in ("localhost", "127.0.0.1", "[::1]")}
+        if headers.get("host", "").lower() not in own:
+            return f"the Host is none of {', '.join(sorted(own))}"  # DNS that leads a foreign name here
+        if headers.get("origin", "https://" + min(own)).lower() not in {f"https://{name}" for name in own}:
+            return "the Origin is a foreign one"
+        if headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin"):
+            return "another site sent it (Sec-Fetch-Site)"
+        if not compare_digest(headers.get("x-simulator-token", "").encode(), self.token.encode()):
+            return "X-Simulator-Token is missing or wrong: it is printed when the simulator starts"
+        return None
+
+
 class Control:
     """Maps action names to what they do; a wrong argument answers 400 with the reason."""
 
     def __init__(
         self,
+        guard: Guard,
         org: Org,
         faults: Faults,
         sessions: Sessions,
         requests: list[Request],
         api_calls: Callable[[], int],
     ) -> None:
+        self._guard = guard
         self._org = org
         self._faults = faults
         self._requests = requests
@@ -60,6 +88,8 @@ class Control:
         }
 
     def answer(self, call: Call) -> Answer:
+        if (reason := self._guard.refusal(call)) is not None:
+            return json_answer({"error": reason}, 403)
         name = call.groups["action"].strip("/")
         if not name:
             return json_answer({"GET": sorted(self._reads), "POST": sorted(self._acts)})

@@ -15,17 +15,24 @@ def serve(
     contacts: int = 3000,
     seed: int = 1,
     flow: str = "client_credentials",
+    credentials_seed: int | None = None,
 ) -> None:
     """Run until SIGINT or SIGTERM; prints the CA file and the settings to paste into another shell.
 
+    The same ``credentials_seed`` makes the same credentials, so that settings stay valid over a restart.
     ``flow`` is client_credentials, jwt or password (else ValueError); OSError when the port is taken.
     """
-    with _stopped_by_signal() as stop, Simulator(accounts, contacts, seed, port) as simulator:
+    with (
+        _stopped_by_signal() as stop,
+        Simulator(accounts, contacts, seed, port, credentials_seed=credentials_seed) as simulator,
+    ):
         settings = simulator.environment(flow)
         lines = [
             f"# A simulated Salesforce at {simulator.url}: {accounts} accounts, {contacts} contacts.",
             f"# Its certificate authority: {simulator.ca_file}",
-            f"# Faults, clock, records: {simulator.url}/simulator   Ctrl-C ends it.",
+            "# Faults, clock, records (Ctrl-C ends it):",
+            f"# curl --cacert {simulator.ca_file} -H 'X-Simulator-Token: {simulator.control_token}' "
+            f"{simulator.url}/simulator",
             *(f"export {name}={_quoted(value)}" for name, value in settings.items()),
         ]
         sys.stdout.write("\n".join(lines) + "\n")

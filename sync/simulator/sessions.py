@@ -51,9 +51,9 @@ class Credentials:
         return _key().public_key()
 
 
-def credentials(seed: int) -> Credentials:
-    """The credentials of the org with this seed."""
-    draw = random.Random(f"credentials {seed}")
+def credentials(seed: int | None = None) -> Credentials:
+    """New credentials, which nobody can guess; the same ones for the same seed, where one is given."""
+    draw = random.SystemRandom() if seed is None else random.Random(f"credentials {seed}")
 
     def word(size: int) -> str:
         return "".join(draw.choices(string.ascii_letters + string.digits, k=size))
@@ -84,13 +84,15 @@ class Session:
 class Sessions:
     """Issues, renews, judges and revokes tokens, by the org's clock."""
 
-    def __init__(self, clock: Clock, options: Options, organization_id: str, user_id: str, seed: int) -> None:
+    def __init__(
+        self, clock: Clock, options: Options, organization_id: str, user_id: str, seed: int | None = None
+    ) -> None:
         self._clock = clock
         self._options = options
         self.organization_id = organization_id
         self.user_id = user_id
         self.credentials = credentials(seed)
-        self._draw = random.Random(f"tokens {seed}")
+        self._draw = random.SystemRandom() if seed is None else random.Random(f"tokens {seed}")
         self._sessions: dict[str, Session] = {}
         self._refresh_tokens: set[str] = set()
         self._spent_refresh_tokens: set[str] = set()

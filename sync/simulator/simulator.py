@@ -1,5 +1,6 @@
 """The simulator as tests and the demo hold it: an org, its clock, its faults, and the HTTPS server."""
 
+import secrets
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import TracebackType
 
 from sync.simulator.app import App
 from sync.simulator.clock import Clock
+from sync.simulator.control import Guard
 from sync.simulator.faults import Faults
 from sync.simulator.generate import populate
 from sync.simulator.oauth import OAuth
@@ -22,7 +24,9 @@ FLOWS = ("client_credentials", "jwt", "password")
 class Simulator:
     """A local Salesforce over HTTPS; a context manager that cleans up after itself.
 
-    ``accounts`` and ``contacts`` are generated, the same for the same seed; port 0 takes a free one.
+    ``accounts`` and ``contacts`` are generated, the same for the same ``seed``; port 0 takes a free one.
+    The credentials are new with each simulator, unless ``credentials_seed`` is given, and the key of the JWT
+    flow with each process.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class Simulator:
         seed: int = 1,
         port: int = 0,
         options: Options | None = None,
+        credentials_seed: int | None = None,
     ) -> None:
         self.clock = Clock()
         self.options = options if options is not None else Options()
@@ -47,9 +52,13 @@ class Simulator:
             self._cleanup = cleanup.pop_all()
         self.url = f"https://localhost:{self._server.port}"
         self.login_url = f"https://127.0.0.1:{self._server.port}"
-        self._sessions = Sessions(self.clock, self.options, self.org.organization_id, self.org.user_id, seed)
+        self._sessions = Sessions(
+            self.clock, self.options, self.org.organization_id, self.org.user_id, credentials_seed
+        )
+        self.control_token = secrets.token_urlsafe(24)  # for requests to /simulator, in X-Simulator-Token
         oauth = OAuth(self._sessions, self.options, self.clock, self.url, self.login_url)
-        self._app = App(self.org, self._sessions, oauth, self.org.queries, self.faults)
+        guard = Guard(self._server.port, self.control_token)
+        self._app = App(self.org, self._sessions, oauth, self.org.queries, self.faults, guard)
 
     def __enter__(self) -> "Simulator":
         self.start()

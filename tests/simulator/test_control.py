@@ -10,14 +10,15 @@ from tests.simulator.conftest import BulkClient, Client
 
 
 class Remote:
-    """Another process's view: HTTPS and JSON, no login."""
+    """Another process's view: HTTPS and JSON, and the token of the controls."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._base = f"{client.simulator.url}/simulator"
+        self._token = {"X-Simulator-Token": client.simulator.control_token}
 
     def post(self, action: str, **given: Any) -> requests.Response:
-        return self._client.http.post(f"{self._base}/{action}", json=given, timeout=10)
+        return self._client.http.post(f"{self._base}/{action}", json=given, headers=self._token, timeout=10)
 
     def act(self, action: str, **given: Any) -> Any:
         answer = self.post(action, **given)
@@ -25,7 +26,7 @@ class Remote:
         return answer.json()["result"]
 
     def read(self, what: str, **params: str) -> Any:
-        answer = self._client.http.get(f"{self._base}/{what}", params=params, timeout=10)
+        answer = self._client.http.get(f"{self._base}/{what}", params=params, headers=self._token, timeout=10)
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
 
@@ -126,3 +127,65 @@ def test_mistakes_are_explained(remote: Remote) -> None:
         answer = remote.post(action, **given)
         assert answer.status_code == 400
         assert reason in answer.json()["error"]
+
+
+FOREIGN: dict[str, dict[str, str]] = {
+    "no token": {"X-Simulator-Token": ""},
+    "wrong token": {"X-Simulator-Token": "guessed"},
+    "token that is no ASCII": {"X-Simulator-Token": "\xff"},
+    "foreign page": {"Origin": "https://evil.example"},
+    "page without an origin": {"Origin": "null"},
+    "page of another port": {"Origin": "https://localhost:1"},
+    "page without TLS": {"Origin": "http://localhost:{port}"},
+    "cross-site": {"Sec-Fetch-Site": "cross-site"},
+    "same site, other port": {"Sec-Fetch-Site": "same-site"},
+    "foreign name": {"Host": "evil.example:{port}"},
+    "foreign name without a port": {"Host": "evil.example"},
+    "other port": {"Host": "localhost:1"},
+}
+
+
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+def test_the_controls_are_ours_alone(simulator: Simulator, client: Client, headers: dict[str, str]) -> None:
+    """Without the token, or from another site whatever it carries, nothing is read and nothing done."""
+    port = simulator.url.rpartition(":")[2]
+    sent = {name: value.format(port=port) for name, value in headers.items()}
+    sent = {"X-Simulator-Token": simulator.control_token} | sent
+    for method, path in (("GET", ""), ("GET", "/options"), ("POST", "/create"), ("DELETE", "/requests")):
+        answer = client.http.request(
+            method,
+            f"{simulator.url}/simulator{path}",
+            json={"object": "Account", "record": {"Name": "x"}},
+            headers={name: value.encode("latin-1") for name, value in sent.items()},
+            timeout=10,
+        )
+        assert (answer.status_code, list(answer.json())) == (403, ["error"])
+    assert simulator.org.count("Account") == 0
+    assert simulator.requests != []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_the_simulators_own_may(simulator: Simulator, client: Client, host: str) -> None:
+    """The simulator's own names are no foreign ones."""
+    port = simulator.url.rpartition(":")[2]
+    answer = client.http.get(
+        f"https://{host}:{port}/simulator",
+        headers={
+            "X-Simulator-Token": simulator.control_token,
+            "Origin": f"https://{host}:{port}",
+            "Sec-Fetch-Site": "same-origin",
+        },
+        timeout=10,
+    )
+    assert answer.status_code == 200
+
+
+def test_credentials_differ_per_start() -> None:
+    """Two simulators of the same org have nothing secret in common, unless a seed for that is given."""
+    with Simulator() as one, Simulator() as other:
+        assert one.org.organization_id == other.org.organization_id
+        for name in ("client_id", "client_secret", "password", "security_token"):
+            assert getattr(one.credentials, name) != getattr(other.credentials, name)
+        assert one.control_token != other.control_token
+    with Simulator(credentials_seed=5) as one, Simulator(seed=2, credentials_seed=5) as other:
+        assert one.credentials == other.credentials

@@ -36,7 +36,7 @@ def test_process(flow: str, end: signal.Signals) -> None:
             assert process.stdout is not None
             assert process.stderr is not None
             lines: list[str] = []
-            expected = 3 + (4 if flow == "client_credentials" else 7)
+            expected = 4 + (4 if flow == "client_credentials" else 7)
             while len(lines) < expected:
                 lines.append(process.stdout.readline())
             pasted = subprocess.run(
@@ -57,6 +57,11 @@ def test_process(flow: str, end: signal.Signals) -> None:
                 http.verify = ca_file
                 address = f"{settings['SALESFORCE_LOGIN_URL']}/services/oauth2/token"
                 assert http.post(address, data=form, timeout=10).status_code == 200
+            controls = next(line for line in lines if line.startswith("# curl ")).removeprefix("# ")
+            answered = subprocess.run(
+                ["/bin/sh", "-c", controls], capture_output=True, text=True, check=True, timeout=20
+            )
+            assert '"POST"' in answered.stdout
         finally:
             process.send_signal(end)
             process.wait(timeout=20)
