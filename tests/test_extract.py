@@ -23,7 +23,7 @@ from sync.extract.bulk import Address, Part, Results
 from sync.extract.pages import mismatch
 from sync.extract.rest import Census, landmark
 from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
-from sync.session.http import decode, decode_records
+from sync.session.decode import decode, decode_records
 from sync.soql import Key, Scope
 from sync.transform import Batch, Record
 

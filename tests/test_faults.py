@@ -931,6 +931,6 @@ def test_error_without_a_word_of_ours(loaded: World) -> None:
     for kind in subclasses(SyncError):
         assert kind.__doc__
         if kind is not ObjectsFailedError and not kind.__name__.endswith(
-            ("SalesforceError", "LostError", "MovedError")
+            ("SalesforceError", "LostError", "MovedError", "TooLargeError")
         ):
             assert str(kind()) == kind.__doc__.strip()

@@ -7,7 +7,6 @@ locator may be bound to the session that made it; the token of one user is share
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections import deque
@@ -30,10 +29,14 @@ from sync.config import Settings
 from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.mapping import DescribedField
 from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
-from sync.session.http import Http, clock, csv_lines, decode_records
-from sync.session.login import Token, request_token
+from sync.session.decode import decode_records
+from sync.session.http import USAGE, Http, RedirectedError, clock, csv_lines, within
+from sync.session.limits import DESCRIBE, QUERY, RESOURCE, RESULTS, Allowance, clip
+from sync.session.login import ORGANIZATION, Token, permitted, request_token
+from sync.session.paths import USERINFO, resource_path
 from sync.session.retry import RetryPolicy, attempts
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
+from sync.session.watch import Watch
 
 __all__ = ["Answer", "Deletions", "RetryPolicy", "Session", "Usage"]
 
@@ -94,7 +97,7 @@ class Session:
     @property
     def hasty(self) -> RetryPolicy:
         """The retry policy of calls that are not needed."""
-        return replace(self.retry, attempts=min(2, self.retry.attempts))
+        return replace(self.retry, attempts=min(2, self.retry.attempts), defers=False)
 
     def pause(self, seconds: float) -> None:
         """Wait between two looks at something; StoppedError as soon as the process is asked to stop."""
@@ -117,17 +120,19 @@ class Session:
         path = f"/services/data/v{self.version}/queryAll/"
         policy = self.hasty if hasty else None
         return self._call(
-            lambda sf: decode_records(self._get(sf, path, {"q": soql}).content, names), policy=policy
+            lambda sf: decode_records(self._send(sf, "GET", path, QUERY, params={"q": soql}).content, names),
+            policy=policy,
         )
 
     def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
         """The page behind a `nextRecordsUrl` of an answer of that generation.
 
         QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
+        SalesforceError for a URL that is no path of the instance.
         """
-        parts = urlsplit(url)
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        return self._call(lambda sf: decode_records(self._get(sf, path).content, names), locator=generation)
+        return self._call(
+            lambda sf: decode_records(self._send(sf, "GET", url, QUERY).content, names), locator=generation
+        )
 
     def describe(self, name: str, *, anew: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock.
@@ -143,7 +148,7 @@ class Session:
 
         def ask(sf: Salesforce) -> Any:
             try:
-                response = self._get(sf, path, headers=condition)
+                response = self._send(sf, "GET", path, DESCRIBE, headers=condition)
             except ClientError as error:
                 if error.status != NOT_MODIFIED or known is None:
                     raise
@@ -186,7 +191,7 @@ class Session:
     ) -> Answer:
         path = f"/services/data/v{self.version}/sobjects/{name}/{what}/"
         window = {"start": f"{start:%Y-%m-%dT%H:%M:%S+00:00}", "end": f"{end:%Y-%m-%dT%H:%M:%S+00:00}"}
-        return self._call(lambda sf: self._get(sf, path, window).json(), policy=policy)
+        return self._call(lambda sf: self._send(sf, "GET", path, QUERY, params=window).json(), policy=policy)
 
     def resource(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
@@ -196,7 +201,7 @@ class Session:
         what: dict[str, Any] = {} if body is None else {"json": body}
 
         def ask(sf: Salesforce) -> Any:
-            response = sf._call_salesforce(method, f"https://{sf.sf_instance}{path}", name=path, **what)
+            response = self._send(sf, method, path, RESOURCE, **what)
             return response.json() if response.content else None
 
         return self._call(ask, lost_on_404=True)
@@ -209,8 +214,11 @@ class Session:
         """
 
         def ask(sf: Salesforce) -> T:
-            url, accept = f"https://{sf.sf_instance}{path}", {"Accept": "text/csv"}
-            with sf._call_salesforce("GET", url, name=path, headers=accept, stream=True) as response:
+            accept = {"Accept": "text/csv"}
+            with (
+                self._send(sf, "GET", path, RESULTS, headers=accept, stream=True) as response,
+                within(Watch(RESULTS.body, RESULTS.rate)),
+            ):
                 return read(response.headers, csv_lines(response))
 
         # Without a limit in time, which a long download alone may use up.
@@ -227,9 +235,9 @@ class Session:
         try:
             answer = self._userinfo()
         except SalesforceError as error:
-            log.warning("org_unknown", reason=str(error)[:200])
+            log.warning("org_unknown", reason=clip(error, 200))
             return ""
-        found = re.match(r"00D\w{12}", str(answer.body.get("organization_id")))
+        found = ORGANIZATION.match(str(answer.body.get("organization_id")))
         if found is None:
             log.warning("org_unknown", reason="userinfo names no organization_id")
             return ""
@@ -244,20 +252,21 @@ class Session:
         return dict(self._userinfo().body)
 
     def _userinfo(self) -> Answer:
-        answer = self._call(lambda sf: self._get(sf, "/services/oauth2/userinfo").json())
+        answer = self._call(lambda sf: self._send(sf, "GET", USERINFO, RESOURCE).json())
         if not isinstance(answer.body, dict):
-            raise SalesforceError(f"userinfo answered no object: {str(answer.body)[:100]}", status=200)
+            raise SalesforceError(f"userinfo answered no object: {clip(answer.body, 100)}", status=200)
         return answer
 
-    def _get(
-        self,
-        sf: Salesforce,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
+    def _send(
+        self, sf: Salesforce, method: str, path: str, allowance: Allowance, **what: Any
     ) -> requests.Response:
-        url = f"https://{sf.sf_instance}{path}"
-        return sf._call_salesforce("GET", url, name=path, params=params, headers=headers or {})
+        """A request to the instance: the one place where a path becomes a URL that the token goes to."""
+        try:
+            route = path if path == USERINFO else resource_path(path, self.version, sf.sf_instance)
+        except ValueError as error:
+            raise SalesforceError(str(error)) from None
+        url = f"https://{sf.sf_instance}{route}"
+        return sf._call_salesforce(method, url, name=route, allowance=allowance, **what)
 
     # ── one call: retried, re-logged-in, interruptible ──
 
@@ -308,10 +317,12 @@ class Session:
             body = ask(client)
         except ClientError as error:
             raise judge(error, http.last, lost_on_404=lost_on_404) from None
+        except RedirectedError as redirected:
+            raise self._moved(redirected) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise network_failure(error) from None
         except ValueError as error:  # 200 with HTML: maintenance pages, proxies
-            unread = SalesforceError(f"the answer cannot be read: {error}", status=200, passing=True)
+            unread = SalesforceError(f"the answer cannot be read: {clip(error)}", status=200, passing=True)
             raise Transient(unread) from None
         response, http.last = http.last, None
         assert response is not None
@@ -322,9 +333,21 @@ class Session:
         return Answer(body, clock(response))
 
     def _note_usage(self, response: requests.Response) -> None:
-        match = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
-        if match:
+        match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
+        if match and int(match[2]):
             self.usage = Usage(int(match[1]), int(match[2]))
+
+    def _moved(self, redirected: RedirectedError) -> Unauthorised:
+        """What a redirect means: an instance that moved, which a new login tells; else a person must look."""
+        if permitted(self.settings, redirected.host):
+            remedy = f"if the org moved there, set SALESFORCE_LOGIN_URL=https://{redirected.host}"
+        else:
+            remedy = "a proxy answers in Salesforce's place, or SALESFORCE_LOGIN_URL is not the org's"
+        return Unauthorised(
+            f"Salesforce answered {redirected.status} and leads to {redirected.target}, "
+            f"which is not followed: {remedy}",
+            lasting=True,
+        )
 
     # ── the token ──
 
@@ -362,8 +385,10 @@ class Session:
             if self._refusals > 1 or self._token is None:
                 # The next run starts with a login of its own.
                 self._token, self._refusals = None, 0
-                raise LoginError(f"a fresh token was refused too: {refusal}")
-            log.info("salesforce_session_ended", reason=str(refusal)[:200])
+                raise LoginError(
+                    str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
+                )
+            log.info("salesforce_session_ended", reason=clip(refusal, 200))
             self._token = None
             try:
                 self._login()

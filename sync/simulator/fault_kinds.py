@@ -313,8 +313,10 @@ FAULTS: dict[str, Kind] = {
     "gateway_timeout_html": Kind("504 HTML", _page(504, "Gateway Timeout")),
     "html_ok": Kind("200 with a maintenance page instead of JSON", _page(200, "Scheduled Maintenance")),
     "redirect": Kind(
-        "302 to location=",
-        lambda params: Effect(Answer(302, b"", HTML, [("Location", str(params["location"]))])),
+        "302, or status=, to location=",
+        lambda params: Effect(
+            Answer(int(params.get("status", 302)), b"", HTML, [("Location", str(params["location"]))])
+        ),
     ),
     "truncated": Kind(
         "the true answer, cut off in the middle of its body (Bulk: rows= after so many rows; "
