@@ -23,7 +23,7 @@ from sync.session.http import Http
 from sync.session.limits import Allowance
 from sync.session.paths import record_id, resource_path
 from sync.simulator import Simulator
-from tests.hostile import ONCE, PAGE, TOKEN, Hostile, answer, bomb, hostile, proxy
+from tests.hostile import ONCE, PAGE, TOKEN, Asked, Hostile, answer, bomb, hostile, proxy
 from tests.world import NEVER_WAIT
 
 QUERY = "SELECT Id FROM Contact"
@@ -514,6 +514,29 @@ def test_a_gzip_bomb(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert peak < 40 << 20
     assert time.process_time() - started < 5
+
+
+def test_wide_pages_are_asked_for_smaller(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a whole page of an org is too large, the same query is asked in the smallest pages from now on."""
+    monkeypatch.setattr("sync.session.QUERY", Allowance(1000, 30, 30))
+
+    def pages(asked: Asked) -> list[bytes]:
+        small = asked.headers["sforce-query-options"] == "batchSize=200"
+        large = b"" if small else b" " * 2000
+        return answer(large + PAGE[:-1] + b', "nextRecordsUrl": "/services/data/v66.0/query/x-200"}')
+
+    there.answers = pages
+    session = there.session()
+    first = session.query(QUERY)
+    sizes = [asked.headers.get("sforce-query-options") for asked in there.asked[1:]]
+    assert sizes == ["batchSize=2000", "batchSize=200"]
+
+    other = there.session()
+    other.login()
+    with pytest.raises(QueryLostError, match="asked again in smaller"):
+        other.next_page(first.body["nextRecordsUrl"], 1)
+    assert other.query(QUERY).body["totalSize"] == 0
+    assert there.asked[-1].headers["sforce-query-options"] == "batchSize=200"
 
 
 def test_a_bomb_in_an_error(there: Hostile) -> None:

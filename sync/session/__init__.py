@@ -31,9 +31,18 @@ from sync.mapping import DescribedField
 from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
 from sync.session.decode import decode_records
 from sync.session.http import USAGE, Http, RedirectedError, clock, csv_lines, within
-from sync.session.limits import DESCRIBE, QUERY, RESOURCE, RESULTS, Allowance, clip
+from sync.session.limits import (
+    DESCRIBE,
+    QUERY,
+    RECORDS_PER_PAGE,
+    RESOURCE,
+    RESULTS,
+    Allowance,
+    TooLargeError,
+    clip,
+)
 from sync.session.login import ORGANIZATION, Token, permitted, request_token
-from sync.session.paths import USERINFO, resource_path
+from sync.session.paths import USERINFO, record_id, resource_path
 from sync.session.retry import RetryPolicy, attempts
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
 from sync.session.watch import Watch
@@ -45,6 +54,8 @@ T = TypeVar("T")
 
 NOT_MODIFIED = 304
 DESCRIBE_SECONDS = 3600
+BATCH_SIZE = "Sforce-Query-Options"
+SMALLEST_BATCH = 200  # records in a page, the fewest that Salesforce lets one ask for
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
 
 
@@ -72,6 +83,7 @@ class Session:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._token: Token | None = None
+        self._batch = RECORDS_PER_PAGE
         self._described: dict[str, Described] = {}
         self._generation = 0
         self._refusals = 0
@@ -119,10 +131,19 @@ class Session:
         """
         path = f"/services/data/v{self.version}/queryAll/"
         policy = self.hasty if hasty else None
-        return self._call(
-            lambda sf: decode_records(self._send(sf, "GET", path, QUERY, params={"q": soql}).content, names),
-            policy=policy,
-        )
+
+        def ask(sf: Salesforce) -> Any:
+            headers = {BATCH_SIZE: f"batchSize={self._batch}"}
+            response = self._send(sf, "GET", path, QUERY, params={"q": soql}, headers=headers)
+            return decode_records(response.content, names)
+
+        try:
+            return self._call(ask, policy=policy)
+        except TooLargeError as large:
+            if self._batch == SMALLEST_BATCH:
+                raise
+            self._smaller_pages(large)
+            return self._call(ask, policy=policy)
 
     def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
         """The page behind a `nextRecordsUrl` of an answer of that generation.
@@ -130,9 +151,32 @@ class Session:
         QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
         SalesforceError for a URL that is no path of the instance.
         """
-        return self._call(
-            lambda sf: decode_records(self._send(sf, "GET", url, QUERY).content, names), locator=generation
-        )
+        try:
+            return self._call(
+                lambda sf: decode_records(self._send(sf, "GET", url, QUERY).content, names),
+                locator=generation,
+            )
+        except TooLargeError as large:
+            if self._batch == SMALLEST_BATCH:
+                raise
+            self._smaller_pages(large)
+            raise QueryLostError("a page was too large; the query is asked again in smaller ones") from None
+
+    def _smaller_pages(self, reason: TooLargeError) -> None:
+        """Ask for the fewest records a page from now on: those of this org are wide."""
+        self._batch = SMALLEST_BATCH
+        log.warning("pages_too_large", reason=str(reason), batch=SMALLEST_BATCH)
+
+    def path(self, text: object) -> str:
+        """The path of a resource on the instance that an answer or the database names.
+
+        SalesforceError for a text that names anything else.
+        """
+        host = self.login().removeprefix("https://")
+        try:
+            return resource_path(text, self.version, host)
+        except ValueError as error:
+            raise SalesforceError(str(error)) from None
 
     def describe(self, name: str, *, anew: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock.
@@ -179,11 +223,14 @@ class Session:
         """What getDeleted tells of a window of whole minutes; SalesforceError where it is refused or odd."""
         answer = self._replication(name, "deleted", start, end, self.retry)
         try:
-            records = {str(one["id"]): moment(one["deletedDate"]) for one in answer.body["deletedRecords"]}
+            listed = answer.body["deletedRecords"]
+            records = {record_id(one["id"]): moment(one["deletedDate"]) for one in listed}
             told = answer.body.get("earliestDateAvailable")
             earliest = moment(told) if told else start
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SalesforceError(f"getDeleted answered what cannot be read: {error!r}", status=200) from None
+            raise SalesforceError(
+                f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200
+            ) from None
         return Deletions(records, earliest, covered(answer))
 
     def _replication(
@@ -193,15 +240,18 @@ class Session:
         window = {"start": f"{start:%Y-%m-%dT%H:%M:%S+00:00}", "end": f"{end:%Y-%m-%dT%H:%M:%S+00:00}"}
         return self._call(lambda sf: self._send(sf, "GET", path, QUERY, params=window).json(), policy=policy)
 
-    def resource(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def resource(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, version: str = ""
+    ) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
 
-        QueryLostError where it does not exist (any more).
+        `version`: the API version of the path, where it is not the pinned one. QueryLostError where the
+        resource does not exist (any more).
         """
         what: dict[str, Any] = {} if body is None else {"json": body}
 
         def ask(sf: Salesforce) -> Any:
-            response = self._send(sf, method, path, RESOURCE, **what)
+            response = self._send(sf, method, path, RESOURCE, version=version, **what)
             return response.json() if response.content else None
 
         return self._call(ask, lost_on_404=True)
@@ -258,11 +308,19 @@ class Session:
         return answer
 
     def _send(
-        self, sf: Salesforce, method: str, path: str, allowance: Allowance, **what: Any
+        self,
+        sf: Salesforce,
+        method: str,
+        path: str,
+        allowance: Allowance,
+        *,
+        version: str = "",
+        **what: Any,
     ) -> requests.Response:
         """A request to the instance: the one place where a path becomes a URL that the token goes to."""
         try:
-            route = path if path == USERINFO else resource_path(path, self.version, sf.sf_instance)
+            known = version or self.version
+            route = path if path == USERINFO else resource_path(path, known, sf.sf_instance)
         except ValueError as error:
             raise SalesforceError(str(error)) from None
         url = f"https://{sf.sf_instance}{route}"
@@ -371,7 +429,7 @@ class Session:
                 version=self.settings.salesforce_api_version,
             )
             client.headers.pop("X-PrettyPrint", None)
-            client.headers["Sforce-Query-Options"] = "batchSize=2000"
+            client.headers[BATCH_SIZE] = f"batchSize={RECORDS_PER_PAGE}"
             client.headers["Sforce-Call-Options"] = "client=salesforce-postgres-sync"
             self._local.client, self._local.generation = client, generation
         return self._local.client, generation

@@ -8,6 +8,7 @@ from typing import Any
 
 from sync.errors import SalesforceError
 from sync.mapping import DescribedField
+from sync.session.limits import clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ def covered(answer: Answer) -> datetime:
     try:
         return moment(answer.body["latestDateCovered"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SalesforceError(f"latestDateCovered cannot be read: {error!r}", status=200) from None
+        raise SalesforceError(
+            f"latestDateCovered cannot be read: {clip(repr(error), 200)}", status=200
+        ) from None
 
 
 def moment(text: str) -> datetime:

@@ -16,6 +16,7 @@ QUERY = re.compile(r"(?:[A-Za-z0-9_.~!$&'()*+,;:=/?-]|%[0-9A-Fa-f]{2})*")
 LONGEST = 16_000
 # An Id of 15 or 18 characters.
 ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
+JOB = re.compile(rf"/services/data/v([0-9]{{2,3}}\.0)/jobs/query/{ID.pattern}")
 
 
 def resource_path(text: object, version: str, host: str = "") -> str:
@@ -41,6 +42,14 @@ def foreign(text: object, version: str) -> ValueError:
         f"{clip(ascii(text), 200)} is no path below /services/data/v{version}/ of this instance, "
         "so it was not asked for"
     )
+
+
+def job_version(text: str) -> str:
+    """The API version of a Bulk job's path; ValueError for what is no such path of any version."""
+    found = JOB.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{clip(ascii(text), 200)} is no path of a Bulk job")
+    return found[1]
 
 
 def record_id(value: object) -> str:
