@@ -76,7 +76,7 @@ class Connection:
             return self._token.organization if self._token else ""
 
     def note_organization(self, organization: str, generation: int) -> None:
-        """Keep the org that userinfo named, for that generation's token alone: the next may be another org's."""
+        """Keep the org that userinfo named, for that generation's token alone: the next may be another's."""
         with self._lock:
             if self._token is not None and self._generation == generation:
                 self._token = replace(self._token, organization=organization)
