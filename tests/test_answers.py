@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline
+from sync import audit, ledger, pipeline, tables
 from sync.errors import CountMismatchError, ObjectsFailedError, SalesforceError, SyncError
 from sync.extract import results
 from sync.runs import Step
@@ -294,3 +294,104 @@ def test_a_row_without_end(piece: str) -> None:
     with pytest.raises((ValueError, csv.Error), match=r"row of more than|field larger than|expected"):
         table.batch()
     assert issubclass(SalesforceError, SyncError)
+
+
+# ── describes ─────────────────────────────────────────────────────────────────────────────────────────
+
+ODD: list[Any] = [
+    *(
+        {"name": name, "type": "string", "custom": True}
+        for name in ("It's__c", 'a"__c', "%s__c", "x;y", "", " ", "é__c")
+    ),
+    *(
+        {"name": name, "type": "string"}
+        for name in ("a.b", "Id, Name", "FIELDS(ALL)", "a\0b", "x" * 81, "1a", None, 7)
+    ),
+    {"name": "Bad__c", "type": "string' --", "custom": True},
+    {
+        "name": "Worse__c",
+        "type": "reference",
+        "relationshipName": "(",
+        "referenceTo": ["Account"],
+        "custom": True,
+    },
+    {"name": "Worst__c", "type": "reference", "relationshipName": "A", "referenceTo": ["A'"], "custom": True},
+    {"name": "None__c", "type": "reference", "referenceTo": "Account", "custom": True},
+    {"name": "EMAIL", "type": "string", "custom": False},
+    {"type": "string"},
+    {"name": "NoType__c"},
+    *("text", 7, None, [], True),
+]
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_odd_descriptions_are_left_out(loaded: World, command: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Fields with names that are none never reach a query; they are named, and the others go on."""
+    loaded.sim.faults.add("altered", on="describe", sobject="Contact", add={"fields": ODD}, times=None)
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    if command == "check":
+        link = loaded.link()
+        found = list(audit.check(link.settings, link.session, link.engine))
+        [finding] = [one for one in found if one.detail.startswith("left out: ")]
+        assert (finding.subject, finding.state) == ("Contact fields", "warning")
+        assert "Worse__c" in finding.detail
+        assert {one.state for one in found} <= {"ok", "warning"}
+        return
+
+    loaded.run()
+    loaded.run()
+
+    loaded.assert_equal()
+    assert "fields_unusable" in caplog.text
+    assert "Worst__c" in caplog.text
+    for request in loaded.sim.requests:
+        for name in ("'", '"', "%", "Worse__c", "None__c", "é"):
+            assert name not in (request.soql or "")
+
+
+def test_sizes_and_formulas_of_any_kind(loaded: World) -> None:
+    """Lengths that are no numbers, and formulas with what Postgres cannot hold, are no failure."""
+    odd: list[Any] = [
+        {"name": "A__c", "type": "string", "custom": False, "length": "x" * 9000, "precision": {"a": 1}},
+        {"name": "B__c", "type": "double", "custom": False, "precision": -1, "scale": 10**40},
+        {
+            "name": "C__c",
+            "type": "string",
+            "calculated": True,
+            "calculatedFormula": "a\0b" + "z" * 90_000,
+            "custom": False,
+        },
+        {
+            "name": "D__c",
+            "type": "string",
+            "calculated": True,
+            "calculatedFormula": {"a": 1},
+            "custom": False,
+        },
+    ]
+    loaded.sim.faults.add("altered", on="describe", sobject="Contact", add={"fields": odd}, times=None)
+    loaded.run()
+
+    rows = dict(loaded.sql("SELECT field, formula FROM sync.field WHERE field IN ('A__c', 'C__c')"))
+    assert rows["C__c"].startswith("abz")
+    assert len(rows["C__c"]) < 20_001
+
+
+@pytest.mark.parametrize("fields", [None, {}, "x", 7, [{"name": "Id", "type": "id"}] * 2_001])
+def test_a_describe_without_fields(loaded: World, fields: Any) -> None:
+    """A describe whose fields are no list, or more than an object has, fails its object alone."""
+    loaded.sim.faults.add("altered", on="describe", sobject="Contact", set={"fields": fields}, times=None)
+
+    assert isinstance(failing(loaded), SalesforceError)
+
+
+def test_relationships_are_no_patterns(loaded: World) -> None:
+    """A name in the ledger that an earlier version believed is compared, and is part of no pattern."""
+    for relationship in ("(", "A|.*", "\\m", "account"):
+        loaded.sql("UPDATE sync.field SET relationship = :r WHERE field = 'AccountId'", r=relationship)
+        loaded.sql(
+            "UPDATE sync.field SET calculated = true, formula = 'x & Account.Name' WHERE field = 'Title'"
+        )
+        with tables.transaction(loaded.engine) as connection:
+            [edge] = [e for e in ledger.edges(connection, "Account") if e.column == "account_id"]
+        assert edge.formula == (relationship == "account")

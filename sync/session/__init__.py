@@ -18,7 +18,7 @@ from simple_salesforce.exceptions import SalesforceError as ClientError
 from sync import logs
 from sync.config import Settings
 from sync.errors import QueryLostError, SalesforceError, StoppedError
-from sync.mapping import DescribedField
+from sync.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
 from sync.session.connection import BATCH_SIZE, CALLS, LOGINS_PER_HOUR, Calls, Connection
 from sync.session.decode import decode_records
@@ -170,9 +170,20 @@ class Session:
         modified, fields = answer.body
         # The clock's own second may still bring a change.
         modified = modified or format_datetime(answer.at - timedelta(minutes=1), usegmt=True)
-        described = tuple(DescribedField.of(field) for field in fields)
-        self._described[name] = Described(described, modified, time.monotonic())
+        if len(fields) > MOST_FIELDS:
+            raise SalesforceError(
+                f"the describe of {name} has {len(fields):,} fields, more than an object can have", status=200
+            )
+        described, left_out = described_fields(fields)
+        if left_out:
+            log.warning("fields_unusable", object=name, fields=clip(", ".join(left_out)))
+        self._described[name] = Described(described, left_out, clip(modified, 64), time.monotonic())
         return described, answer.at
+
+    def left_out(self, name: str) -> tuple[str, ...]:
+        """The names of the fields that the last describe of an object had, and that cannot be used."""
+        known = self._described.get(name)
+        return known.left_out if known else ()
 
     def updated_through(self, name: str, start: datetime, end: datetime) -> datetime:
         """Through when getUpdated covers a window: before it no transaction is open any more.

@@ -30,9 +30,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An object's fields, when they last changed by Salesforce's word, and when they were asked for."""
+    """An object's fields, the names of unusable ones, when they last changed by its word, and when asked."""
 
     fields: tuple[DescribedField, ...]
+    left_out: tuple[str, ...]
     modified: str
     asked: float
 
