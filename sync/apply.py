@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 
@@ -26,6 +26,10 @@ log = logs.get(__name__)
 GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
 REMOVED_AT_ONCE = 10_000
 
+# Salesforce's clock and the database's may differ by so much; by more, one of them is wrong.
+CLOCKS_APART = timedelta(minutes=5)
+CLOCK = text("SELECT clock_timestamp()")
+
 ORG = text("""
 INSERT INTO sync.org AS o (organization_id) VALUES (:org)
 ON CONFLICT (single) DO UPDATE SET organization_id = o.organization_id
@@ -36,11 +40,13 @@ ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now()")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An object as this org shows it now, Salesforce's clock, and who depends on its records."""
+    """An object as this org shows it now, Salesforce's clock, and what depends on its records."""
 
     projection: Projection
     at: datetime
     edges: tuple[Edge, ...] = ()
+    # Why nothing may be claimed by this clock; "" where it agrees with the reference.
+    clock_error: str = ""
 
     @property
     def name(self) -> str:
@@ -54,13 +60,38 @@ def look(link: Link, sobject: SObject, *, anew: bool = False) -> View:
     with transaction(link.engine) as connection:
         check_org(connection, link, organization)
         edges = ledger.edges(connection, sobject.name)
-    return View(projection(link.settings, sobject, described), at, edges)
+        known = reference(connection, link)
+    if abs(at - known) > CLOCKS_APART:
+        # One server's wrong Date is not Salesforce's clock: another answer decides.
+        described, at = link.session.describe(sobject.name)
+        with transaction(link.engine) as connection:
+            known = reference(connection, link)
+    found = projection(link.settings, sobject, described)
+    return View(found, at, edges, clock_error(sobject.name, at, known))
 
 
 def projection(settings: Settings, sobject: SObject, described: Sequence[DescribedField]) -> Projection:
     """What is replicated of an object, by its describe and the settings."""
     excluded = settings.excluded_fields(sobject.name)
     return project(sobject, described, settings.sync_custom_fields, excluded)
+
+
+def reference(connection: Connection, link: Link) -> datetime:
+    """The time of the clock that Salesforce's is compared with."""
+    now: datetime = link.reference() if link.reference else connection.execute(CLOCK).scalar_one()
+    return now
+
+
+def clock_error(name: str, at: datetime, known: datetime) -> str:
+    """What is wrong where Salesforce's clock and the reference are too far apart; "" where they agree."""
+    if abs(at - known) <= CLOCKS_APART:
+        return ""
+    theirs, ours = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
+    return (
+        f"{name}: Salesforce's answers are dated {theirs} UTC and the database's clock says {ours}: one of "
+        "them is wrong, so complete_through stays where it is; rows that were read are kept. Check the time "
+        "(NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
+    )
 
 
 def check_org(connection: Connection, link: Link, organization: str) -> None:

@@ -192,6 +192,14 @@ def an_object(
     total = extract.count(session, name, Scope())
     detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
     yield Finding(name, "ok", detail)
+    if left_out := session.left_out(name):
+        yield Finding(
+            f"{name} fields",
+            "warning",
+            f"left out: {', '.join(left_out)}",
+            "their descriptions hold names that Salesforce does not allow; columns keep their values: "
+            "see whether a proxy changes Salesforce's answers",
+        )
     gone = vanished(engine, name) if engine is not None else {}
     gone = {field: since for field, since in gone.items() if field not in {each.name for each in described}}
     if gone:

@@ -161,7 +161,8 @@ def linked(sim: Simulator, url: str, stop: threading.Event, command: str = "demo
     logs.hide(settings.secrets)
     engine = tables.engine(settings.postgres, owner="demo")
     try:
-        yield Link(settings, Session(settings, stop), engine, "demo", command, stop)
+        session = Session(settings, stop)
+        yield Link(settings, session, engine, "demo", command, stop, reference=sim.clock.now)
     finally:
         engine.dispose()
 

@@ -22,13 +22,15 @@ INSERT INTO sync.field
        (object, field, change, type, size, calculated, formula, relationship, targets, replicated)
 VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated)
 """)
-# A formula names a parent's field by the relationship: Account.Name.
+# A formula names a parent's field by the relationship: Account.Name. What the org says is compared, and is
+# never part of a pattern.
 EDGES = text(f"""
 WITH now AS ({CURRENT.format(where="")})
 SELECT f.object, f.field,
        EXISTS (SELECT FROM now AS g
+                 CROSS JOIN regexp_matches(g.formula, '([A-Za-z0-9_]+)\\.', 'g') AS named
                 WHERE g.object = f.object AND g.calculated AND g.replicated AND g.change <> 'vanished'
-                  AND f.relationship <> '' AND g.formula ~* ('\\m' || f.relationship || '\\.')) AS formula
+                  AND lower(named[1]) = lower(f.relationship)) AS formula
   FROM now AS f
  WHERE f.change <> 'vanished' AND f.replicated AND :object = ANY (f.targets)
  ORDER BY 1, 2

@@ -46,6 +46,15 @@ PLACING = frozenset({"Id", "IsDeleted", "SystemModstamp"})
 UNREPLICATED_TYPES = frozenset({"address", "location", "base64", "complexvalue"})
 
 
+# An API name: of a field, an object, a relationship or a type. What is none does not reach a query, a
+# statement or a template.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
+# Salesforce allows 800 custom fields an object (900 with packages); a reference names a few objects.
+MOST_FIELDS, MOST_TARGETS = 2_000, 500
+# Salesforce allows 3,900 characters; a compiled formula has more.
+LONGEST_FORMULA = 20_000
+
+
 def snake_case(name: str) -> str:
     """`BillingPostalCode` → `billing_postal_code`, `LastCURequestDate` → `last_cu_request_date`."""
     return WORD_BORDER.sub("_", name).lower()
@@ -178,25 +187,67 @@ class DescribedField:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> DescribedField:
-        name = str(raw["name"])
+        """A field from its entry in a describe; ValueError where a name in it is none."""
+        name, targets = api_name(raw.get("name")), raw.get("referenceTo") or ()
+        if not isinstance(targets, list | tuple) or len(targets) > MOST_TARGETS:
+            raise ValueError("what it refers to is no list of objects")
+        formula = raw.get("calculatedFormula")
         return cls(
             name,
-            str(raw["type"]),
+            api_name(raw.get("type")),
             # An org's custom and managed fields end in __c, __pc (person accounts) or __s (parts of a place).
             custom=bool(raw.get("custom", "__" in name)),
             size=size_of(raw),
             calculated=bool(raw.get("calculated")),
-            formula=str(raw.get("calculatedFormula") or ""),
-            relationship=str(raw.get("relationshipName") or ""),
-            targets=tuple(map(str, raw.get("referenceTo") or ())),
+            formula=storable(formula[:LONGEST_FORMULA]) if isinstance(formula, str) else "",
+            relationship=api_name(raw["relationshipName"]) if raw.get("relationshipName") else "",
+            targets=tuple(map(api_name, targets)),
         )
+
+
+def api_name(value: object) -> str:
+    """An API name as it is; ValueError for what is none."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError(f"{ascii(value)[:100]} is no API name")
+    return value
+
+
+def storable(text: str) -> str:
+    """The text without what Postgres cannot hold: NULs, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def size_of(raw: Mapping[str, Any]) -> str:
     """`255`, `18.2`, `8`: whichever of length, precision and digits a field has; "" without any."""
-    if raw.get("precision"):
-        return f"{raw['precision']}.{raw.get('scale') or 0}"
-    return str(raw.get("length") or raw.get("digits") or "")
+
+    def size(key: str) -> int:
+        value = raw.get(key)
+        return value if isinstance(value, int) and 0 <= value < 10**9 else 0
+
+    if precision := size("precision"):
+        return f"{precision}.{size('scale')}"
+    return str(size("length") or size("digits") or "")
+
+
+def described_fields(entries: Sequence[Any]) -> tuple[tuple[DescribedField, ...], tuple[str, ...]]:
+    """The fields of a describe, and the names of those that cannot be used, in a form that can be shown.
+
+    Left out are entries that are none, that have a name no field, type, object or relationship can have, and
+    names that come a second time: Salesforce does not tell capitals from small letters in them.
+    """
+    fields: dict[str, DescribedField] = {}
+    left_out: list[str] = []
+    for entry in entries:
+        try:
+            field = DescribedField.of(entry if isinstance(entry, Mapping) else {})
+            if field.name.lower() in fields:
+                raise ValueError(f"{field.name} comes twice")
+        except ValueError:
+            name = entry.get("name") if isinstance(entry, Mapping) else entry
+            left_out.append(name if isinstance(name, str) and NAME.fullmatch(name) else ascii(name)[:100])
+        else:
+            fields[field.name.lower()] = field
+    return tuple(fields.values()), tuple(left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ SELECT object, covered FROM sync.cursor
  WHERE object = ANY (:objects) AND covered < complete_through AND now() - covered > interval '1 day'
  ORDER BY object
 """)
+FUTURE = text("""
+SELECT object, complete_through FROM sync.cursor
+ WHERE object = ANY (:objects) AND complete_through > now() + interval '5 minutes'
+ ORDER BY object
+""")
 # The last verify of each object; one that failed for a passing reason matters when it goes on so.
 VERIFIED = text("""
 SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
@@ -152,6 +157,13 @@ def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """What is wrong though the last pass went well, and whether the first line should say so."""
     asked = {"objects": list(objects)}
+    for row in connection.execute(FUTURE, asked):
+        yield (
+            f"{row.object} is said to be complete through {clock(row.complete_through)}, which is in the "
+            "future: a wrong clock was believed, and changes may be missing; type: "
+            f"python -m sync resync --object {row.object} --full",
+            True,
+        )
     for row in connection.execute(VERIFIED, asked):
         if row.outcome == "failed" and (row.remaining or row.overdue):
             yield f"{row.object}: the verify of {clock(row.started_at)} failed: {short(row.error, 300)}", True

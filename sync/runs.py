@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine
@@ -52,6 +52,8 @@ class Link:
     on_step: Callable[[Step], None] = lambda _: None
     ahead: int = 1  # pages fetched and transformed while one is being committed
     approve: bool = False  # an operator lets more be removed than the guard would
+    # The clock that Salesforce's is compared with; None: the database's.
+    reference: Callable[[], datetime] | None = None
     accept_org: bool = False  # an operator lets another org replace the one whose records these are
 
 

@@ -106,6 +106,8 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
         return build_rows(projection, records, region)
     except Unfit as unfit:
         if len(records) == 1:
+            if bare := bare_tombstone(projection, records[0]):
+                return build_rows(projection, [bare], region)
             rejected = reject(projection, records[0], str(unfit))
             return Batch(rejects=[rejected], ids=[rejected.id])
     middle = len(records) // 2
@@ -212,6 +214,23 @@ def tombstones(columns: Mapping[str, Column]) -> tuple[Column, Column]:
         for gone, master in zip(deleted, masters, strict=True)
     ]
     return at, reasons
+
+
+def bare_tombstone(projection: Projection, record: Record) -> Record | None:
+    """A deleted record without its values: what does not fit is not worth keeping then, and the deletion is
+    told.
+
+    None for a live record, and for one that has no place in the table even so.
+    """
+    kept = {"Id", "IsDeleted", "SystemModstamp", "MasterRecordId"}
+    bare = [value if name in kept else "" for name, value in zip(projection.names, record, strict=True)]
+    if dict(zip(projection.names, record, strict=True))["IsDeleted"] != "true":
+        return None
+    try:
+        build_rows(projection, [bare], "US")
+    except Unfit:
+        return None
+    return bare
 
 
 # ── rejects ───────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ WHOLE_DIGITS, FRACTION_DIGITS = 131_072, 16_383
 JSON_BOOLEAN = {"": "null", "true": "true", "false": "false"}
 # How long a date and time is, and what surrounds its milliseconds, by REST and by Bulk API.
 USUAL = {28: ".+0000", 24: ".Z"}
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Unfit(Exception):

@@ -30,6 +30,9 @@ def pass_planner(link: Link, name: str) -> Planner:
 
     def plan(connection: Connection, view: View, covered: datetime | None) -> Plan:
         selected = view.projection.fingerprint
+        through = state.marks(connection, name).complete_through
+        if view.clock_error and through is not None and through > view.at:
+            raise SyncError(view.clock_error)
         return state.plan_pass(connection, name, view.at, link.settings.sync_overlap, selected, covered)
 
     return plan
@@ -97,6 +100,8 @@ def read_window_once(
         extract.discard(link.session, job)
     if written > LARGE and not plan.first_load:
         analyse(link, view.name)
+    if plan.advances and view.clock_error:
+        raise SyncError(view.clock_error)
     return plan
 
 
@@ -127,6 +132,11 @@ def begin(
             late = [entry.field for entry in entries if entry.late and loaded]
             state.note_fields(connection, name, view.projection.hidden, late)
         plan = planner(connection, view, covered)
+        if plan.resumed and plan.window.until > view.at + apply.CLOCKS_APART:
+            # Begun by a clock that was ahead: nobody knows as of when its pages were read.
+            log.warning("progress_discarded", object=name, reason="the window's end lies in the future")
+            state.clear_progress(connection, name, plan.purpose)
+            plan = replace(planner(connection, view, covered), orphan=plan.start.job)
         if plan.first_load:
             load.begin_first_load(connection, name)
     for change in dict.fromkeys(entry.change for entry in entries):

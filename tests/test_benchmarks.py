@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -147,6 +148,10 @@ def test_a_tenth_changes(populated: Simulator, org: Org) -> None:
         seen.update(changed)
         populated.clock.advance(2)
     assert len(seen) == 2
+    org.change_a_tenth("Contact", timedelta(hours=2))
+    changed_ids = populated.org.ids("Contact", deleted=False)[::10]
+    stamps = {str(populated.org.record(id_)["SystemModstamp"])[:13] for id_ in changed_ids}
+    assert stamps <= {f"{populated.clock.now() - timedelta(hours=hours):%Y-%m-%dT%H}" for hours in (2, 3)}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

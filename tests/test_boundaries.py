@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from alembic import command
@@ -296,9 +297,18 @@ def test_a_waiting_consumer_holds_no_lock_of_ours(loaded: World) -> None:
     assert held == []
 
 
-def test_a_full_notification_queue_is_not_filled_further() -> None:
-    """No notification is queued when the queue is half full: a full one aborts the commit of every notifier."""
-    assert "pg_notification_queue_usage() < 0.5" in str(load.sql.NOTIFY)
+@pytest.mark.parametrize(("full", "notified"), [("0.5", 1), ("0", 0)])
+def test_a_full_notification_queue_is_not_filled_further(world: World, full: str, notified: int) -> None:
+    """No notification is queued above a share of the queue: a full one aborts the commit of every notifier."""
+    assert "usage() < 0.5" in str(load.sql.NOTIFY)
+    with world.engine.connect() as listening:
+        driver: Any = listening.connection.dbapi_connection
+        listening.execute(text("LISTEN sync_change"))
+        listening.commit()
+        world.sql(str(load.sql.NOTIFY).replace("usage() < 0.5", f"usage() < {full}"))
+        listening.execute(text("SELECT 1"))
+
+        assert len(driver.notifies) == notified
 
 
 def test_an_advisory_lock_of_somebody_is_no_concern(

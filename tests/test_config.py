@@ -44,6 +44,7 @@ DEFAULTS: dict[str, object] = {
     "SALESFORCE_AUDIENCE": None,
     "SALESFORCE_PASSWORD": None,
     "SALESFORCE_SECURITY_TOKEN": None,
+    "SALESFORCE_PRIVATE_HOSTS": frozenset(),
     "SALESFORCE_API_VERSION": "66.0",
     "SYNC_OBJECTS": ("Account", "Contact"),
     "SYNC_INTERVAL": timedelta(minutes=10),

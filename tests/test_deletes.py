@@ -296,3 +296,43 @@ def test_children_of_a_merge_are_read_again(loaded: World) -> None:
     assert survivors(loaded) == [(loaded.acme, loaded.bolt)]
     assert {row["account_id"] for row in loaded.rows("Contact").values()} == {loaded.bolt}
     assert loaded.sql("SELECT count(*) FROM sync.reread")[0][0] == 0
+
+
+# ── rejected records that are gone ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
+@pytest.mark.parametrize("known", [True, False], ids=["stored before", "never stored"])
+def test_reject_of_a_deleted_record(loaded: World, known: bool) -> None:
+    """A record that could not be stored, and is deleted, leaves a tombstone without values, and no reject."""
+    loaded.org.retype_field("Contact", "Birthdate", type="string", length=80)
+    spoiled = (
+        loaded.ann if known else loaded.org.create("Contact", {"LastName": "New", "Birthdate": "in spring"})
+    )
+    if known:
+        loaded.org.update(loaded.ann, {"Birthdate": "in spring"})
+    loaded.run()
+    assert loaded.sql("SELECT record_id FROM sync.reject") == [(spoiled,)]
+
+    loaded.org.delete(spoiled)
+    loaded.run()
+
+    assert loaded.sql("SELECT record_id FROM sync.reject") == []
+    assert tombstone(loaded, spoiled)[1] == "deleted"
+    assert loaded.row(spoiled)["last_name"] is None
+    assert spoiled not in live(loaded)
+
+
+def test_reject_of_a_record_that_vanished(loaded: World) -> None:
+    """A record that was never stored and left no trace in the delete log is forgotten by verify."""
+    loaded.org.retype_field("Contact", "Birthdate", type="string", length=80)
+    spoiled = loaded.org.create("Contact", {"LastName": "New", "Birthdate": "in spring"})
+    loaded.run()
+    loaded.org.purge(spoiled, log=False)
+    loaded.sim.clock.advance(600)
+
+    [report] = pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=True, sample=0)
+
+    assert report.findings is not None
+    assert report.findings["remaining"] == 0
+    assert loaded.sql("SELECT record_id FROM sync.reject") == []

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from sync import extract, soql
 from sync.errors import SalesforceError
-from sync.extract import Progress, Window, bulk, rest
-from sync.extract.bulk import Address, Part, Results
+from sync.extract import Progress, Window, rest, results
 from sync.extract.pages import mismatch
 from sync.extract.rest import Census, landmark
+from sync.extract.results import Address, Part, Results
 from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
-from sync.session.http import decode, decode_records
+from sync.session.decode import decode, decode_records
 from sync.soql import Key, Scope
 from sync.transform import Batch, Record
 
@@ -411,7 +411,7 @@ PAGE_URL = "/services/data/v66.0/jobs/query/750/results?locator=abc"
 
 NOBODY: Any = None  # reading a page needs no session
 # Instead of rows the records themselves are kept.
-OF = Results(NOBODY, "Thing", NAMES, BORDER, lambda records: Batch(records=records))
+OF = Results(NOBODY, "Thing", NAMES, BORDER, lambda records: Batch(records=records), 10**6)
 
 
 def row(id_: str, at: str = OLD, title: str = "", size: str = "") -> tuple[str, ...]:
@@ -425,6 +425,16 @@ def as_csv(rows: Iterable[Sequence[str]], header: Sequence[str] = NAMES, end: st
     )
 
 
+class Lines(io.TextIOBase):
+    """A body whose lines are made when they are asked for."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.left = iter(lines)
+
+    def readline(self, _: int = -1) -> str:  # type: ignore[override]  # of this length are all of them
+        return next(self.left, "")
+
+
 def read(
     body: str | Iterable[str],
     count: object,
@@ -436,8 +446,8 @@ def read(
     """What a page gives, and its end."""
     given: list[Part] = []
     known = {"Sforce-NumberOfRecords": str(count)} | ({"Sforce-Locator": locator} if locator else {})
-    lines = io.StringIO(body, newline="") if isinstance(body, str) else body
-    end = bulk.read(
+    lines: Any = io.StringIO(body, newline="") if isinstance(body, str) else Lines(body)
+    end = results.read(
         OF, address or Address(0, PAGE_URL, None), given.append, known if headers is None else headers, lines
     )
     return given, end
@@ -546,7 +556,8 @@ def test_records_are_given_as_they_arrive() -> None:
             yield as_csv([row(f"a{n}")]).split("\n", 1)[1]
 
     headers = {"Sforce-NumberOfRecords": "3000", "Sforce-Locator": "null"}
-    bulk.read(OF, Address(0, PAGE_URL, None), lambda part: given.append(part.records), headers, body())
+    lines: Any = Lines(body())
+    results.read(OF, Address(0, PAGE_URL, None), lambda part: given.append(part.records), headers, lines)
 
     assert seen == [0, 1_000, 2_000]
     assert sum(given) == 3_000
@@ -638,7 +649,7 @@ def test_our_own_error_is_no_spoiled_page() -> None:
     headers = {"Sforce-NumberOfRecords": "1", "Sforce-Locator": "null"}
     lines, given = io.StringIO(as_csv([row("a01")]), newline=""), list[Part]()
     with pytest.raises(RuntimeError, match="Thing: a bug"):
-        bulk.read(replace(OF, make=make), Address(0, PAGE_URL, None), given.append, headers, lines)
+        results.read(replace(OF, make=make), Address(0, PAGE_URL, None), given.append, headers, lines)
 
 
 @pytest.mark.parametrize("missing", ["Sforce-NumberOfRecords", "Sforce-Locator"])
@@ -660,7 +671,7 @@ def test_no_records_of_a_bad_page_are_given_twice() -> None:
     headers = {"Sforce-NumberOfRecords": "1500", "Sforce-Locator": "null"}
     body = as_csv([row(f"a{n}") for n in range(1_400)])
     with pytest.raises(ValueError, match="holds 1,400"):
-        bulk.read(OF, Address(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline=""))
+        results.read(OF, Address(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline=""))
 
     assert [part.records for part in given] == [1_000, 400]
     assert not [part for part in given if part.following is not None]

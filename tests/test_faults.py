@@ -66,7 +66,9 @@ ELSEWHERE = {
     "no_date": "test_session",
     "wrong_date": "below",
     "no_limit_info": "below",
-    "redirect": "below",
+    "redirect": "below; test_door",
+    "altered": "test_answers",
+    "answered": "test_answers",
     "invalid_scopes": "below",
     "invalid_replication_date": "test_delete_log: a purged log; test_coverage: getUpdated",
     "exceeded_id_limit": "test_coverage: getUpdated",
@@ -939,6 +941,6 @@ def test_error_without_a_word_of_ours(loaded: World) -> None:
     for kind in subclasses(SyncError):
         assert kind.__doc__
         if kind is not ObjectsFailedError and not kind.__name__.endswith(
-            ("SalesforceError", "LostError", "MovedError")
+            ("SalesforceError", "LostError", "MovedError", "TooLargeError")
         ):
             assert str(kind()) == kind.__doc__.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -193,7 +194,7 @@ def test_other_errors_to_a_locator_are_what_they_are(status: int, code: str) -> 
 def test_long_messages_are_cut() -> None:
     """An error carries at most 500 characters of Salesforce's message: it quotes whole queries."""
     assert str(judged(400, "MALFORMED_QUERY", "x" * 90_000)) == (
-        "Salesforce answered 400 MALFORMED_QUERY: " + "x" * 500
+        "Salesforce answered 400 MALFORMED_QUERY: " + "x" * 499 + "…"
     )
 
 
@@ -251,7 +252,15 @@ def test_no_body_is_too_strange(status: int, content: Any) -> None:
         ("", 0),
         ("soon", 0),
         ("-5", 0),
-        ("1.5", 0),
+        ("1.5", 1.5),
+        ("86400", 86_400),
+        ("1e20", 1e20),
+        ("9" * 400, 1e80),
+        ("1e999", math.inf),
+        ("nan", 0),
+        ("-inf", 0),
+        ("+", 0),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", 0),
         ("12 minutes", 0),
         ("²", 0),
     ],

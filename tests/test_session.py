@@ -35,7 +35,7 @@ from sync.errors import (
 from sync.prefetch import prefetch
 from sync.session import LOGINS_PER_HOUR, Answer, RetryPolicy, Session, Usage
 from sync.session import http as http_module
-from sync.session.http import decode, decode_records
+from sync.session.decode import decode, decode_records
 from sync.session.login import audience
 from sync.simulator import Simulator
 from tests.world import LONG_AGO, NEVER_WAIT
@@ -662,16 +662,35 @@ def test_total_time_is_capped(sim: Simulator) -> None:
     assert 0.3 < time.monotonic() - started < 4
 
 
-def test_a_wait_beyond_the_total_is_not_begun(sim: Simulator) -> None:
-    """Asked to come back in an hour, a call fails now: the next run is soon enough."""
-    sim.faults.add("unavailable_html", on="query", times=None, retry_after=3600)
+@pytest.mark.parametrize("asked", ["3600", "86400", "100000000000000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_long_wait_is_a_deferral(sim: Simulator, asked: str) -> None:
+    """Asked to come back in an hour, a call waits for nothing: the work is deferred, exit code 4."""
+    sim.faults.add("unavailable_html", on="query", times=None, retry_after=asked)
     session = connect(sim, retry=RetryPolicy())
 
     started = time.monotonic()
-    with pytest.raises(SalesforceError, match="503"):
+    with pytest.raises(DeferredError, match=r"503.*Retry-After asks to wait .* a later run tries") as failure:
         session.query(CONTACTS)
 
     assert time.monotonic() - started < 5
+    assert failure.value.exit_code == 4
+    assert kinds(sim)["query"] == 1
+
+
+def test_a_login_may_be_deferred_too(sim: Simulator) -> None:
+    """A token endpoint that asks for a long wait defers the work."""
+    sim.faults.add("token_unavailable_html", times=None, on="token", retry_after=86_400)
+    with pytest.raises(DeferredError, match="86,400 seconds"):
+        connect(sim).login()
+
+
+def test_a_long_wait_of_a_call_that_is_not_needed(sim: Simulator, session: Session) -> None:
+    """A call that the work can do without is given up: nothing is deferred for it."""
+    sim.faults.add("unavailable_html", on="query", times=None, retry_after=3600)
+
+    with pytest.raises(SalesforceError, match="503") as failure:
+        session.query(CONTACTS, hasty=True)
+    assert failure.value.passing
     assert kinds(sim)["query"] == 1
 
 

@@ -69,7 +69,14 @@ class World:
         settings = settings_of(tuple(self.environment.items()))
         session = Session(settings, self.stop, retry)
         link = Link(
-            settings, session, self.engine, f"test/{id(session)}", command, self.stop, timedelta(seconds=5)
+            settings,
+            session,
+            self.engine,
+            f"test/{id(session)}",
+            command,
+            self.stop,
+            timedelta(seconds=5),
+            reference=self.sim.clock.now,
         )
         # Who acts between two pages wants none fetched before.
         return replace(link, **({"ahead": 0} if "on_step" in changed else {}) | changed)

@@ -130,6 +130,7 @@ class Settings(DatabaseSettings):
     salesforce_audience: str | None = None
     salesforce_password: SecretStr | None = None
     salesforce_security_token: SecretStr | None = None
+    salesforce_private_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     salesforce_api_version: str = "66.0"
     sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
     sync_bulk_threshold: int = Field(default=10_000, ge=0)
@@ -159,7 +160,7 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str) or value.strip().lower() in ("all", "none"):
             return value.strip().lower() if isinstance(value, str) else value
         names = frozenset(part.strip() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"\w+__\w+", name)):
+        if odd := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
             raise wrong(
                 f"{', '.join(odd)} is no custom field's API name; write all, none, or Tier__c,Region__c"
             )
@@ -233,11 +234,21 @@ class Settings(DatabaseSettings):
             raise wrong("is a page for people; use the My Domain URL, https://<name>.my.salesforce.com")
         return value
 
+    @field_validator("salesforce_private_hosts", mode="before")
+    @classmethod
+    def _private_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        if odd := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
+            raise wrong(f"{', '.join(odd)} is no host name: write crm.example.net,localhost:8443")
+        return names
+
     @field_validator("salesforce_api_version")
     @classmethod
     def _version(cls, value: str) -> str:
         value = value.strip().lstrip("v")
-        if not re.fullmatch(r"\d{2,3}\.0", value) or float(value) < 47:
+        if not re.fullmatch(r"[0-9]{2,3}\.0", value) or float(value) < 47:
             raise wrong("must be a version such as 66.0 (47.0 or later)")
         return value
 

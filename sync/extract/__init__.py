@@ -11,7 +11,7 @@ from math import ceil
 from urllib.parse import quote_plus
 
 from sync import logs, soql
-from sync.errors import BulkRefusedError, QueryLostError, SyncError
+from sync.errors import BulkRefusedError, QueryLostError, SalesforceError, SyncError
 from sync.extract import bulk, rest
 from sync.extract.bulk import discard
 from sync.extract.pages import Make, Page, Progress, Window
@@ -19,6 +19,7 @@ from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
+from sync.session.limits import clip
 from sync.soql import Scope
 
 __all__ = [
@@ -67,6 +68,7 @@ def pages(
         )
         return prefetch([each(found)], session.stop, depth=ahead) if ahead else found
 
+    start = usable(session, projection, start)
     fits = length(projection) <= LONGEST_QUERY
     if fits and start.job is None and (start.key is not None or stepwise):
         yield from by_rest(start)
@@ -89,6 +91,26 @@ def pages(
             raise SyncError(f"{too_long(projection)}; {refused}") from None
         log.warning("bulk_refused", object=projection.sobject.name, reason=str(refused)[:300], instead="REST")
         yield from by_rest(Progress())
+
+
+def usable(session: Session, projection: Projection, start: Progress) -> Progress:
+    """A saved progress if its key and paths are what we ever save, else none: read from the beginning.
+
+    Results can be read by the API version alone that made their job: after an upgrade it is another path.
+    """
+    try:
+        if start.key is not None and not rest.is_key(start.key.id):
+            raise SalesforceError(f"{clip(ascii(start.key.id), 40)} is no Id")
+        if start.job is not None:
+            session.path(start.job)
+            if start.page_url not in ("", bulk.NO_MORE):
+                session.path(start.page_url)
+    except SalesforceError as error:
+        log.warning("progress_discarded", object=projection.sobject.name, reason=str(error))
+        if start.job is not None:
+            discard(session, start.job)
+        return Progress()
+    return start
 
 
 def by_bulk(

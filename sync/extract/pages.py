@@ -13,6 +13,9 @@ from sync.transform import Batch, Record
 # What is made of records as soon as they have come, in the thread they came in.
 Make = Callable[[Sequence[Record]], Batch]
 
+# A page may be short or empty. So many in a row without a record lead nowhere.
+EMPTY_PAGES = 20
+
 SECOND = "%Y-%m-%dT%H:%M:%S"  # how a stamp begins: as texts they compare like moments, in UTC
 
 
@@ -75,6 +78,13 @@ def visit(name: str, url: str, visited: set[str]) -> None:
     if url in visited:
         raise QueryLostError(f"{name}: Salesforce names the same page again and again")
     visited.add(url)
+
+
+def endless(name: str, what: str) -> CountMismatchError:
+    return CountMismatchError(
+        f"{name}: Salesforce names page after page, {what}; "
+        "the cursor stays where it was and the next run reads the window again"
+    )
 
 
 def mismatch(name: str, counted: str, received: int) -> CountMismatchError:

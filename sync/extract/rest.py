@@ -10,10 +10,11 @@ from typing import Any
 
 from sync import logs, soql
 from sync.errors import QueryLostError, SalesforceError
-from sync.extract.pages import SECOND, Make, Page, Progress, Window, mismatch, visit
+from sync.extract.pages import EMPTY_PAGES, SECOND, Make, Page, Progress, Window, endless, mismatch, visit
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
+from sync.session.limits import RECORDS_PER_PAGE, clip
 from sync.soql import Key
 from sync.transform import Record
 
@@ -73,14 +74,23 @@ def pages(
 def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
     """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
     visited: set[str] = set()
+    name, total = projection.sobject.name, int(answer.body["totalSize"])
+    came = empty = 0
     while True:
+        records = len(answer.body["records"])
+        came, empty = came + records, 0 if records else empty + 1
         url, generation = answer.body.get("nextRecordsUrl"), answer.generation
         done = bool(answer.body.get("done", url is None)) or not url
         yield answer
         del answer
         if done:
             return
-        visit(projection.sobject.name, url, visited)
+        if empty > EMPTY_PAGES:
+            raise endless(name, f"{EMPTY_PAGES} of them without a record")
+        # Records that change meanwhile may come twice; the whole of a result set does not.
+        if came > 2 * total + RECORDS_PER_PAGE:
+            raise endless(name, f"with {came:,} records by now where it counted {total:,}")
+        visit(name, url, visited)
         answer = session.next_page(url, generation, projection.names)
 
 
@@ -183,7 +193,11 @@ class Census:
 def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
     """The Ids and the stamps of a page."""
     id_, stamp = projection.names.index("Id"), projection.names.index("SystemModstamp")
-    return [record[id_] for record in records], [record[stamp] for record in records]
+    # What is no text is rejected further on, and counts all the same.
+    ids = [
+        record[id_] if isinstance(record[id_], str) else clip(repr(record[id_]), 100) for record in records
+    ]
+    return ids, [record[stamp] for record in records]
 
 
 def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
@@ -197,9 +211,14 @@ def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key |
             moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
         except ValueError:
             continue  # the record is rejected further on; it is no landmark
-        if isinstance(id_, str) and moment is not None and moment.tzinfo and moment <= window.until:
+        if is_key(id_) and moment is not None and moment.tzinfo and moment <= window.until:
             return Key(moment, id_)
     return None
+
+
+def is_key(id_: object) -> bool:
+    """Whether this can be the Id of a place in the order; also asked of what the database has saved."""
+    return isinstance(id_, str) and id_.isascii() and id_.isalnum() and len(id_) <= 18
 
 
 def texts(records: Sequence[Sequence[Any]]) -> list[Record]:

@@ -1,59 +1,42 @@
-"""Login, the one retry policy, re-login and API usage: everything that talks to Salesforce over HTTP.
-
-Facts used here: an expired token is a 401 of several kinds, and nothing tells when it will expire; a query
-locator may be bound to the session that made it; the token of one user is shared, so it is never revoked.
-"""
+"""Everything that is asked of Salesforce: queries, pages, describes, replication calls, jobs, results."""
 
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, TextIO, TypeVar, cast
-from urllib.parse import urlsplit
 
-import requests
-import urllib3
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
 from sync import logs
 from sync.config import Settings
-from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
-from sync.mapping import DescribedField
+from sync.errors import QueryLostError, SalesforceError, StoppedError
+from sync.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
-from sync.session.http import Http, clock, csv_lines, decode_records
-from sync.session.login import Token, request_token
-from sync.session.retry import RetryPolicy, attempts
-from sync.session.rules import Transient, Unauthorised, judge, network_failure
+from sync.session.connection import BATCH_SIZE, CALLS, LOGINS_PER_HOUR, Calls, Connection
+from sync.session.decode import decode_records
+from sync.session.http import csv_lines, within
+from sync.session.limits import DESCRIBE, QUERY, RECORDS_PER_PAGE, RESOURCE, RESULTS, TooLargeError, clip
+from sync.session.login import ORGANIZATION
+from sync.session.paths import USERINFO, record_id, resource_path
+from sync.session.retry import RetryPolicy
+from sync.session.watch import Watch
 
-__all__ = ["Answer", "Deletions", "RetryPolicy", "Session", "Usage"]
+__all__ = ["LOGINS_PER_HOUR", "Answer", "Deletions", "RetryPolicy", "Session", "Usage"]
 
 log = logs.get(__name__)
 T = TypeVar("T")
 
 NOT_MODIFIED = 304
 DESCRIBE_SECONDS = 3600
-LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
-
-
-@dataclass(slots=True)
-class Calls:
-    """API calls made for one piece of work, logins apart."""
-
-    made: int = 0
-
-
-# Whose calls are counted: set by who does the work, inherited by the threads that work for it.
-CALLS: ContextVar[Calls | None] = ContextVar("calls", default=None)
+SMALLEST_BATCH = 200  # records in a page, the fewest that Salesforce lets one ask for
 
 
 class Session:
@@ -65,16 +48,18 @@ class Session:
         self.settings = settings
         self.stop = stop or threading.Event()
         self.retry = retry or RetryPolicy()
-        self.usage: Usage | None = None
-        self._lock = threading.Lock()
-        self._local = threading.local()
-        self._token: Token | None = None
+        self._connection = Connection(settings, self.stop, self.retry)
+        self._batch = RECORDS_PER_PAGE
         self._described: dict[str, Described] = {}
-        self._generation = 0
-        self._refusals = 0
-        self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
 
-    # ── what the rest of the house asks for ──
+    @property
+    def usage(self) -> Usage | None:
+        """The org's API requests as the last answer told them; None where none did."""
+        return self._connection.usage
+
+    def login(self) -> str:
+        """Log in unless already done; the instance URL. LoginError says what to mend."""
+        return self._connection.login()
 
     @contextmanager
     def counted(self) -> Iterator[Calls]:
@@ -94,20 +79,12 @@ class Session:
     @property
     def hasty(self) -> RetryPolicy:
         """The retry policy of calls that are not needed."""
-        return replace(self.retry, attempts=min(2, self.retry.attempts))
+        return replace(self.retry, attempts=min(2, self.retry.attempts), defers=False)
 
     def pause(self, seconds: float) -> None:
         """Wait between two looks at something; StoppedError as soon as the process is asked to stop."""
         if self.stop.wait(seconds * self.retry.scale):
             raise StoppedError
-
-    def login(self) -> str:
-        """Log in unless already done; the instance URL. LoginError says what to mend."""
-        with self._lock:
-            if self._token is None:
-                self._login()
-            assert self._token is not None
-            return self._token.instance
 
     def query(self, soql: str, names: tuple[str, ...] = (), *, hasty: bool = False) -> Answer:
         """The first page of a query, deleted records included, each a tuple of the fields named.
@@ -116,18 +93,52 @@ class Session:
         """
         path = f"/services/data/v{self.version}/queryAll/"
         policy = self.hasty if hasty else None
-        return self._call(
-            lambda sf: decode_records(self._get(sf, path, {"q": soql}).content, names), policy=policy
-        )
+
+        def ask(sf: Salesforce) -> Any:
+            headers = {BATCH_SIZE: f"batchSize={self._batch}"}
+            response = self._connection.send(sf, "GET", path, QUERY, params={"q": soql}, headers=headers)
+            return decode_records(response.content, names)
+
+        try:
+            return self._connection.call(ask, policy=policy)
+        except TooLargeError as large:
+            if self._batch == SMALLEST_BATCH:
+                raise
+            self._smaller_pages(large)
+            return self._connection.call(ask, policy=policy)
 
     def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
         """The page behind a `nextRecordsUrl` of an answer of that generation.
 
         QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
+        SalesforceError for a URL that is no path of the instance.
         """
-        parts = urlsplit(url)
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        return self._call(lambda sf: decode_records(self._get(sf, path).content, names), locator=generation)
+        try:
+            return self._connection.call(
+                lambda sf: decode_records(self._connection.send(sf, "GET", url, QUERY).content, names),
+                locator=generation,
+            )
+        except TooLargeError as large:
+            if self._batch == SMALLEST_BATCH:
+                raise
+            self._smaller_pages(large)
+            raise QueryLostError("a page was too large; the query is asked again in smaller ones") from None
+
+    def _smaller_pages(self, reason: TooLargeError) -> None:
+        """Ask for the fewest records a page from now on: those of this org are wide."""
+        self._batch = SMALLEST_BATCH
+        log.warning("pages_too_large", reason=str(reason), batch=SMALLEST_BATCH)
+
+    def path(self, text: object) -> str:
+        """The path of a resource on the instance that an answer or the database names.
+
+        SalesforceError for a text that names anything else.
+        """
+        host = self.login().removeprefix("https://")
+        try:
+            return resource_path(text, self.version, host)
+        except ValueError as error:
+            raise SalesforceError(str(error)) from None
 
     def describe(self, name: str, *, anew: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock.
@@ -143,7 +154,7 @@ class Session:
 
         def ask(sf: Salesforce) -> Any:
             try:
-                response = self._get(sf, path, headers=condition)
+                response = self._connection.send(sf, "GET", path, DESCRIBE, headers=condition)
             except ClientError as error:
                 if error.status != NOT_MODIFIED or known is None:
                     raise
@@ -153,15 +164,26 @@ class Session:
                 raise ValueError("no describe")
             return response.headers.get("Last-Modified"), body["fields"]
 
-        answer = self._call(ask)
+        answer = self._connection.call(ask)
         if answer.body is None and known is not None:
             return known.fields, answer.at
         modified, fields = answer.body
         # The clock's own second may still bring a change.
         modified = modified or format_datetime(answer.at - timedelta(minutes=1), usegmt=True)
-        described = tuple(DescribedField.of(field) for field in fields)
-        self._described[name] = Described(described, modified, time.monotonic())
+        if len(fields) > MOST_FIELDS:
+            raise SalesforceError(
+                f"the describe of {name} has {len(fields):,} fields, more than an object can have", status=200
+            )
+        described, left_out = described_fields(fields)
+        if left_out:
+            log.warning("fields_unusable", object=name, fields=clip(", ".join(left_out)))
+        self._described[name] = Described(described, left_out, clip(modified, 64), time.monotonic())
         return described, answer.at
+
+    def left_out(self, name: str) -> tuple[str, ...]:
+        """The names of the fields that the last describe of an object had, and that cannot be used."""
+        known = self._described.get(name)
+        return known.left_out if known else ()
 
     def updated_through(self, name: str, start: datetime, end: datetime) -> datetime:
         """Through when getUpdated covers a window: before it no transaction is open any more.
@@ -174,11 +196,14 @@ class Session:
         """What getDeleted tells of a window of whole minutes; SalesforceError where it is refused or odd."""
         answer = self._replication(name, "deleted", start, end, self.retry)
         try:
-            records = {str(one["id"]): moment(one["deletedDate"]) for one in answer.body["deletedRecords"]}
+            listed = answer.body["deletedRecords"]
+            records = {record_id(one["id"]): moment(one["deletedDate"]) for one in listed}
             told = answer.body.get("earliestDateAvailable")
             earliest = moment(told) if told else start
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SalesforceError(f"getDeleted answered what cannot be read: {error!r}", status=200) from None
+            raise SalesforceError(
+                f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200
+            ) from None
         return Deletions(records, earliest, covered(answer))
 
     def _replication(
@@ -186,20 +211,25 @@ class Session:
     ) -> Answer:
         path = f"/services/data/v{self.version}/sobjects/{name}/{what}/"
         window = {"start": f"{start:%Y-%m-%dT%H:%M:%S+00:00}", "end": f"{end:%Y-%m-%dT%H:%M:%S+00:00}"}
-        return self._call(lambda sf: self._get(sf, path, window).json(), policy=policy)
+        return self._connection.call(
+            lambda sf: self._connection.send(sf, "GET", path, QUERY, params=window).json(), policy=policy
+        )
 
-    def resource(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def resource(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, version: str = ""
+    ) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
 
-        QueryLostError where it does not exist (any more).
+        `version`: the API version of the path, where it is not the pinned one. QueryLostError where the
+        resource does not exist (any more).
         """
         what: dict[str, Any] = {} if body is None else {"json": body}
 
         def ask(sf: Salesforce) -> Any:
-            response = sf._call_salesforce(method, f"https://{sf.sf_instance}{path}", name=path, **what)
+            response = self._connection.send(sf, method, path, RESOURCE, version=version, **what)
             return response.json() if response.content else None
 
-        return self._call(ask, lost_on_404=True)
+        return self._connection.call(ask, lost_on_404=True)
 
     def stream(self, path: str, read: Callable[[Mapping[str, str], TextIO], T]) -> T:
         """What `read` makes of a CSV resource: of its headers, and its lines as they arrive.
@@ -209,34 +239,32 @@ class Session:
         """
 
         def ask(sf: Salesforce) -> T:
-            url, accept = f"https://{sf.sf_instance}{path}", {"Accept": "text/csv"}
-            with sf._call_salesforce("GET", url, name=path, headers=accept, stream=True) as response:
+            accept = {"Accept": "text/csv"}
+            with (
+                self._connection.send(sf, "GET", path, RESULTS, headers=accept, stream=True) as response,
+                within(Watch(RESULTS.body, RESULTS.rate)),
+            ):
                 return read(response.headers, csv_lines(response))
 
         # Without a limit in time, which a long download alone may use up.
         policy = replace(self.retry, total=math.inf)
-        return cast("T", self._call(ask, lost_on_404=True, policy=policy).body)
+        return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy).body)
 
     def organization(self) -> str:
         """The Id of the org that answers, of 15 characters; "" where neither login nor userinfo tell."""
-        self.login()
-        with self._lock:
-            known = self._token.organization if self._token else ""
+        known = self._connection.organization()
         if known:
             return known
         try:
             answer = self._userinfo()
         except SalesforceError as error:
-            log.warning("org_unknown", reason=str(error)[:200])
+            log.warning("org_unknown", reason=clip(error, 200))
             return ""
-        found = re.match(r"00D\w{12}", str(answer.body.get("organization_id")))
+        found = ORGANIZATION.match(str(answer.body.get("organization_id")))
         if found is None:
             log.warning("org_unknown", reason="userinfo names no organization_id")
             return ""
-        with self._lock:
-            # For this token alone: the next may be another org's.
-            if self._token is not None and self._generation == answer.generation:
-                self._token = replace(self._token, organization=found[0])
+        self._connection.note_organization(found[0], answer.generation)
         return found[0]
 
     def identity(self) -> dict[str, Any]:
@@ -244,143 +272,7 @@ class Session:
         return dict(self._userinfo().body)
 
     def _userinfo(self) -> Answer:
-        answer = self._call(lambda sf: self._get(sf, "/services/oauth2/userinfo").json())
+        answer = self._connection.call(lambda sf: self._connection.send(sf, "GET", USERINFO, RESOURCE).json())
         if not isinstance(answer.body, dict):
-            raise SalesforceError(f"userinfo answered no object: {str(answer.body)[:100]}", status=200)
+            raise SalesforceError(f"userinfo answered no object: {clip(answer.body, 100)}", status=200)
         return answer
-
-    def _get(
-        self,
-        sf: Salesforce,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        url = f"https://{sf.sf_instance}{path}"
-        return sf._call_salesforce("GET", url, name=path, params=params, headers=headers or {})
-
-    # ── one call: retried, re-logged-in, interruptible ──
-
-    def _call(
-        self,
-        ask: Callable[[Salesforce], Any],
-        *,
-        locator: int | None = None,
-        lost_on_404: bool = False,
-        policy: RetryPolicy | None = None,
-    ) -> Answer:
-        client, generation = self._client()
-        calls = CALLS.get()
-        if locator not in (None, generation):
-            # A locator may be bound to the session that made it, and asking it with another token would look
-            # like a dead token: two threads would log each other out.
-            raise QueryLostError("another thread logged in anew between two pages")
-        try:
-            answer = attempts(
-                policy or self.retry,
-                self.stop,
-                lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404 or locator is not None),
-            )
-        except Unauthorised as refusal:
-            self._login_again(generation, refusal)
-            if locator is not None:
-                raise QueryLostError("the session ended between two pages") from None
-            return self._call(ask, lost_on_404=lost_on_404, policy=policy)
-        with self._lock:
-            if generation == self._generation:
-                self._refusals = 0
-        return replace(answer, generation=generation)
-
-    def _ask(
-        self,
-        client: Salesforce,
-        ask: Callable[[Salesforce], Any],
-        calls: Calls | None,
-        *,
-        lost_on_404: bool,
-    ) -> Answer:
-        http = cast("Http", client.session)
-        started = time.monotonic()
-        if calls is not None:
-            with self._lock:
-                calls.made += 1
-        try:
-            body = ask(client)
-        except ClientError as error:
-            raise judge(error, http.last, lost_on_404=lost_on_404) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise network_failure(error) from None
-        except ValueError as error:  # 200 with HTML: maintenance pages, proxies
-            unread = SalesforceError(f"the answer cannot be read: {error}", status=200, passing=True)
-            raise Transient(unread) from None
-        response, http.last = http.last, None
-        assert response is not None
-        self._note_usage(response)
-        log.debug(
-            "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
-        )
-        return Answer(body, clock(response))
-
-    def _note_usage(self, response: requests.Response) -> None:
-        match = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
-        if match:
-            self.usage = Usage(int(match[1]), int(match[2]))
-
-    # ── the token ──
-
-    @property
-    def _http(self) -> Http:
-        if not hasattr(self._local, "http"):
-            self._local.http = Http(self.settings.requests_ca_bundle)
-        return self._local.http  # type: ignore[no-any-return]  # set two lines up
-
-    def _client(self) -> tuple[Salesforce, int]:
-        """This thread's client with the current token, in direct mode: it never logs in by itself."""
-        self.login()
-        with self._lock:
-            assert self._token is not None
-            token, generation = self._token, self._generation
-        if getattr(self._local, "generation", 0) != generation:
-            client = Salesforce(
-                session_id=token.access,
-                instance_url=token.instance,
-                session=self._http,
-                version=self.settings.salesforce_api_version,
-            )
-            client.headers.pop("X-PrettyPrint", None)
-            client.headers["Sforce-Query-Options"] = "batchSize=2000"
-            client.headers["Sforce-Call-Options"] = "client=salesforce-postgres-sync"
-            self._local.client, self._local.generation = client, generation
-        return self._local.client, generation
-
-    def _login_again(self, generation: int, refusal: Unauthorised) -> None:
-        """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
-        with self._lock:
-            if generation != self._generation and self._token is not None:
-                return
-            self._refusals += 1
-            if self._refusals > 1 or self._token is None:
-                # The next run starts with a login of its own.
-                self._token, self._refusals = None, 0
-                raise LoginError(f"a fresh token was refused too: {refusal}")
-            log.info("salesforce_session_ended", reason=str(refusal)[:200])
-            self._token = None
-            try:
-                self._login()
-            except SyncError:
-                self._refusals = 0
-                raise
-
-    def _login(self) -> None:
-        now = time.monotonic()
-        if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
-            raise LoginError(
-                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more"
-            )
-        self._logins.append(now)
-        http = self._http  # this thread's, not the one that makes the call
-        token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
-        logs.hide([token.access])
-        self._token = token
-        self._generation += 1
-        log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sync.errors import SalesforceError
 from sync.mapping import DescribedField
+from sync.session.limits import clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An object's fields, when they last changed by Salesforce's word, and when they were asked for."""
+    """An object's fields, the names of unusable ones, when they last changed by its word, and when asked."""
 
     fields: tuple[DescribedField, ...]
+    left_out: tuple[str, ...]
     modified: str
     asked: float
 
@@ -50,7 +52,9 @@ def covered(answer: Answer) -> datetime:
     try:
         return moment(answer.body["latestDateCovered"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SalesforceError(f"latestDateCovered cannot be read: {error!r}", status=200) from None
+        raise SalesforceError(
+            f"latestDateCovered cannot be read: {clip(repr(error), 200)}", status=200
+        ) from None
 
 
 def moment(text: str) -> datetime:

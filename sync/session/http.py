@@ -1,82 +1,65 @@
-"""One thread's HTTP: timeouts on every call, exact numbers, private CAs beside the public ones."""
+"""One thread's HTTPS: bounded in time and size, no redirect followed, private CAs beside public ones."""
 
 from __future__ import annotations
 
 import io
-import json
+import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
 import certifi
-import msgspec
 import requests
-from msgspec.structs import astuple
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from sync.errors import SalesforceError
+from sync.session.decode import decode
+from sync.session.hosts import target_of
+from sync.session.limits import (
+    CONNECT_SECONDS,
+    ERROR_BYTES,
+    MIB,
+    READ_SECONDS,
+    TOKEN,
+    Allowance,
+    TooLargeError,
+    clip,
+)
+from sync.session.watch import Watch, WatchedSocket, watched
 
-CONNECT_SECONDS, READ_SECONDS = 10, 150  # a query may run two minutes before it answers QUERY_TIMEOUT
-CHUNK = 1 << 16  # bytes of a CSV body decoded at once
-BODY = msgspec.json.Decoder(float_hook=Decimal)
-
-
-def decode(body: bytes) -> Any:
-    """JSON with every digit of every number; ValueError where it is none."""
-    try:
-        return BODY.decode(body)
-    except msgspec.DecodeError:
-        # A lone surrogate is legal JSON that msgspec refuses: the record is judged later, the page is kept.
-        return json.loads(body, parse_float=Decimal, parse_constant=no_number)
-
-
-def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
-    """A query's answer, its records as tuples of the values of these fields, null where one is not there."""
-    try:
-        page = page_decoder(names).decode(body)
-    except msgspec.DecodeError:
-        return generic_page(decode(body), names)
-    records = list(map(astuple, page.records))
-    return {
-        "records": records,
-        "totalSize": page.totalSize,
-        "done": page.done,
-        "nextRecordsUrl": page.nextRecordsUrl,
-    }
+CHUNK = 1 << 16  # bytes of a body decoded at once
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Two numbers, the second not zero: what this and the client library read of Sforce-Limit-Info.
+USAGE = re.compile(r"api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+LONGEST_USAGE = 500
+LONGEST_DATE = 64
 
 
-def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The same of JSON that is some other way; ValueError where it is no page of records."""
-    if not isinstance(page, dict) or not isinstance(page.get("totalSize"), int):
-        raise ValueError("no page of records")
-    records = page.get("records")
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError("no page of records")
-    return page | {"records": [tuple(record.get(name) for name in names) for record in records]}
+class RedirectedError(Exception):
+    """A server answered with the address of another one; never leaves this package.
+
+    `host`: where it led, "" where that is no https URL.
+    """
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status = response.status_code
+        location = response.headers["Location"]
+        try:
+            self.host = target_of(location)
+        except ValueError:
+            self.host = ""
+        self.target = f"https://{self.host}" if self.host else clip(ascii(location), 200)
+        super().__init__(f"{self.status} to {self.target}")
 
 
-@lru_cache(maxsize=16)
-def page_decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """Decodes these fields only: a dictionary per record, with its `attributes`, takes twice the room."""
-    record = msgspec.defstruct("Record", [(name, Any, None) for name in names], gc=False)
-    page = msgspec.defstruct(
-        "Page",
-        [
-            ("records", list[record]),  # type: ignore[valid-type]  # made for these names
-            ("totalSize", int),
-            ("done", bool),
-            ("nextRecordsUrl", str | None, None),
-        ],
-    )
-    return msgspec.json.Decoder(page, float_hook=Decimal)
-
-
-def no_number(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+class TooSlowError(requests.Timeout):
+    """An answer took longer than its kind may."""
 
 
 @lru_cache(maxsize=8)
@@ -87,11 +70,12 @@ def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(capath=str(ca_bundle))
     elif ca_bundle is not None:
         context.load_verify_locations(cafile=str(ca_bundle))
+    context.sslsocket_class = WatchedSocket
     return context
 
 
 class Http(requests.Session):
-    """requests, with a timeout on every call, exact numbers, and the bundle's CA beside the public ones."""
+    """requests over https alone, which reads no more than a call's allowance and follows nothing."""
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
         super().__init__()
@@ -99,11 +83,39 @@ class Http(requests.Session):
         # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
         self.auth = lambda request: request
         self.hooks["response"].append(self._note)
+        self.adapters.clear()  # there is no way to send anything in clear
         self.mount("https://", Adapter(ca_bundle))
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", (CONNECT_SECONDS, READ_SECONDS))
-        return super().request(*args, **kwargs)
+    def request(  # type: ignore[override]  # ours has what a call may take; the client library passes it on
+        self,
+        method: str,
+        url: str,
+        *args: Any,
+        allowance: Allowance = TOKEN,
+        stream: bool = False,
+        **kwargs: Any,
+    ) -> requests.Response:
+        """One request and its whole answer, but for the body of a success where `stream` is set.
+
+        RedirectedError for an answer that leads elsewhere, TooLargeError and TooSlowError for one that takes
+        more than its allowance; else what requests raises.
+        """
+        kwargs["timeout"] = CONNECT_SECONDS, min(READ_SECONDS, allowance.answer)
+        kwargs["stream"] = True  # `fill` reads what is not streamed, as far as it may
+        with within(Watch(CONNECT_SECONDS + allowance.answer)):
+            response = super().request(method, url, *args, **kwargs)
+        usage = response.headers.get("Sforce-Limit-Info", "")
+        if len(usage) > LONGEST_USAGE or not USAGE.search(usage):
+            response.headers.pop("Sforce-Limit-Info", None)
+        if response.status_code in REDIRECTS and "Location" in response.headers:
+            response.close()
+            raise RedirectedError(response)
+        if not stream or response.status_code >= 300:
+            fill(response, allowance)
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: requests would follow with our secret, and read a redirect's body without a bound."""
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
         # Proxies come from the environment; whom to trust is the setting's matter, and checked with it.
@@ -113,15 +125,52 @@ class Http(requests.Session):
         self.last = response
 
 
+def fill(response: requests.Response, allowance: Allowance) -> None:
+    """Read the body of an answer; of an error's no more than tells what it is."""
+    failed = response.status_code >= 300
+    most = ERROR_BYTES if failed else allowance.size
+    pieces, size = [], 0
+    with within(Watch(allowance.body)):
+        while size <= most and (piece := response.raw.read(CHUNK, decode_content=True)):
+            pieces.append(piece)
+            size += len(piece)
+    if size > most:
+        response.close()  # the rest is on its way still
+        if not failed:
+            raise TooLargeError(f"the answer is larger than {most / MIB:.0f} MB and was not read", status=200)
+    # requests has no place to hand a body in.
+    response._content = b"".join(pieces)[:most]
+    response._content_consumed = True  # type: ignore[attr-defined]  # the stubs do not know it
+
+
+@contextmanager
+def within(watch: Watch) -> Iterator[None]:
+    """Read as long as a watch allows; failures of urllib3 and of the watch become those of requests."""
+    try:
+        with watched(watch):
+            yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+        if watch.reason:
+            raise TooSlowError(watch.reason) from None
+        if isinstance(error, requests.RequestException):
+            raise
+        raise requests.exceptions.ChunkedEncodingError(error) from None
+
+
 class ExactAnswer(requests.Response):
-    """A response whose numbers keep every digit, for whoever asks for its JSON."""
+    """A response whose numbers keep every digit, and whose text is UTF-8 whatever it says."""
 
     def json(self, **_: Any) -> Any:
         return decode(self.content)
 
+    @property
+    def text(self) -> str:
+        # requests would guess the encoding, for seconds, or take a codec that the server names.
+        return self.content.decode("utf-8", "replace")
+
 
 class Adapter(HTTPAdapter):
-    """Exact answers, and REQUESTS_CA_BUNDLE beside the public CAs, which requests would replace."""
+    """Exact answers, and REQUESTS_CA_BUNDLE beside the public CAs, directly and behind a proxy."""
 
     def __init__(self, ca_bundle: Path | None) -> None:
         self.ca_bundle = ca_bundle
@@ -129,6 +178,12 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
         return super().init_poolmanager(*args, ssl_context=trusted(self.ca_bundle), **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        kwargs["ssl_context"] = trusted(self.ca_bundle)
+        if proxy.lower().startswith("https://"):
+            kwargs["proxy_ssl_context"] = trusted(self.ca_bundle)
+        return super().proxy_manager_for(proxy, **kwargs)
 
     def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().build_response(*args, **kwargs)
@@ -142,8 +197,9 @@ def csv_lines(response: requests.Response) -> TextIO:
 
     ValueError for another body: maintenance pages, proxies.
     """
-    if not response.headers.get("Content-Type", "").startswith("text/csv"):
-        raise ValueError(f"no CSV but {response.headers.get('Content-Type')}")
+    kind = response.headers.get("Content-Type", "")
+    if not kind.startswith("text/csv"):
+        raise ValueError(f"no CSV but {clip(kind, 100)}")
     raw = response.raw
     raw.decode_content = True
     raw.auto_close = False  # the wrappers ask once more at the end
@@ -157,6 +213,6 @@ def csv_lines(response: requests.Response) -> TextIO:
 def clock(response: requests.Response) -> datetime:
     """Salesforce's time of the answer: its Date header, never this machine's clock."""
     try:
-        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
+        return parsedate_to_datetime(response.headers["Date"][:LONGEST_DATE]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise SalesforceError("the answer carries no readable Date header; a proxy may remove it") from None

@@ -10,7 +10,8 @@ from typing import TypeVar, cast
 import tenacity
 
 from sync import logs
-from sync.errors import StoppedError
+from sync.errors import DeferredError, StoppedError
+from sync.session.limits import LONGEST_RETRY_AFTER
 from sync.session.rules import Transient
 
 log = logs.get("sync.session")
@@ -19,12 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests."""
+    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests.
+
+    `defers`: a server that asks for a longer wait than a call may take defers the work; else it is a failure.
+    """
 
     attempts: int = 6
     total: float = 300
     longest: float = 60
     scale: float = 1
+    defers: bool = True
 
 
 def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
@@ -46,7 +51,7 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
         )
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(Transient),
+        retry=tenacity.retry_if_exception(worth_waiting_for),
         stop=tenacity.stop_any(
             tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
         ),
@@ -58,7 +63,21 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
     try:
         return cast("T", retrying(interruptible, stop, attempt))
     except Transient as last:
+        if last.retry_after > LONGEST_RETRY_AFTER and policy.defers:
+            raise DeferredError(
+                f"{last.error}; Retry-After asks to wait {in_words(last.retry_after)}, more than one call "
+                f"may take ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
+            ) from None
         raise last.error from None
+
+
+def worth_waiting_for(error: BaseException) -> bool:
+    """Whether another attempt may succeed within the time that one call may take."""
+    return isinstance(error, Transient) and error.retry_after <= LONGEST_RETRY_AFTER
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:,.0f} seconds" if seconds <= 30 * 86400 else "more than a month"
 
 
 def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:

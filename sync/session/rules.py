@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,6 +12,7 @@ import requests
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
 from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+from sync.session.limits import LONGEST_CODE, clip
 
 
 class Action(Enum):
@@ -105,7 +105,14 @@ class Transient(Exception):
 
 
 class Unauthorised(Exception):
-    """The token is not accepted (any more); never leaves this room."""
+    """The token is not accepted (any more); never leaves this room.
+
+    `lasting`: what happened says why by itself, where a fresh token changes nothing.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 def classify(status: int, code: str, message: str) -> Rule:
@@ -125,7 +132,7 @@ def judge(error: ClientError, response: requests.Response | None, *, lost_on_404
     code, message = first_error(error.content)
     status = int(error.status)
     rule = classify(status, code, message)
-    what = f"Salesforce answered {status} {code}".strip() + f": {message[:500].strip()}"
+    what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
     if rule.advice:
         what += f" ({rule.advice})"
     # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR.
@@ -149,9 +156,10 @@ def network_failure(error: Exception) -> Exception:
     """The exception that no answer, or half of one, means."""
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return LoginError(
-            f"the server's certificate is not trusted: {error} (a private CA goes into REQUESTS_CA_BUNDLE)"
+            f"the server's certificate is not trusted: {clip(error)} "
+            "(a private CA goes into REQUESTS_CA_BUNDLE)"
         )
-    what = f"no answer from Salesforce: {type(error).__name__}: {error}"
+    what = f"no answer from Salesforce: {type(error).__name__}: {clip(error)}"
     return Transient(SalesforceError(what, passing=True))
 
 
@@ -164,15 +172,30 @@ def first_error(content: Any) -> tuple[str, str]:
         return str(code), str(content.get("message") or content.get("error_description") or "")
     if isinstance(content, bytes):
         content = content.decode("utf-8", "replace")
-    return "", " ".join(re.sub(r"<[^>]*>", " ", str(content or "")).split())[:200]
+    return "", " ".join(without_tags(str(content or "")).split())[:200]
+
+
+def without_tags(page: str) -> str:
+    """The text of a page of HTML, in linear time: an error page may be a hundred thousand `<`."""
+    first, *others = page.split("<")
+    pieces = [first]
+    for other in others:
+        tag, closed, text = other.partition(">")
+        pieces.append(text if closed else tag)
+    return " ".join(pieces)
 
 
 def retry_after(response: requests.Response | None) -> float:
-    """Seconds that Retry-After asks for (a number or a date); 0 without one."""
+    """Seconds that Retry-After asks for (a number, infinity too, or a date); 0 without one."""
     value = response.headers.get("Retry-After", "").strip() if response is not None else ""
-    if value.isascii() and value.isdigit():
-        return float(value)
+    if value[:1] in "0123456789.+-":
+        try:
+            seconds = float(value[:LONGEST_CODE])
+        except ValueError:
+            return 0.0
+        return seconds if seconds > 0 else 0.0  # which a NaN is not
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        asked = parsedate_to_datetime(value[:LONGEST_CODE])
+        return max(0.0, (asked - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return 0.0

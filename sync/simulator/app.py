@@ -1,6 +1,7 @@
 """The ASGI application: finds the resource, lets faults strike, checks the session, sends the bytes."""
 
 import asyncio
+import json
 import re
 import threading
 import traceback
@@ -32,6 +33,7 @@ from sync.simulator.wire import (
     Request,
     error,
     html,
+    json_answer,
     not_found,
     pretty,
     uri_too_long,
@@ -167,7 +169,10 @@ class App:
                     "METHOD_NOT_ALLOWED",
                     f"HTTP Method '{call.method}' not allowed. Allowed are {allowed}",
                 )
-            return route.answer(call, effect)
+            answer = route.answer(call, effect)
+            if effect.alter is not None:
+                answer.body = json_answer(effect.alter(json.loads(answer.body))).body
+            return answer
         except Refusal as refusal:
             return refusal.answer
         except Exception:  # noqa: BLE001  a mistake of ours must show, and must not hang the client

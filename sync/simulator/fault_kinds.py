@@ -34,6 +34,7 @@ class Effect:
     distortion: Distortion = field(default_factory=Distortion)
     without: tuple[str, ...] = ()  # headers that got lost
     fate: Fate | None = None
+    alter: Callable[[Any], Any] | None = None  # makes another JSON body of the true one
     miscounted: int = 0  # by how much numberRecordsProcessed is wrong
 
 
@@ -117,6 +118,16 @@ def _without_sforce(params: dict[str, Any]) -> Effect:
     if which not in _SFORCE:
         raise ValueError(f"which is one of {', '.join(_SFORCE)}, not {which!r}")
     return Effect(without=_SFORCE[which])
+
+
+def _altered(params: dict[str, Any]) -> Effect:
+    """From Python ``change=`` may be a function of the body; from elsewhere ``set=`` and ``add=`` do."""
+    change, given, more = params.get("change"), params.get("set", {}), params.get("add", {})
+
+    def alter(body: Any) -> Any:
+        return {**body, **given, **{name: [*body[name], *items] for name, items in more.items()}}
+
+    return Effect(alter=change or alter)
 
 
 _UNKNOWN = (
@@ -313,13 +324,25 @@ FAULTS: dict[str, Kind] = {
     "gateway_timeout_html": Kind("504 HTML", _page(504, "Gateway Timeout")),
     "html_ok": Kind("200 with a maintenance page instead of JSON", _page(200, "Scheduled Maintenance")),
     "redirect": Kind(
-        "302 to location=",
-        lambda params: Effect(Answer(302, b"", HTML, [("Location", str(params["location"]))])),
+        "302, or status=, to location=",
+        lambda params: Effect(
+            Answer(int(params.get("status", 302)), b"", HTML, [("Location", str(params["location"]))])
+        ),
     ),
     "truncated": Kind(
         "the true answer, cut off in the middle of its body (Bulk: rows= after so many rows; "
         "clean=True: the stream ends as if all were well)",
         _truncate,
+    ),
+    "altered": Kind(
+        "the true answer with other contents: the keys of set= replaced, the lists of add= extended",
+        _altered,
+    ),
+    "answered": Kind(
+        "200 with body= instead of the true answer",
+        lambda params: Effect(
+            json_answer(params["change"](None) if "change" in params else params.get("body", {}))
+        ),
     ),
     "reset": Kind("the connection is reset (RST) instead of an answer", lambda _params: Effect(reset=True)),
     "slow": Kind(

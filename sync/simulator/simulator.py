@@ -102,7 +102,11 @@ class Simulator:
     def environment(self, flow: str = "client_credentials") -> dict[str, str]:
         """The settings with which a client logs in by one of the flows."""
         known = self.credentials
-        common = {"SALESFORCE_CLIENT_ID": known.client_id, "REQUESTS_CA_BUNDLE": self.ca_file}
+        common = {
+            "SALESFORCE_CLIENT_ID": known.client_id,
+            "SALESFORCE_PRIVATE_HOSTS": "localhost",
+            "REQUESTS_CA_BUNDLE": self.ca_file,
+        }
         if flow == "client_credentials":
             return {
                 "SALESFORCE_LOGIN_URL": self.url,

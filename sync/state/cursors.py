@@ -51,15 +51,18 @@ UPDATE sync.progress
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
 # Never backwards, whatever the clock or the overlap say now; except that a full resync, which leaves nothing
-# unread, mends a cursor that a wrong clock put into the future.
+# unread, mends a cursor that a wrong clock put into the future. Deletions then count as known through a time
+# that no delete log reaches back to: the next pass verifies.
 ADVANCE = text("""
 INSERT INTO sync.cursor AS c
        (object, complete_through, covered, deleted_through, refreshed_at)
 VALUES (:object, :reached, :covered, :reached, :until)
 ON CONFLICT (object) DO UPDATE
    SET covered = excluded.covered,
-       deleted_through = coalesce(c.deleted_through, excluded.deleted_through),
-       refreshed_at = coalesce(c.refreshed_at, CASE WHEN :first THEN :until END),
+       deleted_through = CASE WHEN :whole AND c.deleted_through > :until THEN :until - interval '30 days'
+                              ELSE coalesce(c.deleted_through, excluded.deleted_through) END,
+       refreshed_at = CASE WHEN :whole AND c.refreshed_at > :until THEN NULL
+                           ELSE coalesce(c.refreshed_at, CASE WHEN :first THEN :until END) END,
        complete_through = CASE WHEN :whole AND c.complete_through > :until THEN excluded.complete_through
                                ELSE greatest(c.complete_through, excluded.complete_through) END
 """)

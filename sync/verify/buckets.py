@@ -13,6 +13,7 @@ from sync import logs, soql
 from sync.errors import SalesforceError
 from sync.mapping import snake_case
 from sync.session.answers import moment
+from sync.session.limits import clip, count
 from sync.tables import REPLICA, REPLICAS, quoted
 from sync.verify.work import Work, looking
 
@@ -147,18 +148,22 @@ def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datet
     names = ("b0", *(("b1",) if len(soql.PARTS[part]) > 1 else ()), "n", "earliest", "latest")
     answer = work.link.session.query(question, names, hasty=True)
     found = {}
-    for *key, count, earliest, latest in answer.body["records"]:
-        if None not in key and latest is not None:
-            found[beginning(part, key)] = (int(count), moment(earliest), moment(latest))
+    try:
+        for *key, records, earliest, latest in answer.body["records"]:
+            if None not in key and latest is not None:
+                found[beginning(part, key)] = (count(records), moment(earliest), moment(latest))
+    except (TypeError, ValueError, OverflowError) as error:
+        why = clip(repr(error), 200)
+        raise SalesforceError(f"{work.view.name}: a bucket cannot be read: {why}", status=200) from None
     return found
 
 
 def beginning(part: str, key: list[Any]) -> datetime:
     """When a bucket begins that SOQL names by its year and month, day, or day and hour."""
     if part == "month":
-        return datetime(int(key[0]), int(key[1]), 1, tzinfo=UTC)
+        return datetime(count(key[0]), count(key[1]), 1, tzinfo=UTC)
     day = date.fromisoformat(str(key[0]))
-    return datetime(day.year, day.month, day.day, int(key[1]) if part == "hour" else 0, tzinfo=UTC)
+    return datetime(day.year, day.month, day.day, count(key[1]) if part == "hour" else 0, tzinfo=UTC)
 
 
 def following(start: datetime, part: str) -> datetime:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -96,20 +97,21 @@ class Org:
             self.http.get(f"{self.url}/simulator/{what}", params=given, headers=self.controls, timeout=600)
         )
 
-    def change_a_tenth(self, name: str) -> int:
-        """Give every tenth living record another value, now; how many."""
+    def change_a_tenth(self, name: str, ago: timedelta = timedelta()) -> int:
+        """Give every tenth living record another value, stamped now or so long ago; how many."""
         ids = self.look("ids", object=name, deleted="false")[::10]
         field, value = {"Contact": ("Title", "Promoted"), "Account": ("Site", "Moved")}[name]
         many = "update_many" in self.look("")["POST"]
         moment = self.look("clock")["now"]  # another value each time
+        stamp = {"stamp": (datetime.fromisoformat(moment) - ago).isoformat()} if ago else {}
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]
             record = {field: f"{value} {moment[:19]}"}
             if many:
-                self.control("update_many", ids=some, record=record)
+                self.control("update_many", ids=some, record=record, **stamp)
                 continue
             for id_ in some:
-                self.control("update", id=id_, record=record)
+                self.control("update", id=id_, record=record, **stamp)
         return len(ids)
 
     # ── its API ──

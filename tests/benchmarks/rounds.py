@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import requests
@@ -113,7 +114,7 @@ class Bench:
                     with self.noting(f"{transport} at {contacts:,}"):
                         self.product(org, contacts, transport)
                     # So that no pass finds what an earlier one changed among the latest ten minutes.
-                    org.control("clock", advance=7200)
+                    org.change_a_tenth("Contact", timedelta(hours=2))
                 if contacts == self.slow_at and REST in self.transports:
                     with self.noting(f"{SLOW} at {contacts:,}"):
                         self.slow(org, contacts)
