@@ -390,6 +390,7 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
         assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
+@pytest.mark.timeout(300)  # a dozen processes, one after the other, on a machine that may be busy
 def test_a_whole_run(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
