@@ -102,9 +102,14 @@ def texts(column: Column) -> tuple[Column, int, str]:
 
 
 def identifier(column: Column) -> Column:
-    for value in column if set(map(len, column)) != {18} else ():
-        if len(value) != 18:
-            raise Unfit(f"an Id has 18 characters, not {len(value)}")
+    whole = "".join(column)
+    if set(map(len, column)) != {18} or not (whole.isascii() and whole.isalnum()):
+        for value in column:
+            if len(value) != 18:
+                raise Unfit(f"an Id has 18 characters, not {len(value)}")
+            # It would be asked for by its Id one day, and Salesforce refuses the whole query.
+            if not (value.isascii() and value.isalnum()):
+                raise Unfit(f"an Id has letters and digits only: {value!a}")
     return column
 
 

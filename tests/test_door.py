@@ -643,6 +643,19 @@ def test_an_org_that_is_none(there: Hostile, body: str) -> None:
     assert there.session(ONCE).organization() == ""
 
 
+@pytest.mark.parametrize("modified", ["x" * 9000, "\xe9t\xe9", ""])
+def test_a_date_of_change_that_is_none(there: Hostile, modified: str) -> None:
+    """A Last-Modified that cannot be sent back is as good as none."""
+    body = b'{"fields": [{"name": "Id", "type": "id"}]}'
+    there.answers = lambda _: [
+        part.replace(b"@", modified.encode("latin-1")) for part in answer(body, Last_Modified="@")
+    ]
+    session = there.session(ONCE)
+    for _ in range(2):
+        assert [field.name for field in session.describe("Contact")[0]] == ["Id"]
+    assert there.asked[-1].headers["if-modified-since"].endswith("GMT")
+
+
 def test_no_cookie_is_kept(there: Hostile) -> None:
     """What an answer sets is not sent with the next request."""
     there.answers = lambda _: answer(Set_Cookie="BrowserId=x; path=/; secure")
