@@ -20,6 +20,8 @@ from sync.errors import SyncError
 from sync.mapping import Projection
 from sync.objects import CATALOGUE
 from sync.session import Session
+from sync.session.limits import clip
+from sync.session.paths import record_id
 from sync.soql import Scope
 from sync.tables import BOOKKEEPING, TYPES, transaction
 
@@ -178,9 +180,12 @@ def login(session: Session) -> Generator[Finding, None, str]:
             "org", "warning", f"userinfo: {error}", "the app may lack the scope `id`; syncing works"
         )
         return ""
-    name = identity.get("preferred_username") or identity.get("user_id", "?")
-    yield Finding("org", "ok", f"{identity.get('organization_id', '?')} as {name}")
-    return str(identity.get("user_id") or "")
+    name = clip(identity.get("preferred_username") or identity.get("user_id", "?"), 100)
+    yield Finding("org", "ok", f"{clip(identity.get('organization_id', '?'), 20)} as {name}")
+    try:
+        return record_id(identity.get("user_id"))
+    except ValueError:
+        return ""
 
 
 def an_object(

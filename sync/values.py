@@ -48,8 +48,12 @@ def texts(column: Column) -> tuple[Column, int, str]:
 
 
 def identifier(column: Column) -> Column:
+    whole = "".join(column)
     if set(map(len, column)) - {18}:
         raise Unfit("an Id has 18 characters")
+    # It would be asked for by its Id one day, and Salesforce refuses the whole query for one that is none.
+    if not (whole.isascii() and whole.isalnum()):
+        raise Unfit("an Id has letters and digits only")
     return column
 
 

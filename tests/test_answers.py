@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from sync import audit, ledger, pipeline, tables
+from sync import audit, ledger, pipeline, tables, transform
 from sync.errors import CountMismatchError, ObjectsFailedError, SalesforceError, SyncError
 from sync.extract import results
+from sync.mapping import project
+from sync.objects import CATALOGUE
 from sync.runs import Step
 from tests.moving import BOTH, Killed
 from tests.world import World
@@ -101,6 +103,17 @@ def test_ids_that_are_no_texts(nine: World) -> None:
     nine.run()
 
     assert nine.sql("SELECT count(*) FROM sync.reject")[0][0] == 1
+
+
+@pytest.mark.parametrize("id_", ["003' OR Name != ''", "0035g00000É1234567", "0035g0000012345 67"])
+def test_ids_of_other_characters(loaded: World, id_: str) -> None:
+    """A record whose Id has 18 characters of another kind is rejected: no later query may break on it."""
+    batch = transform.build(
+        project(CATALOGUE["Contact"], loaded.link().session.describe("Contact")[0]).only(()),
+        [(id_, "false", "2026-01-31T12:00:00.000+0000")],
+        "US",
+    )
+    assert [reject.reason for reject in batch.rejects] == [f"Id: an Id has letters and digits only: {id_!a}"]
 
 
 # ── pages without end ─────────────────────────────────────────────────────────────────────────────────
@@ -395,3 +408,30 @@ def test_relationships_are_no_patterns(loaded: World) -> None:
         with tables.transaction(loaded.engine) as connection:
             [edge] = [e for e in ledger.edges(connection, "Account") if e.column == "account_id"]
         assert edge.formula == (relationship == "account")
+
+
+# ── a long wait ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_long_wait_defers_the_run(loaded: World) -> None:
+    """Salesforce that asks for a day defers both objects, exit code 4; nothing is advanced, and it heals."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    loaded.sim.faults.add("server_unavailable", on="query", times=None, retry_after=86_400)
+
+    with pytest.raises(ObjectsFailedError) as failure:
+        loaded.run()
+
+    assert failure.value.code == 4
+    assert loaded.sql("SELECT DISTINCT outcome FROM sync.run WHERE id > 2") == [("deferred",)]
+    loaded.sim.faults.clear()
+    loaded.run()
+    loaded.assert_equal()
+
+
+def test_a_long_wait_of_what_is_not_needed(loaded: World) -> None:
+    """Where only getUpdated asks for a day the pass goes on without it."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    loaded.sim.faults.add("server_unavailable", on="updated", times=None, retry_after=86_400)
+    loaded.run()
+
+    loaded.assert_equal()

@@ -13,7 +13,7 @@ import pytest
 import requests
 from simple_salesforce.login import token_login
 
-from sync import config
+from sync import audit, config
 from sync.errors import LoginError, QueryLostError, SalesforceError, SyncError
 from sync.session import Session, limits, watch
 from sync.session import http as http_module
@@ -641,6 +641,42 @@ def test_an_org_that_is_none(there: Hostile, body: str) -> None:
     )
     there.answers = lambda _: answer(body.encode())
     assert there.session(ONCE).organization() == ""
+
+
+@pytest.mark.parametrize("modified", ["x" * 9000, "\xe9t\xe9", ""])
+def test_a_date_of_change_that_is_none(there: Hostile, modified: str) -> None:
+    """A Last-Modified that cannot be sent back is as good as none."""
+    body = b'{"fields": [{"name": "Id", "type": "id"}]}'
+    there.answers = lambda _: [
+        part.replace(b"@", modified.encode("latin-1")) for part in answer(body, Last_Modified="@")
+    ]
+    session = there.session(ONCE)
+    for _ in range(2):
+        assert [field.name for field in session.describe("Contact")[0]] == ["Id"]
+    assert there.asked[-1].headers["if-modified-since"].endswith("GMT")
+
+
+def test_no_cookie_is_kept(there: Hostile) -> None:
+    """What an answer sets is not sent with the next request."""
+    there.answers = lambda _: answer(Set_Cookie="BrowserId=x; path=/; secure")
+    session = there.session(ONCE)
+    for _ in range(2):
+        session.query(QUERY)
+    assert [asked for asked in there.asked if "cookie" in asked.headers] == []
+
+
+@pytest.mark.parametrize("user", ["x", 7, None, "005' OR Id != '", "u" * 100_000])
+def test_a_user_that_is_none(there: Hostile, user: object) -> None:
+    """A userinfo answer that names no user does not reach a query, and is shown cut."""
+    body = {"user_id": user, "organization_id": "00D" + "x" * 9000, "preferred_username": "n" * 9000}
+    there.answers = lambda _: answer(json.dumps(body).encode())
+    findings = audit.login(there.session(ONCE))
+    shown = [next(findings), next(findings)]
+    with pytest.raises(StopIteration) as end:
+        next(findings)
+
+    assert end.value.value == ""
+    assert max(len(one.detail) for one in shown) < 200
 
 
 def test_a_real_page_of_tens_of_megabytes(there: Hostile) -> None:

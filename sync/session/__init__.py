@@ -22,7 +22,7 @@ from sync.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.session.answers import Answer, Deletions, Described, Usage, covered, moment
 from sync.session.connection import BATCH_SIZE, CALLS, LOGINS_PER_HOUR, Calls, Connection
 from sync.session.decode import decode_records
-from sync.session.http import csv_lines, within
+from sync.session.http import LONGEST_DATE, csv_lines, within
 from sync.session.limits import DESCRIBE, QUERY, RECORDS_PER_PAGE, RESOURCE, RESULTS, TooLargeError, clip
 from sync.session.login import ORGANIZATION
 from sync.session.paths import USERINFO, record_id, resource_path
@@ -168,6 +168,8 @@ class Session:
         if answer.body is None and known is not None:
             return known.fields, answer.at
         modified, fields = answer.body
+        if len(modified or "") > LONGEST_DATE or not (modified or "").isascii():
+            modified = None  # it goes back to Salesforce as it is
         # The clock's own second may still bring a change.
         modified = modified or format_datetime(answer.at - timedelta(minutes=1), usegmt=True)
         if len(fields) > MOST_FIELDS:
@@ -177,7 +179,7 @@ class Session:
         described, left_out = described_fields(fields)
         if left_out:
             log.warning("fields_unusable", object=name, fields=clip(", ".join(left_out)))
-        self._described[name] = Described(described, left_out, clip(modified, 64), time.monotonic())
+        self._described[name] = Described(described, left_out, modified, time.monotonic())
         return described, answer.at
 
     def left_out(self, name: str) -> tuple[str, ...]:

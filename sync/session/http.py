@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,6 +85,8 @@ class Http(requests.Session):
         self.auth = lambda request: request
         self.hooks["response"].append(self._note)
         self.adapters.clear()  # there is no way to send anything in clear
+        # Nothing of an answer goes into the next request; the API needs no cookie.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.mount("https://", Adapter(ca_bundle))
 
     def request(  # type: ignore[override]  # ours has what a call may take; the client library passes it on
