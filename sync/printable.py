@@ -78,7 +78,7 @@ def hide(secrets: Iterable[str]) -> None:
     for secret in secrets:
         lines = [line for line in secret.splitlines() if not line.startswith("-----")]
         _secrets.update(part for part in (secret.strip(), *lines) if part)
-    _needles = needles(_secrets)
+    _needles = needles(frozenset(_secrets))  # a copy: another thread may log in meanwhile
 
 
 def needles(secrets: Iterable[str]) -> Needles:

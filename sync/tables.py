@@ -367,6 +367,7 @@ def check_encoding(connection: Any, _record: object) -> None:
     """
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
+        connection.close()
         raise ConfigError(
             f"the database has the encoding {encoding}, and UTF8 is needed: make another one, for example by "
             "createdb --encoding UTF8 --locale C --template template0 customers, and name it in DATABASE_URL"
