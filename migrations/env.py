@@ -8,9 +8,8 @@ from typing import Any
 from alembic import context
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from sync import config, tables
 from sync.errors import ConfigError, DatabaseUnavailableError
@@ -109,7 +108,7 @@ def main() -> None:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
-    engine = create_engine(url, poolclass=NullPool)
+    engine = tables.engine(url, owner="release", size=1)
     try:
         with engine.begin() as connection:
             connection.execute(text(tables.SEARCH_PATH))
@@ -118,6 +117,9 @@ def main() -> None:
                 sys.stderr.write(f"the database is at {revision}, newer than this release: nothing to do\n")
                 return
             run(connection)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
     except DBAPIError as error:
         failure = tables.judged(engine, error)
         if not isinstance(failure, DatabaseUnavailableError):

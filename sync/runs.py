@@ -128,7 +128,7 @@ def finish(
                 window=report.window,
                 tally=tally,
                 api_calls=report.api_calls,
-                error=logs.redact(error) or None,
+                error=logs.bounded(error, state.LONGEST_ERROR) or None,
                 error_class=label,
                 findings=report.findings,
             )

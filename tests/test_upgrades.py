@@ -137,3 +137,25 @@ def test_two_first_releases_at_once(empty_database: str, empty: Engine) -> None:
     assert done.returncode == 1
     assert "sync.alembic_version" in done.stderr
     assert done.stderr.endswith("run `alembic upgrade head` again\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Birthdate: not a date: 'in spring'", "Birthdate: not a date"),
+        ("Score__c: expected a number, got 'Ann'", "Score__c: expected a number"),
+        ("Id: missing", "Id: missing"),
+        ('invalid input syntax for type date: "Ann"', "refused by Postgres"),
+    ],
+)
+def test_reasons_lose_the_values_that_they_quoted(empty: Engine, before: str, after: str) -> None:
+    """What an older release kept as the reason of a reject is cut to the field and the class of the error."""
+    embedded.migrate(empty, "0005")
+    with empty.begin() as connection:
+        statement = "INSERT INTO sync.reject (object, record_id, reason, record) VALUES ('Contact', '003', :why, '{}')"
+        connection.execute(text(statement), {"why": before})
+
+    upgrade(empty)
+
+    with empty.begin() as connection:
+        assert connection.execute(text("SELECT reason FROM sync.reject")).scalar() == after

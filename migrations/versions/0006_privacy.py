@@ -10,6 +10,13 @@ down_revision: str | None = "0005"
 branch_labels: str | None = None
 depends_on: str | None = None
 
+# Earlier releases quoted the value that did not fit. What stays is the field and the class of the error.
+REASONS = """
+UPDATE sync.reject
+   SET reason = CASE WHEN reason ~ '^[A-Za-z0-9_]+[:] '
+                     THEN split_part(array_to_string((string_to_array(reason, ': '))[1:2], ': '), ', got ', 1)
+                     ELSE 'refused by Postgres' END
+"""
 OPS = "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload'{erase})"
 TABLES = ("account", "contact")
 
@@ -42,6 +49,7 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("change_op_check"), "change", OPS.format(erase=", 'erase'"), schema="sync"
     )
+    op.execute(REASONS)
     for table in TABLES:
         op.create_index(
             op.f(f"{table}_deleted_at_idx"),

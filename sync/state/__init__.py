@@ -24,10 +24,11 @@ from sync.state.cursors import (
     save_progress,
     start_anew,
 )
-from sync.state.journal import close_run, open_run, verify_due
+from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
 from sync.state.leases import Lease, check_fence, lease, take
 
 __all__ = [
+    "LONGEST_ERROR",
     "REFRESH",
     "Lease",
     "Marks",

@@ -14,6 +14,8 @@ from sync.extract import Window
 from sync.load import Tally
 from sync.tables import transaction
 
+LONGEST_ERROR = 2_000  # characters of an error's text
+
 # A lease that was free proves that whoever left a run open is dead.
 ABANDON = text("""
 UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'process ended',
@@ -27,10 +29,10 @@ SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_a
 OPEN_RUN = text("""
 INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner) RETURNING id
 """)
-CLOSE_RUN = text("""
+CLOSE_RUN = text(f"""
 UPDATE sync.run
    SET finished_at = now(), outcome = :outcome, since = :since, until = :until,
-       error = left(:error, 2000), error_class = :error_class,
+       error = left(:error, {LONGEST_ERROR}), error_class = :error_class,
        complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object),
        read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
        unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
