@@ -35,7 +35,7 @@ INSERT INTO sync.org AS o (organization_id) VALUES (:org)
 ON CONFLICT (single) DO UPDATE SET organization_id = o.organization_id
 RETURNING organization_id
 """)
-ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now()")
+ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now(), replaced_at = now()")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import typer
 from sqlalchemy import Engine
 
 from sync import audit, changes, config, erasure, grants, logs, pipeline, report, runs, schedule, show, tables
+from sync import rejects as rejected
 from sync.config import DatabaseSettings
 from sync.errors import ConfigError, ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
@@ -80,7 +81,11 @@ def run(
     """One incremental pass over all objects, then exit."""
     with linked("run", a_duration(wait)) as link, show.progress(link) as link:
         reports = pipeline.sync_all(replace(link, accept_org=accept_org))
+        with tables.transaction(link.engine) as connection:
+            left = report.other_org(connection, link.settings.sync_objects) if accept_org else []
     show.reports(reports)
+    for line in left:
+        show.say(line)
 
 
 @app.command()
@@ -186,11 +191,31 @@ def schema(objects: Objects = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def rejects(objects: Objects = None, as_json: Json = False) -> None:
-    """Records that could not be stored, and why; each leaves by itself once it fits."""
+def rejects(
+    objects: Objects = None,
+    every: Annotated[bool, typer.Option("--all", help="List the records, not only their reasons.")] = False,
+    accept: Annotated[
+        str | None, typer.Option("--accept", help="Let passes go on in spite of this reason.")
+    ] = None,
+    refuse: Annotated[str | None, typer.Option("--refuse", help="Take an acceptance back.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Records that could not be stored, by reason; each leaves by itself once it fits."""
+    if sum((every, accept is not None, refuse is not None)) > 1:
+        raise UsageError("--all, --accept and --refuse exclude each other: give one of them")
     with database() as (settings, engine), tables.transaction(engine) as connection:
-        found = report.rejects(connection, known(objects, settings))
-    show.rejects(found, as_json=as_json)
+        names = known(objects, settings)
+        if accept is not None:
+            who = f"{settings.postgres.username or 'owner'} on {settings.dyno}"
+            for name in rejected.accept(connection, names, accept, who):
+                show.say(f'{name}: "{accept}" is accepted: passes go on, and status and verify name it')
+        elif refuse is not None:
+            for name in rejected.refuse(connection, names, refuse):
+                show.say(f'{name}: "{refuse}" is not accepted any more')
+        elif every:
+            show.rejects(report.rejects(connection, names), as_json=as_json)
+        else:
+            show.reject_groups(rejected.groups(connection, names), as_json=as_json)
 
 
 @app.command(name="changes")

@@ -57,7 +57,10 @@ def remove_purged(
     except SalesforceError as error:
         if error.passing or not 400 <= error.status < 500:
             raise
-        log.warning("deletions_unknown", object=view.name, reason=str(error)[:300])
+        log.warning("deletions_refused", object=view.name, reason=str(error)[:300], instead="nightly verify")
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            state.note_deletions_refused(connection, view.name, refused=True)
         return None
     if listed is None:
         if lately(marks, view.at, VERIFIED_LATELY) and since > view.at - VERIFIED_LATELY:
@@ -66,10 +69,10 @@ def remove_purged(
         log.warning("delete_log_gone", object=view.name, since=since.isoformat(), instead="verify --repair")
         found = yield from verify.examine(link, view, held, run_id, repair=True, whole=True)
         through = end
-        if found.remaining:
+        if found.different:
             raise SyncError(
                 f"{view.name}: the delete log no longer reaches back to {since:%Y-%m-%d %H:%M} UTC, and "
-                f"{found.remaining:,} differences remain; type: "
+                f"{found.different:,} differences remain; type: "
                 f"python -m sync verify --object {view.name} --repair"
             )
     else:
@@ -78,6 +81,7 @@ def remove_purged(
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.note_deleted(connection, view.name, through, view.at)
+        state.note_deletions_refused(connection, view.name, refused=False)
     return through
 
 

@@ -91,6 +91,12 @@ class GuardError(SyncError):
     exit_code = 6
 
 
+class RejectsError(GuardError):
+    """More records do not fit than a run may leave out."""
+
+    label = "rejects"
+
+
 class OrgChangedError(SyncError):
     """The settings lead to another org than the one whose records the tables hold."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from sync import ledger
+from sync.rejects import groups, told
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
@@ -44,12 +45,22 @@ SELECT object, complete_through FROM sync.cursor
 # The last verify of each object; one that failed for a passing reason matters when it goes on so.
 VERIFIED = text("""
 SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
-       (r.findings ->> 'remaining')::bigint AS remaining,
+       (r.findings ->> 'remaining')::bigint - coalesce((r.findings ->> 'rejected')::bigint, 0) AS remaining,
        k.complete_through - coalesce(k.verified_through, r.started_at - interval '1 day') > interval '2 days'
            AS overdue
   FROM sync.run AS r JOIN sync.cursor AS k ON k.object = r.object
  WHERE r.command = 'verify' AND r.outcome <> 'running' AND r.object = ANY (:objects)
  ORDER BY r.object, r.id DESC
+""")
+# An org was accepted in place of another, and no verify has shown since that nothing of the other is left.
+OTHER_ORG = text("""
+SELECT p.object, o.replaced_at
+  FROM sync.org AS o, sync.replicated AS p LEFT JOIN sync.cursor AS k USING (object)
+ WHERE o.replaced_at IS NOT NULL AND k.verified_through IS NULL AND p.object = ANY (:objects) ORDER BY 1
+""")
+REFUSED = text("""
+SELECT object, deletions_refused_at AS since FROM sync.cursor
+ WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
 NEWS = timedelta(days=7)  # then everybody knows that a field is gone
@@ -164,6 +175,16 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
             f"python -m sync resync --object {row.object} --full",
             True,
         )
+    yield from rejects_by_reason(connection, objects)
+    for name in other_org(connection, objects):
+        yield name, True
+    for row in connection.execute(REFUSED, asked):
+        yield (
+            f"{row.object}: Salesforce refuses getDeleted since {clock(row.since)}: records that left the "
+            "recycle bin are found by verify alone, each night or when you type: "
+            f"python -m sync verify --object {row.object} --repair",
+            True,
+        )
     for row in connection.execute(VERIFIED, asked):
         if row.outcome == "failed" and (row.remaining or row.overdue):
             yield f"{row.object}: the verify of {clock(row.started_at)} failed: {short(row.error, 300)}", True
@@ -183,6 +204,37 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
             "integration user; its last values are kept",
             now - since < NEWS,
         )
+
+
+def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The records that are not stored as they are in Salesforce; the accepted ones are no news."""
+    found = groups(connection, objects)
+    for name in objects:
+        mine = [group for group in found if group.object == name and not group.accepted]
+        if mine:
+            count, since = sum(group.records for group in mine), min(group.since for group in mine)
+            yield (
+                f"{name}: {records(count)} rejected since {clock(since)} ({told(mine)}): consumers see "
+                f"an older version of them, or none; type: python -m sync rejects --object {name}",
+                True,
+            )
+        accepted = [group for group in found if group.object == name and group.accepted]
+        if accepted:
+            count = sum(group.records for group in accepted)
+            yield f"{name}: {records(count)} rejected for accepted reasons ({told(accepted)})", False
+
+
+def records(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count:,} records are"
+
+
+def other_org(connection: Connection, objects: Sequence[str]) -> list[str]:
+    """What is left to do after another org was accepted, per object."""
+    return [
+        f"{row.object}: the org was replaced on {clock(row.replaced_at)}, and records of the one before may "
+        f"be left; type: python -m sync verify --object {row.object} --repair --approve"
+        for row in connection.execute(OTHER_ORG, {"objects": list(objects)})
+    ]
 
 
 def headline(
@@ -208,9 +260,7 @@ def headline(
         )
     oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
     names = " and ".join(one.object for one in found)
-    waiting = sum(one.rejects for one in found)
-    are = "record is" if waiting == 1 else "records are"
-    tail = f"; {waiting:,} {are} rejected: python -m sync rejects" if waiting else ""
+    tail = ""
     broken = [one for one in found if one.last_outcome not in (None, "succeeded")]
     if broken:
         tail += (

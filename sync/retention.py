@@ -30,9 +30,11 @@ KEPT = {
 
 
 def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
-    """Erase what the settings do not let stay; nothing of it needs Salesforce."""
+    """Note what is replicated, and erase what the settings do not let stay; nothing of it needs Salesforce.
+    """
     keep, wanted = link.settings.tombstone_values_kept, selection(link, name)
     with transaction(link.engine) as connection:
+        state.note_replicated(connection, link.settings.sync_objects)
         marks = state.marks(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
         after = marks.emptied_through or BEGINNING

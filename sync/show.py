@@ -22,7 +22,8 @@ from sync.changes import Change
 from sync.erasure import Erased, Match
 from sync.pipeline import Estimate
 from sync.printable import visible, visible_json
-from sync.report import Rejected, Status, clock, short, spoken
+from sync.rejects import Group
+from sync.report import Rejected, Status, clock, records, short, spoken
 from sync.runs import Link, Report, Step
 
 log = logs.get(__name__)
@@ -132,8 +133,8 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
         print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
         return
     counts = (
-        *("missing", "stale", "gone", "values", "mended", "remaining", "erased", "listed", "buckets"),
-        "compared",
+        *("missing", "stale", "gone", "values", "rejected", "accepted", "mended", "remaining", "erased"),
+        *("listed", "buckets", "compared"),
     )
     rows = [
         [
@@ -152,13 +153,18 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
         if what["fields"]:
             moving = ", ".join(what["fields"])
             say(f"{one.object}: {moving} moved without a stamp: candidates for SYNC_VOLATILE_FIELDS")
+        for reason, count, accepted in what["reasons"]:
+            known = "accepted" if accepted else f"look: python -m sync rejects --object {one.object}"
+            say(f"{one.object}: {records(count)} not stored, rejected: {reason}; {known}")
         if what["remaining"]:
+            different = what["remaining"] - what["rejected"]
             command = f"python -m sync verify --object {one.object} --repair"
-            say(f"{one.object}: {differences(what['remaining'])}; type: {command}")
+            tail = f"; type: {command}" if different else ""
+            say(f"{one.object}: {differences(what['remaining'])}{tail}")
         elif sum(what[kind] for kind in ("missing", "stale", "gone", "values")):
             say(f"{one.object}: all of them mended")
         else:
-            say(f"{one.object}: equal")
+            say(f"{one.object}: equal" + (" but for what is accepted" if what["accepted"] else ""))
 
 
 def differences(count: int) -> str:
@@ -190,7 +196,25 @@ def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
     table("", columns, [(m.object, m.field, m.column, m.kept_as, m.type, m.state) for m in lines])
 
 
+def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
+    """The rejected records by reason."""
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    if not found:
+        say("no record is rejected")
+        return
+    columns = ("object", "reason", "records", "since", "last seen", "accepted")
+    rows = [
+        (g.object, g.reason, f"{g.records:,}", clock(g.since), clock(g.latest), "yes" if g.accepted else "no")
+        for g in found
+    ]
+    table("", columns, rows)
+    say("the records: python -m sync rejects --all")
+
+
 def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
+    """The rejected records one by one; whole as JSON."""
     if as_json:
         print_json([asdict(one) | {"record": json.loads(one.record)} for one in found])
         return

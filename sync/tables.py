@@ -126,6 +126,7 @@ Table(
     Column("backfill", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
     moment("emptied_through"),
     Column("selection", Text()),
+    moment("deletions_refused_at"),
     schema=BOOKKEEPING,
     comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
@@ -235,6 +236,7 @@ Table(
     Column("single", Boolean(), primary_key=True, server_default=text("true")),
     Column("organization_id", Text(), nullable=False),
     moment("accepted_at", nullable=False, now=True),
+    moment("replaced_at"),
     CheckConstraint("single", name="single"),
     schema=BOOKKEEPING,
     comment="The one org whose records these are; another one is refused.",
@@ -272,6 +274,23 @@ Table(
     moment("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="Records to be read again because one that they depend on has changed.",
+)
+Table(
+    "replicated",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    schema=BOOKKEEPING,
+    comment="The objects that are replicated now: what `all objects` means to consumers.",
+)
+Table(
+    "accepted",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("reason", Text(), primary_key=True),
+    moment("at", nullable=False, now=True),
+    Column("accepted_by", Text(), nullable=False),
+    schema=BOOKKEEPING,
+    comment="Reasons of rejected records that an operator accepts: they hold up no pass.",
 )
 Table(
     "erased",

@@ -8,9 +8,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from sync import apply, extract, ledger, load, logs, state
+from sync import apply, extract, ledger, load, logs, rejects, state
 from sync.apply import View
-from sync.errors import CountMismatchError, FieldsMovedError, SalesforceError, StoppedError, SyncError
+from sync.errors import (
+    CountMismatchError,
+    FieldsMovedError,
+    RejectsError,
+    SalesforceError,
+    StoppedError,
+    SyncError,
+)
 from sync.extract import Page
 from sync.load import Mode
 from sync.runs import Link, Step
@@ -72,7 +79,7 @@ def read_window_once(
     plan = begin(link, view, held, planner, covered, mode)
     yield Step(view.name, plan.window)
 
-    job, written = plan.start.job, 0
+    job, written, read = plan.start.job, 0, 0
     try:
         for page in pages(link, view, plan):
             try:
@@ -83,7 +90,7 @@ def read_window_once(
                 if page.progress.job not in (None, job):
                     extract.discard(link.session, page.progress.job)  # nobody else knows of it
                 raise
-            job, written = page.progress.job, written + tally.written
+            job, written, read = page.progress.job, written + tally.written, read + tally.read
             step = Step(view.name, plan.window, tally, page.received, page.expected)
             del page
             yield step
@@ -102,7 +109,7 @@ def read_window_once(
         analyse(link, view.name)
     if plan.advances and view.clock_error:
         raise SyncError(view.clock_error)
-    return plan
+    return replace(plan, read=read)
 
 
 def covered_through(link: Link, view: View) -> datetime | None:
@@ -162,12 +169,23 @@ def pages(link: Link, view: View, plan: Plan) -> Iterator[Page]:
 
 
 def advance(link: Link, view: View, held: Lease, run_id: int, plan: Plan, deleted: datetime | None) -> None:
-    """Close a window that is whole; the cursor moves with it."""
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.advance(connection, view.name, plan, deleted)
-        if plan.first_load:
-            load.end_first_load(connection, view.name, run_id)
+    """Close a window that is whole; the cursor moves with it.
+
+    RejectsError, and the next run reads the window again, where too many of its records did not fit: values
+    that are mended meanwhile lie beyond its end.
+    """
+    try:
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            rejects.check(connection, view.name, run_id, plan.read)
+            state.advance(connection, view.name, plan, deleted)
+            if plan.first_load:
+                load.end_first_load(connection, view.name, run_id)
+    except RejectsError:
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            state.clear_progress(connection, view.name, plan.purpose)
+        raise
     if plan.first_load:
         analyse(link, view.name)
 

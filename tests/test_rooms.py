@@ -38,6 +38,7 @@ ORDER = (
         "changes",
         "runs",
         "ledger",
+        "rejects",
         "apply",
         "verify",
         "deletes",

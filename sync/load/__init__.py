@@ -114,7 +114,8 @@ QUARANTINE = text(
     f"CAST(:run_id AS bigint) WHERE NOT {ERASED} "
     "ON CONFLICT (object, record_id) DO UPDATE SET reason = excluded.reason, record = excluded.record, "
     "system_modstamp = excluded.system_modstamp, last_seen = now(), run_id = excluded.run_id "
-    "WHERE (r.reason, r.record::text) IS DISTINCT FROM (excluded.reason, excluded.record::text)"
+    "WHERE (r.reason, r.record::text, r.run_id) "
+    "IS DISTINCT FROM (excluded.reason, excluded.record::text, excluded.run_id)"
 )
 
 

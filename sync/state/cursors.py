@@ -78,6 +78,19 @@ UPDATE sync.cursor
                          WHERE f <> ALL (CAST(:filled AS text[])) ORDER BY f)
  WHERE object = :object
 """)
+NOTE_DELETIONS_REFUSED = text("""
+UPDATE sync.cursor
+   SET deletions_refused_at = CASE WHEN :refused THEN coalesce(deletions_refused_at, now()) END
+ WHERE object = :object AND (deletions_refused_at IS NOT NULL) <> :refused
+""")
+REPLICATED = text("""
+WITH gone AS (DELETE FROM sync.replicated WHERE object <> ALL (CAST(:objects AS text[])))
+INSERT INTO sync.replicated (object) SELECT unnest(CAST(:objects AS text[])) ON CONFLICT DO NOTHING
+""")
+ASIDE = text("""
+SELECT (SELECT array_agg(object ORDER BY object) FROM sync.replicated)
+       IS DISTINCT FROM ARRAY(SELECT unnest(CAST(:objects AS text[])) ORDER BY 1)
+""")
 NOTE_EMPTIED = text("UPDATE sync.cursor SET emptied_through = :through WHERE object = :object")
 NOTE_SELECTION = text("UPDATE sync.cursor SET selection = :selection WHERE object = :object")
 NOTE_FIELDS = text("""
@@ -106,6 +119,7 @@ class Plan:
     covered: datetime | None = None
     stepwise: bool = False
     orphan: str | None = None
+    read: int = 0  # records read by this run, once it has been read
 
     @property
     def resumed(self) -> bool:
@@ -298,6 +312,11 @@ def note_verified(connection: Connection, sobject: str, through: datetime) -> No
     connection.execute(NOTE_VERIFIED, {"object": sobject, "through": through})
 
 
+def note_deletions_refused(connection: Connection, sobject: str, *, refused: bool) -> None:
+    """Whether Salesforce refuses to tell deletions for good, so that only a verify finds them."""
+    connection.execute(NOTE_DELETIONS_REFUSED, {"object": sobject, "refused": refused})
+
+
 def note_emptied(connection: Connection, sobject: str, through: datetime) -> None:
     """The values of all tombstones of records deleted until a time are erased."""
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
@@ -312,6 +331,13 @@ def note_refreshed(connection: Connection, sobject: str, at: datetime | None, fi
     """Values that move without a stamp are as of `at`; the fields that were late are not any more."""
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": REFRESH})
     connection.execute(NOTE_REFRESHED, {"object": sobject, "at": at, "filled": list(filled)})
+
+
+def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
+    """These objects are replicated now, and no others; written only where that is news."""
+    given = {"objects": list(objects)}
+    if connection.execute(ASIDE, given).scalar_one():
+        connection.execute(REPLICATED, given)
 
 
 def start_anew(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 
-from sync import apply, load, logs, state
+from sync import apply, load, logs, rejects, state
 from sync.apply import View
 from sync.errors import GuardError, SalesforceError, SyncError
 from sync.extract import Page, Window
@@ -88,6 +88,8 @@ def examine(
     if sample != 0:
         yield from deep.compare(work, sample, lambda page: judged(work, page))
     listing.clear(work)
+    with transaction(link.engine) as connection:
+        work.found.note_rejected(rejects.groups(connection, [view.name]))
     if work.found.remaining == 0 and not work.found.too_many:
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)

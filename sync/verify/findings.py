@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from sync.rejects import Group
 
 KEPT = 1_000  # differences kept with their Ids; all are counted
 
@@ -40,6 +43,9 @@ class Findings:
     buckets: int = 0
     opened: int = 0
     erased: int = 0
+    rejected: int = 0
+    accepted: int = 0
+    reasons: list[tuple[str, int, bool]] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     moving: Counter[str] = field(default_factory=Counter)
@@ -59,10 +65,25 @@ class Findings:
     def total(self) -> int:
         return self.missing + self.stale + self.gone + self.values
 
+    def note_rejected(self, groups: Iterable[Group]) -> None:
+        """Count the records that are known not to fit: they are not here as they are in Salesforce."""
+        for group in groups:
+            if group.accepted:
+                self.accepted += group.records
+            else:
+                self.rejected += group.records
+            self.reasons.append((group.reason, group.records, group.accepted))
+
+    @property
+    def different(self) -> int:
+        """How many records differ still that could be stored; suspects that were too many count as such."""
+        return self.suspects if self.too_many else max(0, self.total - self.mended)
+
     @property
     def remaining(self) -> int:
-        """How many differences are there still; suspects that were too many to look at count as such."""
-        return self.suspects if self.too_many else max(0, self.total - self.mended)
+        """How many differences are there still: rejected records are differences, unless they are accepted.
+        """
+        return self.different + self.rejected
 
     def summary(self) -> dict[str, Any]:
         """What the journal keeps."""
@@ -77,10 +98,13 @@ class Findings:
             "buckets",
             "opened",
             "erased",
+            "rejected",
+            "accepted",
         )
         return {name: getattr(self, name) for name in numbers} | {
             "through": self.through.isoformat(),
             "remaining": self.remaining,
             "differences": [asdict(one) for one in self.differences],
+            "reasons": [list(reason) for reason in self.reasons],
             "fields": [name for name, _ in self.moving.most_common(20)],
         }
