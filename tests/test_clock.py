@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sync import pipeline, report, tables
+from sync import audit, pipeline, report, tables
 from sync.errors import ObjectsFailedError, SyncError
 from sync.report import Status
 from tests.moving import BOTH, Killed
@@ -176,3 +176,14 @@ def test_status_names_a_cursor_in_the_future(loaded: World) -> None:
         "SELECT deleted_through, refreshed_at FROM sync.cursor WHERE object = 'Contact'"
     )
     assert max(deleted, refreshed) <= loaded.sim.clock.now()
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_check_compares_the_clocks(loaded: World, seconds: float) -> None:
+    """`check` says whether the clocks agree, and what to look at where they do not."""
+    loaded.sim.clock.advance(seconds)
+    link = loaded.link("check")
+    [found] = [one for one in audit.check(link.settings, link.session, link.engine) if one.subject == "clock"]
+
+    assert found.state == ("failed" if seconds else "ok")
+    assert ("NTP" in found.remedy) == bool(seconds)
