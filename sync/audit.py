@@ -88,6 +88,8 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     for name in settings.sync_objects:
         yield from guarded(name, partial(an_object, settings, session, name, engine if newest else None))
         yield sharing[name]
+    if newest is not None:
+        yield from clocks(session, engine, settings.sync_objects[0])
     yield from guarded("API budget", lambda: budget(settings, session))
 
 
@@ -227,6 +229,25 @@ def an_object(
     if fitted.retyped:
         listed = ", ".join(f"{field} is now {kind}" for field, kind in fitted.retyped)
         yield Finding(f"{name} fields", "warning", listed, "values that no longer fit go to `rejects`")
+
+
+def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
+    """Whether Salesforce's clock and the database's agree; nothing where one of the two does not answer."""
+    try:
+        _, at = session.describe(name)
+        with transaction(engine) as connection:
+            known = connection.execute(apply.CLOCK).scalar_one()
+    except SyncError:
+        return  # it is among the findings already
+    apart = abs((at - known).total_seconds())
+    if apart > apply.CLOCKS_APART.total_seconds():
+        detail = (
+            f"Salesforce's and the database's are {apart:,.0f} seconds apart: nothing is claimed meanwhile"
+        )
+        remedy = "check the time (NTP) of the database's server, and whether a proxy changes the Date header"
+        yield Finding("clock", "failed", detail, remedy, 1)
+    else:
+        yield Finding("clock", "ok", "Salesforce's and the database's agree")
 
 
 def vanished(engine: Engine, name: str) -> dict[str, str]:

@@ -55,8 +55,8 @@ def answer(
 
 @lru_cache(maxsize=1)
 def bomb(size: int) -> bytes:
-    """So many bytes of JSON white space before a page, compressed a thousand times smaller."""
-    packer = zlib.compressobj(9, wbits=31)
+    """So many bytes of JSON white space before a page, compressed some hundred times smaller."""
+    packer = zlib.compressobj(1, wbits=31)
     mega = b" " * (1 << 20)
     pieces = [packer.compress(mega) for _ in range(size >> 20)]
     return b"".join([*pieces, packer.compress(PAGE), packer.flush()])

@@ -18,12 +18,7 @@ from sync.runs import Step
 from tests.moving import BOTH, Killed
 from tests.world import World
 
-FOREIGN = (
-    "@evil.example/steal",
-    "https://evil.example/services/data/v66.0/x",
-    "/services/data/v66.0/../x",
-    7,
-)
+FOREIGN = ("@evil.example/steal", "https://evil.example/services/data/v66.0/x", 7)
 
 
 @pytest.fixture
@@ -59,37 +54,38 @@ def test_a_next_page_elsewhere(nine: World, url: object) -> None:
     nine.assert_equal()
 
 
-@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
-@pytest.mark.parametrize(
-    ("on", "what", "says"),
-    [
-        ("job_create", {"id": "../../../x"}, "no readable id"),
-        ("job_create", {"id": None}, "no readable id"),
-        ("job", {"state": 7}, "no readable state"),
-        ("job", {"numberRecordsProcessed": -1}, "no readable numberRecordsProcessed"),
-        ("job", {"numberRecordsProcessed": True}, "no readable numberRecordsProcessed"),
-        ("job", {"numberRecordsProcessed": "many"}, "no readable numberRecordsProcessed"),
-        ("result_pages", {"resultPages": None}, "no readable resultPages"),
-        ("result_pages", {"resultPages": [{"resultUrl": "@evil.example/steal"}]}, "so it was not asked for"),
-        ("result_pages", {"resultPages": [{}]}, "so it was not asked for"),
-        ("result_pages", {"resultPages": ["x"]}, "so it was not asked for"),
-        (
-            "result_pages",
-            {"resultPages": [], "done": False, "nextRecordsUrl": "//evil.example/"},
-            "was not asked",
-        ),
-    ],
+# Where an answer about a Bulk job is altered, how, and what the error says.
+ODD_JOBS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("job_create", {"id": "../../../x"}, "no readable id"),
+    ("job_create", {"id": None}, "no readable id"),
+    ("job", {"state": 7}, "no readable state"),
+    ("job", {"numberRecordsProcessed": -1}, "no readable numberRecordsProcessed"),
+    ("job", {"numberRecordsProcessed": True}, "no readable numberRecordsProcessed"),
+    ("job", {"numberRecordsProcessed": "many"}, "no readable numberRecordsProcessed"),
+    ("result_pages", {"resultPages": None}, "no readable resultPages"),
+    ("result_pages", {"resultPages": [{"resultUrl": "@evil.example/steal"}]}, "so it was not asked for"),
+    ("result_pages", {"resultPages": [{}]}, "so it was not asked for"),
+    ("result_pages", {"resultPages": ["x"]}, "so it was not asked for"),
+    (
+        "result_pages",
+        {"resultPages": [], "done": False, "nextRecordsUrl": "//evil.example/"},
+        "was not asked",
+    ),
 )
-def test_a_job_that_says_what_it_cannot_be(nine: World, on: str, what: dict[str, Any], says: str) -> None:
-    """An answer about a job that cannot be read fails the run with what is wrong; the next one is whole."""
-    nine.sim.faults.add("altered", on=on, sobject="Contact", set=what)
 
-    assert says in str(failing(nine))
+
+@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+def test_a_job_that_says_what_it_cannot_be(nine: World) -> None:
+    """An answer about a job that cannot be read fails the run with what is wrong; the one after is whole."""
+    for on, what, says in ODD_JOBS:
+        fault = nine.sim.faults.add("altered", on=on, sobject="Contact", set=what)
+        assert says in str(failing(nine)), (on, what)
+        assert fault.fired == 1
+        if on == "job_create":  # nobody can delete a job whose Id is not known
+            for job in nine.org.jobs.all():
+                nine.org.jobs.remove(job)
     nine.run()
     nine.assert_equal()
-    if on == "job_create":  # nobody can delete a job whose Id is not known
-        for job in nine.org.jobs.all():
-            nine.org.jobs.remove(job)
 
 
 def test_ids_that_are_no_texts(nine: World) -> None:
@@ -201,7 +197,7 @@ def interrupted(world: World) -> None:
 @pytest.mark.parametrize("column", ["job", "page_url"])
 @pytest.mark.parametrize(
     "value",
-    ["@evil.example/steal", "https://evil.example/x", "/services/data/v66.0/jobs/query/../../x", "\n", "x"],
+    ["@evil.example/steal", "/services/data/v66.0/jobs/query/../../x", "\n"],
 )
 def test_a_saved_path_that_is_none(nine: World, column: str, value: str) -> None:
     """A path in the database that we never saved is not asked for: the window is read from its beginning."""
@@ -217,7 +213,7 @@ def test_a_saved_path_that_is_none(nine: World, column: str, value: str) -> None
             nine.org.jobs.remove(job)
 
 
-@pytest.mark.parametrize("value", ["'", "x' OR Name != '", "\n", "a" * 19])
+@pytest.mark.parametrize("value", ["x' OR Name != '", "a" * 19])
 def test_a_saved_key_that_is_none(nine: World, value: str) -> None:
     """An Id in the database that is none does not reach a query: the window is read from its beginning."""
     interrupted(nine)

@@ -268,7 +268,17 @@ class Stage:
         settings = settings_of(path, database)
         self.engine = tables.engine(settings.postgres, owner="test")
         session = Session(settings, retry=NEVER_WAIT)
-        self.link = Link(settings, session, self.engine, "test/replay", "run", wait=timedelta(seconds=5))
+        headers = interactions(path)[0]["response"]["headers"]
+        [dated] = [parsedate_to_datetime(each[0]) for name, each in headers.items() if name.lower() == "date"]
+        self.link = Link(
+            settings,
+            session,
+            self.engine,
+            "test/replay",
+            "run",
+            wait=timedelta(seconds=5),
+            reference=lambda: dated,
+        )
 
     def __enter__(self) -> Stage:
         return self

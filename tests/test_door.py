@@ -75,17 +75,17 @@ def test_nothing_can_be_sent_in_clear() -> None:
         Http().request("GET", "http://localhost:1/")
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_login_host_may_name_the_orgs_own(sim: Simulator, status: int) -> None:
+def test_a_login_host_may_name_the_orgs_own(sim: Simulator) -> None:
     """login.salesforce.com may lead to the org's host: the form is posted there once more, and that is all."""
-    sim.faults.add("redirect", on="token", location=f"{sim.url}/services/oauth2/token", status=status)
-    session = connect(sim, "jwt")
+    for status in (301, 302, 307, 308):
+        sim.requests.clear()
+        sim.faults.add("redirect", on="token", location=f"{sim.url}/services/oauth2/token", status=status)
 
-    assert session.login() == sim.url
-    assert [(r.method, r.kind, r.status) for r in sim.requests] == [
-        ("POST", "token", status),
-        ("POST", "token", 200),
-    ]
+        assert connect(sim, "jwt").login() == sim.url
+        assert [(r.method, r.kind, r.status) for r in sim.requests] == [
+            ("POST", "token", status),
+            ("POST", "token", 200),
+        ]
 
 
 def test_a_login_is_led_on_once(sim: Simulator) -> None:
@@ -99,7 +99,9 @@ def test_a_login_is_led_on_once(sim: Simulator) -> None:
     assert len(sim.requests) == 2
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -110,35 +112,36 @@ def test_a_login_is_led_on_once(sim: Simulator) -> None:
         "/elsewhere",
     ],
 )
-def test_the_secret_follows_no_redirect(there: Hostile, elsewhere: Hostile, where: str, status: int) -> None:
+def test_the_secret_follows_no_redirect(there: Hostile, elsewhere: Hostile, where: str) -> None:
     """A token endpoint that leads to another host, or to http, gets the secret sent nowhere."""
     where = where.format(elsewhere=elsewhere.host)
-    there.token = lambda _: answer(b"", status, Location=where)
+    for status in REDIRECTS:
+        there.asked.clear()
+        there.token = lambda _, status=status: answer(b"", status, Location=where)
 
-    with pytest.raises(LoginError, match="where no secret is sent: set SALESFORCE_LOGIN_URL") as failure:
-        there.session().login()
+        with pytest.raises(LoginError, match="where no secret is sent: set SALESFORCE_LOGIN_URL") as failure:
+            there.session().login()
 
-    assert failure.value.exit_code == 3
-    assert len(there.asked) == 1
-    assert elsewhere.asked == []
+        assert failure.value.exit_code == 3
+        assert len(there.asked) == 1
+        assert elsewhere.asked == []
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize(
-    "where", ["https://{elsewhere}/x", "http://{elsewhere}/x", "https://a@{elsewhere}/x"]
-)
-def test_no_foreign_answer_is_taken(there: Hostile, elsewhere: Hostile, where: str, status: int) -> None:
+@pytest.mark.parametrize("where", ["https://{host}/x", "http://{host}/x", "https://a@{host}/x"])
+def test_no_foreign_answer_is_taken(there: Hostile, elsewhere: Hostile, where: str) -> None:
     """An API call that is redirected has no answer: one new login, then an error naming host and setting."""
-    there.answers = lambda _: answer(b"", status, Location=where.format(elsewhere=elsewhere.host))
+    where = where.format(host=elsewhere.host)
+    for status in REDIRECTS:
+        there.asked.clear()
+        there.answers = lambda _, status=status: answer(b"", status, Location=where)  # type: ignore[misc]  # bound
 
-    with pytest.raises(
-        LoginError, match=rf"answered {status} and leads to .*SALESFORCE_LOGIN_URL"
-    ) as failure:
-        there.session().query(QUERY)
+        says = rf"answered {status} and leads to .*SALESFORCE_LOGIN_URL"
+        with pytest.raises(LoginError, match=says) as failure:
+            there.session().query(QUERY)
 
-    assert elsewhere.host.split(":")[1] in str(failure.value)
-    assert [asked.path.endswith("token") for asked in there.asked] == [True, False, True, False]
-    assert elsewhere.asked == []
+        assert elsewhere.host.split(":")[1] in str(failure.value)
+        assert [asked.path.endswith("token") for asked in there.asked] == [True, False, True, False]
+        assert elsewhere.asked == []
 
 
 def test_the_remedy_of_a_moved_org(there: Hostile) -> None:
@@ -347,13 +350,12 @@ WAYS: dict[str, Ask] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("path", ["@{host}/steal", "https://{host}/services/data/v66.0/x", f"{DATA}/../x", 7])
-def test_no_way_round_the_check(there: Hostile, elsewhere: Hostile, way: str, path: object) -> None:
+def test_no_way_round_the_check(there: Hostile, elsewhere: Hostile, way: str) -> None:
     """Whoever hands a path to the session: nothing is sent for one that is none, and the error shows it."""
-    given = path.format(host=elsewhere.host) if isinstance(path, str) else path
-
-    with pytest.raises(SalesforceError, match="so it was not asked for"):
-        WAYS[way](there.session(), given)
+    foreign = f"https://{elsewhere.host}{DATA}/x"
+    for path in (f"@{elsewhere.host}/steal", foreign, f"{DATA}/../x", 7):
+        with pytest.raises(SalesforceError, match="so it was not asked for"):
+            WAYS[way](there.session(), path)
 
     assert {asked.path.partition("?")[0] for asked in there.asked} <= {
         "/services/oauth2/token",
@@ -550,7 +552,7 @@ def test_a_bomb_in_an_error(there: Hostile) -> None:
     assert time.process_time() - started < 2
 
 
-@pytest.mark.parametrize("status", [400, 500, 503])
+@pytest.mark.parametrize("status", [400, 503])
 @pytest.mark.parametrize("kind", ["text/html", "application/json", "", "text/html; charset=punycode"])
 def test_a_long_error_page(there: Hostile, status: int, kind: str) -> None:
     """An error page of 400 kB of `<`, whatever it says it is, takes no time and leaves a short message."""

@@ -10,7 +10,7 @@ from sync.simulator import FAULTS
 from tests.simulator.conftest import Client
 
 SOQL = "SELECT Id FROM Contact ORDER BY Id"
-WIRE = {"truncated", "reset", "hang", "slow", "no_date", "wrong_date", "no_limit_info", "redirect"}
+WIRE = {"altered", "truncated", "reset", "hang", "slow", "no_date", "wrong_date", "no_limit_info", "redirect"}
 PAGES = {"missing_rows", "repeated_rows", "empty_page"}
 JOBS = {"job_failed", "job_aborted", "job_gone", "processed_wrong", "no_sforce_headers"}
 

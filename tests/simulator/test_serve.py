@@ -36,7 +36,7 @@ def test_process(flow: str, end: signal.Signals) -> None:
             assert process.stdout is not None
             assert process.stderr is not None
             lines: list[str] = []
-            expected = 4 + (4 if flow == "client_credentials" else 7)
+            expected = 4 + (5 if flow == "client_credentials" else 8)
             while len(lines) < expected:
                 lines.append(process.stdout.readline())
             pasted = subprocess.run(
