@@ -11,13 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sync import config, tables
+from sync import bookkeeping, config, tables
 from sync.errors import ConfigError, DatabaseUnavailableError
 
-SCHEMAS = (tables.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
+SCHEMAS = (bookkeeping.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
 # Held until commit: two releases at once must not migrate at once. The table is made as Alembic makes it.
 # Only its owner can lock it; an advisory lock has no owner: any role could hold ours.
-VERSIONS = f"{tables.BOOKKEEPING}.alembic_version"
+VERSIONS = f"{bookkeeping.BOOKKEEPING}.alembic_version"
 LOCK = f"""
 CREATE TABLE IF NOT EXISTS {VERSIONS} (
     version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
@@ -64,8 +64,8 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
 def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=tables.metadata,
-        version_table_schema=tables.BOOKKEEPING,
+        target_metadata=bookkeeping.metadata,
+        version_table_schema=bookkeeping.BOOKKEEPING,
         include_schemas=True,
         include_name=ours,
         compare_type=True,
@@ -85,7 +85,7 @@ def make_schema(connection: Connection) -> None:
     """The schema of the version table; another release may be making it at this moment."""
     try:
         with connection.begin_nested():
-            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {tables.BOOKKEEPING}"))
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {bookkeeping.BOOKKEEPING}"))
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", "") not in (UNIQUE_VIOLATION, DUPLICATE_SCHEMA):
             raise
@@ -93,7 +93,7 @@ def make_schema(connection: Connection) -> None:
 
 def newer_than_this_code(connection: Connection) -> str | None:
     """The database's revision when this release does not know it: a rollback runs the old release's code."""
-    migration = MigrationContext.configure(connection, opts={"version_table_schema": tables.BOOKKEEPING})
+    migration = MigrationContext.configure(connection, opts={"version_table_schema": bookkeeping.BOOKKEEPING})
     known = {script.revision for script in context.script.walk_revisions()}
     return next((head for head in migration.get_current_heads() if head not in known), None)
 

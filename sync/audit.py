@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from sync import apply, extract, grants, ledger, soql
+from sync.bookkeeping import BOOKKEEPING
 from sync.config import Settings
 from sync.errors import SyncError
 from sync.mapping import Projection
@@ -23,7 +24,7 @@ from sync.session import Session
 from sync.session.limits import clip
 from sync.session.paths import record_id
 from sync.soql import Scope
-from sync.tables import BOOKKEEPING, TYPES, transaction
+from sync.tables import TYPES, transaction
 
 T = TypeVar("T")
 

@@ -57,7 +57,7 @@ def remove_purged(
     except SalesforceError as error:
         if error.passing or not 400 <= error.status < 500:
             raise
-        log.warning("deletions_refused", object=view.name, reason=str(error)[:300], instead="nightly verify")
+        log.warning("deletions_unknown", object=view.name, reason=str(error)[:300], instead="nightly verify")
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             state.note_deletions_refused(connection, view.name, refused=True)

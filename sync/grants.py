@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from sync.bookkeeping import BOOKKEEPING
 from sync.errors import SyncError, UsageError
-from sync.tables import BOOKKEEPING, CONSUMERS, REPLICAS, quoted
+from sync.tables import CONSUMERS, REPLICAS, quoted
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")

@@ -30,8 +30,7 @@ KEPT = {
 
 
 def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
-    """Note what is replicated, and erase what the settings do not let stay; nothing of it needs Salesforce.
-    """
+    """Note what is replicated, and erase what the settings do not let stay; it needs no Salesforce."""
     keep, wanted = link.settings.tombstone_values_kept, selection(link, name)
     with transaction(link.engine) as connection:
         state.note_replicated(connection, link.settings.sync_objects)

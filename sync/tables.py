@@ -10,15 +10,12 @@ import psycopg2
 from sqlalchemy import (
     BigInteger,
     Boolean,
-    CheckConstraint,
     Column,
     Connection,
     Date,
     DateTime,
     Engine,
-    Identity,
     Index,
-    MetaData,
     Numeric,
     Table,
     Text,
@@ -26,13 +23,14 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
 from sync import locks
+from sync.bookkeeping import metadata
 from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
@@ -43,15 +41,7 @@ from sync.errors import (
 from sync.mapping import Kind, SObject
 from sync.objects import CATALOGUE
 
-REPLICAS, BOOKKEEPING, CONSUMERS = "salesforce", "sync", "crm"
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-        "pk": "%(table_name)s_pkey",
-        "ck": "%(table_name)s_%(constraint_name)s_check",
-    }
-)
+REPLICAS, CONSUMERS = "salesforce", "crm"
 
 # Unbounded types on purpose: a longer text or a wider number in Salesforce must never reject a record.
 TYPES: dict[Kind, TypeEngine[Any]] = {
@@ -104,218 +94,6 @@ def replica(sobject: SObject) -> Table:
 
 
 REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
-
-
-def moment(name: str, *, nullable: bool = True, now: bool = False) -> Column[Any]:
-    return Column(
-        name, DateTime(timezone=True), nullable=nullable, server_default=text("now()") if now else None
-    )
-
-
-Table(
-    "cursor",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    moment("complete_through"),
-    Column("hidden", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
-    moment("covered"),
-    moment("deleted_through"),
-    moment("deleted_asked"),
-    moment("verified_through"),
-    moment("refreshed_at"),
-    Column("backfill", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
-    moment("emptied_through"),
-    Column("selection", Text()),
-    moment("deletions_refused_at"),
-    schema=BOOKKEEPING,
-    comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
-)
-Table(
-    "progress",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("purpose", Text(), primary_key=True),
-    moment("since"),
-    moment("until", nullable=False),
-    moment("key_stamp"),
-    moment("covered"),
-    Column("key_id", Text()),
-    Column("job", Text()),
-    Column("page_url", Text(), nullable=False, server_default=text("''")),
-    Column("received", BigInteger(), nullable=False, server_default=text("0")),
-    Column("settled", BigInteger(), nullable=False, server_default=text("0")),
-    Column("selected", Text(), nullable=False, server_default=text("''")),
-    Column("stepwise", Boolean(), nullable=False, server_default=text("false")),
-    schema=BOOKKEEPING,
-    comment="How far an unfinished window's committed pages reach; a restart resumes there.",
-)
-Table(
-    "lease",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("owner", Text()),
-    Column("fence", BigInteger(), nullable=False, server_default=text("0")),
-    moment("expires_at", nullable=False),
-    schema=BOOKKEEPING,
-    comment="One writer per object; the fence grows with every owner, and a stale one cannot commit.",
-)
-Table(
-    "run",
-    metadata,
-    Column("id", BigInteger(), Identity(always=True), primary_key=True),
-    Column("object", Text(), nullable=False),
-    Column("command", Text(), nullable=False),
-    Column("owner", Text(), nullable=False),
-    moment("started_at", nullable=False, now=True),
-    moment("finished_at"),
-    Column("outcome", Text(), nullable=False, server_default=text("'running'")),
-    moment("since"),
-    moment("until"),
-    moment("complete_through"),
-    *(
-        Column(name, BigInteger(), nullable=False, server_default=text("0"))
-        for name in (
-            *("read", "inserted", "updated", "deleted", "unchanged", "rejected"),
-            *("nuls_removed", "api_calls"),
-        )
-    ),
-    Column("error", Text()),
-    Column("findings", JSONB()),
-    Column("error_class", Text()),
-    Index(None, "object", "id"),
-    CheckConstraint(
-        "outcome IN ('running', 'succeeded', 'failed', 'deferred', 'stopped', 'abandoned')", name="outcome"
-    ),
-    schema=BOOKKEEPING,
-    comment="The journal: one line per object and run.",
-)
-Table(
-    "feed",
-    metadata,
-    Column("single", Boolean(), primary_key=True, server_default=text("true")),
-    Column("last_seq", BigInteger(), nullable=False, server_default=text("0")),
-    CheckConstraint("single", name="single"),
-    schema=BOOKKEEPING,
-    comment="The last number given; its row lock makes the order of numbers the order of commits.",
-)
-Table(
-    "change",
-    metadata,
-    Column("seq", BigInteger(), primary_key=True, autoincrement=False),
-    Column("object", Text(), nullable=False),
-    Column("record_id", Text(collation="C")),
-    Column("op", Text(), nullable=False),
-    Column("changed", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
-    Column("run_id", BigInteger()),
-    moment("at", nullable=False, now=True),
-    Column("survivor_id", Text(collation="C")),
-    CheckConstraint(
-        "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload', 'erase')", name="op"
-    ),
-    schema=BOOKKEEPING,
-    comment="The feed: what changed, in the order of commits.",
-)
-Table(
-    "reject",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("record_id", Text(collation="C"), primary_key=True),
-    Column("reason", Text(), nullable=False),
-    Column("record", JSON(), nullable=False),
-    moment("system_modstamp"),
-    moment("first_seen", nullable=False, now=True),
-    moment("last_seen", nullable=False, now=True),
-    Column("run_id", BigInteger()),
-    schema=BOOKKEEPING,
-    comment="Records that could not be stored, whole, and why; gone from here once stored.",
-)
-
-Table(
-    "org",
-    metadata,
-    Column("single", Boolean(), primary_key=True, server_default=text("true")),
-    Column("organization_id", Text(), nullable=False),
-    moment("accepted_at", nullable=False, now=True),
-    moment("replaced_at"),
-    CheckConstraint("single", name="single"),
-    schema=BOOKKEEPING,
-    comment="The one org whose records these are; another one is refused.",
-)
-Table(
-    "field",
-    metadata,
-    Column("id", BigInteger(), Identity(always=True), primary_key=True),
-    Column("object", Text(), nullable=False),
-    Column("field", Text(), nullable=False),
-    moment("at", nullable=False, now=True),
-    Column("change", Text(), nullable=False),
-    Column("type", Text(), nullable=False),
-    Column("size", Text(), nullable=False),
-    Column("calculated", Boolean(), nullable=False),
-    Column("formula", Text(), nullable=False),
-    Column("relationship", Text(), nullable=False),
-    Column("targets", ARRAY(Text()), nullable=False),
-    Column("replicated", Boolean(), nullable=False),
-    Index(None, "object", "field", "id"),
-    CheckConstraint(
-        "change IN ('known', 'added', 'vanished', 'returned', 'retyped', 'resized', 'formula', 'selected', "
-        "'left out')",
-        name="change",
-    ),
-    schema=BOOKKEEPING,
-    comment="The ledger of the fields of the org: one line per change; the last of a field is its state.",
-)
-Table(
-    "reread",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("record_id", Text(collation="C"), primary_key=True),
-    Column("whole", Boolean(), nullable=False),
-    moment("at", nullable=False, now=True),
-    schema=BOOKKEEPING,
-    comment="Records to be read again because one that they depend on has changed.",
-)
-Table(
-    "replicated",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    schema=BOOKKEEPING,
-    comment="The objects that are replicated now: what `all objects` means to consumers.",
-)
-Table(
-    "accepted",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("reason", Text(), primary_key=True),
-    moment("at", nullable=False, now=True),
-    Column("accepted_by", Text(), nullable=False),
-    schema=BOOKKEEPING,
-    comment="Reasons of rejected records that an operator accepts: they hold up no pass.",
-)
-Table(
-    "erased",
-    metadata,
-    Column("id", BigInteger(), Identity(always=True), primary_key=True),
-    Column("object", Text(), nullable=False),
-    Column("record_id", Text(collation="C"), nullable=False),
-    moment("at", nullable=False, now=True),
-    Column("asked_by", Text(), nullable=False),
-    moment("lifted_at"),
-    Column("lifted_by", Text()),
-    Index(None, "record_id", unique=True, postgresql_where=text("lifted_at IS NULL")),
-    schema=BOOKKEEPING,
-    comment="Records erased on request, and never stored again unless lifted: the proof, never pruned.",
-)
-Table(
-    "listing",
-    metadata,
-    Column("object", Text(), primary_key=True),
-    Column("record_id", Text(collation="C"), primary_key=True),
-    moment("system_modstamp", nullable=False),
-    prefixes=["UNLOGGED"],
-    schema=BOOKKEEPING,
-    comment="What a verify has listed so far; empty between two of them.",
-)
 
 
 def consumer_columns(table: Table) -> list[str]:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from sync import pipeline, state
-from sync.errors import ObjectsFailedError
+from sync.errors import ObjectsFailedError, SyncError
 from sync.runs import Step
 from sync.simulator import replication
 from tests.world import World
@@ -346,15 +346,18 @@ def test_wait_until_a_run_brings_it(loaded: World) -> None:
 
 
 def test_wait_for_named_objects(loaded: World) -> None:
-    """Only the objects named have to be there; one that is behind, or unknown, holds those who name it."""
+    """Only the objects named have to be there; one that is not replicated is an error where it is named."""
     loaded.sim.clock.advance(3600)
     loaded.environment["SYNC_OBJECTS"] = "Contact"
     loaded.run()
     wanted = loaded.cursor("Contact")
 
     assert wait(loaded, wanted, objects=["Contact"]) is True
-    for objects in (["Account"], ["Account", "Contact"], None, ["Lead"], []):
-        assert wait(loaded, wanted, objects=objects) is False, objects
+    assert wait(loaded, wanted) is True
+    assert wait(loaded, wanted, objects=[]) is False
+    for objects in (["Account"], ["Account", "Contact"], ["Lead"]):
+        with pytest.raises(SyncError, match="is not replicated"):
+            wait(loaded, wanted, objects=objects)
 
 
 def test_wait_for_an_object_named_twice(loaded: World) -> None:

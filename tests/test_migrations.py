@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import embedded, tables
+from sync import bookkeeping, embedded, tables
 from tests.conftest import administer
 from tests.world import ROOT
 
@@ -138,7 +138,7 @@ def test_migrations_make_what_the_metadata_says(empty: Engine, migrated: Engine)
     with empty.begin() as connection:
         for schema in SCHEMAS:
             connection.execute(text(f"CREATE SCHEMA {schema}"))
-        tables.metadata.create_all(connection)
+        bookkeeping.metadata.create_all(connection)
     expected, found = (catalog(each, ["salesforce", "sync"]) for each in (empty, migrated))
 
     version = {"sync.alembic_version"}

@@ -88,16 +88,6 @@ def test_ok() -> None:
     assert headline(found, (), {}) == "OK: Account and Contact hold every change up to 14m ago"
 
 
-def test_ok_with_rejects() -> None:
-    """Records that could not be stored are named beside the good news, with the command that shows them."""
-    found = [fresh(rejects=1), fresh("Contact", rejects=1500)]
-
-    assert headline(found, (), {}) == (
-        "OK: Account and Contact hold every change up to 12m ago; "
-        "1,501 records are rejected: python -m sync rejects"
-    )
-
-
 @pytest.mark.parametrize("outcome", ["failed", "deferred", "stopped", "abandoned"])
 def test_ok_although_the_last_run_was_not(outcome: str) -> None:
     """Still fresh enough, but the last run did not succeed: both are said, with the reason."""

@@ -32,6 +32,7 @@ ORDER = (
     *(
         "extract",
         "locks",
+        "bookkeeping",
         "tables",
         "load",
         "state",

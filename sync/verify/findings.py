@@ -81,8 +81,7 @@ class Findings:
 
     @property
     def remaining(self) -> int:
-        """How many differences are there still: rejected records are differences, unless they are accepted.
-        """
+        """How many differences there are still; rejected records count, unless they are accepted."""
         return self.different + self.rejected
 
     def summary(self) -> dict[str, Any]:
