@@ -131,6 +131,7 @@ def settings_of(path: Path, database: str = recording.NO_DATABASE) -> Settings:
             "DATABASE_URL": database,
             "SALESFORCE_LOGIN_URL": f"https://{asked.netloc}",
             "SALESFORCE_PRIVATE_HOSTS": recording.INSTANCE_HOST,
+            "SYNC_TOMBSTONE_RETENTION": "off",  # recorded long ago
             "SALESFORCE_CLIENT_ID": "the client",
             **by_flow.get(path.stem.removeprefix("login-"), secret),
         }
