@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select, text
 
 from sync.errors import RejectsError, UsageError
 from sync.tables import REPLICA
+from sync.transform import Reject
 
 # A run that rejects more than both of these is no success, whatever else it stored.
 GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
@@ -23,6 +24,10 @@ SELECT r.object, r.reason, count(*) AS records, min(r.first_seen) AS since, max(
  WHERE r.object = ANY (CAST(:objects AS text[]))
  GROUP BY r.object, r.reason
  ORDER BY r.object, accepted, records DESC, r.reason
+""")
+KNOWN = text("""
+SELECT record_id, system_modstamp FROM sync.reject
+ WHERE object = :object AND record_id = ANY (CAST(:ids AS text[]))
 """)
 ACCEPT = text("""
 INSERT INTO sync.accepted (object, reason, accepted_by) VALUES (:object, :reason, :accepted_by)
@@ -49,6 +54,19 @@ def groups(connection: Connection, objects: Sequence[str], run_id: int | None = 
     """The rejected records of these objects by reason, those not accepted first, the largest first."""
     rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
     return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
+
+
+def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
+    """Those of the records that do not fit which are not among the rejected ones in the same version."""
+    if not found:
+        return []
+    rows = connection.execute(KNOWN, {"object": name, "ids": [one.id for one in found]})
+    known = {row.record_id: row.system_modstamp for row in rows}
+    return [
+        one
+        for one in found
+        if one.id not in known or (one.stamp and datetime.fromisoformat(one.stamp) != known[one.id])
+    ]
 
 
 def check(connection: Connection, name: str, run_id: int, read: int) -> None:

@@ -133,8 +133,8 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
         print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
         return
     counts = (
-        *("missing", "stale", "gone", "values", "rejected", "accepted", "mended", "remaining", "erased"),
-        *("listed", "buckets", "compared"),
+        *("missing", "stale", "gone", "values", "unfit", "rejected", "accepted", "mended", "remaining"),
+        *("erased", "listed", "buckets", "compared"),
     )
     rows = [
         [
@@ -161,7 +161,7 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
             command = f"python -m sync verify --object {one.object} --repair"
             tail = f"; type: {command}" if different else ""
             say(f"{one.object}: {differences(what['remaining'])}{tail}")
-        elif sum(what[kind] for kind in ("missing", "stale", "gone", "values")):
+        elif sum(what[kind] for kind in ("missing", "stale", "gone", "values", "unfit")):
             say(f"{one.object}: all of them mended")
         else:
             say(f"{one.object}: equal" + (" but for what is accepted" if what["accepted"] else ""))

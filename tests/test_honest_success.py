@@ -142,6 +142,24 @@ def test_verify_never_says_equal(one_unfit: World) -> None:
     assert "Contact: equal but for what is accepted" in done.stdout
 
 
+@pytest.mark.parametrize("sample", [0, None], ids=["by stamps", "deep"])
+def test_verify_names_what_does_not_fit(loaded: World, sample: int | None) -> None:
+    """A missing or stale record that cannot be stored is a difference, also when nobody met it before; a repair
+    quarantines it, and it is a difference still."""
+    loaded.org.retype_field("Contact", "Birthdate", type="string", length=80)
+    spoiled = loaded.org.create("Contact", {"LastName": "New", "Birthdate": "in spring"}, stamp=LONG_AGO)
+    loaded.org.update(loaded.ann, {"Birthdate": "in spring"}, stamp=LONG_AGO + timedelta(days=1))
+    loaded.sql("UPDATE sync.cursor SET verified_through = NULL")
+
+    for repair, counted in ((False, (2, 0, 2)), (True, (2, 2, 2)), (False, (0, 2, 2))):
+        [one] = pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=repair, sample=sample)
+        found = one.findings
+        assert found is not None
+        assert (found["unfit"], found["rejected"], found["remaining"]) == counted, repair
+    assert {row[0] for row in loaded.sql("SELECT record_id FROM sync.reject")} == {spoiled, loaded.ann}
+    assert loaded.sql("SELECT verified_through FROM sync.cursor WHERE object = 'Contact'") == [(None,)]
+
+
 def test_rejects_command(one_unfit: World) -> None:
     """By reason first, the records with --all; a reason is accepted by its name, and refused again."""
     grouped = one_unfit.command("rejects")

@@ -130,7 +130,11 @@ def judged(work: Work, page: Page) -> Tally:
     with transaction(work.link.engine) as connection:
         keep = work.link.settings.tombstone_values_kept
         rows = load.compare(connection, work.view.projection, page.batch.lines, keep)
+        unknown = rejects.unknown(connection, work.view.name, page.batch.rejects)
     due = [row for row in rows if row.stamp < work.through]
+    unfit = [one for one in unknown if one.stamp is None or datetime.fromisoformat(one.stamp) < work.through]
+    for one in unfit:
+        work.found.add(Difference(one.id, "unfit", (one.reason,)))
     names = {each.column: each.name for each in work.view.projection.fields}
     for row in due:
         fields = tuple(names.get(name, name) for name in row.fields)
@@ -140,10 +144,10 @@ def judged(work: Work, page: Page) -> Tally:
             work.found.add(Difference(row.id, "stale", fields))
         else:
             work.found.add(Difference(row.id, "values", fields))
-    if not (work.repair and due):
+    if not (work.repair and (due or unfit)):
         return Tally(read=len(page.batch.ids))
     tally = apply.commit_page(work.link, work.view, work.held, work.run_id, page, mode=Mode.REPAIR)
-    work.found.mended += len(due)
+    work.found.mended += len(due) + len(unfit)  # rejected from now on, and counted as that
     return tally
 
 

@@ -12,13 +12,13 @@ from sync.rejects import Group
 
 KEPT = 1_000  # differences kept with their Ids; all are counted
 
-Kind = Literal["missing", "stale", "gone", "values"]
+Kind = Literal["missing", "stale", "gone", "values", "unfit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A record that differs: `missing` in the table, `stale` there, `gone` from Salesforce (and how), or with
-    other `values` though the stamp is the same."""
+    """A record that differs: `missing` in the table, `stale` there, `gone` from Salesforce (and how), with
+    other `values` though the stamp is the same, or `unfit` to be stored, which was not known yet."""
 
     id: str
     kind: Kind
@@ -35,6 +35,7 @@ class Findings:
     stale: int = 0
     gone: int = 0
     values: int = 0
+    unfit: int = 0
     mended: int = 0
     suspects: int = 0
     too_many: bool = False
@@ -63,7 +64,7 @@ class Findings:
 
     @property
     def total(self) -> int:
-        return self.missing + self.stale + self.gone + self.values
+        return self.missing + self.stale + self.gone + self.values + self.unfit
 
     def note_rejected(self, groups: Iterable[Group]) -> None:
         """Count the records that are known not to fit: they are not here as they are in Salesforce."""
@@ -91,6 +92,7 @@ class Findings:
             "stale",
             "gone",
             "values",
+            "unfit",
             "mended",
             "listed",
             "compared",
