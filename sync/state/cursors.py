@@ -298,7 +298,7 @@ def note_verified(connection: Connection, sobject: str, through: datetime) -> No
     connection.execute(NOTE_VERIFIED, {"object": sobject, "through": through})
 
 
-def note_emptied(connection: Connection, sobject: str, through: datetime) -> None:
+def note_emptied(connection: Connection, sobject: str, through: datetime | None) -> None:
     """The values of all tombstones of records deleted until a time are erased."""
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
 
