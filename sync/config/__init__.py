@@ -289,7 +289,7 @@ class Settings(DatabaseSettings):
 
     @property
     def custom_fields_named(self) -> frozenset[str]:
-        """The custom fields that settings name, without their objects: only the org knows whether they are."""
+        """The custom fields that settings name, without their objects; only the org knows them."""
         selected = self.sync_custom_fields
         named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
         return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
