@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sync import bookkeeping, config, tables
-from sync.errors import ConfigError, DatabaseUnavailableError
+from sync.errors import ConfigError
 
 SCHEMAS = (bookkeeping.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
 # Held until commit: two releases at once must not migrate at once. The table is made as Alembic makes it.
@@ -27,7 +27,7 @@ LOCK TABLE {VERSIONS} IN SHARE ROW EXCLUSIVE MODE
 # For each lock that a migration needs; the first that is not to be had ends it. `alembic -x lock_timeout=30s`
 # waits longer, and holds up consumers that long.
 LOCK_TIMEOUT = "10s"
-UNIQUE_VIOLATION, DUPLICATE_SCHEMA = "23505", "42P06"
+UNIQUE_VIOLATION, DUPLICATE_SCHEMA, DEPENDENT = "23505", "42P06", "2BP01"
 
 VIEW_COLUMNS = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attnum > 0 ORDER BY attnum"
@@ -122,9 +122,11 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except DBAPIError as error:
         failure = tables.judged(engine, error)
-        if not isinstance(failure, DatabaseUnavailableError):
-            raise
-        sys.stderr.write(f"{failure}; nothing was changed: run `alembic upgrade head` again\n")
+        what = str(failure)
+        if getattr(error.orig, "pgcode", "") == DEPENDENT:
+            detail = " ".join(str(error.orig).partition("DETAIL:")[2].partition("HINT:")[0].split())
+            what += f" ({detail}): its owner drops that object, and makes it again afterwards"
+        sys.stderr.write(f"{what}; nothing was changed: then run `alembic upgrade head` again\n")
         raise SystemExit(failure.exit_code) from None
 
 

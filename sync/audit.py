@@ -85,6 +85,7 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     user = yield from guarded("login", lambda: login(session))
     if user is None:
         return
+    yield from guarded("custom fields", lambda: custom_fields(settings, session))
     sharing = sight(session, user, settings.sync_objects)
     for name in settings.sync_objects:
         yield from guarded(name, partial(an_object, settings, session, name, engine if newest else None))
@@ -153,6 +154,13 @@ def consumers(engine: Engine) -> Generator[Finding, None, None]:
             "warning",
             "every role of the server may use schema crm",
             "REVOKE ALL ON SCHEMA crm FROM PUBLIC, then for each consumer: python -m sync grant ROLE",
+        )
+    if found.beyond:
+        yield Finding(
+            "consumers",
+            "warning",
+            f"{', '.join(found.beyond)} read more than schema crm: rejected and deleted records, too",
+            "python -m sync grant ROLE names what, and how to take it back",
         )
     if found.readers:
         yield Finding("consumers", "ok", f"read by {', '.join(found.readers)}; owned by {found.owner}")
@@ -249,6 +257,24 @@ def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
         yield Finding("clock", "failed", detail, remedy, 1)
     else:
         yield Finding("clock", "ok", "Salesforce's and the database's agree")
+
+
+def custom_fields(settings: Settings, session: Session) -> Generator[Finding, None, None]:
+    """Custom fields that settings name and no object shows."""
+    named = settings.custom_fields_named
+    shown = {field.name for name in settings.sync_objects if named for field in session.describe(name)[0]}
+    for setting, names in (
+        ("SYNC_CUSTOM_FIELDS", settings.sync_custom_fields),
+        ("SYNC_EXCLUDED_FIELDS", settings.sync_excluded_fields),
+    ):
+        wrong = sorted(n for n in names if "__" in n and n.rpartition(".")[2] not in shown)
+        if wrong and not isinstance(names, str):
+            yield Finding(
+                "custom fields",
+                "warning",
+                f"{setting} names {', '.join(wrong)}, which no object shows",
+                "correct the name (case counts), or grant read access; until then nothing is erased",
+            )
 
 
 def vanished(engine: Engine, name: str) -> dict[str, str]:

@@ -224,6 +224,7 @@ Table(
     Column("record_id", Text(collation="C"), nullable=False),
     moment("at", nullable=False, now=True),
     Column("asked_by", Text(), nullable=False),
+    Column("cause_id", Text(collation="C"), nullable=False),
     moment("lifted_at"),
     Column("lifted_by", Text()),
     Index(None, "record_id", unique=True, postgresql_where=text("lifted_at IS NULL")),

@@ -16,7 +16,21 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from sync import audit, changes, config, erasure, grants, logs, pipeline, report, runs, schedule, show, tables
+from sync import (
+    audit,
+    changes,
+    config,
+    erasure,
+    grants,
+    logs,
+    pipeline,
+    printable,
+    report,
+    runs,
+    schedule,
+    show,
+    tables,
+)
 from sync import rejects as rejected
 from sync.config import DatabaseSettings
 from sync.errors import ConfigError, ObjectsFailedError, SyncError, UsageError
@@ -113,7 +127,7 @@ def resync(
         if objects and (strays := set(by_object) - set(names)):
             raise UsageError(f"the Ids belong to {', '.join(sorted(strays))}, not to {', '.join(names)}")
         if dry_run and ids:
-            show.estimates(pipeline.estimate_ids(by_object))
+            show.estimates(pipeline.estimate_ids(link, by_object))
         elif dry_run:
             show.estimates(pipeline.estimate(link, names, start))
         elif ids:
@@ -263,7 +277,8 @@ def erase(
             if not ids or not (yes or confirmed(len(ids))):
                 raise typer.Exit(0 if not ids else 2)
         by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
-        me, who = owner(settings), by or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
+        me, who = owner(settings), printable.visible(by or "")[:200]
+        who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:
             show.lifted(erasure.lift(engine, by_object, me, who, given, stop))
         else:
@@ -275,7 +290,8 @@ def confirmed(count: int) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         show.say("nothing was erased: add --yes, or name the records with --id")
         return False
-    return typer.confirm(f"Erase {count} records, and never store them again?")
+    what = "this record, and never store it" if count == 1 else f"these {count} records, and never store them"
+    return typer.confirm(f"Erase {what} again?")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from sync import load, logs, state
-from sync.errors import SyncError, UsageError
+from sync.errors import UsageError
 from sync.load import Tally
 from sync.mapping import SObject, snake_case
 from sync.objects import CATALOGUE
@@ -51,32 +51,46 @@ SELECT id, master_record_id AS survivor FROM {table}
  WHERE id = ANY (CAST(:ids AS text[])) AND master_record_id IS NOT NULL ORDER BY 1
 """
 NOTE = text("""
-INSERT INTO sync.erased (object, record_id, asked_by)
-SELECT :object, id, :asked_by FROM unnest(CAST(:ids AS text[])) AS id
+INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
+SELECT :object, id, :asked_by, :cause FROM unnest(CAST(:ids AS text[])) AS id
     ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
 """)
+# What was erased of a person before belongs together with what is erased now.
+CAUSE = text("""
+WITH before AS (
+    SELECT min(cause_id) AS cause, array_agg(cause_id) AS causes
+      FROM sync.erased WHERE lifted_at IS NULL AND record_id = ANY (CAST(:ids AS text[]))
+), joined AS (
+    UPDATE sync.erased SET cause_id = before.cause FROM before
+     WHERE lifted_at IS NULL AND cause_id = ANY (before.causes) AND cause_id <> before.cause
+)
+SELECT coalesce(cause, :first) FROM before
+""")
+# All that was erased together: the link between them is erased, too.
 LIFT = text("""
 UPDATE sync.erased SET lifted_at = now(), lifted_by = :asked_by
- WHERE record_id = ANY (CAST(:ids AS text[])) AND lifted_at IS NULL RETURNING object, record_id
+ WHERE lifted_at IS NULL AND cause_id IN (
+       SELECT cause_id FROM sync.erased WHERE lifted_at IS NULL AND record_id = ANY (CAST(:ids AS text[])))
+RETURNING object, record_id
 """)
 REREAD = text("""
 INSERT INTO sync.reread (object, record_id, whole)
 SELECT :object, id, true FROM unnest(CAST(:ids AS text[])) AS id
     ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()
 """)
-# By the normalised column, the field itself however it is written, and every custom field.
+# Candidates: what matches a pattern of the address, whatever the database's locale takes for lower case.
 BY_EMAIL = """
-SELECT id, deleted_at IS NOT NULL AS deleted,
-       array_remove(ARRAY[{columns}], NULL)
-       || ARRAY(SELECT key FROM jsonb_each_text(custom) WHERE lower(btrim(value)) = :email ORDER BY key)
-       AS found
+SELECT id, deleted_at IS NOT NULL AS deleted, {columns} AS columns,
+       ARRAY(SELECT ARRAY[key, value] FROM jsonb_each_text(custom) WHERE value ~* :pattern) AS custom
   FROM {table}
- WHERE {matches} OR EXISTS (SELECT FROM jsonb_each_text(custom) WHERE lower(btrim(value)) = :email)
+ WHERE {matches} EXISTS (SELECT FROM jsonb_each_text(custom) WHERE value ~* :pattern)
  ORDER BY id
 """
-REJECTED_WITH = text("""
-SELECT object, record_id FROM sync.reject
- WHERE position(lower(:email) IN lower(record::text)) > 0 ORDER BY 1, 2
+ALL_REJECTED = text("SELECT object, record_id, record::text AS record FROM sync.reject ORDER BY 1, 2")
+REJECTED_NAMING = text("""
+SELECT record_id, record::text AS record FROM sync.reject
+ WHERE object = :object
+   AND EXISTS (SELECT FROM unnest(CAST(:ids AS text[])) AS id WHERE position(id IN record::text) > 0)
 """)
 
 
@@ -101,36 +115,56 @@ class Erased:
 
 
 def matching(connection: Connection, email: str) -> list[Match]:
-    """The records, live, deleted or rejected, that hold this e-mail address; UsageError for what is none."""
+    """The records, live, deleted or rejected, that hold this e-mail address, and those that are the same
+    persons; UsageError for what is no address."""
     wanted = normalise_email(email, "")
     if wanted is None:
         raise UsageError(f"{email!r} is no e-mail address")
     connection.execute(ALLOWED)
-    found = []
-    for sobject in CATALOGUE.values():
-        for row in connection.execute(by_email(sobject), {"email": wanted}):
-            where = "deleted" if row.deleted else "live"
-            found.append(Match(sobject.name, row.id, where, tuple(row.found)))
-    for row in connection.execute(REJECTED_WITH, {"email": wanted}):
-        found.append(Match(row.object, row.record_id, "rejected", ()))
+    found = [match for sobject in CATALOGUE.values() for match in stored(connection, sobject, wanted)]
+    for row in connection.execute(ALL_REJECTED):
+        if fields := fields_with(json.loads(row.record), wanted):
+            found.append(Match(row.object, row.record_id, "rejected", fields))
+    by_object: dict[str, list[str]] = {}
+    for match in found:
+        by_object.setdefault(match.object, []).append(match.id)
+    named = {match.id for match in found}
+    for name, ids in closure(connection, by_object).items():
+        found += [Match(name, id_, "the same person", ()) for id_ in ids if id_ not in named]
     return found
 
 
-def by_email(sobject: SObject) -> Any:
-    """The query for one object's records with an e-mail address."""
+def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Match]:
+    """The rows of one object that hold an address, in a field made for one or in a custom field."""
     columns = {
         field.column: field.name
         for field in sobject.fields
         if any(derived.normalise is normalise_email for derived in field.derived)
     }
-    tests = {name: f"lower(btrim({quoted(column)})) = :email" for column, name in columns.items()}
-    listed = ", ".join(f"CASE WHEN {test} THEN '{name}' END" for name, test in tests.items())
-    return text(
-        BY_EMAIL.format(
-            table=table_of(sobject.name),
-            columns=listed or "NULL::text",
-            matches=" OR ".join(tests.values()) or "false",
-        )
+    statement = BY_EMAIL.format(
+        table=table_of(sobject.name),
+        columns=f"ARRAY[{', '.join(map(quoted, columns))}]::text[]",
+        matches="".join(f"{quoted(column)} ~* :pattern OR " for column in columns),
+    )
+    for row in connection.execute(text(statement), {"pattern": pattern_of(wanted)}):
+        values = dict(zip(columns.values(), row.columns, strict=True)) | dict(row.custom)
+        if fields := fields_with(values, wanted):
+            yield Match(sobject.name, row.id, "deleted" if row.deleted else "live", fields)
+
+
+def fields_with(values: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
+    """The names of the values that are this address, however it is written."""
+    return tuple(
+        name
+        for name, value in values.items()
+        if isinstance(value, str) and normalise_email(value, "") == wanted
+    )
+
+
+def pattern_of(address: str) -> str:
+    """A regular expression for an address in any case; a letter that is not ASCII may be any character."""
+    return "".join(
+        char if char.isascii() and char.isalnum() else "." if char.isascii() else ".{1,3}" for char in address
     )
 
 
@@ -146,18 +180,25 @@ def erase(
 
     LeaseHeldError where another process works on one of the objects for longer than `wait`.
     """
-    with working(engine, by_object, owner, wait, stop) as leases:
-        with transaction(engine) as connection:
-            connection.execute(ALLOWED)
-            for lease in leases:
-                state.check_fence(connection, lease)
-            ids = closure(connection, by_object)
-            survivors = tuple(kept_elsewhere(connection, ids))
-            for name, those in ids.items():
-                connection.execute(NOTE, {"object": name, "ids": those, "asked_by": asked_by})
-            rows = {name: erase_object(connection, name, those, owner) for name, those in ids.items()}
+    with working(engine, by_object, owner, wait, stop) as leases, transaction(engine) as connection:
+        connection.execute(ALLOWED)
+        for lease in leases:
+            state.check_fence(connection, lease)
+        persons = list(
+            together(closure(connection, {n: [id_]}) for n, ids in by_object.items() for id_ in ids)
+        )
+        ids = merged(persons)
+        survivors = tuple(kept_elsewhere(connection, ids))
+        for person in persons:
+            every = sorted(id_ for those in person.values() for id_ in those)
+            cause = connection.execute(CAUSE, {"ids": every, "first": every[0]}).scalar_one()
+            for name, those in person.items():
+                connection.execute(
+                    NOTE, {"object": name, "ids": sorted(those), "asked_by": asked_by, "cause": cause}
+                )
+        rows = {name: erase_object(connection, name, those, owner) for name, those in ids.items()}
         for name in ids:
-            forget_statistics(engine, name)
+            load.analyse_all(connection, name)  # the statistics hold samples of values
     log.warning("erased", records=sum(map(len, ids.values())), rows=sum(rows.values()), asked_by=asked_by)
     return Erased({name: tuple(those) for name, those in ids.items()}, rows, survivors)
 
@@ -175,7 +216,7 @@ def lift(
         for lease in leases:
             state.check_fence(connection, lease)
         found: dict[str, list[str]] = {}
-        wanted = [id_ for ids in closure(connection, by_object).values() for id_ in ids]
+        wanted = [id_ for ids in by_object.values() for id_ in ids]
         for row in connection.execute(LIFT, {"ids": wanted, "asked_by": asked_by}):
             found.setdefault(row.object, []).append(row.record_id)
         for name, ids in found.items():
@@ -234,14 +275,11 @@ def twins_of(connection: Connection, name: str, ids: Sequence[str]) -> Iterator[
     if back is not None and back.object == name:
         yield twin.object, set(connection.execute(twin_query(TWIN_OF, twin.object), asked).scalars())
     for row in connection.execute(REJECTED, asked | {"object": name}):
-        record = json.loads(row.record)
-        other = record.get(twin.field)
-        if (
-            isinstance(other, str)
-            and len(other) == 18
-            and (twin.flag is None or record.get(twin.flag) is True)
-        ):
+        if other := load.twin_named(name, row.record):
             yield twin.object, {other}
+    for row in connection.execute(REJECTED_NAMING, asked | {"object": twin.object}):
+        if load.twin_named(twin.object, row.record) in ids:
+            yield twin.object, {row.record_id}
 
 
 def twin_query(statement: str, name: str) -> Any:
@@ -261,14 +299,27 @@ def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> 
                 yield row.id, row.survivor
 
 
-def forget_statistics(engine: Engine, name: str) -> None:
-    """Refresh the planner's statistics, which hold values of rows as they were; a failure is only logged."""
-    try:
-        with transaction(engine) as connection:
-            connection.execute(ALLOWED)
-            connection.execute(text(f"ANALYZE {table_of(name)}"))
-    except SyncError as error:
-        log.warning("statistics_not_refreshed", object=name, reason=str(error))
+def together(found: Iterable[Mapping[str, Sequence[str]]]) -> list[dict[str, set[str]]]:
+    """What belongs to one person each: sets of records that share one are the same person's."""
+    persons: list[dict[str, set[str]]] = []
+    for ids in found:
+        person = {name: set(those) for name, those in ids.items()}
+        same = [one for one in persons if any(one.get(name, set()) & those for name, those in person.items())]
+        for other in same:
+            persons.remove(other)
+            for name, those in other.items():
+                person.setdefault(name, set()).update(those)
+        persons.append(person)
+    return persons
+
+
+def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
+    """All records of all persons, by object."""
+    ids: dict[str, set[str]] = {}
+    for person in persons:
+        for name, those in person.items():
+            ids.setdefault(name, set()).update(those)
+    return {name: sorted(those) for name, those in sorted(ids.items())}
 
 
 def table_of(name: str) -> str:

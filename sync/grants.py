@@ -17,10 +17,14 @@ INHERITS = text("""
 SELECT pg_has_role(CAST(:role AS name), nspowner, 'MEMBER') FROM pg_namespace WHERE nspname = :schema
 """)
 MAY_GRANT = text("SELECT pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = :schema), 'USAGE')")
-# Rights beyond schema crm that a role has by itself, by a role it belongs to, or as everybody.
+# Rights beyond schema crm: granted to the role itself, or by a role that it belongs to, or to everybody.
 BEYOND = text("""
-SELECT nspname FROM pg_namespace
- WHERE nspname = ANY (:schemas) AND has_schema_privilege(CAST(:role AS name), oid, 'USAGE') ORDER BY 1
+SELECT n.nspname, r.rolname,
+       EXISTS (SELECT FROM aclexplode(n.nspacl) AS a WHERE a.grantee = r.oid) AS direct
+  FROM pg_namespace AS n, pg_roles AS r
+ WHERE n.nspname = ANY (:schemas) AND r.rolname = ANY (CAST(:roles AS text[]))
+   AND has_schema_privilege(r.oid, n.oid, 'USAGE')
+   AND NOT pg_has_role(r.oid, n.nspowner, 'MEMBER') ORDER BY 1, 2
 """)
 STILL_READS = text("SELECT has_schema_privilege(CAST(:role AS name), CAST(:schema AS text), 'USAGE')")
 # Login roles with the owner's rights; superusers, which every server has, are left out.
@@ -65,15 +69,21 @@ class Access:
     owner: str
     sharing: tuple[str, ...]
     readers: tuple[str, ...]
+    beyond: tuple[str, ...]  # readers of schema crm with rights on our other schemas
 
 
 def access(connection: Connection) -> Access:
     """Who owns schema crm, who inherits the owner's rights, and who may use the schema."""
     asked = {"schema": CONSUMERS}
+    readers = tuple(connection.execute(READING, asked).scalars())
+    more = connection.execute(
+        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": [REPLICAS, BOOKKEEPING]}
+    )
     return Access(
         str(connection.execute(OWNER, asked).scalar_one()),
         tuple(connection.execute(SHARING, asked).scalars()),
-        tuple(connection.execute(READING, asked).scalars()),
+        readers,
+        tuple(sorted({row.rolname for row in more})),
     )
 
 
@@ -90,11 +100,17 @@ def grant(connection: Connection, role: str) -> str:
             f"already, and may change and delete it, too. {OWN_ROLE}"
         )
     run(connection, GRANT, owner, role)
-    beyond = list(connection.execute(BEYOND, {"role": role, "schemas": [REPLICAS, BOOKKEEPING]}).scalars())
-    if beyond:
+    found = connection.execute(BEYOND, {"roles": [role], "schemas": [REPLICAS, BOOKKEEPING]}).all()
+    if inherited := [row.nspname for row in found if not row.direct]:
         return (
-            f"role {role} reads schema {CONSUMERS}; it has rights on {', '.join(beyond)}, too, granted "
-            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {', '.join(beyond)} FROM {quoted(role)}"
+            f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
+            f"{', '.join(inherited)}; `\\drg {role}` in psql shows which"
+        )
+    if found:
+        schemas = ", ".join(row.nspname for row in found)
+        return (
+            f"role {role} reads schema {CONSUMERS}; it has rights on {schemas}, too, granted "
+            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quoted(role)}"
         )
     return f"role {role} reads schema {CONSUMERS}, now and after later migrations, and nothing else"
 

@@ -35,6 +35,7 @@ SELECT f.object, f.field,
  WHERE f.change <> 'vanished' AND f.replicated AND :object = ANY (f.targets)
  ORDER BY 1, 2
 """)
+EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
 SELECT object, field, at FROM now
@@ -160,6 +161,11 @@ def edges(connection: Connection, name: str) -> tuple[Edge, ...]:
         if row.field in columns:
             found.append(Edge(row.object, columns[row.field], row.formula))
     return tuple(found)
+
+
+def ever_shown(connection: Connection) -> frozenset[str]:
+    """The names of all fields that any object has ever shown."""
+    return frozenset(connection.execute(EVER).scalars())
 
 
 def vanished(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
-MOST = 3  # sessions named in one message
+MOST = 3  # sessions named in one message, and tables of each
 
 # Once the wait is over PostgreSQL does not tell who was in the way: every session that still holds a lock
 # on a table of ours is a candidate, longest transaction first. A lock that only reads (AccessShareLock) is in
 # the way of migrations alone, so it comes last. Sessions of ours hold theirs for moments.
 HOLDERS = text("""
-SELECT a.pid, a.usename AS role, a.state,
-       coalesce(nullif(a.application_name, ''), 'no name') AS application,
-       now() - a.xact_start AS age, string_agg(DISTINCT l.relation::regclass::text, ', ') AS tables,
+SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
+       array_agg(DISTINCT l.relation::regclass::text) AS tables,
        bool_or(l.mode <> 'AccessShareLock') AS writes,
        (me.rolsuper OR NOT r.rolsuper)
            AND (pg_has_role(a.usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')) AS may_end
@@ -25,9 +24,9 @@ SELECT a.pid, a.usename AS role, a.state,
   LEFT JOIN pg_roles AS r ON r.oid = a.usesysid
  WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY ('{salesforce,sync,crm}'))
-   AND l.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+   AND c.relkind IN ('r', 'p', 'v') AND l.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
    AND NOT (a.usename = current_user AND a.application_name LIKE 'sync %')
- GROUP BY a.pid, a.usename, a.application_name, a.state, a.xact_start, a.usesysid, r.rolsuper, me.rolsuper
+ GROUP BY a.pid, a.usename, a.state, a.xact_start, a.usesysid, r.rolsuper, me.rolsuper
  ORDER BY writes DESC, a.xact_start NULLS LAST, a.pid LIMIT :most
 """)
 
@@ -43,7 +42,8 @@ def sentences(connection: Connection) -> Iterator[str]:
         since = f" for {int(row.age.total_seconds())} s" if row.age is not None else ""
         command = f"SELECT pg_terminate_backend({row.pid})"
         by = "to end it, run" if row.may_end else "its own role or an administrator ends it with"
+        more = f" and {len(row.tables) - MOST} more" if len(row.tables) > MOST else ""
         yield (
-            f"process {row.pid} of role {row.role} ({row.application}, {state}{since}) holds locks on "
-            f"{row.tables}; {by} this SQL: {command}"
+            f"process {row.pid} of role {row.role} ({state}{since}) holds locks on "
+            f"{', '.join(row.tables[:MOST])}{more}; {by} this SQL: {command}"
         )

@@ -137,12 +137,7 @@ def scheduled(link: Link, name: str) -> None:
 def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
     """Read single records again; SyncError names those that Salesforce does not show."""
 
-    with transaction(link.engine) as connection:
-        if erased := load.erased(connection, ids):
-            raise UsageError(
-                f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
-                f"python -m sync erase --undo --id {' --id '.join(erased)}"
-            )
+    refuse_erased(link, ids)
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         view = apply.look(link, CATALOGUE[name])
@@ -159,6 +154,17 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
             )
 
     return journalled(link, name, work)
+
+
+def refuse_erased(link: Link, ids: Sequence[str]) -> None:
+    """UsageError for records that are erased on request: they are not read again."""
+    with transaction(link.engine) as connection:
+        erased = load.erased(connection, ids)
+    if erased:
+        raise UsageError(
+            f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
+            f"python -m sync erase --undo --id {' --id '.join(erased)}"
+        )
 
 
 # ── around the story ──────────────────────────────────────────────────────────────────────────────────
@@ -182,8 +188,9 @@ def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[E
     return [Estimate(name, n, 3 + extract.calls(n, threshold)) for name, n in records.items()]
 
 
-def estimate_ids(by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
+def estimate_ids(link: Link, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
     """What reading these Ids again would take: a describe and the queries per object."""
+    refuse_erased(link, [id_ for ids in by_object.values() for id_ in ids])
     per_query = extract.IDS_PER_QUERY
     return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 

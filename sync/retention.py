@@ -4,12 +4,14 @@ more."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import text
 
-from sync import load, logs, state
+from sync import ledger, load, logs, state
+from sync.errors import SyncError
 from sync.extract import Window
 from sync.objects import CATALOGUE
 from sync.runs import Link, Step
@@ -36,10 +38,17 @@ def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
         state.note_replicated(connection, link.settings.sync_objects)
         marks = state.marks(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
+        if marks.emptied_through is not None and (until is None or until < marks.emptied_through):
+            # Values are kept longer now: what was deleted since then comes of age another time.
+            state.note_emptied(connection, name, until)
+            marks = replace(marks, emptied_through=until)
         after = marks.emptied_through or BEGINNING
         of_age = keep is not None and load.any_deleted(connection, name, after, until)
+        shown = ledger.ever_shown(connection) if marks.selection != wanted else frozenset()
     window = Window(None, now)
-    if marks.selection != wanted:
+    if misspelt := sorted(link.settings.custom_fields_named - shown) if shown else []:
+        log.warning("fields_unknown", fields=",".join(misspelt), instead="nothing is erased; see check")
+    elif marks.selection != wanted:
         yield from forget_fields(link, name, held, run_id, window)
     if of_age:
         yield from forget_tombstones(link, name, held, after, until, window)
@@ -63,6 +72,7 @@ def forget_tombstones(
         yield Step(name, window)
     if emptied:
         log.info("tombstones_emptied", object=name, records=emptied)
+        forget_statistics(link, name)
 
 
 def forget_fields(link: Link, name: str, held: Lease, run_id: int, window: Window) -> Iterator[Step]:
@@ -89,6 +99,17 @@ def forget_fields(link: Link, name: str, held: Lease, run_id: int, window: Windo
             load.announce_reload(connection, name, run_id)
     if reduced:
         log.warning("fields_erased", object=name, records=reduced, selection=wanted)
+        forget_statistics(link, name)
+
+
+def forget_statistics(link: Link, name: str) -> None:
+    """The planner's statistics hold samples of values; where they cannot be made anew now, autovacuum does
+    it."""
+    try:
+        with transaction(link.engine) as connection:
+            load.analyse_all(connection, name)
+    except SyncError as error:
+        log.warning("statistics_not_refreshed", object=name, reason=str(error))
 
 
 def selection(link: Link, name: str) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from sync import embedded
+from sync import embedded, printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
 from tests.databases import Databases, Rows, connected
@@ -41,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for place, item in enumerate(waiting):
         others.insert(place * every, item)
     items[:] = [*first, *others]
+
+
+@pytest.fixture(autouse=True)
+def own_secrets() -> Iterator[None]:
+    """What one test has hidden from the output is not hidden in the next."""
+    known, searched = set(printable._secrets), printable._needles
+    yield
+    printable._secrets.clear()
+    printable._secrets.update(known)
+    printable._needles = searched
 
 
 @pytest.fixture(scope="session")

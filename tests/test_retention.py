@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from sync import config, pipeline
+from sync import audit, config, pipeline
 from sync.errors import ConfigError
+from sync.session import Session
 from sync.simulator.fields import Field
 from tests.world import World
 
@@ -117,6 +118,39 @@ def test_values_kept_for_ever(loaded: World) -> None:
     assert left(loaded, loaded.ann) == LEFT
 
 
+def test_an_empty_tombstone_stays_empty(loaded: World) -> None:
+    """Kept longer, values of records that were emptied before do not come back from the recycle bin; those of
+    records deleted since then are kept, and erased in their time."""
+    loaded.environment["SYNC_TOMBSTONE_VALUES"] = "erase"
+    loaded.org.delete(loaded.ann)
+    loaded.run()
+    loaded.environment["SYNC_TOMBSTONE_VALUES"] = "keep"
+    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    loaded.sql("UPDATE salesforce.contact SET system_modstamp = system_modstamp - interval '1 second'")
+    loaded.run()
+    assert left(loaded, loaded.ann) == LEFT
+
+    loaded.org.delete(loaded.bob)
+    loaded.run()
+    assert loaded.row(loaded.bob)["last_name"] == "Bob"
+    age(loaded, loaded.bob, 31)
+    loaded.run()
+    assert left(loaded, loaded.bob) == LEFT
+
+
+def test_statistics_forget_the_values(rich: World) -> None:
+    """The planner's samples of values are made anew once the values are erased."""
+    rich.sql("ANALYZE salesforce.contact")
+    sampled = (
+        "SELECT count(*) FROM pg_stats WHERE tablename = 'contact' AND attname = 'title' AND null_frac < 1"
+    )
+    assert rich.sql(sampled) == [(1,)]
+    rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Title"
+    rich.run()
+
+    assert rich.sql(sampled) == [(0,)]
+
+
 def test_hidden_fields_of_tombstones_are_emptied_too(loaded: World) -> None:
     """A column that is not read any more holds its last value; a tombstone's is erased with the others."""
     loaded.org.update(loaded.ann, {"Title": "Boss"})
@@ -214,6 +248,24 @@ def test_deselected_custom_fields_are_erased(rich: World, selected: str, left_ov
     assert told(rich) == ["reload"]
 
 
+@pytest.mark.parametrize("setting", ["SYNC_CUSTOM_FIELDS", "SYNC_EXCLUDED_FIELDS"])
+def test_a_misspelt_custom_field_erases_nothing(rich: World, setting: str) -> None:
+    """A name that no object has ever shown is a misspelling: nothing is erased by it, and `check` names it."""
+    rich.environment[setting] = "Levle__c,Nick__c"
+    rich.run()
+
+    assert custom(rich, rich.ann) == {"Nick__c": "nick", "Level__c": "gold"}
+    settings = config.of(rich.environment)
+    found = list(audit.check(settings, Session(settings, rich.stop), rich.engine))
+    [named] = [finding for finding in found if finding.subject == "custom fields"]
+    assert named.state == "warning"
+    assert f"{setting} names Levle__c" in named.detail
+
+    rich.environment[setting] = "Level__c"
+    rich.run()
+    assert ("Level__c" in custom(rich, rich.ann)) is (setting == "SYNC_CUSTOM_FIELDS")
+
+
 def test_hidden_fields_keep_their_values(rich: World) -> None:
     """What only the integration user's rights hide stays, and `status` names it."""
     rich.org.hide_field("Contact", "Nick__c")
@@ -266,9 +318,6 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
 def test_schema_shows_what_is_excluded(rich: World) -> None:
     """`schema` tells an excluded field from a hidden one, and `check` does not ask for its permission."""
     rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Birthdate"
-    from sync import audit
-    from sync.session import Session
-
     settings = config.of(rich.environment)
     session = Session(settings, rich.stop)
     lines = {line.field: line.state for line in audit.schema(settings, session, "Contact")}
@@ -295,7 +344,8 @@ def test_schema_shows_what_is_excluded(rich: World) -> None:
         ("SYNC_EXCLUDED_FIELDS", "Lead.Email", "is of no object in the catalogue"),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Email; Title", "is no field's API name"),
         ("SYNC_TOMBSTONE_RETENTION", "a month", "is not a duration"),
-        ("SYNC_TOMBSTONE_VALUES", "drop", "'keep' or 'erase'"),
+        ("SYNC_TOMBSTONE_VALUES", "drop", "must be keep or erase"),
+        ("SYNC_TOMBSTONE_RETENTION", "99999999d", "must be at most 36500d; write off"),
     ],
 )
 def test_wrong_settings_are_named(

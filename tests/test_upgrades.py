@@ -125,6 +125,35 @@ def test_what_an_open_transaction_stopped_is_done_afterwards(
     assert consumer.ask("SELECT count(*) FROM crm.freshness") == [(2,)]
 
 
+def test_a_view_on_a_function_is_named(empty_database: str, empty: Engine, consumer: Role) -> None:
+    """What depends on a function that a migration remakes ends it with one line that names it, and nothing changed."""
+    in_use(empty, consumer, "0003")
+    consumer.ask("CREATE VIEW billing.feed AS SELECT * FROM crm.changes(0)")
+
+    done = alembic(ROOT, "upgrade", "head", DATABASE_URL=empty_database)
+
+    assert done.returncode == 1
+    assert "view billing.feed depends on function" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "CASCADE" not in done.stderr
+    consumer.ask("DROP VIEW billing.feed")
+    assert alembic(ROOT, "upgrade", "head", DATABASE_URL=empty_database).returncode == 0
+
+
+def test_the_proof_is_not_dropped(empty: Engine) -> None:
+    """A database that names erased persons is not taken back to a release that would store them again."""
+    upgrade(empty)
+    execute(
+        empty,
+        "INSERT INTO sync.erased (object, record_id, asked_by, cause_id) VALUES ('Contact', '003', 'x', '003')",
+    )
+    settings = Config(str(ROOT / "alembic.ini"), cmd_opts=Namespace(x=[]))
+    with empty.begin() as connection:
+        settings.attributes["connection"] = connection
+        with pytest.raises(DBAPIError, match="names erased persons"), connection.begin_nested():
+            command.downgrade(settings, "0005")
+
+
 def test_two_first_releases_at_once(empty_database: str, empty: Engine) -> None:
     """A release that finds another one in the middle of the first migration waits for it."""
     upgrade(empty)

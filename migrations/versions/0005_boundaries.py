@@ -59,7 +59,8 @@ BEGIN
     IF wait_until.at IS NULL OR wait_until.timeout IS NULL THEN
         RAISE EXCEPTION 'crm.wait_until: at and timeout must not be NULL'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'For your own write: crm.wait_until(now()).';
-    ELSIF wait_until.timeout > longest THEN
+    -- Months have 30 days where intervals are compared, and those of the calendar where they are added.
+    ELSIF wait_until.timeout > longest OR now() + wait_until.timeout > now() + longest THEN
         RAISE EXCEPTION 'crm.wait_until: timeout is %, at most % are allowed', wait_until.timeout, longest
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Remember now(); call crm.wait_until in a loop, one transaction a call, until it is true.';
@@ -67,7 +68,7 @@ BEGIN
         RAISE EXCEPTION 'crm.wait_until sees no later commits in a transaction that is %',
             upper(current_setting('transaction_isolation')) USING HINT = 'Call it in READ COMMITTED.';
     END IF;
-    deadline := clock_timestamp() + wait_until.timeout;
+    deadline := least(clock_timestamp() + wait_until.timeout, clock_timestamp() + longest);
     LOOP
         BEGIN
             SELECT coalesce(bool_and(coalesce(k.complete_through >= wait_until.at, false)), false)

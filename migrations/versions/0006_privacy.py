@@ -17,6 +17,17 @@ UPDATE sync.reject
                      THEN split_part(array_to_string((string_to_array(reason, ': '))[1:2], ': '), ', got ', 1)
                      ELSE 'refused by Postgres' END
 """
+# An older release would store erased persons again, and the proof of their erasure would be gone.
+KEEP_THE_PROOF = """
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM sync.erased) THEN
+        RAISE EXCEPTION 'sync.erased names erased persons, whom an earlier release would store again'
+            USING HINT = 'Stay at this revision; an earlier release runs on it, but erases nobody.';
+    END IF;
+END
+$$
+"""
 OPS = "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload'{erase})"
 TABLES = ("account", "contact")
 
@@ -29,6 +40,7 @@ def upgrade() -> None:
         sa.Column("record_id", sa.Text(collation="C"), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("asked_by", sa.Text(), nullable=False),
+        sa.Column("cause_id", sa.Text(collation="C"), nullable=False),
         sa.Column("lifted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lifted_by", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("erased_pkey")),
@@ -64,6 +76,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_index(op.f(f"{table}_deleted_at_idx"), table_name=table, schema="salesforce")
+    op.execute(KEEP_THE_PROOF)
     # The older release knows no erasure; its feed says that the record is gone.
     op.drop_constraint(op.f("change_op_check"), "change", schema="sync")
     op.execute("UPDATE sync.change SET op = 'delete' WHERE op = 'erase'")

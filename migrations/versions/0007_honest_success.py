@@ -55,7 +55,7 @@ BEGIN
     IF wait_until.at IS NULL OR wait_until.timeout IS NULL THEN
         RAISE EXCEPTION 'crm.wait_until: at and timeout must not be NULL'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'For your own write: crm.wait_until(now()).';
-    ELSIF wait_until.timeout > longest THEN
+    ELSIF wait_until.timeout > longest OR now() + wait_until.timeout > now() + longest THEN
         RAISE EXCEPTION 'crm.wait_until: timeout is %, at most % are allowed', wait_until.timeout, longest
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Remember now(); call crm.wait_until in a loop, one transaction a call, until it is true.';
@@ -63,7 +63,7 @@ BEGIN
         RAISE EXCEPTION 'crm.wait_until sees no later commits in a transaction that is %',
             upper(current_setting('transaction_isolation')) USING HINT = 'Call it in READ COMMITTED.';
     END IF;
-    deadline := clock_timestamp() + wait_until.timeout;
+    deadline := least(clock_timestamp() + wait_until.timeout, clock_timestamp() + longest);
     LOOP
         BEGIN
             reached := crm.complete_through(objects) >= wait_until.at;

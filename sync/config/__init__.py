@@ -27,7 +27,7 @@ from sync.printable import visible
 __all__ = ["DatabaseSettings", "Settings", "choose_flow", "duration", "load", "load_database", "of"]
 
 
-LONGEST = timedelta(days=30)
+LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
 
 
 class DatabaseSettings(BaseSettings):
@@ -197,6 +197,8 @@ class Settings(DatabaseSettings):
     @field_validator("sync_tombstone_values", mode="before")
     @classmethod
     def _tombstone_values(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().lower() not in ("keep", "erase"):
+            raise wrong("must be keep or erase")
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("sync_tombstone_retention", mode="before")
@@ -207,9 +209,12 @@ class Settings(DatabaseSettings):
         if value.strip().lower() == "off":
             return None
         try:
-            return duration(value)
+            kept = duration(value)
         except ValueError as error:
             raise wrong(f"{error}, or off to keep the values of deleted records for ever") from None
+        if kept > LONGEST_RETENTION:
+            raise wrong(f"must be at most {LONGEST_RETENTION.days}d; write off to keep values for ever")
+        return kept
 
     @field_validator("sync_excluded_fields", mode="before")
     @classmethod
@@ -281,6 +286,13 @@ class Settings(DatabaseSettings):
     def excluded_fields(self, sobject: str) -> frozenset[str]:
         """The fields of an object that must not be read."""
         return of_object(self.sync_excluded_fields, sobject)
+
+    @property
+    def custom_fields_named(self) -> frozenset[str]:
+        """The custom fields that settings name, without their objects; only the org knows them."""
+        selected = self.sync_custom_fields
+        named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
+        return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
 
     @property
     def flow(self) -> Flow:

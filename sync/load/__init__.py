@@ -15,7 +15,7 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from sync.load.first import analyse, announce_reload, begin_first_load, end_first_load, unhurried
+from sync.load.first import analyse, analyse_all, announce_reload, begin_first_load, end_first_load, unhurried
 from sync.load.personal import (
     BATCH,
     any_deleted,
@@ -24,9 +24,12 @@ from sync.load.personal import (
     erase,
     erased,
     erased_of,
+    hollow,
     keep_out,
+    keep_out_rejects,
     reduce_fields,
     reread_rejects,
+    twin_named,
 )
 from sync.load.sql import FEED, NOTIFY, Mode, statements
 from sync.mapping import Projection
@@ -39,6 +42,7 @@ __all__ = [
     "Mode",
     "Tally",
     "analyse",
+    "analyse_all",
     "announce_reload",
     "any_deleted",
     "begin_first_load",
@@ -53,6 +57,7 @@ __all__ = [
     "reduce_fields",
     "remove",
     "reread_rejects",
+    "twin_named",
     "unhurried",
 ]
 
@@ -167,6 +172,8 @@ def merge(
     """
     name = projection.sobject.name
     parameters = {"object": name, "run_id": run_id, "keep": keep}
+    # Tombstones that are empty stay so, though reading them again brings their values.
+    emptied = hollow(connection, name, batch.ids) if batch.deleted else []
     written = None if announce else copy_new(connection, projection, batch, parameters)
     refused: list[Reject] = []
     if written is None:
@@ -181,6 +188,8 @@ def merge(
         )
     if batch.deleted:
         empty(connection, name, batch.ids, keep)
+        empty(connection, name, emptied, timedelta())
+    keep_out_rejects(connection, name, rejects, run_id)
     rejected = 0 if mode is Mode.PARTIAL else len(rejects)
     total = sum(written.values())
     if announce and total:

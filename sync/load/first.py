@@ -63,6 +63,14 @@ def analyse(connection: Connection, sobject: str) -> None:
     )
 
 
+def analyse_all(connection: Connection, sobject: str) -> None:
+    """Refresh the statistics of all columns: they hold samples of values as they were."""
+    table = REPLICA[sobject]
+    connection.execute(
+        text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {REPLICAS}.{quoted(table.name)}")
+    )
+
+
 def announce_reload(connection: Connection, sobject: str, run_id: int) -> None:
     """One feed entry for a whole table: consumers read it anew."""
     connection.execute(RELOAD, {"object": sobject, "run_id": run_id})

@@ -3,6 +3,7 @@ passes here."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -15,6 +16,7 @@ from sync.load.sql import FEED, in_force
 from sync.mapping import snake_case
 from sync.objects import CATALOGUE
 from sync.tables import KEPT, OWN, REPLICA, REPLICAS, quoted
+from sync.transform import Reject
 
 BATCH = 1_000  # rows emptied in one statement, well within the statement timeout
 
@@ -26,14 +28,22 @@ SELECT record_id FROM sync.erased
 OF_OBJECT = text("SELECT record_id FROM sync.erased WHERE object = :object AND lifted_at IS NULL ORDER BY 1")
 # A record that names an erased one as the same person is erased with it.
 TWINS = """
-INSERT INTO sync.erased (object, record_id, asked_by)
-SELECT :object, s.id, e.asked_by
+INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
+SELECT :object, s.id, e.asked_by, e.cause_id
   FROM pg_temp.stage AS s
   JOIN sync.erased AS e ON e.record_id = s.{column} AND e.lifted_at IS NULL
  WHERE {flag}
     ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
 RETURNING record_id
 """
+TWIN_REJECTS = text("""
+INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
+SELECT :object, given.id, e.asked_by, e.cause_id
+  FROM unnest(CAST(:ids AS text[]), CAST(:twins AS text[])) AS given (id, twin)
+  JOIN sync.erased AS e ON e.record_id = given.twin AND e.lifted_at IS NULL
+    ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
+RETURNING record_id
+""")
 KEEP_OUT = text("""
 DELETE FROM pg_temp.stage AS s USING sync.erased AS e WHERE e.record_id = s.id AND e.lifted_at IS NULL
 """)
@@ -72,6 +82,9 @@ UPDATE sync.run SET findings = jsonb_set(findings, '{differences}', (
 EMPTY = """
 UPDATE {table} SET {nothing}, custom = '{{}}'
  WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {in_force} AND NOT ({empty})
+"""
+HOLLOW = """
+SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {empty}
 """
 ANY_DELETED = """
 SELECT EXISTS (SELECT FROM {table}
@@ -151,6 +164,27 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
     connection.execute(KEEP_OUT)
 
 
+def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
+    """Erase the persons among records that do not fit who are the same as erased ones."""
+    pairs = [(one.id, other) for one in found if (other := twin_named(sobject, one.record))]
+    if pairs and connection.execute(ANY_ERASED).scalar():
+        ids, twins = zip(*pairs, strict=True)
+        given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
+        erase(connection, sobject, list(connection.execute(TWIN_REJECTS, given).scalars()), run_id)
+
+
+def twin_named(sobject: str, record: str) -> str | None:
+    """The Id of the same person's record of another object, as a rejected record (JSON) names it."""
+    twin = CATALOGUE[sobject].twin
+    if twin is None:
+        return None
+    known = json.loads(record)
+    named = known.get(twin.field)
+    if twin.flag is not None and known.get(twin.flag) is not True:
+        return None
+    return named if isinstance(named, str) and named else None
+
+
 def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int) -> int:
     """Empty every copy of these records within the caller's transaction; how many rows there were.
 
@@ -165,6 +199,12 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     statement = filled(ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
     # The feed last: its counter is locked until the caller's transaction ends.
     return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+
+
+def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
+    """Those of the records whose rows are tombstones without values: they stay so, however long others are
+    kept."""
+    return list(connection.execute(filled(HOLLOW, sobject), {"ids": list(ids)}).scalars())
 
 
 def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:

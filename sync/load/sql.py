@@ -38,9 +38,10 @@ PARTIAL = (
 # must not be written a million times.
 CUSTOM = """(old.custom || latest.custom <> old.custom
                      AND jsonb_strip_nulls(old.custom || latest.custom) <> jsonb_strip_nulls(old.custom))"""
-# Of a tombstone whose values are to be erased only what is left of it counts: a record that is still in the
-# recycle bin is read again and again, with its values.
-DIFFERS = """(CASE WHEN latest.is_deleted AND old.deleted_at IS NOT NULL AND {in_force}
+# Of a tombstone whose values are erased, or are to be, only what is left of it counts: a record that is
+# still in the recycle bin is read again and again, with its values.
+DIFFERS = """(CASE WHEN latest.is_deleted AND old.deleted_at IS NOT NULL
+                        AND ({in_force} OR (ROW({old_values}) IS NULL AND old.custom = '{{}}'))
                    THEN ({old_kept}) IS DISTINCT FROM ({new_kept})
                    ELSE ({old}) IS DISTINCT FROM ({new})
                         OR (old.deleted_at IS NOT NULL) <> latest.is_deleted OR {custom} END)"""
@@ -155,6 +156,10 @@ def statements(projection: Projection, mode: Mode = Mode.USUAL) -> Statements:
     kept = [compared[quoted(column)] for column in projection.columns if column in KEPT]
     differs = DIFFERS.format(
         in_force=in_force("old.deleted_at"),
+        old_values=", ".join(
+            compared[quoted(column)][0] for column in projection.columns if column not in KEPT
+        )
+        or "NULL",
         old_kept=", ".join(old for old, _ in kept),
         new_kept=", ".join(new for _, new in kept),
         old=", ".join(old for old, _ in compared.values()),

@@ -317,7 +317,7 @@ def note_deletions_refused(connection: Connection, sobject: str, *, refused: boo
     connection.execute(NOTE_DELETIONS_REFUSED, {"object": sobject, "refused": refused})
 
 
-def note_emptied(connection: Connection, sobject: str, through: datetime) -> None:
+def note_emptied(connection: Connection, sobject: str, through: datetime | None) -> None:
     """The values of all tombstones of records deleted until a time are erased."""
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
 
