@@ -263,18 +263,22 @@ def test_status_for_programs(loaded: World) -> None:
 
 
 def test_status_exits_by_lag(loaded: World) -> None:
-    """`status --max-lag` exits with 1 when anything is staler than asked, else 0; the first line says why."""
-    assert loaded.command("status", "--max-lag", "1h").returncode == 0
+    """`status` exits with 1 when the first line says STALE or NOT LOADED, else with 0; `--max-lag` moves the limit."""
+    assert loaded.command("status").returncode == 0
     loaded.sql(
         "UPDATE sync.cursor SET complete_through = now() - interval '3 hours' WHERE object = 'Contact'"
     )
 
-    late = loaded.command("status", "--max-lag", "1h")
+    late = loaded.command("status")
 
     assert late.returncode == 1
     assert late.stdout.startswith("STALE: Contact is complete through ")
     assert "type: python -m sync check" in late.stdout.splitlines()[0]
-    assert loaded.command("status").returncode == 0
+    assert loaded.command("status", "--max-lag", "4h").returncode == 0
+    loaded.sql("UPDATE sync.cursor SET complete_through = NULL WHERE object = 'Contact'")
+    unloaded = loaded.command("status", "--json", "--max-lag", "30d")
+    assert unloaded.returncode == 1
+    assert json.loads(unloaded.stdout)["headline"].startswith("NOT LOADED: Contact ")
 
 
 def test_status_needs_only_the_database(loaded: World) -> None:

@@ -51,6 +51,7 @@ ORDER = (
         "report",
         "embedded",
         "schedule",
+        "screen",
         "show",
     ),
     *("demo", "cli"),
