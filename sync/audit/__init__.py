@@ -14,6 +14,7 @@ from sync.audit.org import an_object, login
 from sync.audit.postgres import consumers
 from sync.config import Settings
 from sync.session import Session
+from sync.tables import quoted
 
 __all__ = ["ROOT", "Finding", "Mapped", "an_object", "check", "consumers", "guarded", "login", "schema"]
 
@@ -41,9 +42,10 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     writable = yield from guarded("database", lambda: postgres.database(engine))
     if writable is None:
         return False  # every other question would fail for the same reason
-    ours = yield from guarded("migrations", lambda: postgres.migrations(engine))
+    rights = postgres.rights(quoted(engine.url.username or "ROLE"))
+    ours = yield from guarded("migrations", lambda: postgres.migrations(engine), rights)
     if ours and writable:
-        yield from guarded("writing", lambda: postgres.writing(engine))
+        yield from guarded("writing", lambda: postgres.writing(engine), rights)
     if ours:
         yield from guarded("consumers", lambda: postgres.consumers(engine))
         yield from guarded("database size", lambda: postgres.size(engine))

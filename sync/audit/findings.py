@@ -49,13 +49,17 @@ class Finding:
 
 
 def guarded(
-    subject: str, look: Callable[[], Generator[Finding, None, T]]
+    subject: str, look: Callable[[], Generator[Finding, None, T]], otherwise: str = ""
 ) -> Generator[Finding, None, T | None]:
-    """An error while looking is a finding, and None; the other things are looked at all the same."""
+    """An error while looking is a finding, and None; the other things are looked at all the same.
+
+    `otherwise` is what to do about an error of no particular kind.
+    """
     try:
         return (yield from look())
     except SyncError as error:
-        yield Finding(subject, "failed", str(error), remedy(error), error.exit_code)
+        what = otherwise if otherwise and type(error) is SyncError else remedy(error)
+        yield Finding(subject, "failed", str(error), what, error.exit_code)
         return None
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sync import grants
 from sync.audit.findings import ROOT, Finding
-from sync.tables import BOOKKEEPING, REPLICA, REPLICAS, metadata, quoted, transaction
+from sync.tables import BOOKKEEPING, CONSUMERS, REPLICA, REPLICAS, metadata, quoted, transaction
 
 SERVER = text("""
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,
@@ -166,16 +166,7 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
     role = quoted(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
-        schemas = f"{REPLICAS}, {BOOKKEEPING}"
-        yield Finding(
-            "writing",
-            "failed",
-            f"role {who.role} may not {listed}",
-            f"as the tables' owner: GRANT USAGE ON SCHEMA {schemas} TO {role}; GRANT SELECT, INSERT, UPDATE, "
-            f"DELETE ON ALL TABLES IN SCHEMA {schemas} TO {role}; where a hosted database is over its plan's "
-            "size (heroku pg:info) these rights are taken away until it is smaller or the plan larger",
-            1,
-        )
+        yield Finding("writing", "failed", f"role {who.role} may not {listed}", rights(role), 1)
     else:
         told = f"every right in {len(tables)} tables; rows were written and rolled back"
         yield Finding("writing", "ok", told)
@@ -195,6 +186,16 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
             "the indexes of a first load, need them",
             f"set DATABASE_URL to that role's, or type as an administrator: GRANT {owner} TO {role}",
         )
+
+
+def rights(role: str) -> str:
+    """What gives a role the rights that a pass needs; the role's name is quoted."""
+    schemas = f"{REPLICAS}, {BOOKKEEPING}, {CONSUMERS}"
+    return (
+        f"as the tables' owner: GRANT USAGE ON SCHEMA {schemas} TO {role}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schemas} TO {role}; on a hosted database over its plan's size (heroku pg:info) they are taken away again "
+        "until it is smaller, or the plan larger"
+    )
 
 
 def all_writes(tables: Sequence[Table]) -> list[str]:
