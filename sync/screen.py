@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -31,10 +31,10 @@ PADDING = 2  # characters beside each column of a table
 PROSE = 24  # characters of a column of prose below which it is not worth reading
 
 
-def reader_left() -> None:
+def silence(stream: IO[str]) -> None:
     """Send the rest of the output nowhere: its reader has ended (`| head -1`), and the command need not."""
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)
 
 
@@ -42,23 +42,27 @@ class PipeConsole(Console):
     """Rich's console, without an exit code of its own where the reader of the output has ended."""
 
     def on_broken_pipe(self) -> None:
-        reader_left()
+        silence(self.file)
 
 
-def write(text: str) -> None:
-    """Write to stdout as it is."""
+def write(text: str) -> bool:
+    """Write to stdout as it is; False where nobody reads it any more."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
-        reader_left()
+        silence(sys.stdout)
+        return False
+    return True
 
 
-def flush() -> None:
-    """Write what is buffered, so that the interpreter does not fail to when it ends."""
+def flush() -> bool:
+    """Write what is buffered, which the interpreter would fail to do at its end; False without a reader."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        reader_left()
+        silence(sys.stdout)
+        return False
+    return True
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -107,10 +111,10 @@ def without_secrets(value: Any) -> Any:
     return value
 
 
-def print_json(value: object) -> None:
-    """One line of JSON to stdout."""
+def print_json(value: object) -> bool:
+    """One line of JSON to stdout; False where nobody reads it any more."""
     encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
-    write(visible_json(encoded) + "\n")
+    return write(visible_json(encoded) + "\n")
 
 
 def table(

@@ -21,7 +21,7 @@ from sync.erasure import Erased, Match
 from sync.pipeline import Estimate
 from sync.report import Rejected, Status, clock, short, spoken
 from sync.runs import Link, Report, Step
-from sync.screen import COLOURS, clean, console, error, flush, print_json, reader_left, say, table, write
+from sync.screen import COLOURS, clean, console, error, flush, print_json, say, table, write
 
 __all__ = ["error", "flush", "say", "table"]  # beside what is below
 
@@ -249,17 +249,14 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
     """The feed, line by line, so that a pipe gets each entry at once."""
     for one in stream:
         if as_json:
-            print_json(asdict(one))
+            read = print_json(asdict(one))
         else:
             changed = f" ({', '.join(one.changed)})" if one.changed else ""
             at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
             into = f" into {one.survivor_id}" if one.survivor_id else ""
             line = f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}"
-            write(clean(line) + "\n")
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            reader_left()
+            read = write(clean(line) + "\n")
+        if not (read and flush()):
             return
 
 

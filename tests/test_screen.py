@@ -163,14 +163,14 @@ def test_a_pipe_gets_every_column(
 # ── pipes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(world: World, *arguments: str) -> tuple[int, str]:
+def cut(world: World, *arguments: str, **environment: str) -> tuple[int, str]:
     """The exit code and the errors of a command whose reader has ended before it prints."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         done = subprocess.run(
             [sys.executable, "-m", "sync", *arguments],
-            env=world.process_environment(),
+            env=world.process_environment(**environment),
             cwd=ROOT,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -184,12 +184,15 @@ def test_a_reader_may_leave(loaded: World) -> None:
     """`status | head -1` ends as `status` does: 0 when all is well, 1 when something is stale, without a word."""
     assert cut(loaded, "status") == (0, "")
     loaded.sql("UPDATE sync.cursor SET complete_through = now() - interval '3 hours'")
-    assert cut(loaded, "status") == (1, "")
+    assert cut(loaded, "status", PYTHONUNBUFFERED="1") == (1, "")
 
 
 def test_the_feed_ends_with_its_reader(loaded: World) -> None:
     """`changes --follow | head` does not go on for nobody."""
-    assert cut(loaded, "changes", "--follow", "--after", "0") == (0, "")
+    follow = ("changes", "--follow", "--after", "0")
+
+    assert cut(loaded, *follow, PYTHONUNBUFFERED="1") == (0, "")
+    assert cut(loaded, *follow, "--json") == (0, "")
 
 
 # ── version, time, what is missing ────────────────────────────────────────────────────────────────────

@@ -193,8 +193,9 @@ def rights(role: str) -> str:
     schemas = f"{REPLICAS}, {BOOKKEEPING}, {CONSUMERS}"
     return (
         f"as the tables' owner: GRANT USAGE ON SCHEMA {schemas} TO {role}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schemas} TO {role}; on a hosted database over its plan's size (heroku pg:info) they are taken away again "
-        "until it is smaller, or the plan larger"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schemas} TO {role}; "
+        "on a hosted database over its plan's size (heroku pg:info) they are taken away again until it is "
+        "smaller, or the plan larger"
     )
 
 
