@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
+import sync
 from sync import (
     audit,
     changes,
@@ -68,10 +69,28 @@ def main() -> None:
         show.error(str(error), lines=isinstance(error, ConfigError))
         sys.exit(error.exit_code)
     finally:
+        show.flush()
         logs.watch_crashes()  # Typer has put a hook of its own in its place
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, when it is asked for."""
+    if wanted:
+        show.say(f"salesforce-postgres-sync {sync.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers."""
 
 
 @app.command()
@@ -170,9 +189,14 @@ def verify(
 @app.command()
 def status(
     as_json: Json = False,
-    max_lag: Annotated[str | None, typer.Option("--max-lag", help="Exit 1 when anything is staler.")] = None,
+    max_lag: Annotated[
+        str | None,
+        typer.Option(
+            "--max-lag", help="An older object is stale; default: two intervals, the overlap and 5m."
+        ),
+    ] = None,
 ) -> None:
-    """Freshness, rows, last runs, rejects; the first line says all."""
+    """Freshness, rows, last runs, rejects; exit 1 when the first line says STALE or NOT LOADED."""
     with database() as (settings, engine):
         usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
         with tables.transaction(engine) as connection:
@@ -180,7 +204,7 @@ def status(
                 connection, settings.sync_objects, a_duration(max_lag) if max_lag else usual
             )
     show.status(found, as_json=as_json)
-    if max_lag and found.stale:
+    if found.stale:
         raise typer.Exit(1)
 
 
@@ -338,8 +362,12 @@ def simulator(
     ] = None,
 ) -> None:
     """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
-    from sync.simulator.serve import serve  # not installed on a dyno
-
+    try:
+        from sync.simulator.serve import serve  # not installed on a dyno
+    except ImportError as missing:
+        raise SyncError(
+            f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
+        ) from None
     serve(port, accounts, contacts, seed, flow, credentials_seed)
 
 

@@ -128,11 +128,11 @@ def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
     """How to look around oneself."""
     title("Look around")
     if not keep:
-        say("  make demo ARGS=--keep   keeps all of this running, with the worker, until Ctrl-C; then")
+        say("  Everything ends here. To look around with psql, and to try the commands:")
+        say("  make demo ARGS=--keep   keeps it running, with the worker, until Ctrl-C")
+        return
     say(f"  {embedded.psql()} '{url}'")
     say("  select * from crm.customer limit 5;  select * from crm.freshness;")
-    if not keep:
-        return
     say()
     say("  For `python -m sync status`, `check`, `resync` … in another terminal:")
     for name, value in settings_of(sim, url).items():

@@ -92,7 +92,9 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     renderers: dict[str, list[Any]] = {
         "logfmt": [
             _visible,
-            structlog.processors.LogfmtRenderer(key_order=["level", "event"], bool_as_flag=False),
+            structlog.processors.LogfmtRenderer(
+                key_order=["timestamp", "level", "event"], drop_missing=True, bool_as_flag=False
+            ),
         ],
         "json": [_json],
         "pretty": [_visible, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
@@ -111,6 +113,8 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     ]
     if form == "pretty":
         common.insert(0, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False))
+    elif dyno == "local":  # Heroku puts a time before each line itself
+        common.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
         processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -261,21 +261,34 @@ def headline(
     oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
     names = " and ".join(one.object for one in found)
     tail = ""
-    broken = [one for one in found if one.last_outcome not in (None, "succeeded")]
-    if broken:
-        tail += (
-            f"; the last run of {broken[0].object} {broken[0].last_outcome}: {short(broken[0].last_error)}"
-        )
+    broken = [one for one in found if one.last_outcome not in (None, "succeeded")][:1]
+    ended = [f"the last run of {one.object} {one.last_outcome}: {short(one.last_error)}" for one in broken]
     if warned:
-        more = f" (and {len(warned) - 1} more)" if len(warned) > 1 else ""
-        return f"WARNING: {warned[0]}{more}; consumers see every change up to {spoken(oldest)} ago{tail}"
+        # What fails now comes before what has been so for days; a run that was stopped does not fail.
+        failing = any(one.last_outcome != "stopped" for one in broken)
+        first, *others = [*ended, *warned] if failing else [*warned, *ended]
+        more = f" (and {len(others)} more)" if others else ""
+        return f"WARNING: {first}{more}; consumers see every change up to {spoken(oldest)} ago{tail}"
+    tail += "".join(f"; {how}" for how in ended)
     holds = "holds" if len(found) == 1 else "hold"
     return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
 
 
 def short(error: str | None, most: int = 160) -> str:
+    """An error on one line of at most so many characters; what it leaves out is in the middle, because what
+    happened stands at the beginning and what to type at the end."""
     line = " ".join((error or "no reason given").split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    if len(line) <= most:
+        return line
+    room = most - len(" … ")
+    beginning, end = line[: room // 3], line[-(room - room // 3) :]
+    return f"{whole_words(beginning)} … {whole_words(end[::-1])[::-1]}"
+
+
+def whole_words(text: str) -> str:
+    """The text without a word that was cut off at its end, unless that is most of it."""
+    whole, _, _ = text.rpartition(" ")
+    return whole.rstrip() if len(whole) > len(text) // 2 else text.strip()
 
 
 def clock(moment: datetime) -> str:

@@ -19,6 +19,7 @@ from types import FrameType
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+import sync
 from sync import logs
 from sync.errors import DeferredError, StoppedError, SyncError
 
@@ -94,7 +95,12 @@ def work(
             next_run_time=datetime.now(UTC),
         )
     scheduler.start()
-    log.info("worker_started", interval_s=int(interval.total_seconds()), objects=",".join(jobs))
+    log.info(
+        "worker_started",
+        version=sync.__version__,
+        interval_s=int(interval.total_seconds()),
+        objects=",".join(jobs),
+    )
     while not stop.wait(5):
         if stuck := pulse.stuck(WATCHDOG_MINUTES * 60):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_MINUTES)

@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from sync import logs
@@ -21,98 +19,17 @@ from sync.audit import Finding, Mapped
 from sync.changes import Change
 from sync.erasure import Erased, Match
 from sync.pipeline import Estimate
-from sync.printable import visible, visible_json
 from sync.rejects import Group
 from sync.report import Rejected, Status, clock, records, short, spoken
 from sync.runs import Link, Report, Step
+from sync.screen import COLOURS, clean, console, error, flush, print_json, say, table, write
+
+__all__ = ["error", "flush", "say", "table"]  # beside what is below
 
 log = logs.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
-COLOURS = {
-    "OK": "green",
-    "WARNING": "yellow",
-    "STALE": "red",
-    "NOT LOADED": "red",
-    "ok": "green",
-    "warning": "yellow",
-    "failed": "red",
-}
-MARKED = "state"  # the column whose cells are words of ours and have colours
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that prints what it is given: no markup, no emoji names, no guessing at numbers."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=stderr or not stream.isatty()
-    )
-
-
-def clean(value: object) -> str:
-    """A value as it may be printed on one line: the one place through which all text to people goes."""
-    return visible(logs.redact(str(value)))
-
-
-def say(line: str = "", style: str = "") -> None:
-    """One line for whoever reads."""
-    console().print(Text(clean(line), style=style))
-
-
-def error(message: str, *, lines: bool = False) -> None:
-    """An error, in words, to stderr; `lines`: it is of several lines, each of them made by us."""
-    told = "\n".join(map(clean, message.split("\n"))) if lines else clean(message)
-    console(stderr=True).print(Text.assemble(("error:", "red"), " ", told))
-
-
-def as_text(value: object) -> Any:
-    """A JSON form of the values our reports hold."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return str(value)
-
-
-def without_secrets(value: Any) -> Any:
-    """The same structure, its texts redacted."""
-    if isinstance(value, str):
-        return logs.redact(value)
-    if isinstance(value, dict):
-        return {logs.redact(key): without_secrets(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secrets(each) for each in value]
-    return value
-
-
-def print_json(value: object) -> None:
-    """One line of JSON to stdout."""
-    encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
-    sys.stdout.write(visible_json(encoded) + "\n")
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on a terminal, else tab-separated lines under a heading."""
-    cells = [[clean(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in [list(columns), *cells]:
-            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
-        return
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for place, column in enumerate(columns):
-        numeric = bool(cells) and all(row[place].replace(",", "").isdigit() for row in cells)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        # Text, not str: of a str Rich would make markup.
-        drawn.add_row(
-            *(
-                Text(cell, style=COLOURS.get(cell, "") if column == MARKED else "")
-                for column, cell in zip(columns, row, strict=True)
-            )
-        )
-    console().print(drawn)
+WIDE = 120  # characters of a terminal on which a finding and its remedy stand side by side
 
 
 def reports(done: Sequence[Report]) -> None:
@@ -145,7 +62,8 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
         ]
         for one, what in found
     ]
-    table("", ("object", "through", *counts, "API calls"), rows)
+    least = ("compared", "buckets", "listed", "erased", "API calls", "values", "mended", "through")
+    table("", ("object", "through", *counts, "API calls"), rows, dispensable=least)
     for one, what in found:
         for each in what["differences"]:
             fields = f" ({', '.join(each['fields'])})" if each["fields"] else ""
@@ -181,11 +99,17 @@ def findings(found: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
         return
-    table(
-        "",
-        ("", "state", "what was found", "what to do"),
-        [(f.subject, f.state, f.detail, f.remedy) for f in found],
-    )
+    if not sys.stdout.isatty() or console().width >= WIDE:
+        rows = [(f.subject, f.state, f.detail, f.remedy) for f in found]
+        table("", ("", "state", "what was found", "what to do"), rows)
+        return
+    for one in found:
+        line = Text.assemble(
+            (f"{one.state:7}", COLOURS[one.state]), f" {clean(one.subject)}: {clean(one.detail)}"
+        )
+        console().print(Padding(line, 0))
+        if one.remedy:
+            console().print(Padding(Text(f"→ {clean(one.remedy)}"), (0, 0, 0, 8)))
 
 
 def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
@@ -193,7 +117,13 @@ def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
         print_json([asdict(line) for line in lines])
         return
     columns = ("object", "field", "column", "kept as", "Salesforce type", "state")
-    table("", columns, [(m.object, m.field, m.column, m.kept_as, m.type, m.state) for m in lines])
+    table(
+        "",
+        columns,
+        [(m.object, m.field, m.column, m.kept_as, m.type, m.state) for m in lines],
+        dispensable=("Salesforce type", "kept as"),
+        prose=("column",),
+    )
 
 
 def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
@@ -269,6 +199,7 @@ def status(found: Status, *, as_json: bool) -> None:
     word, _, rest = found.headline.partition(":")
     console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
     columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
+    least = ("tombstones", "verified", "complete through", "rejects", "last run")
     table(
         "",
         columns,
@@ -285,10 +216,14 @@ def status(found: Status, *, as_json: bool) -> None:
             )
             for f in found.objects
         ],
+        dispensable=least,
     )
     for warning in found.warnings:
         say(f"warning: {warning}")
     runs(found)
+
+
+LEAST_OF_RUNS = ("same", "calls", "rej", "del", "upd", "ins", "read", "command", "outcome")
 
 
 def last_run(outcome: str | None, finished: datetime | None) -> str:
@@ -321,23 +256,32 @@ def runs(found: Status) -> None:
                 short(r.error) if r.error else "",
             ]
         )
-    if rows:
-        say()
+    if not rows:
+        return
+    say()
+    if not sys.stdout.isatty():
         table("last runs", columns, rows)
+        return
+    # A reason is a sentence: below the table it can be read, in a column of it not.
+    table("last runs", columns[:-1], [row[:-1] for row in rows], dispensable=LEAST_OF_RUNS)
+    for row in rows:
+        if row[-1]:
+            say(f"run {row[0]}, {row[1]}: {row[-1]}")
 
 
 def changes(stream: Iterable[Change], *, as_json: bool) -> None:
     """The feed, line by line, so that a pipe gets each entry at once."""
     for one in stream:
         if as_json:
-            print_json(asdict(one))
+            read = print_json(asdict(one))
         else:
             changed = f" ({', '.join(one.changed)})" if one.changed else ""
             at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
             into = f" into {one.survivor_id}" if one.survivor_id else ""
             line = f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}"
-            sys.stdout.write(clean(line) + "\n")
-        sys.stdout.flush()
+            read = write(clean(line) + "\n")
+        if not (read and flush()):
+            return
 
 
 @contextmanager

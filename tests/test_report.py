@@ -99,6 +99,42 @@ def test_ok_although_the_last_run_was_not(outcome: str) -> None:
     )
 
 
+FAILING = (
+    "Contact is said to be complete through 2026-03-01 10:00:00 UTC, but Salesforce's clock says "
+    "2026-02-28 10:00:00: one of the two was wrong, and changes may be missing; type: "
+    "python -m sync resync --object Contact --full"
+)
+
+
+def test_a_long_reason_keeps_its_remedy() -> None:
+    """A reason that is too long for the first line loses its middle, never the command at its end."""
+    found = [fresh(), fresh("Contact", last_outcome="failed", last_error=FAILING)]
+
+    line = headline(found, (), {})
+
+    assert line.endswith("type: python -m sync resync --object Contact --full")
+    assert (
+        "the last run of Contact failed: Contact is said to be complete through 2026-03-01 … of the two was wrong"
+        in line
+    )
+    assert len(short(FAILING)) <= 160
+
+
+def test_what_fails_now_comes_first() -> None:
+    """A run that fails is told before a field that vanished five days ago, and one that was stopped after it."""
+    gone = "Contact.Title is not shown any more since 2026-01-26 02:30:00 UTC"
+    fails = fresh("Contact", last_outcome="failed", last_error="503 Service Not Available")
+    stopped = fresh("Contact", last_outcome="stopped", last_error="asked to stop")
+
+    assert headline([fresh(), fails], (), {}, [gone]) == (
+        "WARNING: the last run of Contact failed: 503 Service Not Available (and 1 more); "
+        "consumers see every change up to 12m ago"
+    )
+    assert headline([fresh(), stopped], (), {}, [gone]) == (
+        f"WARNING: {gone} (and 1 more); consumers see every change up to 12m ago"
+    )
+
+
 def test_stale_after_a_failure() -> None:
     """Stale says: which object, since when, why, what consumers see, what to type."""
     found = [
@@ -197,9 +233,9 @@ def test_spoken(span: timedelta, words: str) -> None:
 
 
 def test_short() -> None:
-    """A reason is one line of at most 160 characters, and never nothing."""
+    """A reason is one line of at most 160 characters, and never nothing; its end stays, which says what to do."""
     assert short("a\n  b\tc") == "a b c"
-    assert short("x" * 161) == "x" * 159 + "…"
+    assert short("x" * 161) == "x" * 52 + " … " + "x" * 105
     assert short("x" * 160) == "x" * 160
     assert short(None) == short("") == "no reason given"
 

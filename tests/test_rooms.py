@@ -53,6 +53,7 @@ ORDER = (
         "report",
         "embedded",
         "schedule",
+        "screen",
         "show",
     ),
     *("demo", "cli"),

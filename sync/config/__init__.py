@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 from sync.config.fields import excluded, of_object
 from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
 from sync.config.keys import check_signing_key
+from sync.config.names import given, strangers
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import SOURCES, duration, readable_pem, wrong
 from sync.errors import ConfigError
@@ -315,7 +316,7 @@ class Settings(DatabaseSettings):
 
 def load() -> Settings:
     """All settings from the environment and `.env`; ConfigError naming everything that is wrong at once."""
-    problems = login_problems(LoginSettings())
+    problems = [*misnamed(), *login_problems(LoginSettings())]
     try:
         settings = Settings()
     except ValidationError as error:
@@ -345,10 +346,19 @@ def of(values: Mapping[str, str]) -> Settings:
 
 def load_database() -> DatabaseSettings:
     """The settings of commands that need no Salesforce; ConfigError naming everything that is wrong."""
+    problems = misnamed()
     try:
-        return DatabaseSettings()
+        settings = DatabaseSettings()
     except ValidationError as error:
-        raise refusal(explain(error)) from None
+        raise refusal([*explain(error), *problems]) from None
+    if problems:
+        raise refusal(problems)
+    return settings
+
+
+def misnamed() -> list[str]:
+    """What is wrong with the names of the variables that are present."""
+    return list(strangers(given(Settings), {name.upper() for name in Settings.model_fields}))
 
 
 HINTS = {
