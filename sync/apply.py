@@ -132,8 +132,7 @@ def commit_page(
     mode: Mode = Mode.USUAL,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+    with state.fenced(link.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
@@ -176,8 +175,7 @@ def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, d
     """Tombstones for records that are proved gone, with the time of each; how many there were live."""
     left, removed = iter(gone.items()), 0
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
+        with state.fenced(link.engine, held) as connection:
             keep = link.settings.tombstone_values_kept
             removed += load.remove(connection, name, chunk, reason, run_id, keep)
     return removed

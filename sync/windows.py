@@ -163,8 +163,7 @@ def pages(link: Link, view: View, plan: Plan) -> Iterator[Page]:
 
 def advance(link: Link, view: View, held: Lease, run_id: int, plan: Plan, deleted: datetime | None) -> None:
     """Close a window that is whole; the cursor moves with it."""
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+    with state.fenced(link.engine, held) as connection:
         state.advance(connection, view.name, plan, deleted)
         if plan.first_load:
             load.end_first_load(connection, view.name, run_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import Connection, text
 
 from sync import apply, load, pipeline, state, transform, verify
 from sync import session as session_module
@@ -18,7 +20,7 @@ from sync.runs import Step
 from sync.simulator import Field
 from sync.tables import transaction
 from tests.moving import BOTH, Killed, custom, silently
-from tests.world import World
+from tests.world import LONG_AGO, World
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 OVERLAP = timedelta(minutes=10)
@@ -45,6 +47,45 @@ def test_a_lease_never_expires_while_its_holder_lives(loaded: World, monkeypatch
 
     assert set(valid) == {True}
     assert state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
+
+
+def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the indexes of a first load are made nothing renews the lease: a process that waits does not get it
+    right after the commit, and the load goes on to its end."""
+    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1.2)
+    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 0.4)
+    monkeypatch.setattr(state.leases, "POLL_SECONDS", 0.02)
+    world.page_by(1)
+    world.org.create_many("Contact", [{"LastName": name} for name in ("Ann", "Bob")], stamp=LONG_AGO)
+
+    def die(step: Step) -> None:
+        if step.received == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        pipeline.sync_object(world.link(on_step=die), "Contact")
+    world.expire_leases()
+    making, began, taken = load.end_first_load, threading.Event(), []
+
+    def slowly(connection: Connection, name: str, run_id: int) -> None:
+        began.set()
+        connection.execute(text("SELECT pg_sleep(1.4)"))
+        making(connection, name, run_id)
+
+    def wait() -> None:
+        began.wait(10)
+        taken.append(state.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
+
+    monkeypatch.setattr(load, "end_first_load", slowly)
+    newcomer = threading.Thread(target=wait)
+    newcomer.start()
+    world.sim.options.latency = 0.05  # what comes after the commit takes its time
+
+    pipeline.sync_object(world.link(), "Contact")  # the rest of that window, and one up to now
+
+    newcomer.join(20)
+    assert len(taken) == 1
+    world.assert_equal(["Contact"])
 
 
 # ── how far back a verify lists ───────────────────────────────────────────────────────────────────────
