@@ -243,12 +243,55 @@ SELECT '003' || lpad(n::text, 12, '0') || 'AAA', false, now() FROM generate_seri
 """
 
 
-@pytest.mark.parametrize(("rows", "refused"), [(10_099, True), (10_100, False)])
-def test_the_guard_counts_one_in_a_hundred(world: World, rows: int, refused: bool) -> None:
-    """A hundred and one records are refused where they are more than one in a hundred of the live rows."""
+@pytest.mark.parametrize(
+    ("count", "rows", "refused"),
+    [
+        # Ten are never too many, whatever is left.
+        *((1, 1, False), (10, 10, False), (10, 11, False)),
+        # Up to a hundred may be half of a table.
+        *((11, 11, True), (11, 21, True), (11, 22, False), (100, 100, True), (100, 199, True)),
+        *((100, 200, False), (100, 10_000, False)),
+        # More may be one in a hundred.
+        *((101, 202, True), (101, 10_099, True), (101, 10_100, False)),
+    ],
+)
+def test_what_the_guard_lets_go(world: World, count: int, rows: int, refused: bool) -> None:
+    """Refused are more than ten records and more than half of the live ones, and more than a hundred and more
+    than one in a hundred; an operator's approval lets any number go."""
     world.sql(ROWS, rows=rows)
+    told = rf"Contact: {count} of {rows:,} live records .* --repair --approve"
     with (
-        pytest.raises(GuardError) if refused else nullcontext(),
+        pytest.raises(GuardError, match=told) if refused else nullcontext(),
         transaction(world.engine) as connection,
     ):
-        apply.guard(connection, world.link(), "Contact", 101)
+        apply.guard(connection, world.link(), "Contact", count)
+    with transaction(world.engine) as connection:
+        apply.guard(connection, world.link(approve=True), "Contact", count)
+
+
+def test_the_guard_counts_rejected_records_as_held(world: World) -> None:
+    """Rejected records that were purged are no share of the few rows that are live."""
+    world.sql(ROWS, rows=3)
+    world.sql(
+        "INSERT INTO sync.reject (object, record_id, reason, record) "
+        "SELECT 'Contact', n::text, 'too long', '{}' FROM generate_series(1, 20) AS n"
+    )
+    with transaction(world.engine) as connection:
+        apply.guard(connection, world.link(), "Contact", 11)
+        with pytest.raises(GuardError):
+            apply.guard(connection, world.link(), "Contact", 12)
+
+
+def test_a_small_table_does_not_vanish_unasked(world: World) -> None:
+    """All of a hundred accounts hidden at once are refused by the nightly verify, and stay what they were."""
+    world.org.create_many("Account", [{"Name": f"n{i}"} for i in range(100)], stamp=LONG_AGO)
+    world.run()
+    for id_ in world.org.ids("Account"):
+        world.org.purge(id_, log=False)
+
+    with pytest.raises(GuardError, match="Account: 100 of 100 live records"):
+        pipeline.verify_object(world.link("verify"), "Account", repair=True)
+
+    assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 100
+    pipeline.verify_object(world.link("verify", approve=True), "Account", repair=True)
+    assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 0
