@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from math import ceil
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, text
 
 from sync import extract, ledger, load, logs, state, transform
 from sync.config import Settings
@@ -18,12 +19,22 @@ from sync.load import Edge, Mode, Tally
 from sync.mapping import DescribedField, Projection, SObject, project
 from sync.runs import Link
 from sync.state import Lease, Plan
-from sync.tables import REPLICA, transaction
+from sync.tables import REPLICA, REPLICAS, quoted, transaction
 
 log = logs.get(__name__)
 
-# More tombstones than both of these in one go are refused: a lost permission looks like a mass deletion.
-GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
+# A lost permission looks like a mass deletion. So many tombstones in one go are never refused, …
+FEW = 10
+# … up to this count they are where they are more than this share of the records held, …
+GUARDED_COUNT, GUARDED_SHARE_OF_FEW = 100, 0.5
+# … and above it where they are more than this share.
+GUARDED_SHARE = 0.01
+# Live rows, and rejected records, which are removed like them.
+HELD = """
+SELECT count(*) FROM (
+    SELECT FROM {table} WHERE deleted_at IS NULL
+     UNION ALL SELECT FROM sync.reject WHERE object = :object LIMIT :most) AS held
+"""
 REMOVED_AT_ONCE = 10_000
 
 # Salesforce's clock and the database's may differ by so much; by more, one of them is wrong.
@@ -132,8 +143,7 @@ def commit_page(
     mode: Mode = Mode.USUAL,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+    with state.fenced(link.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
@@ -159,14 +169,20 @@ def by_id(link: Link, view: View, ids: Sequence[str]) -> Iterator[Page]:
 
 
 def guard(connection: Connection, link: Link, name: str, count: int) -> None:
-    """GuardError when so many tombstones are more than a mistake should be able to make."""
-    table = REPLICA[name]
-    live = connection.execute(
-        select(func.count()).select_from(table).where(table.c.deleted_at.is_(None))
+    """GuardError when so many tombstones are more than a mistake should be able to make.
+
+    Of the records held no more are counted than the decision needs: a count of millions may take minutes.
+    """
+    if link.approve or count <= FEW:
+        return
+    share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
+    held = connection.execute(
+        text(HELD.format(table=f"{REPLICAS}.{quoted(REPLICA[name].name)}")),
+        {"object": name, "most": ceil(count / share)},
     ).scalar_one()
-    if count > GUARDED_COUNT and count > GUARDED_SHARE * live and not link.approve:
+    if count > share * held:
         raise GuardError(
-            f"{name}: {count:,} of {live:,} live records are gone from Salesforce, or hidden from the "
+            f"{name}: {count:,} of {held:,} live records are gone from Salesforce, or hidden from the "
             f"integration user: too many to be removed unasked; see `check`, and if they are gone indeed, "
             f"type: python -m sync verify --object {name} --repair --approve"
         )
@@ -176,8 +192,7 @@ def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, d
     """Tombstones for records that are proved gone, with the time of each; how many there were live."""
     left, removed = iter(gone.items()), 0
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
+        with state.fenced(link.engine, held) as connection:
             keep = link.settings.tombstone_values_kept
             removed += load.remove(connection, name, chunk, reason, run_id, keep)
     return removed

@@ -97,11 +97,8 @@ def options(
 def worker() -> None:
     """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
     with linked("worker", timedelta(minutes=10)) as link:
-        pulse = schedule.Pulse()
-        link = replace(link, on_step=lambda step: pulse.beat(step.object))
-        names = link.settings.sync_objects
-        jobs = {name: partial(pipeline.scheduled, link, name) for name in names}
-        schedule.work(jobs, link.settings.sync_interval, link.stop, pulse)
+        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
+        schedule.work(jobs, link.settings.sync_interval, link.stop)
 
 
 @app.command()

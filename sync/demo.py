@@ -144,10 +144,8 @@ def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
     title("The worker is running; Ctrl-C ends everything")
     logs.setup("info", "pretty")
     with linked(sim, url, stop, "worker") as link:
-        pulse = schedule.Pulse()
-        link = replace(link, on_step=lambda step: pulse.beat(step.object))
         jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
-        schedule.work(jobs, timedelta(seconds=30), stop, pulse)
+        schedule.work(jobs, timedelta(seconds=30), stop)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:

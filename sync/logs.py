@@ -132,7 +132,6 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     root.handlers[:] = [stream]
     root.setLevel(logging.WARNING)
     logging.getLogger("sync").setLevel(level.upper())
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.captureWarnings(True)
 
 

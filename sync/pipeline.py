@@ -70,7 +70,7 @@ def sync_object(link: Link, name: str) -> Report:
         yield from refresh.refresh(link, view, held, run_id)
 
     report = journalled(link, name, work)
-    refresh_dependants(link)
+    refresh_dependants(link, but=name)  # this object has just had its turn
     return report
 
 
@@ -96,13 +96,14 @@ def read_and_advance(
     return plan.resumed
 
 
-def refresh_dependants(link: Link) -> None:
+def refresh_dependants(link: Link, but: str = "") -> None:
     """Read again what depends on changed records of others, at once, under the lease of each object.
 
-    Whoever holds a lease just now does it himself at the end of his pass.
+    Objects whose lease is held elsewhere are skipped: the holder reads theirs at the end of its own pass.
+    `but` is left to its next pass.
     """
     for name in refresh.waiting(link):
-        if name in link.settings.sync_objects and not link.stop.is_set():
+        if name != but and name in link.settings.sync_objects and not link.stop.is_set():
             try:
                 journalled(replace(link, wait=timedelta()), name, partial(reread, link, name))
             except LeaseHeldError as held:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import replace
 
 from sqlalchemy import Connection, text
@@ -20,10 +20,15 @@ log = logs.get(__name__)
 
 # More records than this that wait for their turn are read with all others, only the columns that may differ.
 ONE_BY_ONE = 10_000
+# Records read by their Ids in one pass: a hundred calls. The others wait for the next.
+MOST_A_PASS = 20_000
 
 WAITING = text("SELECT DISTINCT object FROM sync.reread ORDER BY 1")
 MANY = text("SELECT count(*) FROM sync.reread WHERE object = :object AND NOT whole")
-QUEUE = text("SELECT record_id FROM sync.reread WHERE object = :object ORDER BY record_id LIMIT :most")
+QUEUE = text("""
+SELECT record_id FROM sync.reread
+ WHERE object = :object AND record_id <> ALL (CAST(:read AS text[])) ORDER BY at, record_id LIMIT :most
+""")
 DONE = text("DELETE FROM sync.reread WHERE object = :object AND record_id = ANY (:ids) AND at <= :at")
 COLUMNS_DONE = text("DELETE FROM sync.reread WHERE object = :object AND NOT whole AND at <= :at")
 NOW = text("SELECT clock_timestamp()")
@@ -36,7 +41,11 @@ def waiting(link: Link) -> list[str]:
 
 
 def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
-    """Read again what depends on records that changed: by Id, or the columns of all where those are many."""
+    """Read again what depends on records that changed: by Id, or the columns of all where those are many.
+
+    Each Id once, so that it ends: records whose formulas look through each other, and give another value
+    whenever they are asked, would be queued again by every reading. Those wait for the next pass.
+    """
     with transaction(link.engine) as connection:
         many = connection.execute(MANY, {"object": view.name}).scalar_one() > ONE_BY_ONE
         asked = connection.execute(NOW).scalar_one()
@@ -45,7 +54,8 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             connection.execute(COLUMNS_DONE, {"object": view.name, "at": asked})
-    while ids := next_ids(link, view.name):
+    read: set[str] = set()
+    while ids := next_ids(link, view.name, read):
         with transaction(link.engine) as connection:
             asked = connection.execute(NOW).scalar_one()
         done = 0
@@ -56,11 +66,16 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             connection.execute(DONE, {"object": view.name, "ids": ids, "at": asked})
+        read.update(ids)
+    if len(read) >= MOST_A_PASS:
+        log.info("reread_continues_next_pass", object=view.name, read=len(read))
 
 
-def next_ids(link: Link, name: str) -> list[str]:
+def next_ids(link: Link, name: str, read: Collection[str]) -> list[str]:
+    """The Ids that have waited longest, without those read in this pass, as far as its budget goes."""
+    most = min(ONE_BY_ONE, MOST_A_PASS - len(read))
     with transaction(link.engine) as connection:
-        return list(connection.execute(QUEUE, {"object": name, "most": ONE_BY_ONE}).scalars())
+        return list(connection.execute(QUEUE, {"object": name, "read": list(read), "most": most}).scalars())
 
 
 def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:

@@ -29,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
-from sync import locks
+from sync import activity, locks
 from sync.bookkeeping import metadata
 from sync.errors import (
     ConfigError,
@@ -177,6 +177,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
+            activity.note()
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
         raise judged(engine, error) from error

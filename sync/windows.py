@@ -175,8 +175,7 @@ def advance(link: Link, view: View, held: Lease, run_id: int, plan: Plan, delete
     that are mended meanwhile lie beyond its end.
     """
     try:
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
+        with state.fenced(link.engine, held) as connection:
             rejects.check(connection, view.name, run_id, plan.read)
             state.advance(connection, view.name, plan, deleted)
             if plan.first_load:

@@ -296,15 +296,17 @@ def test_guard_in_a_pass(world: World, how: str) -> None:
 
 
 def test_a_hundred_are_no_guard(world: World) -> None:
-    """A hundred of a hundred go unasked."""
-    ids = world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(100)], stamp=LONG_AGO)
+    """A hundred of two hundred go unasked, and so do the last few of a small table."""
+    ids = world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(200)], stamp=LONG_AGO)
+    few = world.org.create_many("Account", [{"Name": f"n{i}"} for i in range(10)], stamp=LONG_AGO)
     world.run()
-    for id_ in ids:
+    for id_ in [*ids[:100], *few]:
         world.org.purge(id_)
     world.sim.clock.advance(60)
     world.run()
 
-    assert live(world) == set()
+    assert live(world) == set(ids[100:])
+    assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 0
 
 
 @BOTH

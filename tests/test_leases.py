@@ -43,19 +43,6 @@ def test_newcomer_waits_in_vain(loaded: World) -> None:
     assert "--wait" in done.stderr
 
 
-def test_a_lease_is_renewed_while_it_is_held(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A holder that lives keeps its lease beyond its term."""
-    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 0.2)
-
-    with state.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
-        time.sleep(1.6)
-        with pytest.raises(LeaseHeldError):
-            state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
-
-    assert state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
-
-
 def test_a_stale_owner_cannot_commit(loaded: World) -> None:
     """A process whose lease was taken over writes nothing more: not a row, not a feed entry, not the cursor."""
     loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(6)])

@@ -94,7 +94,7 @@ def library_crash(text: str) -> None:
     try:
         raise ValueError(text)
     except ValueError:
-        logging.getLogger("apscheduler").exception("job failed")
+        logging.getLogger("alembic").exception("job failed")
 
 
 def warning(text: str) -> None:

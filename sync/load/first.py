@@ -6,6 +6,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
+from sync import activity
 from sync.load.sql import NOTIFY
 from sync.tables import REPLICA, REPLICAS, quoted
 
@@ -18,6 +19,7 @@ RELOAD = text(
 # reader that comes after us.
 INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE = "42501", "55P03"
 LOCK_SECONDS = 1
+INDEX_SECONDS = 3600  # that one index may take
 
 
 def begin_first_load(connection: Connection, sobject: str) -> None:
@@ -47,8 +49,9 @@ def unhurried(connection: Connection) -> None:
 
 def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
     """Make the lookup indexes that are missing, and tell the feed."""
-    connection.execute(text("SET LOCAL statement_timeout = '1h'"))
+    connection.execute(text(f"SET LOCAL statement_timeout = '{INDEX_SECONDS}s'"))
     for index in REPLICA[sobject].indexes:
+        activity.note(INDEX_SECONDS)
         connection.execute(CreateIndex(index, if_not_exists=True))
     announce_reload(connection, sobject, run_id)
 

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 import tenacity
 
-from sync import logs
+from sync import activity, logs
 from sync.errors import DeferredError, StoppedError
 from sync.session.limits import LONGEST_RETRY_AFTER
 from sync.session.rules import Transient
@@ -84,6 +84,7 @@ def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
     """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
     if stop.is_set():
         raise StoppedError
+    activity.note()
     result: list[T] = []
     failure: list[BaseException] = []
     done = threading.Event()

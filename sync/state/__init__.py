@@ -27,7 +27,7 @@ from sync.state.cursors import (
     start_anew,
 )
 from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
-from sync.state.leases import Lease, check_fence, lease, take
+from sync.state.leases import Lease, check_fence, fenced, lease, take
 
 __all__ = [
     "LONGEST_ERROR",
@@ -41,6 +41,7 @@ __all__ = [
     "close_run",
     "distrust",
     "earliest",
+    "fenced",
     "lagging",
     "lease",
     "marks",

@@ -126,3 +126,18 @@ def check_fence(connection: Connection, held: Lease) -> None:
     """First statement of every transaction that writes; FenceLostError when another process took over."""
     if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:
         raise FenceLostError(f"{held.object}: another process took over; nothing of this page was written")
+
+
+@contextmanager
+def fenced(engine: Engine, held: Lease) -> Iterator[Connection]:
+    """A transaction that writes and may take long; FenceLostError when another process took over.
+
+    While it is open its lock on the lease keeps others away, and keeps the renewal away, too: a lease that is
+    about to expire is renewed with the commit, or a process that waits would take it right after.
+    """
+    with transaction(engine) as connection:
+        check_fence(connection, held)
+        began = time.monotonic()
+        yield connection
+        if time.monotonic() - began > RENEW_SECONDS:
+            check_fence(connection, held)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from sync import extract, state
+from sync import activity, extract, state
 from sync.apply import View
 from sync.extract import Make, Page, Window
 from sync.mapping import Projection
@@ -17,6 +17,8 @@ from sync.runs import Link
 from sync.state import Lease
 from sync.tables import transaction
 from sync.verify.findings import Findings
+
+STATEMENT_SECONDS = 1800  # that one statement over a whole table may take
 
 
 @dataclass(slots=True)
@@ -38,9 +40,11 @@ class Work:
 
 @contextmanager
 def looking(work: Work) -> Iterator[Connection]:
-    """A transaction that reads whole tables, and may take its time."""
+    """A transaction that reads whole tables, and may take its time: up to three statements."""
     with transaction(work.link.engine) as connection:
-        connection.execute(text("SET LOCAL statement_timeout = '30min'; SET LOCAL work_mem = '64MB'"))
+        limits = f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL work_mem = '64MB'"
+        connection.execute(text(limits))
+        activity.note(3 * STATEMENT_SECONDS)
         yield connection
 
 
