@@ -215,7 +215,7 @@ def test_the_worker_names_its_version(capsys: pytest.CaptureFixture[str]) -> Non
     stop = threading.Event()
     stop.set()
 
-    schedule.work({"Contact": lambda: None}, timedelta(hours=1), stop, schedule.Pulse())
+    schedule.work({"Contact": lambda: None}, timedelta(hours=1), stop)
 
     [line] = [line for line in capsys.readouterr().err.splitlines() if "event=worker_started" in line]
     assert f" version={sync.__version__} " in line
