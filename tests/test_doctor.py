@@ -178,6 +178,18 @@ def test_a_failing_trigger_is_found(world: World) -> None:
     assert "not here" in found["writing"].detail
 
 
+def test_a_lock_in_the_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that somebody else has locked is no missing right: who has it is told, and what ends it."""
+    monkeypatch.setattr(postgres, "PATIENCE", text("SET LOCAL lock_timeout = '50ms'"))
+    with create_engine(world.database, poolclass=NullPool).begin() as other:
+        other.execute(text("LOCK TABLE sync.reject IN SHARE ROW EXCLUSIVE MODE"))
+        found = checked(world)
+
+    assert failed(found) == {"writing"}
+    assert "pg_terminate_backend" in found["writing"].detail
+    assert found["writing"].remedy.startswith("end the session that the error names")
+
+
 def test_a_database_that_is_not_there(world: World) -> None:
     """One cause is told once, and the org is looked at all the same."""
     engine = tables.engine(make_url("postgresql+psycopg2://me:x@127.0.0.1:9/none"), owner="test")
@@ -213,6 +225,7 @@ def test_an_older_database(world: World) -> None:
 
     assert failed(found) == {"migrations"}
     assert found["migrations"].remedy == "run `alembic upgrade head`"
+    assert " of the catalogue's are not visible" in found["Contact fields"].detail
 
 
 def test_another_org(loaded: World) -> None:

@@ -11,6 +11,7 @@ from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
     DeferredError,
+    LockedError,
     LoginError,
     SalesforceError,
     SchemaOutdatedError,
@@ -28,6 +29,7 @@ REMEDIES: tuple[tuple[type[SyncError], str], ...] = (
     (LoginError, f"mend the SALESFORCE_ settings, or the app and its user in Setup, {AGAIN}"),
     (DeferredError, f"wait until the org has used fewer requests in 24 hours, {AGAIN}"),
     (SchemaOutdatedError, "run `alembic upgrade head`"),
+    (LockedError, f"end the session that the error names, or wait for its end, {AGAIN}"),
     (
         DatabaseUnavailableError,
         f"see whether the server runs and the URL is right (psql \"$DATABASE_URL\" -c 'SELECT 1'), {AGAIN}",

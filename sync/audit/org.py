@@ -87,12 +87,15 @@ def an_object(
     if fitted.unmapped:
         detail += f", and {len(fitted.unmapped)} standard fields outside the catalogue"
     yield Finding(name, "ok", detail)
-    yield from fields(session, fitted, vanished(engine, name) if engine is not None else {})
+    yield from fields(session, fitted, vanished(engine, name) if engine is not None else None)
     return fitted
 
 
-def fields(session: Session, fitted: Projection, gone: dict[str, str]) -> Generator[Finding, None, None]:
-    """What is odd about an object's fields; `gone`: those that were there once, and since when not."""
+def fields(
+    session: Session, fitted: Projection, lost: dict[str, str] | None
+) -> Generator[Finding, None, None]:
+    """What is odd about an object's fields; `lost` are those that were there once, and since when they are
+    not, None where that is not known."""
     name = fitted.sobject.name
     subject = f"{name} fields"
     if left_out := session.left_out(name):
@@ -104,7 +107,7 @@ def fields(session: Session, fitted: Projection, gone: dict[str, str]) -> Genera
             "see whether a proxy changes Salesforce's answers",
         )
     shown = {field.name for field in fitted.described}
-    gone = {field: since for field, since in gone.items() if field not in shown}
+    gone = {field: since for field, since in (lost or {}).items() if field not in shown}
     if gone:
         listed = ", ".join(f"{field} (since {since})" for field, since in gone.items())
         yield Finding(
@@ -127,7 +130,8 @@ def fields(session: Session, fitted: Projection, gone: dict[str, str]) -> Genera
         yield Finding(
             subject,
             "ok",
-            f"{len(never)} of the catalogue's have never been visible, as editions lack some: "
+            f"{len(never)} of the catalogue's {'are not' if lost is None else 'have never been'} visible, as "
+            "editions lack some: "
             f"python -m sync schema --object {name} names them (hidden)",
         )
     if fitted.retyped:
