@@ -1,26 +1,20 @@
-"""Commands, wiring, exit codes."""
+"""Commands, exit codes."""
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 import sync
 from sync import (
     audit,
     changes,
-    config,
     erasure,
     grants,
     logs,
@@ -33,12 +27,10 @@ from sync import (
     tables,
 )
 from sync import rejects as rejected
-from sync.config import DatabaseSettings
 from sync.errors import ConfigError, ObjectsFailedError, SyncError, UsageError
 from sync.mapping import full_id
-from sync.objects import CATALOGUE
 from sync.runs import Link
-from sync.session import Session
+from sync.wiring import a_duration, a_sample, a_time, database, known, linked, owner
 
 app = typer.Typer(
     help="Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers.",
@@ -111,8 +103,7 @@ def run(
     """One incremental pass over all objects, then exit."""
     with linked("run", a_duration(wait)) as link, show.progress(link) as link:
         reports = pipeline.sync_all(replace(link, accept_org=accept_org))
-        with tables.transaction(link.engine) as connection:
-            left = report.other_org(connection, link.settings.sync_objects) if accept_org else []
+        left = other_org(link) if accept_org else []
     show.reports(reports)
     for line in left:
         show.say(line)
@@ -306,6 +297,12 @@ def erase(
             show.erased(erasure.erase(engine, by_object, me, who, given, stop))
 
 
+def other_org(link: Link) -> list[str]:
+    """What is left to do after another org was accepted."""
+    with tables.transaction(link.engine) as connection:
+        return report.other_org(connection, link.settings.sync_objects)
+
+
 def confirmed(count: int) -> bool:
     """Ask the person at the terminal; without one the answer is no."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -366,80 +363,3 @@ def simulator(
             f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
         ) from None
     serve(port, accounts, contacts, seed, flow, credentials_seed)
-
-
-# ── arguments and wiring ──────────────────────────────────────────────────────────────────────────────
-
-
-def a_duration(given: str) -> timedelta:
-    try:
-        return config.duration(given)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def a_sample(given: str | None) -> int | None:
-    """How many records to compare value by value; None: all."""
-    if given is None:
-        return 0
-    if given.lower() == "all":
-        return None
-    if not given.isascii() or not given.isdigit() or int(given) == 0:
-        raise UsageError(f"--deep {given}: give a number of records, or all")
-    return int(given)
-
-
-def a_time(given: str) -> datetime:
-    """A moment in the past; without a zone it is UTC."""
-    try:
-        moment = datetime.fromisoformat(given)
-    except ValueError:
-        raise UsageError(f"{given!r} is not a time: write 2026-01-31T00:00:00Z or 2026-01-31") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if moment > datetime.now(UTC):
-        raise UsageError(f"--since {given} lies in the future")
-    return moment
-
-
-def known(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, ...]:
-    """The objects asked for, whatever their case, else all that are replicated."""
-    if not objects:
-        return settings.sync_objects
-    by_lower = {name.lower(): name for name in CATALOGUE}
-    if strange := [name for name in objects if name.lower() not in by_lower]:
-        raise UsageError(f"{', '.join(strange)} is not replicated here; known: {', '.join(CATALOGUE)}")
-    return tuple(dict.fromkeys(by_lower[name.lower()] for name in objects))
-
-
-def owner(settings: DatabaseSettings) -> str:
-    """Who holds a lease; $DYNO alone is not unique while a deploy overlaps."""
-    return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
-    """Settings and engine of a command that needs no Salesforce."""
-    settings = config.load_database()
-    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
-    engine = tables.engine(settings.postgres, owner=owner(settings), size=1)
-    try:
-        yield settings, engine
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def linked(command: str, wait: timedelta) -> Iterator[Link]:
-    """Both ends, a stop event that signals set, and everything closed afterwards."""
-    settings = config.load()
-    # A person at a terminal reads the command's own words; a worker's log is its words.
-    quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
-    level = "warning" if quiet else settings.log_level
-    logs.setup(level, settings.log_format, settings.secrets, settings.dyno)
-    me, stop = owner(settings), threading.Event()
-    engine = tables.engine(settings.postgres, owner=me)
-    try:
-        with schedule.stopping_on_signals(stop):
-            yield Link(settings, Session(settings, stop), engine, me, command, stop, wait)
-    finally:
-        engine.dispose()

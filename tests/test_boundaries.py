@@ -25,6 +25,7 @@ CALLS = {
     "changes": "crm.changes(0, 10)",
     "resolve_id": "crm.resolve_id('001000000000001AAA')",
     "wait_until": "crm.wait_until(pg_catalog.now(), '0s')",
+    "complete_through": "crm.complete_through(ARRAY['Contact'])",
 }
 DEFINERS = """
 SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE') AS public

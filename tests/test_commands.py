@@ -547,8 +547,8 @@ def test_rejects_are_listed(loaded: World) -> None:
     loaded.org.update(loaded.ann, {"Birthdate": "in spring"})
     loaded.run()
 
-    plain = loaded.command("rejects", "--object", "Contact").stdout
-    [rejected] = json.loads(loaded.command("rejects", "--json").stdout)
+    plain = loaded.command("rejects", "--all", "--object", "Contact").stdout
+    [rejected] = json.loads(loaded.command("rejects", "--all", "--json").stdout)
 
     assert loaded.ann in plain
     assert "Birthdate: not a date" in plain

@@ -57,7 +57,7 @@ ORDER = (
         "screen",
         "show",
     ),
-    *("demo", "cli"),
+    *("demo", "wiring", "cli"),
 )
 SYNC = ROOT / "sync"
 TRANSPORT = {"requests", "simple_salesforce", "tenacity", "urllib3"}
@@ -270,7 +270,7 @@ def test_time_is_a_parameter() -> None:
         and (node.func.attr in ("now", "utcnow", "today") or ast.unparse(node.func) == "time.time")
     }
 
-    assert readers <= {"cli", "session"}
+    assert readers <= {"wiring", "session"}
 
 
 # ── manners ───────────────────────────────────────────────────────────────────────────────────────────

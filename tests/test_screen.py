@@ -111,8 +111,12 @@ def test_what_says_nothing_is_left_out_first(drawn: Callable[..., list[str]]) ->
 
 def test_verified_fits_eighty_columns(drawn: Callable[..., list[str]]) -> None:
     """What a verify found is one line per object on a terminal of eighty columns."""
-    kinds = ("missing", "stale", "gone", "values", "mended", "remaining", "erased", "listed", "buckets")
-    findings = dict.fromkeys((*kinds, "compared"), 0) | {
+    kinds = (
+        *("missing", "stale", "gone", "values", "unfit", "rejected", "accepted", "mended", "remaining"),
+        *("erased", "listed", "buckets", "compared"),
+    )
+    findings = dict.fromkeys(kinds, 0) | {
+        "reasons": [],
         "gone": 1,
         "mended": 1,
         "through": NOW.isoformat(),

@@ -240,7 +240,8 @@ class Connection:
         self._logins.append(now)
         http = self._http  # this thread's, not the one that makes the call
         token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
-        logs.hide([token.access])
+        # Not the org's Id before the "!": it is no secret, and messages name it.
+        logs.hide([token.access.partition("!")[2] or token.access])
         self._token = token
         self._generation += 1
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
