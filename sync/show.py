@@ -62,7 +62,10 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
         ]
         for one, what in found
     ]
-    least = ("compared", "buckets", "listed", "erased", "API calls", "values", "mended", "through")
+    least = (
+        *("compared", "buckets", "listed", "erased", "accepted", "unfit", "rejected", "API calls", "values"),
+        *("mended", "through"),
+    )
     table("", ("object", "through", *counts, "API calls"), rows, dispensable=least)
     for one, what in found:
         for each in what["differences"]:
