@@ -140,6 +140,28 @@ class CountMismatchError(SyncError):
     label = "count"
 
 
+class WorkFailedError(SyncError):
+    """Several kinds of work on one object failed, each for a reason of its own; the others were done."""
+
+    def __init__(self, name: str, failures: Sequence[tuple[str, SyncError]]) -> None:
+        super().__init__(f"{name}: " + "; ".join(f"the {kind} failed: {error}" for kind, error in failures))
+        self.failures = tuple(failures)
+
+
+# What stops every kind of work on every object alike: attempting the next one would only repeat it.
+FATAL = (
+    StoppedError,
+    DeferredError,
+    ConfigError,
+    LoginError,
+    OrgChangedError,
+    LeaseHeldError,
+    FenceLostError,
+    DatabaseUnavailableError,
+    SchemaOutdatedError,
+)
+
+
 class ObjectsFailedError(SyncError):
     """Some objects failed; the others were synchronised."""
 

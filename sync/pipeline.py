@@ -9,6 +9,7 @@ While a page is being committed the next are fetched and transformed; no transac
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,10 +17,10 @@ from math import ceil
 
 from sync import apply, deletes, extract, load, logs, refresh, retention, state, verify
 from sync.apply import View
-from sync.errors import DeferredError, LeaseHeldError, SyncError, UsageError
+from sync.errors import FATAL, DeferredError, LeaseHeldError, ObjectsFailedError, SyncError, UsageError
 from sync.extract import Window
 from sync.objects import CATALOGUE
-from sync.runs import Link, Report, Step, for_each, journalled
+from sync.runs import Attempts, Link, Report, Step, for_each, journalled
 from sync.soql import Scope
 from sync.state import Lease
 from sync.tables import transaction
@@ -55,22 +56,36 @@ def verify_all(link: Link, names: Sequence[str], *, repair: bool, sample: int | 
 
 
 def sync_object(link: Link, name: str) -> Report:
-    """One object's incremental pass, from where the cursor stands to now."""
+    """One object's incremental pass, from where the cursor stands to now, and what is to be read again.
+
+    Each is attempted, whatever became of the others; SyncError, or WorkFailedError where several failed.
+    """
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         yield from retention.forget(link, name, held, run_id)
         view = apply.look(link, CATALOGUE[name])
         check_budget(link)
-        resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
-        if resumed:
-            # A window taken up again is complete as of its interruption; another one brings us to now.
-            view = apply.look(link, CATALOGUE[name])
-            yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
-        yield from refresh.reread(link, view, held, run_id)
-        yield from refresh.refresh(link, view, held, run_id)
+        attempts = Attempts(name)
+        with attempts.attempt("pass"):
+            resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+            if resumed:
+                # A window taken up again is complete as of its interruption; another one brings us to now.
+                view = apply.look(link, CATALOGUE[name])
+                yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+        with attempts.attempt("reading of waiting records"):
+            yield from refresh.reread(link, view, held, run_id)
+        with attempts.attempt("refresh of formulas"):
+            yield from refresh.refresh(link, view, held, run_id)
+        attempts.check()
 
-    report = journalled(link, name, work)
-    refresh_dependants(link, but=name)  # this object has just had its turn
+    report, run = None, Attempts(name)
+    with run.attempt("pass"):
+        report = journalled(link, name, work)
+    # A failure of another object is in its own journal, and its own pass tries again.
+    with suppress(ObjectsFailedError):
+        refresh_dependants(link, but=name)
+    run.check()
+    assert report is not None
     return report
 
 
@@ -100,14 +115,21 @@ def refresh_dependants(link: Link, but: str = "") -> None:
     """Read again what depends on changed records of others, at once, under the lease of each object.
 
     Objects whose lease is held elsewhere are skipped: the holder reads theirs at the end of its own pass.
-    `but` is left to its next pass.
+    `but` is left to its next pass. ObjectsFailedError names the failed, after all have been attempted.
     """
+    failures: list[tuple[str, SyncError]] = []
     for name in refresh.waiting(link):
         if name != but and name in link.settings.sync_objects and not link.stop.is_set():
             try:
                 journalled(replace(link, wait=timedelta()), name, partial(reread, link, name))
             except LeaseHeldError as held:
                 log.info("dependants_wait", object=name, reason=str(held)[:200])
+            except FATAL:
+                raise
+            except SyncError as failure:
+                failures.append((name, failure))
+    if failures:
+        raise ObjectsFailedError(failures)
 
 
 def reread(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
@@ -129,10 +151,17 @@ def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0
 
 
 def scheduled(link: Link, name: str) -> None:
-    """What the worker does for an object: a pass, and once a night the proof, which repairs."""
-    sync_object(link, name)
-    if state.verify_due(link.engine, name, link.settings.sync_verify_at):
-        verify_object(replace(link, command="verify"), name, repair=True)
+    """What the worker does for an object: a pass, and once a night the proof, which repairs.
+
+    Each is attempted, whatever became of the other; SyncError, or WorkFailedError where both failed.
+    """
+    attempts = Attempts(name)
+    with attempts.attempt("pass"):
+        sync_object(link, name)
+    with attempts.attempt("verify"):
+        if state.verify_due(link.engine, name, link.settings.sync_verify_at):
+            verify_object(replace(link, command="verify"), name, repair=True)
+    attempts.check()
 
 
 def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from sqlalchemy import Engine
 
 from sync import logs, state
 from sync.config import Settings
-from sync.errors import ObjectsFailedError, SyncError
+from sync.errors import FATAL, ObjectsFailedError, SyncError, WorkFailedError
 from sync.extract import Window
 from sync.load import Tally
 from sync.session import Session
@@ -95,6 +96,31 @@ def journalled(link: Link, name: str, work: Work) -> Report:
             report = Report(name, window, tally, calls.made, findings)
             finish(link, report, run_id, outcome, error, label)
     return report
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The kinds of work on an object, each attempted whatever became of those before it."""
+
+    name: str
+    failures: list[tuple[str, SyncError]] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self, kind: str) -> Iterator[None]:
+        """Keep a failure of this kind of work for the end; one that stops all kinds is raised at once."""
+        try:
+            yield
+        except FATAL:
+            raise
+        except SyncError as failure:
+            self.failures.append((kind, failure))
+
+    def check(self) -> None:
+        """The failure, where there was one; WorkFailedError names several."""
+        if len(self.failures) == 1:
+            raise self.failures[0][1]
+        if self.failures:
+            raise WorkFailedError(self.name, self.failures)
 
 
 def finish(

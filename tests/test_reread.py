@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from sync import pipeline, refresh
+from sync.errors import CountMismatchError, LoginError, ObjectsFailedError, SyncError, WorkFailedError
 from sync.runs import Step
 from sync.simulator import Field
 from sync.simulator.fields import Formula
@@ -94,3 +95,108 @@ def test_a_chain_of_formulas_is_followed_to_its_end(loaded: World) -> None:
     assert loaded.row(third)["custom"]["Top__c"] == "Apex"
     assert waiting(loaded) == 0
     assert custom(loaded, "Account_Display__c")[0].startswith("Apex")
+
+
+# ── each kind of work on its own ──────────────────────────────────────────────────────────────────────
+
+
+def outcomes(world: World, name: str) -> list[tuple[str, str]]:
+    """Command and outcome of the runs of an object since the fixture, in their order."""
+    found = world.sql(
+        "SELECT command, outcome FROM sync.run WHERE object = :o AND command <> 'run' ORDER BY id", o=name
+    )
+    return [(row.command, row.outcome) for row in found]
+
+
+@pytest.fixture
+def due(loaded: World) -> World:
+    """A day later: formulas and the nightly verify are due, and a formula moved."""
+    silently(loaded, loaded.ann, Spend__c=100)
+    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    loaded.sql("DELETE FROM sync.run WHERE command = 'resync'")
+    loaded.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")
+    loaded.org.change_formula("Contact", "Spend_With_Tax__c", lambda spend: spend and 2 * spend)
+    loaded.sim.clock.advance(86_400 + 1)
+    return loaded
+
+
+def test_an_unreadable_object_stops_no_other(due: World) -> None:
+    """No query of contacts is answered, and some of them wait because of an account: the account's pass and its
+    verify succeed all the same."""
+    due.org.update(due.acme, {"Name": "Acme Two"})
+    due.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
+
+    pipeline.scheduled(due.link("worker"), "Account")
+
+    assert outcomes(due, "Account") == [("worker", "succeeded"), ("verify", "succeeded")]
+    assert ("worker", "failed") in outcomes(due, "Contact")
+    due.assert_equal(["Account"])
+    with pytest.raises(ObjectsFailedError, match="Contact: "):
+        pipeline.refresh_dependants(due.link())
+
+
+def test_a_refused_refresh_stops_no_verify(due: World) -> None:
+    """Formulas that Salesforce refuses to read fail the run, which names them, and the verify has its turn."""
+    due.sim.faults.add("query_too_complicated", on="query", sobject="Contact", after=1, times=1)
+    due.org.purge(due.cid, log=False)
+
+    with pytest.raises(SyncError):
+        pipeline.scheduled(due.link("worker"), "Contact")
+
+    assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
+    assert due.row(due.cid)["deleted_at"] is not None
+
+
+def test_a_failed_pass_stops_neither_refresh_nor_verify(due: World) -> None:
+    """Formulas are read, and a lost row is found, though the window's records do not add up."""
+    due.org.update(due.bob, {"Title": "Boss"})
+    due.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
+    due.sql("DELETE FROM salesforce.contact WHERE id = :i", i=due.cid)
+
+    with pytest.raises(CountMismatchError):
+        pipeline.scheduled(due.link("worker"), "Contact")
+
+    assert custom(due, "Spend_With_Tax__c")[0] == 200
+    assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
+    assert due.row(due.cid)["last_name"] == "Cid"
+
+
+def test_all_failures_are_named(due: World) -> None:
+    """A pass, a refresh and a verify that fail each for a reason of their own are all in the message."""
+    due.org.update(due.bob, {"Title": "Boss"})
+    due.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
+    due.sim.faults.add("query_too_complicated", on="query", sobject="Contact", after=1, times=None)
+
+    with pytest.raises(WorkFailedError) as failed:
+        pipeline.scheduled(due.link("worker"), "Contact")
+
+    told = str(failed.value)
+    assert (
+        told.index("the pass failed: ")
+        < told.index("counted")
+        < told.index("the refresh of formulas failed: ")
+    )
+    assert told.index("QUERY_TOO_COMPLICATED") < told.index("the verify failed: ")
+    [(journal,)] = due.sql("SELECT error FROM sync.run WHERE object = 'Contact' AND command = 'worker'")
+    assert "the refresh of formulas failed" in journal
+
+
+def test_what_concerns_all_is_not_repeated(due: World) -> None:
+    """A login that is refused is refused once: no other kind of work tries another."""
+    refused = due.sim.faults.add("token_wrong_secret", on="token", times=None)
+
+    with pytest.raises(LoginError):
+        pipeline.scheduled(due.link("worker"), "Contact")
+
+    assert refused.fired == 1
+    assert outcomes(due, "Contact") == [("worker", "failed")]
+
+
+def test_no_verify_before_the_first_load(world: World) -> None:
+    """While a first load fails there is nothing to compare, and the message is about the load alone."""
+    world.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
+    for _ in range(2):
+        with pytest.raises(SyncError) as failed:
+            pipeline.scheduled(world.link("worker"), "Contact")
+        assert "verify" not in str(failed.value)
+        world.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")

@@ -25,6 +25,7 @@ UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'p
 LAST_VERIFY = text("""
 SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) AS last, now()
   FROM sync.run WHERE object = :object
+   AND EXISTS (SELECT FROM sync.cursor WHERE object = :object AND complete_through IS NOT NULL)
 """)
 OPEN_RUN = text("""
 INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner) RETURNING id
@@ -70,7 +71,10 @@ def close_run(
 
 
 def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
-    """Whether the time of day (UTC) for a verify has come since the last one, or since there is a journal."""
+    """Whether the time of day (UTC) for a verify has come since the last one, or since there is a journal.
+
+    Not before a first load is complete: there is nothing to compare.
+    """
     if at is None:
         return False
     with transaction(engine) as connection:
