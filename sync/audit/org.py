@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC
 from typing import Any
@@ -187,7 +186,8 @@ def refused(fitted: Projection, error: SalesforceError) -> str:
     """What to do about a query that Salesforce does not answer."""
     name, told = fitted.sobject.name, str(error)
     needed = indispensable(fitted.sobject)
-    named = [each for each in fitted.names if each not in needed and re.search(rf"\b{each}\b", told)]
+    words = {word.strip("'\".,:;()[]") for word in told.split()}
+    named = [each for each in fitted.names if each not in needed and each in words]
     if named and (isinstance(error, FieldsMovedError) or error.code.startswith("INVALID_FIELD")):
         return (
             f"describe lists {named[0]} and the query refuses it: mend the field or its package; or leave it "
