@@ -120,14 +120,15 @@ def quoted(identifier: str) -> str:
 # Whatever other roles made in `public`, our statements do not call it; types in pg_temp come last.
 SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
 # Per transaction, not per connection: a pooler in transaction mode keeps neither.
+# The default of a role or a database may be another isolation level, in which side by side work fails.
 BEGIN = text(
-    f"{SEARCH_PATH}; "
+    f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {SEARCH_PATH}; "
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
 AWAY = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
-LOCKED = "55P03"
+LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
 
@@ -200,9 +201,15 @@ def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
     ):
         # Pooled connections may all point at the dead or read-only server.
         engine.dispose()
-        return DatabaseUnavailableError(f"Postgres is not available: {what[:300]}")
-    if code.startswith(("28", "3D000", "42501")):
-        return SyncError(f"Postgres refuses: {what[:300]} (check DATABASE_URL and the role's rights)")
+        state = "read-only" if code == READ_ONLY else "not available"
+        return DatabaseUnavailableError(f"Postgres is {state}: {what[:300]}")
+    if code == NO_RIGHT:
+        return SyncError(
+            f"Postgres refuses: {what[:300]} (see `python -m sync check`; a Heroku plan over its size leaves "
+            "only reading, DELETE and TRUNCATE: see `heroku pg:info`)"
+        )
+    if code.startswith(("28", "3D000")):
+        return SyncError(f"Postgres refuses: {what[:300]} (check DATABASE_URL)")
     return SyncError(f"Postgres answered {code}: {what[:500]}")
 
 

@@ -102,3 +102,28 @@ def test_freshness_counts(loaded: World) -> None:
     assert (row.rows, row.tombstones, row.rejects, row.last_outcome) == (2, 1, 0, "succeeded")
     assert row.complete_through == loaded.cursor("Contact")
     assert 590 < row.lag.total_seconds() < 700
+
+
+@pytest.mark.parametrize("length", [15, 18])
+def test_both_forms_of_an_id_are_resolved(loaded: World, length: int) -> None:
+    """`crm.resolve_id` takes an Id of 15 or 18 characters, follows merges, and resolves nothing else."""
+    loaded.org.merge(loaded.bob, [loaded.ann])
+    loaded.run()
+
+    def resolved(id_: str) -> str | None:
+        found: str | None = loaded.sql("SELECT crm.resolve_id(:id)", id=id_)[0][0]
+        return found
+
+    assert resolved(loaded.cid[:length]) == loaded.cid
+    assert resolved(loaded.ann[:length]) == loaded.bob
+    assert resolved(loaded.cid[:length].swapcase()) is None
+    assert resolved(loaded.cid[:14]) is None
+
+
+def test_a_short_id_is_resolved_through_the_index(filled: World) -> None:
+    """Of either form the record is found by its key."""
+    statement = """
+        EXPLAIN SELECT k.id FROM salesforce.contact AS k
+         WHERE k.id >= '003000000000000' COLLATE "C" AND k.id <= rpad('003000000000000', 18, 'z') COLLATE "C"
+    """
+    assert "Seq Scan" not in "\n".join(row[0] for row in filled.sql(statement))

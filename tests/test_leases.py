@@ -203,3 +203,18 @@ def test_one_notification_per_commit(loaded: World) -> None:
     raw.close()
 
     assert told == [loaded.seen + 3, loaded.seen + 6]
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+def test_another_isolation_level_by_default(loaded: World, level: str) -> None:
+    """A database whose default is a stricter isolation level changes nothing for objects side by side."""
+    name = loaded.engine.url.database
+    loaded.sql(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{level}'")
+    loaded.engine.dispose()
+    loaded.org.update(loaded.acme, {"Name": "Acme Two"})
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+
+    loaded.run()
+
+    assert loaded.sql("SHOW transaction_isolation") == [("read committed",)]
+    loaded.assert_equal()

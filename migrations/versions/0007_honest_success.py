@@ -114,6 +114,31 @@ SELECT p.object,
 """
 
 
+# Both forms of an Id: one of 15 characters is the beginning of one of 18.
+RESOLVE_ID = """
+CREATE OR REPLACE FUNCTION crm.resolve_id(id text)
+RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE known AS NOT MATERIALIZED (
+        SELECT a.id, a.master_record_id, a.deleted_at, a.deleted_reason FROM salesforce.account AS a
+        UNION ALL
+        SELECT c.id, c.master_record_id, c.deleted_at, c.deleted_reason FROM salesforce.contact AS c
+    ), chain AS (
+        SELECT k.id, k.master_record_id, k.deleted_at, k.deleted_reason, ARRAY[k.id] AS path
+          FROM known AS k
+         WHERE k.id >= resolve_id.id COLLATE "C" AND k.id <= rpad(resolve_id.id, 18, 'z') COLLATE "C"
+           AND length(resolve_id.id) IN (15, 18)
+        UNION ALL
+        SELECT k.id, k.master_record_id, k.deleted_at, k.deleted_reason, chain.path || k.id
+          FROM chain JOIN known AS k ON k.id = chain.master_record_id
+         WHERE chain.deleted_reason = 'merged' AND k.id <> ALL (chain.path)
+    )
+    SELECT chain.id FROM chain WHERE chain.deleted_at IS NULL
+$$
+"""
+
+
 def upgrade() -> None:
     op.create_table(
         "replicated",
@@ -143,6 +168,7 @@ def upgrade() -> None:
     )
     op.execute(WAIT_UNTIL)
     op.execute(FRESHNESS)
+    op.execute(RESOLVE_ID)
     publish_functions()
 
 
@@ -160,6 +186,9 @@ def downgrade() -> None:
         "COMMENT ON VIEW crm.freshness IS 'What Salesforce committed before complete_through is here.'"
     )
     op.execute(before.WAIT_UNTIL)
+    contract = import_module("migrations.versions.0002_the_consumers_contract")
+    op.execute(contract.RESOLVE_ID.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+    op.execute(f"ALTER FUNCTION crm.resolve_id(text) {before.SAFE}")
     op.execute("DROP FUNCTION crm.complete_through")
     op.drop_column("org", "replaced_at", schema="sync")
     op.drop_column("cursor", "deletions_refused_at", schema="sync")

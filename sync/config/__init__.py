@@ -19,6 +19,7 @@ from sync.config.fields import excluded, of_object
 from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
 from sync.config.keys import check_signing_key
 from sync.config.names import given, strangers
+from sync.config.pasted import problems, translated
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import SOURCES, duration, readable_pem, wrong
 from sync.errors import ConfigError
@@ -99,12 +100,15 @@ class DatabaseSettings(BaseSettings):
             raise wrong(f"must start with postgres://, not {url.drivername}://")
         if not url.database:
             raise wrong("names no database; write postgres://user:password@host:5432/name")
+        if found := list(problems(url)):
+            raise wrong("; it ".join(found))
         return value
 
     @property
     def postgres(self) -> URL:
         """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
-        url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
+        url = translated(make_url(self.database_url.get_secret_value()))
+        url = url.set(drivername="postgresql+psycopg2")
         # Said in the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
         mode = self.pgsslmode or ("require" if needs_tls(url) else None)
         if "sslmode" not in url.query and mode is not None:
