@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import audit, grants, load, state, tables
+from sync import audit, grants, load, pipeline, state, tables
 from sync.errors import LockedError, ObjectsFailedError, SyncError, UsageError
 from tests.consuming import GRANTS, Role, role
 from tests.world import ROOT, World
@@ -416,3 +417,27 @@ def test_every_error_has_a_class(world: World) -> None:
 
     assert all(len(kind.label) < 20 for kind in kinds(SyncError))
     assert len({kind.label for kind in kinds(SyncError)}) > 10
+
+
+# ── a role that is not the owner ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_role_with_all_rights_that_owns_nothing(world: World) -> None:
+    """A worker whose role has every right but ownership loads, follows and erases as the owner does."""
+    ann, bob = world.org.create_many("Contact", [{"LastName": name} for name in ("Ann", "Bob")])
+    with role(world.engine) as worker:
+        for schema in ("salesforce", "sync", "crm"):
+            worker.granted(
+                f"USAGE ON SCHEMA {schema}",
+                f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
+                f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}",
+            )
+        link = world.link()
+        reports = pipeline.sync_all(replace(link, engine=worker.engine))
+        world.org.update(ann, {"Title": "Boss"})
+        world.org.delete(bob)
+        pipeline.sync_all(replace(link, engine=worker.engine))
+
+    assert [one.tally.inserted for one in reports] == [0, 2]
+    assert world.row(ann)["title"] == "Boss"
+    assert world.row(bob)["deleted_at"] is not None

@@ -15,6 +15,7 @@ RELOAD = text(
     "INSERT INTO sync.change (seq, object, op, run_id) "
     "SELECT last_seq, :object, 'reload', :run_id FROM counter"
 )
+INDEXES = text("SELECT indexname FROM pg_indexes WHERE schemaname = :schema AND tablename = :table")
 # No obstacle: a role that may not, and a reader whose transaction is open. A longer wait would hold up every
 # reader that comes after us.
 INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE = "42501", "55P03"
@@ -50,9 +51,13 @@ def unhurried(connection: Connection) -> None:
 def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
     """Make the lookup indexes that are missing, and tell the feed."""
     connection.execute(text(f"SET LOCAL statement_timeout = '{INDEX_SECONDS}s'"))
-    for index in REPLICA[sobject].indexes:
-        activity.note(INDEX_SECONDS)
-        connection.execute(CreateIndex(index, if_not_exists=True))
+    table = REPLICA[sobject]
+    # CREATE INDEX IF NOT EXISTS asks for ownership first, of a role that has all other rights, too.
+    there = set(connection.execute(INDEXES, {"schema": table.schema, "table": table.name}).scalars())
+    for index in table.indexes:
+        if index.name not in there:
+            activity.note(INDEX_SECONDS)
+            connection.execute(CreateIndex(index))
     announce_reload(connection, sobject, run_id)
 
 
