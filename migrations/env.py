@@ -27,7 +27,13 @@ LOCK TABLE {VERSIONS} IN SHARE ROW EXCLUSIVE MODE
 # For each lock that a migration needs; the first that is not to be had ends it. `alembic -x lock_timeout=30s`
 # waits longer, and holds up consumers that long.
 LOCK_TIMEOUT = "10s"
-UNIQUE_VIOLATION, DUPLICATE_SCHEMA, DEPENDENT = "23505", "42P06", "2BP01"
+UNIQUE_VIOLATION, DUPLICATE_SCHEMA, DEPENDENT, NO_RIGHT = "23505", "42P06", "2BP01", "42501"
+ADVICE = {
+    DEPENDENT: "its owner drops that object, and makes it again afterwards",
+    DUPLICATE_SCHEMA: "the schemas salesforce, sync and crm must be this product's own: rename the one that "
+    "is there (Heroku Connect makes a schema salesforce, too), or use another database",
+    NO_RIGHT: "the role needs CREATE on the database, and must own what earlier migrations made",
+}
 
 VIEW_COLUMNS = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attnum > 0 ORDER BY attnum"
@@ -122,11 +128,10 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except DBAPIError as error:
         failure = tables.judged(engine, error)
-        what = str(failure)
-        if getattr(error.orig, "pgcode", "") == DEPENDENT:
-            detail = " ".join(str(error.orig).partition("DETAIL:")[2].partition("HINT:")[0].split())
-            what += f" ({detail}): its owner drops that object, and makes it again afterwards"
-        sys.stderr.write(f"{what}; nothing was changed: then run `alembic upgrade head` again\n")
+        detail = " ".join(str(error.orig).partition("DETAIL:")[2].partition("HINT:")[0].split())
+        advice = ADVICE.get(getattr(error.orig, "pgcode", ""), "")
+        what = "; ".join(filter(None, (str(failure), detail.rstrip("."), advice)))
+        sys.stderr.write(f"{what}. Nothing was changed; afterwards run `alembic upgrade head` again\n")
         raise SystemExit(failure.exit_code) from None
 
 

@@ -140,6 +140,32 @@ def test_a_view_on_a_function_is_named(empty_database: str, empty: Engine, consu
     assert alembic(ROOT, "upgrade", "head", DATABASE_URL=empty_database).returncode == 0
 
 
+@pytest.mark.parametrize("schema", ["salesforce", "crm"])
+def test_a_schema_that_is_there_is_named(empty_database: str, empty: Engine, schema: str) -> None:
+    """A schema of somebody else with a name of ours ends the first migration with one line and no trace of it."""
+    execute(empty, f"CREATE SCHEMA {schema}")
+
+    done = alembic(ROOT, "upgrade", "head", DATABASE_URL=empty_database)
+
+    assert done.returncode == 1
+    assert f'schema "{schema}" already exists; the schemas salesforce, sync and crm must be' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with empty.begin() as connection:
+        left = "SELECT nspname FROM pg_namespace WHERE nspname = ANY ('{sync,salesforce,crm}')"
+        assert connection.execute(text(left)).scalars().all() == [schema]
+
+
+def test_a_role_that_may_not_create_is_told(empty: Engine) -> None:
+    """Without CREATE on the database one line says what the role needs."""
+    with role(empty) as poor:
+        url = poor.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
+        done = alembic(ROOT, "upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert "the role needs CREATE on the database" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_proof_is_not_dropped(empty: Engine) -> None:
     """A database that names erased persons is not taken back to a release that would store them again."""
     upgrade(empty)
