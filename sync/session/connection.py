@@ -35,6 +35,8 @@ log = logs.get("sync.session")
 
 BATCH_SIZE = "Sforce-Query-Options"
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
+# Seconds between two times that a lost connection ends a token: an outage must not use up the logins.
+FIRST_DOUBT, LONGEST_DOUBT = 60.0, 900.0
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Connection:
         self._token: Token | None = None
         self._generation = 0
         self._refusals = 0
+        self._doubts, self._next_doubt = 0, 0.0
         self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
 
     def login(self) -> str:
@@ -130,9 +133,13 @@ class Connection:
             if locator is not None:
                 raise QueryLostError("the session ended between two pages") from None
             return self.call(ask, lost_on_404=lost_on_404, policy=policy)
+        except SalesforceError as error:
+            if (policy or self.retry).defers and unconnected(error):
+                self._forget(generation)
+            raise
         with self._lock:
             if generation == self._generation:
-                self._refusals = 0
+                self._refusals = self._doubts = 0
         return replace(answer, generation=generation)
 
     def _ask(
@@ -211,6 +218,20 @@ class Connection:
             self._local.client, self._local.generation = client, generation
         return self._local.client, generation
 
+    def _forget(self, generation: int) -> None:
+        """Let the next call log in: after a move of the org, or its host, only a login tells where it is.
+
+        While an outage lasts, it does so less and less often.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if generation != self._generation or self._token is None or now < self._next_doubt:
+                return
+            pause = min(FIRST_DOUBT * 2**self._doubts, LONGEST_DOUBT)
+            self._doubts, self._next_doubt = self._doubts + 1, now + pause * self.retry.scale
+            self._token = None
+            log.info("salesforce_token_forgotten", reason="the connection to the instance is lost")
+
     def _login_again(self, generation: int, refusal: Unauthorised) -> None:
         """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
         with self._lock:
@@ -245,3 +266,10 @@ class Connection:
         self._token = token
         self._generation += 1
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
+
+
+def unconnected(error: SalesforceError) -> bool:
+    """Whether a call failed because the instance was not reached: no answer, or one that is not the API's."""
+    if isinstance(error, QueryLostError) or error.code:
+        return False
+    return error.passing or error.status == 404

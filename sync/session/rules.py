@@ -49,6 +49,11 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
     Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
     Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
+    # After a move of the org or a refresh of a sandbox the old token dies without a 401.
+    Rule(None, "INVALID_JWT_FORMAT", None, Action.LOGIN),
+    Rule(403, None, "INVALID_JWT_FORMAT", Action.LOGIN),
+    Rule(None, "URL_NOT_RESET", None, Action.LOGIN),
+    Rule(None, "UNKNOWN_EXCEPTION", "Destination URL not reset", Action.LOGIN),
     Rule(401, None, None, Action.LOGIN),
     Rule(403, None, "Bad_OAuth_Token", Action.LOGIN),
     Rule(None, "INVALID_QUERY_LOCATOR", None, Action.RESTART),
@@ -135,8 +140,9 @@ def judge(error: ClientError, response: requests.Response | None, *, lost_on_404
     what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
     if rule.advice:
         what += f" ({rule.advice})"
-    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR.
-    match Action.RESTART if lost_on_404 and status == 404 else rule.action:
+    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR, but so may a dead token.
+    lost = lost_on_404 and status == 404 and rule.action is not Action.LOGIN
+    match Action.RESTART if lost else rule.action:
         case Action.LOGIN:
             return Unauthorised(what)
         case Action.DEFER:
