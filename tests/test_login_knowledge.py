@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sync.errors import SalesforceError
+from sync import pipeline
+from sync.errors import LoginError, ObjectsFailedError, SalesforceError
+from sync.session import RetryPolicy
+from sync.session import refused as refused_module
 from sync.simulator import Simulator
 from tests.test_session import ASKS, CONTACTS, FIELDS, connect, kinds, names
-from tests.world import LONG_AGO
+from tests.world import LONG_AGO, World
 
 MOVED = "Destination URL not reset. The URL returned from login must be set in the SforceService"
 
@@ -78,3 +85,71 @@ def test_an_error_of_the_org_keeps_the_token(sim: Simulator, code: str) -> None:
     session.query(CONTACTS)
 
     assert kinds(sim)["token"] == 1
+
+
+# ── a login that is refused ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refused_login_is_one_attempt(sim: Simulator) -> None:
+    """Whatever many threads and passes ask, a refused login is remembered, with since when, why and until when."""
+    sim.faults.add("token_wrong_secret", times=None)
+    session = connect(sim, retry=RetryPolicy())
+    with pytest.raises(LoginError, match=r"^Salesforce refused the login: invalid_client"):
+        session.query(CONTACTS)
+
+    with ThreadPoolExecutor(4) as pool:
+        errors = [pool.submit(session.query, CONTACTS).exception() for _ in range(8)]
+
+    assert kinds(sim) == {"token": 1}
+    for error in errors:
+        assert isinstance(error, LoginError)
+        assert str(error).startswith("login refused since ")
+        assert "UTC: Salesforce refused the login: invalid_client: invalid client credentials" in str(error)
+        assert "; next attempt at " in str(error)
+
+
+def test_pauses_after_refused_logins_grow(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pause is five minutes, each further one twice as long, the longest an hour."""
+    sim.faults.add("token_wrong_secret", times=None)
+    session = connect(sim, retry=RetryPolicy())
+    now, attempted = time.monotonic(), []
+    monkeypatch.setattr(refused_module, "time", SimpleNamespace(monotonic=lambda: now))
+    for minute in range(200):
+        before = kinds(sim)["token"]
+        with pytest.raises(LoginError):
+            session.login()
+        if kinds(sim)["token"] > before:
+            attempted.append(minute)
+        now += 60
+
+    assert attempted == [0, 5, 15, 35, 75, 135, 195]
+
+
+def test_a_mended_login_is_tried_in_the_end(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the pause the login is tried again, and what was refused is forgotten with the first answer."""
+    monkeypatch.setattr(refused_module, "FIRST_PAUSE", timedelta(seconds=0.3))
+    sim.faults.add("token_wrong_secret", times=1)
+    sim.faults.add("token_wrong_secret", times=1, after=2)
+    session = connect(sim, retry=RetryPolicy())
+    with pytest.raises(LoginError):
+        session.query(CONTACTS)
+    time.sleep(0.4)
+    session.query(CONTACTS)
+    sim.revoke_tokens()
+
+    with pytest.raises(LoginError, match=r"^Salesforce refused the login"):
+        session.query(CONTACTS)
+    assert kinds(sim)["token"] == 3
+
+
+def test_a_run_makes_one_attempt_for_all_objects(world: World) -> None:
+    """All objects of a run share one attempt; the journal of each says why, and the command ends with 3."""
+    refused = world.sim.faults.add("token_wrong_secret", times=None)
+    with pytest.raises(ObjectsFailedError) as failure:
+        pipeline.sync_all(world.link(retry=RetryPolicy()))
+
+    assert failure.value.code == 3
+    assert refused.fired == 1
+    errors = [row[0] for row in world.sql("SELECT error FROM sync.run")]
+    assert len(errors) == 2
+    assert all("check SALESFORCE_CLIENT_SECRET" in error for error in errors)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from sync.session.http import USAGE, Http, RedirectedError, clock
 from sync.session.limits import RECORDS_PER_PAGE, Allowance, clip
 from sync.session.login import Token, permitted, request_token
 from sync.session.paths import USERINFO, resource_path
+from sync.session.refused import Refused, utc
 from sync.session.retry import RetryPolicy, attempts
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
 
@@ -61,6 +63,7 @@ class Connection:
         self._token: Token | None = None
         self._generation = 0
         self._refusals = 0
+        self._refused = Refused(retry.scale)
         self._doubts, self._next_doubt = 0, 0.0
         self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
 
@@ -140,6 +143,7 @@ class Connection:
         with self._lock:
             if generation == self._generation:
                 self._refusals = self._doubts = 0
+                self._refused.clear()
         return replace(answer, generation=generation)
 
     def _ask(
@@ -241,9 +245,8 @@ class Connection:
             if self._refusals > 1 or self._token is None:
                 # The next run starts with a login of its own.
                 self._token, self._refusals = None, 0
-                raise LoginError(
-                    str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
-                )
+                what = str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
+                raise self._refused.note(LoginError(what))
             log.info("salesforce_session_ended", reason=clip(refusal, 200))
             self._token = None
             try:
@@ -253,14 +256,21 @@ class Connection:
                 raise
 
     def _login(self) -> None:
+        """Log in, unless it is known that Salesforce refuses it; LoginError says what to mend."""
+        self._refused.check()
         now = time.monotonic()
         if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
+            following = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
             raise LoginError(
-                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more"
+                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more "
+                f"before {utc(following)}"
             )
         self._logins.append(now)
         http = self._http  # this thread's, not the one that makes the call
-        token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+        try:
+            token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+        except LoginError as error:
+            raise self._refused.note(error) from None
         # Not the org's Id before the "!": it is no secret, and messages name it.
         logs.hide([token.access.partition("!")[2] or token.access])
         self._token = token
