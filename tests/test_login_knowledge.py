@@ -87,6 +87,23 @@ def test_an_error_of_the_org_keeps_the_token(sim: Simulator, code: str) -> None:
     assert kinds(sim)["token"] == 1
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fresh_token_refused_for_a_moment(sim: Simulator, begun: bool) -> None:
+    """A token refused for a moment after its login is tried again after a pause that grows; two logins at most."""
+    session = connect(sim, retry=RetryPolicy(scale=0.01))
+    if begun:
+        session.query(CONTACTS)
+        sim.revoke_tokens()
+    session.login()
+    fail(sim, 401, "INVALID_SESSION_ID", "Session expired or invalid", times=3 if begun else 4)
+    began = time.monotonic()
+
+    session.query(CONTACTS)
+
+    assert time.monotonic() - began >= (0.03 if begun else 0.07)
+    assert kinds(sim)["token"] == 2
+
+
 # ── a login that is refused ───────────────────────────────────────────────────────────────────────────
 
 

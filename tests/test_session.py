@@ -373,7 +373,7 @@ def test_token_refused_for_ever(sim: Simulator, session: Session) -> None:
         session.query(CONTACTS)
 
     assert failure.value.exit_code == 3
-    assert kinds(sim) == {"token": 2, "query": 2}
+    assert kinds(sim) == {"token": 2, "query": 5}
 
 
 def test_many_threads_with_tokens_refused_for_ever(sim: Simulator, session: Session) -> None:
