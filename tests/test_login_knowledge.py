@@ -104,6 +104,18 @@ def test_a_fresh_token_refused_for_a_moment(sim: Simulator, begun: bool) -> None
     assert kinds(sim)["token"] == 2
 
 
+@pytest.mark.parametrize("what", ["REST API", "API"])
+def test_a_session_without_the_api_fails_at_once(sim: Simulator, what: str) -> None:
+    """A session that may not use the API is no expired one: one call, no login, and the scope is named."""
+    session = connect(sim)
+    message = f"This session is not valid for use with the {what}"
+    fail(sim, 401, "INVALID_SESSION_ID", message, times=None)
+
+    with pytest.raises(SalesforceError, match=f"{message} .*scope `api`.*session polic"):
+        session.query(CONTACTS)
+    assert kinds(sim) == {"token": 1, "query": 1}
+
+
 # ── a login that is refused ───────────────────────────────────────────────────────────────────────────
 
 

@@ -47,6 +47,14 @@ RULES: tuple[Rule, ...] = (
         "the org's daily API requests are used up",
     ),
     Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
+    # "… with the REST API", "… with the API": no login gets another session than this one.
+    Rule(
+        None,
+        "INVALID_SESSION_ID",
+        "session is not valid for use with the",
+        Action.FAIL,
+        "add the scope `api` to the app, and let its and the user's session policies allow API access",
+    ),
     Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
     Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
     # After a move of the org or a refresh of a sandbox the old token dies without a 401.
