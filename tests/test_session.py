@@ -1604,7 +1604,10 @@ def test_unreadable_clock(listener: Listener, date: str, monkeypatch: pytest.Mon
         listener.session().query(CONTACTS)
 
 
-@pytest.mark.parametrize("info", ["", "nonsense", "api-usage=x/y", "api-usage=18"])
+@pytest.mark.parametrize(
+    "info",
+    ["", "nonsense", "api-usage=x/y", "api-usage=18", "api-usage=0/0", "per-app-api-usage=17/250(appName=x)"],
+)
 def test_unreadable_usage(listener: Listener, info: str) -> None:
     """A usage header that cannot be read is as good as none."""
     listener.headers["Sforce-Limit-Info"] = info
@@ -1613,6 +1616,16 @@ def test_unreadable_usage(listener: Listener, info: str) -> None:
     session.query(CONTACTS)
 
     assert session.usage is None
+
+
+def test_usage_is_read_by_name(listener: Listener) -> None:
+    """The org's usage is read wherever it stands: that of one app is another number."""
+    listener.headers["Sforce-Limit-Info"] = "per-app-api-usage=17/250(appName=x); api-usage=18/15000"
+    session = listener.session()
+
+    session.query(CONTACTS)
+
+    assert session.usage == Usage(used=18, limit=15_000)
 
 
 def test_half_a_surrogate_keeps_its_page(listener: Listener) -> None:

@@ -203,8 +203,8 @@ class Connection:
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
-        if match and int(match[2]):
-            self.usage = Usage(int(match[1]), int(match[2]))
+        if match:  # a limit of 0 is none that is known
+            self.usage = Usage(int(match[1]), int(match[2])) if int(match[2]) else None
 
     def _moved(self, redirected: RedirectedError) -> Unauthorised:
         """What a redirect means: an instance that moved, which a new login tells; else a person must look."""
