@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sync import pipeline
-from sync.errors import LoginError, ObjectsFailedError, SalesforceError
+from sync.errors import FieldsMovedError, LoginError, ObjectsFailedError, SalesforceError
 from sync.session import RetryPolicy
 from sync.session import refused as refused_module
 from sync.simulator import Simulator
@@ -114,6 +114,121 @@ def test_a_session_without_the_api_fails_at_once(sim: Simulator, what: str) -> N
     with pytest.raises(SalesforceError, match=f"{message} .*scope `api`.*session polic"):
         session.query(CONTACTS)
     assert kinds(sim) == {"token": 1, "query": 1}
+
+
+# ── what the token endpoint answers ───────────────────────────────────────────────────────────────────
+
+
+def oauth(code: str, description: str) -> dict[str, str]:
+    return {"error": code, "error_description": description}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"status": 400, "body": oauth("unknown_error", "retry your request")},
+        {"status": 400, "body": oauth("invalid_grant", "retry your request")},
+        {"status": 400, "body": oauth("server_error", "x")},
+        {"status": 400, "body": oauth("temporarily_unavailable", "x")},
+        {"status": 400, "body": {"error": "unknown_error"}},
+        {"status": 400, "text": ""},
+        {"status": 401, "text": ""},
+        {"status": 200, "text": ""},
+        {"status": 501, "text": "x"},
+        {"status": 520, "text": "<html>x</html>"},
+        {"status": 503, "body": [{"errorCode": "SERVER_UNAVAILABLE", "message": "x"}]},
+    ],
+)
+def test_passing_answers_to_a_login(sim: Simulator, what: dict[str, Any]) -> None:
+    """What passes at the token endpoint is tried again as often as a call is, and is no refusal in the end."""
+    sim.faults.add("answered", on="token", times=5, **what)
+    connect(sim).login()
+    assert kinds(sim) == {"token": 6}
+
+    sim.faults.add("answered", on="token", times=None, **what)
+    with pytest.raises(SalesforceError) as failure:
+        connect(sim).login()
+    assert (failure.value.passing, failure.value.exit_code) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"status": 400, "body": oauth("something_new", "nobody knows")},
+        {"status": 404, "text": "<html><h1>Not Found</h1></html>"},
+        {"status": 403, "body": [{"errorCode": "SOMETHING_NEW", "message": "nobody knows"}]},
+    ],
+)
+def test_unknown_refusals_are_retried_twice(sim: Simulator, what: dict[str, Any]) -> None:
+    """An unknown error of the token endpoint is tried twice more; then it is a refusal, told as it came."""
+    sim.faults.add("answered", on="token", times=2, **what)
+    connect(sim).login()
+    assert kinds(sim) == {"token": 3}
+
+    sim.faults.add("answered", on="token", times=None, **what)
+    with pytest.raises(LoginError, match=r"^Salesforce refused the login: .*(nobody knows|404: Not Found)"):
+        connect(sim).login()
+    assert kinds(sim) == {"token": 6}
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "advice"),
+    [
+        ("app_not_found", "External client app is not installed in this org", "install the External"),
+        ("invalid_client", "OAUTH_EC_APP_NOT_FOUND", "check SALESFORCE_CLIENT_ID"),
+        ("OAUTH_EC_APP_NOT_FOUND", "x", "check SALESFORCE_CLIENT_ID"),
+        ("OAUTH_APP_BLOCKED", "this app is blocked by admin", "Connected Apps OAuth Usage"),
+        ("unsupported_grant_type", "grant type not supported", "enable this flow"),
+        ("invalid_grant", "expired authorization code", "clock"),
+        ("invalid_grant", "login rate exceeded", "wait an hour"),
+        ("invalid_grant", "Login Rate Exceeded", "wait an hour"),
+    ],
+)
+def test_advice_for_a_refused_login(sim: Simulator, code: str, message: str, advice: str) -> None:
+    """What the apps of today answer comes with what to do, after one attempt."""
+    sim.faults.add("answered", on="token", times=None, status=400, body=oauth(code, message))
+
+    with pytest.raises(LoginError, match=rf"{code}: {message} \(.*{advice}"):
+        connect(sim).login()
+    assert kinds(sim) == {"token": 1}
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ({"status": 503, "text": "<html><h1>Down for Maintenance</h1></html>"}, "503: Down for Maintenance"),
+        ({"status": 503, "text": ""}, "503: no reason is given"),
+        ({"status": 200, "text": ""}, "something else than a token: nothing"),
+        ({"status": 200, "text": "<html>Maintenance</html>"}, "something else than a token: Maintenance"),
+        ({"status": 200, "text": '{"access_token": "00Dxx!x'}, "else than a token: JSON of another form$"),
+        ({"status": 500, "body": [{"errorCode": "E", "message": "m"}]}, "500 E: m"),
+        (
+            {
+                "status": 500,
+                "text": "<Errors><Error><errorCode>E</errorCode><message>m</message></Error></Errors>",
+                "kind": "application/xml",
+            },
+            "500 E: m",
+        ),
+    ],
+)
+def test_a_login_says_what_came(sim: Simulator, what: dict[str, Any], told: str) -> None:
+    """Bodies of any form at the login are told in words, never in those of a decoder, and without a token."""
+    sim.faults.add("answered", on="token", times=None, **what)
+
+    with pytest.raises(SalesforceError, match=told):
+        connect(sim).login()
+
+
+def test_errors_in_xml_are_understood(sim: Simulator) -> None:
+    """An error body in XML leads to the same action as one in JSON."""
+    session = connect(sim)
+    session.login()
+    body = "<Errors><Error><errorCode>INVALID_FIELD</errorCode><message>No column</message></Error></Errors>"
+    sim.faults.add("answered", on="query", status=400, text=body, kind="application/xml")
+
+    with pytest.raises(FieldsMovedError, match="400 INVALID_FIELD: No column"):
+        session.query(CONTACTS)
 
 
 # ── a login that is refused ───────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ import urllib3
 from simple_salesforce.exceptions import SalesforceGeneralError
 
 from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+from sync.session.error_bodies import first_error
 from sync.session.rules import (
     RULES,
     Action,
@@ -21,7 +22,6 @@ from sync.session.rules import (
     Transient,
     Unauthorised,
     classify,
-    first_error,
     judge,
     network_failure,
     retry_after,
@@ -230,6 +230,28 @@ def test_long_messages_are_cut() -> None:
             "Bad Message 414 reason: URI Too Long",
         ),
         (b"caf\xe9", "", "caf�"),
+        (b'[{"message": "m", "errorCode": "C"}]', "C", "m"),
+        ('\ufeff {"error": "invalid_grant", "error_description": "d"}', "invalid_grant", "d"),
+        (b'{"exceptionCode": "InvalidSessionId", "exceptionMessage": "m"}', "InvalidSessionId", "m"),
+        (b'{"error"', "", '{"error"'),
+        (
+            b"<?xml version='1.0'?><Errors><Error><errorCode>INVALID_SESSION_ID</errorCode>"
+            b"<message>Session &amp; more</message></Error></Errors>",
+            "INVALID_SESSION_ID",
+            "Session & more",
+        ),
+        (
+            '<error xmlns="http://www.force.com/2009/06/asyncapi/dataload">\n<exceptionCode>InvalidSessionId'
+            "</exceptionCode>\n<exceptionMessage>Unable to find session</exceptionMessage></error>",
+            "InvalidSessionId",
+            "Unable to find session",
+        ),
+        ("<OAuth><error>invalid_grant</error></OAuth>", "invalid_grant", ""),
+        (
+            "<soapenv:Fault><faultcode>sf:INVALID_LOGIN</faultcode><faultstring>bad</faultstring>",
+            "sf:INVALID_LOGIN",
+            "bad",
+        ),
         ("x" * 1000, "", "x" * 200),
     ],
 )
@@ -336,6 +358,7 @@ def test_no_answer_is_tried_again(failure: Exception) -> None:
 
     assert isinstance(error, Transient)
     assert str(error) == f"no answer from Salesforce: {type(failure).__name__}: {failure}"
+    assert isinstance(error.error, SalesforceError)
     assert (error.error.status, error.error.code) == (0, "")
 
 

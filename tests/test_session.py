@@ -233,6 +233,8 @@ def test_inactive_user(sim: Simulator) -> None:
         *("token_wrong_domain", "token_no_user", "token_unknown_client", "token_wrong_secret"),
         *("token_ip_restricted", "token_not_approved", "token_consumer_not_approved", "token_audience"),
         *("token_assertion", "token_authentication_failure", "token_inactive_user"),
+        *("token_app_blocked", "token_login_hours", "token_unsupported_grant", "token_rate_limit"),
+        "token_expired_code",
     ],
 )
 def test_documented_refusals_come_with_advice(sim: Simulator, fault: str) -> None:
@@ -242,7 +244,7 @@ def test_documented_refusals_come_with_advice(sim: Simulator, fault: str) -> Non
     assert refused(sim, connect(sim)).endswith(")")
 
 
-@pytest.mark.parametrize("fault", ["token_app_blocked", "token_login_hours", "token_unsupported_grant"])
+@pytest.mark.parametrize("fault", ["token_inactive_organization"])
 def test_other_refusals_are_told_as_they_came(sim: Simulator, fault: str) -> None:
     """A refusal without advice still says what Salesforce said, and is not tried again."""
     sim.faults.add(fault, times=None)

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
 
 import requests
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
-from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+from sync.errors import (
+    DeferredError,
+    FieldsMovedError,
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+    SyncError,
+)
+from sync.session.error_bodies import first_error
 from sync.session.limits import LONGEST_CODE, clip
 
 
@@ -36,6 +43,9 @@ class Rule:
     action: Action
     advice: str = ""
 
+
+# What edges and content networks add to HTTP's own statuses.
+EDGE = (520, 521, 522, 523, 524, 525, 526, 527, 529, 530, 598, 599)
 
 # The first rule that matches decides. Read top to bottom: particular before general.
 RULES: tuple[Rule, ...] = (
@@ -103,18 +113,23 @@ RULES: tuple[Rule, ...] = (
     Rule(429, None, None, Action.RETRY),
     Rule(431, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
     Rule(404, None, None, Action.FAIL, "hidden by permissions, or wrong SALESFORCE_API_VERSION"),
-    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504)),
+    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504, 507, 508, 509, *EDGE)),
 )
 UNKNOWN = Rule(None, None, None, Action.FAIL)
 
 
 class Transient(Exception):
-    """A failure that another attempt may not meet; never leaves this room."""
+    """A failure that another attempt may not meet; never leaves this room.
 
-    def __init__(self, error: SalesforceError, retry_after: float = 0) -> None:
+    `error`: what it is in the end. `retry_after`: seconds to wait at least. `tries`: the most attempts that
+    are worth making, 0 for as many as the policy allows.
+    """
+
+    def __init__(self, error: SyncError, retry_after: float = 0, *, tries: int = 0) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after
+        self.tries = tries
 
 
 class Unauthorised(Exception):
@@ -175,28 +190,6 @@ def network_failure(error: Exception) -> Exception:
         )
     what = f"no answer from Salesforce: {type(error).__name__}: {clip(error)}"
     return Transient(SalesforceError(what, passing=True))
-
-
-def first_error(content: Any) -> tuple[str, str]:
-    """errorCode and message of an error body, whatever its form."""
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        return str(content[0].get("errorCode", "")), str(content[0].get("message", ""))
-    if isinstance(content, dict):
-        code = content.get("errorCode") or content.get("error") or ""
-        return str(code), str(content.get("message") or content.get("error_description") or "")
-    if isinstance(content, bytes):
-        content = content.decode("utf-8", "replace")
-    return "", " ".join(without_tags(str(content or "")).split())[:200]
-
-
-def without_tags(page: str) -> str:
-    """The text of a page of HTML, in linear time: an error page may be a hundred thousand `<`."""
-    first, *others = page.split("<")
-    pieces = [first]
-    for other in others:
-        tag, closed, text = other.partition(">")
-        pieces.append(text if closed else tag)
-    return " ".join(pieces)
 
 
 def retry_after(response: requests.Response | None) -> float:
