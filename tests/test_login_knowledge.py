@@ -116,6 +116,30 @@ def test_a_session_without_the_api_fails_at_once(sim: Simulator, what: str) -> N
     assert kinds(sim) == {"token": 1, "query": 1}
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "message", "advice"),
+    [
+        (403, "API_CURRENTLY_DISABLED", "API is disabled for this User", "API Enabled"),
+        (400, "OPERATION_TOO_LARGE", "exceeded 100000 distinct ids", "View All"),
+        (400, "TXN_SECURITY_METERING_ERROR", "took too long", "exempt the integration user"),
+        (
+            400,
+            "INVALID_TYPE",
+            "sObject type 'PermissionSetAssignment' is not supported.",
+            "View Setup and Configuration",
+        ),
+        (400, "INVALID_TYPE", "sObject type 'Contact' is not supported.", "read access to the object"),
+    ],
+)
+def test_advice_for_a_refused_call(sim: Simulator, status: int, code: str, message: str, advice: str) -> None:
+    """What somebody can mend about a call comes with what to do."""
+    session = connect(sim)
+    fail(sim, status, code, message, times=None)
+
+    with pytest.raises(SalesforceError, match=rf"{code}: {message} \(.*{advice}"):
+        session.query(CONTACTS)
+
+
 # ── what the token endpoint answers ───────────────────────────────────────────────────────────────────
 
 

@@ -82,11 +82,27 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
     Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
     Rule(None, "QUERY_TIMEOUT", None, Action.RETRY),
-    Rule(None, "TXN_SECURITY_METERING_ERROR", None, Action.RETRY),
+    Rule(
+        None,
+        "TXN_SECURITY_METERING_ERROR",
+        None,
+        Action.RETRY,
+        "exempt the integration user from transaction security policies",
+    ),
     Rule(None, "UNABLE_TO_LOCK_ROW", None, Action.RETRY),
     Rule(None, "SERVER_UNAVAILABLE", None, Action.RETRY),
     Rule(None, "UNKNOWN_EXCEPTION", None, Action.RETRY),
     Rule(None, "INVALID_FIELD", None, Action.REDESCRIBE),
+    *(
+        Rule(
+            None,
+            "INVALID_TYPE",
+            f"'{name}'",
+            Action.FAIL,
+            "give the integration user the permission View Setup and Configuration",
+        )
+        for name in ("PermissionSetAssignment", "PermissionSet", "ObjectPermissions")
+    ),
     Rule(None, "INVALID_TYPE", None, Action.FAIL, "give the integration user read access to the object"),
     Rule(None, "INSUFFICIENT_ACCESS", None, Action.FAIL, "give the integration user read access"),
     Rule(
@@ -101,7 +117,14 @@ RULES: tuple[Rule, ...] = (
         "API_CURRENTLY_DISABLED",
         None,
         Action.FAIL,
-        "give the integration user the permission API Enabled",
+        "give the integration user the permission API Enabled; if it has that, Salesforce has an outage",
+    ),
+    Rule(
+        None,
+        "OPERATION_TOO_LARGE",
+        None,
+        Action.FAIL,
+        "give the integration user View All on the object, so that sharing is not worked out for each record",
     ),
     Rule(406, None, None, Action.RETRY),
     Rule(408, None, None, Action.RETRY),
