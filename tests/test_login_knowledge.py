@@ -13,9 +13,11 @@ import pytest
 from sync import pipeline
 from sync.errors import FieldsMovedError, LoginError, ObjectsFailedError, SalesforceError
 from sync.session import RetryPolicy
+from sync.session import connection as connection_module
 from sync.session import refused as refused_module
 from sync.simulator import Simulator
-from tests.test_session import ASKS, CONTACTS, FIELDS, connect, kinds, names
+from tests.test_session import ASKS, CONTACTS, FIELDS, Listener, connect, kinds, names
+from tests.test_session import listener as listener  # a fixture
 from tests.world import LONG_AGO, World
 
 MOVED = "Destination URL not reset. The URL returned from login must be set in the SforceService"
@@ -73,6 +75,33 @@ def test_a_lost_connection_forgets_the_token(sim: Simulator, fault: str, what: d
 
     assert names(session.query(CONTACTS, FIELDS)) == ["n0"]
     assert kinds(sim)["token"] == 2
+
+
+@pytest.mark.parametrize("instance", ["https://gone.invalid", "https://127.0.0.2:9", ""])
+def test_a_host_that_is_gone_is_asked_for_again(sim: Simulator, listener: Listener, instance: str) -> None:
+    """An instance without an address, that does not answer, or with a certificate not trusted: a new login."""
+    session = connect(sim, changed={"SALESFORCE_PRIVATE_HOSTS": "gone.invalid,127.0.0.2,localhost"})
+    sim.faults.add("altered", on="token", set={"instance_url": instance or listener.url})
+    with pytest.raises((SalesforceError, LoginError), match=r"no answer|certificate"):
+        session.query(CONTACTS)
+
+    session.query(CONTACTS)
+    assert kinds(sim) == {"token": 2, "query": 1}
+
+
+def test_an_outage_does_not_use_up_the_logins(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an outage lasts the token is given up less and less often."""
+    session = connect(sim, retry=RetryPolicy(attempts=1))
+    now = 0.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(connection_module, "time", clock)
+    sim.faults.add("unavailable_html", on="query", times=None)
+    for _ in range(60):
+        with pytest.raises(SalesforceError, match="503"):
+            session.query(CONTACTS)
+        now += 60
+
+    assert kinds(sim) == {"query": 60, "token": 8}
 
 
 @pytest.mark.parametrize("code", ["MALFORMED_QUERY", "NOT_FOUND"])

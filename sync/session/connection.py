@@ -159,7 +159,7 @@ class Connection:
             answer = attempts(
                 policy, self.stop, lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404)
             )
-        except SalesforceError as error:
+        except (SalesforceError, LoginError) as error:  # an untrusted certificate is a LoginError
             if policy.defers and unconnected(error):
                 self._forget(generation)
             raise
@@ -307,8 +307,9 @@ class Connection:
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
 
 
-def unconnected(error: SalesforceError) -> bool:
+def unconnected(error: SyncError) -> bool:
     """Whether a call failed because the instance was not reached: no answer, or one that is not the API's."""
-    if isinstance(error, QueryLostError) or error.code:
-        return False
-    return error.passing or error.status == 404
+    if isinstance(error, SalesforceError):
+        lost = error.passing or error.status == 404
+        return lost and not error.code and not isinstance(error, QueryLostError)
+    return isinstance(error, LoginError)
