@@ -13,7 +13,7 @@ from simple_salesforce.api import Salesforce
 
 from sync import mapping, phones, transform, values
 from sync.config import duration, fields
-from sync.session import hosts, http, login, paths, rules
+from sync.session import error_bodies, hosts, http, login, paths
 from tests.world import ROOT
 
 SIZE = 400_000
@@ -50,6 +50,19 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
     ("session/http.py", "USAGE"): (
         http.USAGE.search,
         ("api-usage=" + "1" * N, "api-usage=1/" * (N // 12), "a" * N),
+    ),
+    ("session/error_bodies.py", "XML_CODE"): (
+        error_bodies.XML_CODE.search,
+        ("<error>" * (N // 7), "<" + "a" * N, "<a:" * (N // 3), "<error>" + "a" * N),
+    ),
+    ("session/error_bodies.py", "XML_MESSAGE"): (
+        error_bodies.XML_MESSAGE.search,
+        (
+            "<message>" * (N // 9),
+            "<" + "a" * N,
+            "<message>" + "a" * N,
+            ("<message>" + "a" * 5000) * (N // 5009),
+        ),
     ),
     ("session/login.py", "ACCESS_TOKEN"): (login.ACCESS_TOKEN.fullmatch, ("a" * N + "\n",)),
     ("session/login.py", "ORGANIZATION"): (login.ORGANIZATION.match, ("00D" + "a" * N,)),
@@ -116,7 +129,10 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
 OF_METADATA = {"phones.py"}
 # Text from outside that no pattern meets, but code of ours or of a library that could be slow.
 ELSEWHERE: dict[str, tuple[Feed, tuple[str, ...]]] = {
-    "an error page": (rules.first_error, ("<" * N, "<a" * (N // 2), "<>" * (N // 2), ">" * N, " " * N)),
+    "an error page": (
+        error_bodies.first_error,
+        ("<" * N, "<a" * (N // 2), "<>" * (N // 2), ">" * N, " " * N),
+    ),
     "a usage header": (
         Salesforce.parse_api_usage,
         (("per-app-api-usage=" * 40)[: http.LONGEST_USAGE], "1" * http.LONGEST_USAGE),
@@ -192,4 +208,4 @@ def cpu(feed: Feed, text: str) -> float:
 )
 def test_tags_are_left_out(page: str, text: str) -> None:
     """Of an error page the text between its tags is kept, and of half a tag what there is."""
-    assert " ".join(rules.without_tags(page).split()) == text
+    assert " ".join(error_bodies.without_tags(page).split()) == text

@@ -14,6 +14,7 @@ import urllib3
 from simple_salesforce.exceptions import SalesforceGeneralError
 
 from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+from sync.session.error_bodies import first_error
 from sync.session.rules import (
     RULES,
     Action,
@@ -21,7 +22,6 @@ from sync.session.rules import (
     Transient,
     Unauthorised,
     classify,
-    first_error,
     judge,
     network_failure,
     retry_after,
@@ -74,10 +74,16 @@ DOCUMENTED: tuple[tuple[int, str, str, Action], ...] = (
     (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY),
     (500, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY),
     (401, "INVALID_SESSION_ID", "Session expired or invalid", Action.LOGIN),
-    (401, "INVALID_SESSION_ID", "This session is not valid for use with the REST API", Action.LOGIN),
+    (401, "INVALID_SESSION_ID", "This session is not valid for use with the REST API", Action.FAIL),
+    (401, "INVALID_SESSION_ID", "This session is not valid for use with the API", Action.FAIL),
     (401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", Action.LOGIN),
     (401, "INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE", Action.LOGIN),
     (403, "INVALID_AUTH_HEADER", "INVALID_SCOPES", Action.LOGIN),
+    (403, "INVALID_JWT_FORMAT", "invalid token", Action.LOGIN),
+    (403, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", Action.LOGIN),
+    (400, "URL_NOT_RESET", "Destination URL not reset.", Action.LOGIN),
+    (404, "URL_NOT_RESET", "Destination URL not reset.", Action.LOGIN),
+    (400, "UNKNOWN_EXCEPTION", "Destination URL not reset. The URL returned from login", Action.LOGIN),
     (401, "", "<html>Unauthorized</html>", Action.LOGIN),
     (403, "", "Bad_OAuth_Token", Action.LOGIN),
     (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", Action.DEFER),
@@ -142,8 +148,9 @@ def test_each_row_decides_for_its_answers(rule: Rule) -> None:
     "rule", RULES, ids=lambda rule: f"{rule.status or '*'}-{rule.code or '*'}-{rule.text or '*'}"
 )
 def test_each_row_tells_a_person_what_to_do(rule: Rule) -> None:
-    """An answer that only a person can mend comes with advice; one that mends itself needs none."""
-    assert bool(rule.advice) == (rule.action in (Action.FAIL, Action.DEFER))
+    """An answer that only a person can mend comes with advice; one that a login or a restart mends has none."""
+    if rule.action is not Action.RETRY:
+        assert bool(rule.advice) == (rule.action in (Action.FAIL, Action.DEFER))
 
 
 @pytest.mark.parametrize(("status", "code", "message", "action"), DOCUMENTED)
@@ -224,6 +231,28 @@ def test_long_messages_are_cut() -> None:
             "Bad Message 414 reason: URI Too Long",
         ),
         (b"caf\xe9", "", "caf�"),
+        (b'[{"message": "m", "errorCode": "C"}]', "C", "m"),
+        ('\ufeff {"error": "invalid_grant", "error_description": "d"}', "invalid_grant", "d"),
+        (b'{"exceptionCode": "InvalidSessionId", "exceptionMessage": "m"}', "InvalidSessionId", "m"),
+        (b'{"error"', "", '{"error"'),
+        (
+            b"<?xml version='1.0'?><Errors><Error><errorCode>INVALID_SESSION_ID</errorCode>"
+            b"<message>Session &amp; more</message></Error></Errors>",
+            "INVALID_SESSION_ID",
+            "Session & more",
+        ),
+        (
+            '<error xmlns="http://www.force.com/2009/06/asyncapi/dataload">\n<exceptionCode>InvalidSessionId'
+            "</exceptionCode>\n<exceptionMessage>Unable to find session</exceptionMessage></error>",
+            "InvalidSessionId",
+            "Unable to find session",
+        ),
+        ("<OAuth><error>invalid_grant</error></OAuth>", "invalid_grant", ""),
+        (
+            "<soapenv:Fault><faultcode>sf:INVALID_LOGIN</faultcode><faultstring>bad</faultstring>",
+            "sf:INVALID_LOGIN",
+            "bad",
+        ),
         ("x" * 1000, "", "x" * 200),
     ],
 )
@@ -330,6 +359,7 @@ def test_no_answer_is_tried_again(failure: Exception) -> None:
 
     assert isinstance(error, Transient)
     assert str(error) == f"no answer from Salesforce: {type(failure).__name__}: {failure}"
+    assert isinstance(error.error, SalesforceError)
     assert (error.error.status, error.error.code) == (0, "")
 
 

@@ -233,6 +233,8 @@ def test_inactive_user(sim: Simulator) -> None:
         *("token_wrong_domain", "token_no_user", "token_unknown_client", "token_wrong_secret"),
         *("token_ip_restricted", "token_not_approved", "token_consumer_not_approved", "token_audience"),
         *("token_assertion", "token_authentication_failure", "token_inactive_user"),
+        *("token_app_blocked", "token_login_hours", "token_unsupported_grant", "token_rate_limit"),
+        "token_expired_code",
     ],
 )
 def test_documented_refusals_come_with_advice(sim: Simulator, fault: str) -> None:
@@ -242,7 +244,7 @@ def test_documented_refusals_come_with_advice(sim: Simulator, fault: str) -> Non
     assert refused(sim, connect(sim)).endswith(")")
 
 
-@pytest.mark.parametrize("fault", ["token_app_blocked", "token_login_hours", "token_unsupported_grant"])
+@pytest.mark.parametrize("fault", ["token_inactive_organization"])
 def test_other_refusals_are_told_as_they_came(sim: Simulator, fault: str) -> None:
     """A refusal without advice still says what Salesforce said, and is not tried again."""
     sim.faults.add(fault, times=None)
@@ -373,7 +375,7 @@ def test_token_refused_for_ever(sim: Simulator, session: Session) -> None:
         session.query(CONTACTS)
 
     assert failure.value.exit_code == 3
-    assert kinds(sim) == {"token": 2, "query": 2}
+    assert kinds(sim) == {"token": 2, "query": 5}
 
 
 def test_many_threads_with_tokens_refused_for_ever(sim: Simulator, session: Session) -> None:
@@ -1604,7 +1606,10 @@ def test_unreadable_clock(listener: Listener, date: str, monkeypatch: pytest.Mon
         listener.session().query(CONTACTS)
 
 
-@pytest.mark.parametrize("info", ["", "nonsense", "api-usage=x/y", "api-usage=18"])
+@pytest.mark.parametrize(
+    "info",
+    ["", "nonsense", "api-usage=x/y", "api-usage=18", "api-usage=0/0", "per-app-api-usage=17/250(appName=x)"],
+)
 def test_unreadable_usage(listener: Listener, info: str) -> None:
     """A usage header that cannot be read is as good as none."""
     listener.headers["Sforce-Limit-Info"] = info
@@ -1613,6 +1618,16 @@ def test_unreadable_usage(listener: Listener, info: str) -> None:
     session.query(CONTACTS)
 
     assert session.usage is None
+
+
+def test_usage_is_read_by_name(listener: Listener) -> None:
+    """The org's usage is read wherever it stands: that of one app is another number."""
+    listener.headers["Sforce-Limit-Info"] = "per-app-api-usage=17/250(appName=x); api-usage=18/15000"
+    session = listener.session()
+
+    session.query(CONTACTS)
+
+    assert session.usage == Usage(used=18, limit=15_000)
 
 
 def test_half_a_surrogate_keeps_its_page(listener: Listener) -> None:

@@ -179,15 +179,16 @@ def test_salesforce_goes_away_and_comes_back(loaded: World) -> None:
 
 
 def test_a_refused_login_does_not_end_the_worker(loaded: World) -> None:
-    """A login refused (secret rotated, app new) is tried again with pauses, and the journal names the remedy."""
-    refused = loaded.sim.faults.add("token_wrong_secret", on="token", times=2)
-    loaded.org.update(loaded.ann, {"Title": "Boss"})
-    with working(loaded):
-        wait_for(lambda: refused.fired == 2)
-        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss")
+    """A login refused (secret rotated) is one attempt for all objects, and every journal line names the remedy."""
+    refused = loaded.sim.faults.add("token_wrong_secret", on="token", times=None)
+    with working(loaded) as process:
+        wait_for(lambda: loaded.sql("SELECT FROM sync.run WHERE outcome = 'failed' OFFSET 2"))
+        assert process.poll() is None, "the worker gave up"
 
     errors = [row[0] for row in loaded.sql("SELECT error FROM sync.run WHERE outcome = 'failed'")]
-    assert any("SALESFORCE_CLIENT_SECRET" in error for error in errors)
+    assert refused.fired == 1
+    assert all("SALESFORCE_CLIENT_SECRET" in error for error in errors)
+    assert sum("login refused since" in error and "next attempt at" in error for error in errors) >= 2
 
 
 def test_wrong_settings_end_the_worker_at_once(loaded: World) -> None:

@@ -11,7 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,12 +24,13 @@ from simple_salesforce.exceptions import SalesforceError as ClientError
 
 from sync import logs
 from sync.config import Settings
-from sync.errors import LoginError, QueryLostError, SalesforceError, SyncError
+from sync.errors import LoginError, QueryLostError, SalesforceError, StoppedError, SyncError
 from sync.session.answers import Answer, Usage
 from sync.session.http import USAGE, Http, RedirectedError, clock
 from sync.session.limits import RECORDS_PER_PAGE, Allowance, clip
 from sync.session.login import Token, permitted, request_token
 from sync.session.paths import USERINFO, resource_path
+from sync.session.refused import Refused, utc
 from sync.session.retry import RetryPolicy, attempts
 from sync.session.rules import Transient, Unauthorised, judge, network_failure
 
@@ -35,6 +38,10 @@ log = logs.get("sync.session")
 
 BATCH_SIZE = "Sforce-Query-Options"
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
+# Seconds between two times that a lost connection ends a token: an outage must not use up the logins.
+FIRST_DOUBT, LONGEST_DOUBT = 60.0, 900.0
+# A fresh token may be refused for a moment: seconds before it is tried again.
+FRESH_PAUSES = (1.0, 2.0, 4.0)
 
 
 @dataclass(slots=True)
@@ -59,6 +66,9 @@ class Connection:
         self._token: Token | None = None
         self._generation = 0
         self._refusals = 0
+        self._refused = Refused(retry.scale)
+        self._failed: tuple[int, SyncError] | None = None  # a token that no login could replace, and why
+        self._doubts, self._next_doubt = 0, 0.0
         self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
 
     def login(self) -> str:
@@ -113,26 +123,50 @@ class Connection:
         `locator` is the generation of the session that a page belongs to; `lost_on_404` for what comes and
         goes. QueryLostError where such a thing is gone, else what the rules make of an error.
         """
+        pauses = iter(FRESH_PAUSES)
         client, generation = self._client()
+        while True:
+            if locator not in (None, generation):
+                # A locator may be bound to the session that made it, and asking it with another token would
+                # look like a dead token: two threads would log each other out.
+                raise QueryLostError("another thread logged in anew between two pages")
+            lost = lost_on_404 or locator is not None
+            try:
+                return self._try(client, generation, ask, lost_on_404=lost, policy=policy or self.retry)
+            except Unauthorised as refusal:
+                if not refusal.lasting and self._fresh(generation) and (pause := next(pauses, None)):
+                    if self.stop.wait(pause * self.retry.scale):
+                        raise StoppedError from None
+                    if self._fresh(generation):
+                        continue
+                self._login_again(generation, refusal)
+            if locator is not None:
+                raise QueryLostError("the session ended between two pages")
+            client, generation = self._client()
+
+    def _try(
+        self,
+        client: Salesforce,
+        generation: int,
+        ask: Callable[[Salesforce], Any],
+        *,
+        lost_on_404: bool,
+        policy: RetryPolicy,
+    ) -> Answer:
+        """The answer with this token, tried by the policy; Unauthorised where the token is not accepted."""
         calls = CALLS.get()
-        if locator not in (None, generation):
-            # A locator may be bound to the session that made it, and asking it with another token would look
-            # like a dead token: two threads would log each other out.
-            raise QueryLostError("another thread logged in anew between two pages")
         try:
             answer = attempts(
-                policy or self.retry,
-                self.stop,
-                lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404 or locator is not None),
+                policy, self.stop, lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404)
             )
-        except Unauthorised as refusal:
-            self._login_again(generation, refusal)
-            if locator is not None:
-                raise QueryLostError("the session ended between two pages") from None
-            return self.call(ask, lost_on_404=lost_on_404, policy=policy)
+        except (SalesforceError, LoginError) as error:  # an untrusted certificate is a LoginError
+            if policy.defers and unconnected(error):
+                self._forget(generation)
+            raise
         with self._lock:
             if generation == self._generation:
-                self._refusals = 0
+                self._refusals = self._doubts = 0
+                self._refused.clear()
         return replace(answer, generation=generation)
 
     def _ask(
@@ -169,8 +203,8 @@ class Connection:
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
-        if match and int(match[2]):
-            self.usage = Usage(int(match[1]), int(match[2]))
+        if match:  # a limit of 0 is none that is known
+            self.usage = Usage(int(match[1]), int(match[2])) if int(match[2]) else None
 
     def _moved(self, redirected: RedirectedError) -> Unauthorised:
         """What a redirect means: an instance that moved, which a new login tells; else a person must look."""
@@ -211,37 +245,71 @@ class Connection:
             self._local.client, self._local.generation = client, generation
         return self._local.client, generation
 
+    def _forget(self, generation: int) -> None:
+        """Let the next call log in: after a move of the org, or its host, only a login tells where it is.
+
+        While an outage lasts, it does so less and less often.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if generation != self._generation or self._token is None or now < self._next_doubt:
+                return
+            pause = min(FIRST_DOUBT * 2**self._doubts, LONGEST_DOUBT)
+            self._doubts, self._next_doubt = self._doubts + 1, now + pause * self.retry.scale
+            self._token = None
+            log.info("salesforce_token_forgotten", reason="the connection to the instance is lost")
+
+    def _fresh(self, generation: int) -> bool:
+        """Whether this token replaced one that was refused, and was never accepted so far."""
+        with self._lock:
+            return generation == self._generation and self._token is not None and self._refusals > 0
+
     def _login_again(self, generation: int, refusal: Unauthorised) -> None:
         """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
         with self._lock:
             if generation != self._generation and self._token is not None:
                 return
+            if self._failed is not None and self._failed[0] == generation:
+                raise copy(self._failed[1])
             self._refusals += 1
-            if self._refusals > 1 or self._token is None:
-                # The next run starts with a login of its own.
-                self._token, self._refusals = None, 0
-                raise LoginError(
-                    str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
-                )
-            log.info("salesforce_session_ended", reason=clip(refusal, 200))
-            self._token = None
             try:
+                if self._refusals > 1:
+                    what = str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
+                    raise self._refused.note(LoginError(what))
+                log.info("salesforce_session_ended", reason=clip(refusal, 200))
+                self._token = None
                 self._login()
-            except SyncError:
-                self._refusals = 0
+            except SyncError as error:
+                # The next run starts with a login of its own; threads with the same token do not.
+                self._token, self._refusals, self._failed = None, 0, (generation, error)
                 raise
 
     def _login(self) -> None:
+        """Log in, unless it is known that Salesforce refuses it; LoginError says what to mend."""
+        self._refused.check()
         now = time.monotonic()
         if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
+            following = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
             raise LoginError(
-                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more"
+                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more "
+                f"before {utc(following)}"
             )
         self._logins.append(now)
         http = self._http  # this thread's, not the one that makes the call
-        token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+        try:
+            token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+        except LoginError as error:
+            raise self._refused.note(error) from None
         # Not the org's Id before the "!": it is no secret, and messages name it.
         logs.hide([token.access.partition("!")[2] or token.access])
         self._token = token
         self._generation += 1
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
+
+
+def unconnected(error: SyncError) -> bool:
+    """Whether a call failed because the instance was not reached: no answer, or one that is not the API's."""
+    if isinstance(error, SalesforceError):
+        lost = error.passing or error.status == 404
+        return lost and not error.code and not isinstance(error, QueryLostError)
+    return isinstance(error, LoginError)

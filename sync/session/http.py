@@ -36,8 +36,8 @@ from sync.session.watch import Watch, WatchedSocket, watched
 
 CHUNK = 1 << 16  # bytes of a body decoded at once
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Two numbers, the second not zero: what this and the client library read of Sforce-Limit-Info.
-USAGE = re.compile(r"api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+# The org's usage in Sforce-Limit-Info, wherever it stands; `per-app-api-usage` is that of one app.
+USAGE = re.compile(r"(?<![\w-])api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
 LONGEST_USAGE = 500
 LONGEST_DATE = 64
 

@@ -16,26 +16,51 @@ from simple_salesforce.login import token_login
 
 from sync.config import Settings
 from sync.errors import LoginError, SalesforceError
+from sync.session.error_bodies import first_error
 from sync.session.hosts import host_of, trusted
 from sync.session.http import Http, RedirectedError
 from sync.session.limits import LONGEST_CODE, clip
 from sync.session.rules import Transient, network_failure, retry_after
 
-# OAuth's answers to a login that a person can mend; the rest is shown as it came.
+# OAuth's answers to a login that a person can mend, by a part of "code: message", particular before general;
+# the rest is shown as it came.
 LOGIN_ADVICE = {
     "request not supported on this domain": "set SALESFORCE_LOGIN_URL to the org's My Domain URL",
     "no client credentials user enabled": "set a Run As user in the app's client-credentials flow",
     "invalid client credentials": "check SALESFORCE_CLIENT_SECRET",
     "client identifier invalid": "check SALESFORCE_CLIENT_ID (a new app needs up to ten minutes)",
+    "oauth_ec_app_not_found": "check SALESFORCE_CLIENT_ID, and install the External Client App in this org",
+    "app_not_found": "install the External Client App in this org; or SALESFORCE_LOGIN_URL is another org's",
+    "not installed in this org": "install the External Client App in this org",
+    "oauth_app_blocked": "unblock the app in Setup, Connected Apps OAuth Usage",
+    "unsupported_grant_type": "enable this flow in the app's OAuth settings, or use another flow",
+    "expired authorization": "set this machine's clock (NTP): an assertion is valid for three minutes",
+    "rate exceeded": "wait an hour, and find what else logs in as this user so often",
+    "rate limit exceeded": "wait an hour, and find what else logs in as this user so often",
     "user hasn't approved this consumer": "pre-authorise the user for the app (permission set or profile)",
     "user is not admin approved to access this app": "pre-authorise the user for the app",
-    "audience is invalid": "set SALESFORCE_AUDIENCE to https://login.salesforce.com or https://test.salesforce.com",
+    "audience is invalid": "set SALESFORCE_AUDIENCE to "
+    "https://login.salesforce.com or https://test.salesforce.com",
     "invalid assertion": "the certificate in the app does not belong to SALESFORCE_PRIVATE_KEY",
     "authentication failure": "check SALESFORCE_USERNAME, SALESFORCE_PASSWORD and SALESFORCE_SECURITY_TOKEN",
     "ip restricted": "allow this network in the app's or profile's IP policy",
+    "invalid login hours": "allow the integration user's profile to log in at all hours",
     "inactive user": "activate the integration user",
 }
-LOGIN_TRANSIENT = ("token request is already being processed",)
+# Passing, by a part of "code: message" too.
+LOGIN_TRANSIENT = (
+    *("token request is already being processed", "retry your request"),
+    *("unknown_error:", "server_error:", "temporarily_unavailable:"),
+)
+# Codes that another attempt would meet again, whatever the message says; so are those that begin with OAUTH_.
+LOGIN_FINAL = frozenset(
+    {
+        *("invalid_grant", "invalid_client", "invalid_client_id", "invalid_request", "invalid_scope"),
+        *("invalid_app_access", "unauthorized_client", "unsupported_grant_type", "access_denied"),
+        *("app_not_found", "inactive_user", "inactive_org", "redirect_uri_mismatch"),
+    }
+)
+UNKNOWN_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +112,11 @@ def ask(settings: Settings, http: Http, url: str) -> tuple[Any, Any]:
             access, _ = token_login(
                 url + TOKEN_PATH, form, "login", settings.salesforce_client_id, None, None, http
             )
-    except SalesforceAuthenticationFailed as error:
-        raise login_failure(error, http.last) from None
     except requests.RequestException as error:
         raise network_failure(error) from None
-    except (ValueError, AttributeError) as error:
-        # HTML instead of JSON, a list instead of an object, no instance_url: an edge answered, not the org.
-        status = http.last.status_code if http.last is not None else 0
-        what = f"the login answered {status} with something else than a token: {clip(error)}"
-        raise Transient(SalesforceError(what)) from None
+    except (SalesforceAuthenticationFailed, ValueError, AttributeError):
+        # A refusal; or HTML, a list, no instance_url: an edge answered, not the org.
+        raise login_failure(http.last) from None
     return access, http.last.json() if http.last is not None else {}
 
 
@@ -178,18 +199,27 @@ def plain(secret: Any) -> str:
     return str(secret.get_secret_value()) if secret is not None else ""
 
 
-def login_failure(error: SalesforceAuthenticationFailed, response: requests.Response | None) -> Exception:
-    """The exception that a refused token request means."""
-    code, message = clip(error.code or "", LONGEST_CODE), clip(error.auth_message or "")
-    status = response.status_code if response is not None else 0
+def login_failure(response: requests.Response | None) -> Exception:
+    """The exception that a token request's answer without a token means."""
+    status, body = (response.status_code, response.content) if response is not None else (0, b"")
+    code, message = first_error(body)
+    code, message = clip(code, LONGEST_CODE), clip(message)
     if status == 200:
-        # simple-salesforce could not read the body: a maintenance page, not the org's answer.
-        what = f"the login answered 200 with something else than a token: {clip(message, 200)}"
-        return Transient(SalesforceError(what, status=status))
-    if status >= 500 or status in (420, 429) or any(text in message for text in LOGIN_TRANSIENT):
-        return Transient(
-            SalesforceError(f"login: {status} {code} {clip(message, 200)}", status=status),
-            retry_after(response),
+        # A maintenance page. JSON is not quoted: what is cut off in the middle may hold the token.
+        shown = (
+            "JSON of another form" if body.lstrip()[:1] in (b"{", b"[") else clip(message, 200) or "nothing"
         )
-    advice = next((advice for text, advice in LOGIN_ADVICE.items() if text in message.lower()), "")
-    return LoginError(f"Salesforce refused the login: {code}: {message}" + (f" ({advice})" if advice else ""))
+        what = f"the login answered 200 with something else than a token: {shown}"
+        return Transient(SalesforceError(what, status=status, passing=True))
+    told = f"{code}: {message}" if code else message
+    lower = f"{told}:".lower()
+    if status >= 500 or status in (420, 429) or not told or any(text in lower for text in LOGIN_TRANSIENT):
+        what = f"login: {status} {code}".strip() + f": {clip(message, 200) or 'no reason is given'}"
+        return Transient(SalesforceError(what, status=status, passing=True), retry_after(response))
+    advice = next((advice for text, advice in LOGIN_ADVICE.items() if text in lower), "")
+    refused = LoginError(
+        f"Salesforce refused the login: {told if code else f'{status}: {told}'}"
+        + (f" ({advice})" if advice else "")
+    )
+    final = advice or code.lower() in LOGIN_FINAL or code.upper().startswith("OAUTH_")
+    return refused if final else Transient(refused, retry_after(response), tries=UNKNOWN_TRIES)

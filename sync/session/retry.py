@@ -50,11 +50,12 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
             reason=str(error)[:300],
         )
 
+    limits = tenacity.stop_any(
+        tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
+    )
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_waiting_for),
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
-        ),
+        stop=lambda state: limits(state) or tried(state),
         wait=wait,
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=note,
@@ -69,6 +70,12 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
                 f"may take ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
             ) from None
         raise last.error from None
+
+
+def tried(state: tenacity.RetryCallState) -> bool:
+    """Whether the failure itself is worth no more attempts."""
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, Transient) and 0 < error.tries <= state.attempt_number
 
 
 def worth_waiting_for(error: BaseException) -> bool:

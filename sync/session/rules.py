@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
 
 import requests
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
-from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
+from sync.errors import (
+    DeferredError,
+    FieldsMovedError,
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+    SyncError,
+)
+from sync.session.error_bodies import first_error
 from sync.session.limits import LONGEST_CODE, clip
 
 
@@ -37,6 +44,9 @@ class Rule:
     advice: str = ""
 
 
+# What edges and content networks add to HTTP's own statuses.
+EDGE = (520, 521, 522, 523, 524, 525, 526, 527, 529, 530, 598, 599)
+
 # The first rule that matches decides. Read top to bottom: particular before general.
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -47,8 +57,21 @@ RULES: tuple[Rule, ...] = (
         "the org's daily API requests are used up",
     ),
     Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
+    # "… with the REST API", "… with the API": no login gets another session than this one.
+    Rule(
+        None,
+        "INVALID_SESSION_ID",
+        "session is not valid for use with the",
+        Action.FAIL,
+        "add the scope `api` to the app, and let its and the user's session policies allow API access",
+    ),
     Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
     Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
+    # After a move of the org or a refresh of a sandbox the old token dies without a 401.
+    Rule(None, "INVALID_JWT_FORMAT", None, Action.LOGIN),
+    Rule(403, None, "INVALID_JWT_FORMAT", Action.LOGIN),
+    Rule(None, "URL_NOT_RESET", None, Action.LOGIN),
+    Rule(None, "UNKNOWN_EXCEPTION", "Destination URL not reset", Action.LOGIN),
     Rule(401, None, None, Action.LOGIN),
     Rule(403, None, "Bad_OAuth_Token", Action.LOGIN),
     Rule(None, "INVALID_QUERY_LOCATOR", None, Action.RESTART),
@@ -59,11 +82,27 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
     Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
     Rule(None, "QUERY_TIMEOUT", None, Action.RETRY),
-    Rule(None, "TXN_SECURITY_METERING_ERROR", None, Action.RETRY),
+    Rule(
+        None,
+        "TXN_SECURITY_METERING_ERROR",
+        None,
+        Action.RETRY,
+        "exempt the integration user from transaction security policies",
+    ),
     Rule(None, "UNABLE_TO_LOCK_ROW", None, Action.RETRY),
     Rule(None, "SERVER_UNAVAILABLE", None, Action.RETRY),
     Rule(None, "UNKNOWN_EXCEPTION", None, Action.RETRY),
     Rule(None, "INVALID_FIELD", None, Action.REDESCRIBE),
+    *(
+        Rule(
+            None,
+            "INVALID_TYPE",
+            f"'{name}'",
+            Action.FAIL,
+            "give the integration user the permission View Setup and Configuration",
+        )
+        for name in ("PermissionSetAssignment", "PermissionSet", "ObjectPermissions")
+    ),
     Rule(None, "INVALID_TYPE", None, Action.FAIL, "give the integration user read access to the object"),
     Rule(None, "INSUFFICIENT_ACCESS", None, Action.FAIL, "give the integration user read access"),
     Rule(
@@ -78,7 +117,14 @@ RULES: tuple[Rule, ...] = (
         "API_CURRENTLY_DISABLED",
         None,
         Action.FAIL,
-        "give the integration user the permission API Enabled",
+        "give the integration user the permission API Enabled; if it has that, Salesforce has an outage",
+    ),
+    Rule(
+        None,
+        "OPERATION_TOO_LARGE",
+        None,
+        Action.FAIL,
+        "give the integration user View All on the object, so that sharing is not worked out for each record",
     ),
     Rule(406, None, None, Action.RETRY),
     Rule(408, None, None, Action.RETRY),
@@ -90,18 +136,23 @@ RULES: tuple[Rule, ...] = (
     Rule(429, None, None, Action.RETRY),
     Rule(431, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
     Rule(404, None, None, Action.FAIL, "hidden by permissions, or wrong SALESFORCE_API_VERSION"),
-    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504)),
+    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504, 507, 508, 509, *EDGE)),
 )
 UNKNOWN = Rule(None, None, None, Action.FAIL)
 
 
 class Transient(Exception):
-    """A failure that another attempt may not meet; never leaves this room."""
+    """A failure that another attempt may not meet; never leaves this room.
 
-    def __init__(self, error: SalesforceError, retry_after: float = 0) -> None:
+    `error`: what it is in the end. `retry_after`: seconds to wait at least. `tries`: the most attempts that
+    are worth making, 0 for as many as the policy allows.
+    """
+
+    def __init__(self, error: SyncError, retry_after: float = 0, *, tries: int = 0) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after
+        self.tries = tries
 
 
 class Unauthorised(Exception):
@@ -135,8 +186,9 @@ def judge(error: ClientError, response: requests.Response | None, *, lost_on_404
     what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
     if rule.advice:
         what += f" ({rule.advice})"
-    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR.
-    match Action.RESTART if lost_on_404 and status == 404 else rule.action:
+    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR, but so may a dead token.
+    lost = lost_on_404 and status == 404 and rule.action is not Action.LOGIN
+    match Action.RESTART if lost else rule.action:
         case Action.LOGIN:
             return Unauthorised(what)
         case Action.DEFER:
@@ -161,28 +213,6 @@ def network_failure(error: Exception) -> Exception:
         )
     what = f"no answer from Salesforce: {type(error).__name__}: {clip(error)}"
     return Transient(SalesforceError(what, passing=True))
-
-
-def first_error(content: Any) -> tuple[str, str]:
-    """errorCode and message of an error body, whatever its form."""
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        return str(content[0].get("errorCode", "")), str(content[0].get("message", ""))
-    if isinstance(content, dict):
-        code = content.get("errorCode") or content.get("error") or ""
-        return str(code), str(content.get("message") or content.get("error_description") or "")
-    if isinstance(content, bytes):
-        content = content.decode("utf-8", "replace")
-    return "", " ".join(without_tags(str(content or "")).split())[:200]
-
-
-def without_tags(page: str) -> str:
-    """The text of a page of HTML, in linear time: an error page may be a hundred thousand `<`."""
-    first, *others = page.split("<")
-    pieces = [first]
-    for other in others:
-        tag, closed, text = other.partition(">")
-        pieces.append(text if closed else tag)
-    return " ".join(pieces)
 
 
 def retry_after(response: requests.Response | None) -> float:

@@ -130,6 +130,15 @@ def _altered(params: dict[str, Any]) -> Effect:
     return Effect(alter=change or alter)
 
 
+def _answered(params: dict[str, Any]) -> Effect:
+    status = int(params.get("status", 200))
+    if "text" in params:
+        return Effect(Answer(status, str(params["text"]).encode(), str(params.get("kind", HTML))))
+    return Effect(
+        json_answer(params["change"](None) if "change" in params else params.get("body", {}), status)
+    )
+
+
 _UNKNOWN = (
     "An unexpected error occurred. Please include this ErrorId if you contact support: "
     "1000000001-10000 (-1000000001)"
@@ -339,10 +348,8 @@ FAULTS: dict[str, Kind] = {
         _altered,
     ),
     "answered": Kind(
-        "200 with body= instead of the true answer",
-        lambda params: Effect(
-            json_answer(params["change"](None) if "change" in params else params.get("body", {}))
-        ),
+        "200, or status=, with body= as JSON, or text= as it is and of kind=, instead of the true answer",
+        _answered,
     ),
     "reset": Kind("the connection is reset (RST) instead of an answer", lambda _params: Effect(reset=True)),
     "slow": Kind(
