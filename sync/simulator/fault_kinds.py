@@ -348,7 +348,7 @@ FAULTS: dict[str, Kind] = {
         _altered,
     ),
     "answered": Kind(
-        "200, or status=, with body= as JSON, or text= as it is and of kind=, instead of the true answer",
+        "200 with body= as JSON, or text= of kind=, instead of the true answer; status= for another status",
         _answered,
     ),
     "reset": Kind("the connection is reset (RST) instead of an answer", lambda _params: Effect(reset=True)),
