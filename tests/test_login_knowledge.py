@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.server import ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,8 +79,11 @@ def test_a_lost_connection_forgets_the_token(sim: Simulator, fault: str, what: d
 
 
 @pytest.mark.parametrize("instance", ["https://gone.invalid", "https://127.0.0.2:9", ""])
-def test_a_host_that_is_gone_is_asked_for_again(sim: Simulator, listener: Listener, instance: str) -> None:
+def test_a_host_that_is_gone_is_asked_for_again(
+    sim: Simulator, listener: Listener, monkeypatch: pytest.MonkeyPatch, instance: str
+) -> None:
     """An instance without an address, that does not answer, or with a certificate not trusted: a new login."""
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)
     session = connect(sim, changed={"SALESFORCE_PRIVATE_HOSTS": "gone.invalid,127.0.0.2,localhost"})
     sim.faults.add("altered", on="token", set={"instance_url": instance or listener.url})
     with pytest.raises((SalesforceError, LoginError), match=r"no answer|certificate"):

@@ -211,9 +211,14 @@ def login_failure(response: requests.Response | None) -> Exception:
         )
         what = f"the login answered 200 with something else than a token: {shown}"
         return Transient(SalesforceError(what, status=status, passing=True))
-    told = f"{code}: {message}" if code else message
+    told = f"{code}: {message}" if code else message or "no reason is given"
     lower = f"{told}:".lower()
-    if status >= 500 or status in (420, 429) or not told or any(text in lower for text in LOGIN_TRANSIENT):
+    if (
+        status >= 500
+        or status in (420, 429)
+        or not body.strip()
+        or any(text in lower for text in LOGIN_TRANSIENT)
+    ):
         what = f"login: {status} {code}".strip() + f": {clip(message, 200) or 'no reason is given'}"
         return Transient(SalesforceError(what, status=status, passing=True), retry_after(response))
     advice = next((advice for text, advice in LOGIN_ADVICE.items() if text in lower), "")
