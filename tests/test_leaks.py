@@ -76,7 +76,7 @@ def proxy_refused(world: World) -> None:
 
 
 def database_refused(world: World) -> None:
-    for parameters in ("", "?sslmode=nonsense", "?hostaddr=nonsense"):
+    for parameters in ("", "?channel_binding=nonsense", "?hostaddr=nonsense"):
         given = f"postgres://me:{quote(DATABASE, safe='')}@127.0.0.1:9/x{parameters}"
         settings = config.of(world.environment | {"DATABASE_URL": given})
         logs.setup("debug", "logfmt", settings.secrets)
