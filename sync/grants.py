@@ -104,7 +104,8 @@ def grant(connection: Connection, role: str) -> str:
     if inherited := [row.nspname for row in found if not row.direct]:
         return (
             f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
-            f"{', '.join(inherited)}; `\\drg {role}` in psql shows which"
+            f"{', '.join(inherited)}; to see which: SELECT roleid::regrole FROM pg_auth_members "
+            f"WHERE member = {literal(quoted(role))}::regrole"
         )
     if found:
         schemas = ", ".join(row.nspname for row in found)
@@ -150,3 +151,8 @@ def run(connection: Connection, statements: Sequence[str], owner: str, role: str
                 statement.format(schema=quoted(CONSUMERS), owner=owner, role=quoted(role)).replace(":", "\\:")
             )
         )
+
+
+def literal(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"

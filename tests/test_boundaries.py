@@ -226,6 +226,9 @@ def test_grant_tells_rights_of_a_group(loaded: World) -> None:
         said = granting(loaded.engine, consumer.name)
         assert "through a role that it belongs to: salesforce, sync" in said
         assert "REVOKE" not in said
+        assert loaded.sql(said.partition("to see which: ")[2].replace("::", "\\:\\:")) == [
+            ("pg_read_all_data",)
+        ]
         found = list(audit.consumers(loaded.engine))
 
     assert any(consumer.name in one.detail and one.state == "warning" for one in found)
