@@ -224,6 +224,7 @@ def test_what_verify_asks_of_whole_tables_has_an_allowance(loaded: World) -> Non
 def test_making_an_index_has_an_allowance(world: World) -> None:
     """Each index at the end of a first load may take as long as its statement may."""
     with noted() as seen, transaction(world.engine) as connection:
+        load.begin_first_load(connection, "Contact")  # which leaves the indexes of an empty table out
         load.end_first_load(connection, "Contact", 1)
         most = timeout(connection)
 
