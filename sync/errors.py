@@ -11,7 +11,7 @@ class SyncError(Exception):
 
     exit_code: ClassVar[int] = 1
     outcome: ClassVar[str] = "failed"
-    # What consumers are told instead of the message, which may hold anything.
+    # What consumers see instead of the message, which may contain anything.
     label: ClassVar[str] = "other"
 
     def __init__(self, message: str = "") -> None:

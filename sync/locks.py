@@ -1,4 +1,4 @@
-"""Who holds the locks that a statement of ours waited for in vain, and the command that ends it."""
+"""The sessions that hold locks which a statement timed out waiting for, and the command that ends each."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
         many = connection.execute(MANY, {"object": view.name}).scalar_one() > ONE_BY_ONE
         asked = connection.execute(NOW).scalar_one()
     if many:
-        yield from read_columns(link, view, held, run_id, view.projection.volatile(listed(link, view)))
+        yield from read_columns(
+            link, view, held, run_id, view.projection.volatile(link.settings.volatile_fields(view.name))
+        )
         with transaction(link.engine) as connection:
             state.check_fence(connection, held)
             connection.execute(COLUMNS_DONE, {"object": view.name, "at": asked})
@@ -88,7 +90,7 @@ def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     filled = yield from read_columns(link, view, held, run_id, names)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
-        whole = set(view.projection.volatile(listed(link, view))) <= set(names)
+        whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
         # A field that vanished meanwhile stays late until it is shown again.
         state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, filled)
 
@@ -98,19 +100,10 @@ def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
     if marks.complete_through is None:
         return ()
     late = set(marks.backfill)
-    moving = view.projection.volatile(listed(link, view))
+    moving = view.projection.volatile(link.settings.volatile_fields(view.name))
     if marks.refreshed_at is None or view.at - marks.refreshed_at >= link.settings.sync_volatile_interval:
         late |= set(moving)
     return tuple(name for name in view.projection.names if name in late)
-
-
-def listed(link: Link, view: View) -> frozenset[str]:
-    """The fields of this object that an operator says move without a stamp."""
-    return frozenset(
-        name.removeprefix(f"{view.name}.")
-        for name in link.settings.sync_volatile_fields
-        if "." not in name or name.startswith(f"{view.name}.")
-    )
 
 
 def read_columns(

@@ -93,10 +93,6 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         ("1" * N, "1." + "1" * N, "1" + " " * N),
     ),
     ("config/__init__.py", r"\w+"): (re.compile(r"\w+").fullmatch, ("_" * N + "!",)),
-    ("config/__init__.py", r"([A-Za-z]\w*\.)?[A-Za-z]\w*"): (
-        re.compile(r"([A-Za-z]\w*\.)?[A-Za-z]\w*").fullmatch,
-        ("a" * N + "!", "a." * (N // 2)),
-    ),
     ("config/__init__.py", r"https://[^/\s@?#]+"): (
         re.compile(r"https://[^/\s@?#]+").fullmatch,
         ("https://" + "a" * N + "/",),

@@ -180,8 +180,8 @@ def test_the_proof_is_not_dropped(empty: Engine) -> None:
             command.downgrade(settings, "0005")
 
 
-def test_two_first_releases_at_once(empty_database: str, empty: Engine) -> None:
-    """A release that finds another one in the middle of the first migration waits for it."""
+def test_a_release_waits_for_one_that_migrates(empty_database: str, empty: Engine) -> None:
+    """A release that finds another one migrating waits for it, and gives up when that takes too long."""
     upgrade(empty)
     with empty.connect() as other:
         transaction = other.begin()

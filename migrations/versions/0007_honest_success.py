@@ -14,7 +14,7 @@ down_revision: str | None = "0006"
 branch_labels: str | None = None
 depends_on: str | None = None
 
-# Named objects have to be replicated: a misspelt one would be waited for in vain.
+# Named objects have to be replicated: the wait for a misspelt one would never end.
 WANTED = """
     IF EXISTS (SELECT FROM unnest(objects) AS o WHERE o NOT IN (SELECT object FROM sync.replicated)) THEN
         RAISE EXCEPTION '{function}: % is not replicated', (

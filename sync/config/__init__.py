@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from sync.config.fields import excluded, of_object
+from sync.config.fields import excluded, field_names, of_object
 from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
 from sync.config.keys import check_signing_key
 from sync.config.names import given, strangers
@@ -174,18 +174,7 @@ class Settings(DatabaseSettings):
     @field_validator("sync_volatile_fields", mode="before")
     @classmethod
     def _volatile(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value.strip().lower() == "none":
-            return frozenset()
-        names = frozenset(part.strip() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"([A-Za-z]\w*\.)?[A-Za-z]\w*", name)):
-            raise wrong(f"{', '.join(odd)} is no field's API name; write for example Score__c,PhotoUrl")
-        if foreign := sorted(n for n in names if "." in n and n.split(".")[0] not in CATALOGUE):
-            raise wrong(
-                f"{', '.join(foreign)} is of no object in the catalogue; it has {', '.join(CATALOGUE)}"
-            )
-        return names
+        return field_names(value) if isinstance(value, str) else value
 
     @field_validator("sync_verify_at", mode="before")
     @classmethod
@@ -291,6 +280,10 @@ class Settings(DatabaseSettings):
     def excluded_fields(self, sobject: str) -> frozenset[str]:
         """The fields of an object that must not be read."""
         return of_object(self.sync_excluded_fields, sobject)
+
+    def volatile_fields(self, sobject: str) -> frozenset[str]:
+        """The fields of an object whose values move without a stamp, as an operator says."""
+        return of_object(self.sync_volatile_fields, sobject)
 
     @property
     def custom_fields_named(self) -> frozenset[str]:

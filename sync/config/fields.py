@@ -21,15 +21,21 @@ def of_object(names: frozenset[str], sobject: str) -> frozenset[str]:
     )
 
 
-def excluded(text: str) -> frozenset[str]:
-    """The fields that SYNC_EXCLUDED_FIELDS names; an error for one that is none, or that is needed."""
+def field_names(text: str) -> frozenset[str]:
+    """The names in a comma-separated list; an error for what is no field's name, or of no object here."""
     if text.strip().lower() == "none":
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
     if odd := sorted(name for name in names if not NAME.fullmatch(name)):
-        raise wrong(f"{', '.join(odd)} is no field's API name; write for example PhotoUrl or Tier__c")
+        raise wrong(f"{', '.join(odd)} is no field's API name; write for example Score__c,PhotoUrl")
     if foreign := sorted(n for n in names if "." in n and n.split(".")[0] not in CATALOGUE):
         raise wrong(f"{', '.join(foreign)} is of no object in the catalogue; it has {', '.join(CATALOGUE)}")
+    return names
+
+
+def excluded(text: str) -> frozenset[str]:
+    """The fields that SYNC_EXCLUDED_FIELDS names; an error for one that is none, or that is needed."""
+    names = field_names(text)
     for sobject in CATALOGUE.values():
         mine = of_object(names, sobject.name)
         if needed := sorted(mine & indispensable(sobject)):

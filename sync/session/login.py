@@ -72,7 +72,7 @@ class Token:
     organization: str
 
 
-TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 — a path
+TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 — this is a path, not a secret
 # Answers that a login host may lead on with; 303 would have the form sent nowhere.
 LEADS_ON = frozenset({301, 302, 307, 308})
 # A token is printable ASCII; one issued as a JWT has some 2,000 characters.
