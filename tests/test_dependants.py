@@ -108,7 +108,7 @@ def test_many_waiting_are_read_together(ready: World, monkeypatch: pytest.Monkey
     monkeypatch.setattr(refresh, "ONE_BY_ONE", 2)
     ready.org.update(ready.acme, {"Name": "Acme Two"})
 
-    ready.run()
+    pipeline.sync_object(ready.link(), "Account")  # side by side, a contact that just looks reads them by Id
 
     assert custom(ready, "Account_Display__c") == ["Acme Two [unrated]"] * 3
     assert all(fields == PLACING | {"Spend_With_Tax__c", "Account_Display__c"} for fields in selects(ready))
