@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -37,38 +36,46 @@ def pages(
 ) -> Iterator[Page]:
     """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
 
-    When Salesforce loses the result set (re-login, expired locator) the query is asked again from the last
-    page's key. `stepwise` does so for every page: slower to prove, but nothing that vanishes or moves while
-    pages are read can shift the others. CountMismatchError when Salesforce counts more records than came.
+    Pages behind a locator need not be a snapshot: a record that changes between two of them, or is purged,
+    shifts the others, and counts of two moments do not show what was skipped. So their progress stays at the
+    first page of their query. Where something moved, or Salesforce lost the result set (re-login, expired
+    locator), the rest is read stepwise: every page is the first of a query from the key of the one before,
+    which nothing can shift. CountMismatchError when Salesforce counts more records than came.
     """
-    progress, furthest, restarts = start, start.received, 0
-    if start.key is not None and not stepwise:
-        progress = proved(session, projection, window, start)
+    name, sure, restarts = projection.sobject.name, start, 0
+    if start.key is not None:
+        sure = proved(session, projection, window, start)
     while True:
+        begin = sure
         try:
-            question = soql.select(projection, window.scope, progress.key)
+            question = soql.select(projection, window.scope, begin.key)
             answer, first = first or session.query(question, projection.names), None
+            census, several = Census.of(answer, window), False
             eager = ahead and not stepwise
-            for page, last in result_set(session, projection, answer, window, progress, make, eager=eager):
-                reached = page.progress
-                yield page
+            found = result_set(session, projection, answer, window, begin, make, census, eager=eager)
+            for page, last in found:
+                moved = several and not stepwise and bool(census.moved)
+                if not several:
+                    sure = page.progress
+                yield replace(page, progress=sure)
                 del page  # not two pages in memory while the next is on its way
-                moved, progress = reached.key != progress.key, reached
-                if progress.received > furthest:
-                    furthest, restarts = progress.received, 0
-                if stepwise and moved and not last:
+                if moved:
+                    log.info("pages_moved", object=name, instead="stepwise")
+                    stepwise = True
                     break
+                if stepwise and sure.key != begin.key and not last:
+                    break
+                several = True
             else:
                 break
         except QueryLostError as lost:
-            restarts += 1
+            restarts = 0 if sure.received > begin.received else restarts + 1
             if restarts > RESTARTS:
                 raise
-            log.warning("query_restarted", object=projection.sobject.name, reason=str(lost)[:200])
-            if progress.key is not None and not stepwise:
-                progress = proved(session, projection, window, progress)
-    if stepwise and progress.key is not None and not prefix_is_whole(session, projection, window, progress):
-        raise mismatch(projection.sobject.name, "more", progress.settled)
+            stepwise = True
+            log.warning("query_restarted", object=name, reason=str(lost)[:200])
+    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):
+        raise mismatch(name, "more", sure.settled)
 
 
 def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
@@ -101,14 +108,13 @@ def result_set(
     window: Window,
     start: Progress,
     make: Make,
+    census: Census,
     *,
     eager: bool,
 ) -> Iterator[tuple[Page, bool]]:
     """The pages of one query in key order, each with whether it is the last; then their count is checked."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
-    census = Census(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
     progress = start
-    several = answer.body.get("nextRecordsUrl") is not None
     following = answers(session, projection, answer)
     if eager:  # one is fetched while another is made into rows
         following = prefetch([each(following)], session.stop, depth=1)
@@ -119,7 +125,7 @@ def result_set(
         progress = Progress(
             landmark(ids, stamps, window) or progress.key,
             received=start.received + census.within,
-            settled=start.settled + len(census.settled),
+            settled=start.settled + census.settled,
         )
         rows, at = texts(page.body.pop("records")), page.at
         last = bool(page.body.get("done", True)) or not page.body.get("nextRecordsUrl")
@@ -130,13 +136,6 @@ def result_set(
         del batch
     if census.distinct < total or (census.distinct > total and not census.moved):
         raise mismatch(name, f"{total:,}", census.distinct)
-    if census.moved and several:
-        # Some records changed while pages were read. Where pages are a snapshot that is harmless; where they
-        # are not, it shifts the others and new ones make up the number. So count those that stay put.
-        settled = soql.count_before(name, window.scope, start.key, window.settled)
-        unmoved, came = int(session.query(settled).body["totalSize"]), census.unmoved()
-        if unmoved > came:
-            raise mismatch(name, f"{unmoved:,} unmoved", came)
 
 
 @dataclass(slots=True)
@@ -145,7 +144,7 @@ class Census:
 
     A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
     and maybe again at the end. Those are few and kept by Id, as are the odd ones, whose stamps are none: they
-    are rejected further on, and count all the same. Of the settled ones eight bytes each are kept.
+    are rejected further on, and count all the same.
     """
 
     asked: str
@@ -157,7 +156,12 @@ class Census:
     at_top: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
     odd: set[str] = field(default_factory=set)
-    settled: array[int] = field(default_factory=lambda: array("q"))
+    settled: int = 0
+
+    @classmethod
+    def of(cls, answer: Answer, window: Window) -> Census:
+        """Nothing so far of the result set that an answer begins."""
+        return cls(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
 
     def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
         for id_, stamp in zip(ids, stamps, strict=True):
@@ -177,17 +181,11 @@ class Census:
                 self.at_top.add(id_)
                 self.came += 1
                 self.within += second <= self.until
-                if second < self.border:
-                    self.settled.append(hash(id_))
+                self.settled += second < self.border
 
     @property
     def distinct(self) -> int:
         return self.came + len(self.moved) + len(self.odd)
-
-    def unmoved(self) -> int:
-        """How many settled records came that did not come again as changed ones."""
-        moved = set(map(hash, self.moved))
-        return sum(each not in moved for each in self.settled)
 
 
 def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
