@@ -13,11 +13,11 @@ from sqlalchemy import Connection, text
 
 from sync import extract, ledger, load, logs, state, transform
 from sync.config import Settings
-from sync.errors import GuardError, OrgChangedError
+from sync.errors import FieldsMovedError, GuardError, OrgChangedError
 from sync.extract import Make, Page
 from sync.load import Edge, Mode, Tally
-from sync.mapping import DescribedField, Projection, SObject, project
-from sync.runs import Link
+from sync.mapping import PLACING, DescribedField, Projection, SObject, project
+from sync.runs import Link, Step, Work
 from sync.state import Lease, Plan
 from sync.tables import REPLICA, REPLICAS, quoted, transaction
 
@@ -36,6 +36,9 @@ SELECT count(*) FROM (
      UNION ALL SELECT FROM sync.reject WHERE object = :object LIMIT :most) AS held
 """
 REMOVED_AT_ONCE = 10_000
+
+# Fields of an object that may be refused one after the other before the work is given up.
+MOST_REFUSED = 50
 
 # Salesforce's clock and the database's may differ by so much; by more, one of them is wrong.
 CLOCKS_APART = timedelta(minutes=5)
@@ -64,27 +67,68 @@ class View:
         return self.projection.sobject.name
 
 
-def look(link: Link, sobject: SObject, *, anew: bool = False) -> View:
+def look(link: Link, sobject: SObject) -> View:
     """Describe the object, after making sure that the org is the one whose records these are."""
     organization = link.session.organization()
-    described, at = link.session.describe(sobject.name, anew=anew)
+    described, at = link.session.describe(sobject.name)
     with transaction(link.engine) as connection:
         check_org(connection, link, organization)
         edges = ledger.edges(connection, sobject.name)
+        refused = ledger.refused(connection, sobject.name, described)
         known = reference(connection, link)
     if abs(at - known) > CLOCKS_APART:
         # One server's wrong Date is not Salesforce's clock: another answer decides.
         described, at = link.session.describe(sobject.name)
         with transaction(link.engine) as connection:
             known = reference(connection, link)
-    found = projection(link.settings, sobject, described)
+    found = projection(link.settings, sobject, described, refused)
     return View(found, at, edges, clock_error(sobject.name, at, known))
 
 
-def projection(settings: Settings, sobject: SObject, described: Sequence[DescribedField]) -> Projection:
-    """What is replicated of an object, by its describe and the settings."""
+def projection(
+    settings: Settings,
+    sobject: SObject,
+    described: Sequence[DescribedField],
+    refused: frozenset[str] = frozenset(),
+) -> Projection:
+    """What is replicated of an object, by its describe and the settings, without fields that are refused."""
     excluded = settings.excluded_fields(sobject.name)
-    return project(sobject, described, settings.sync_custom_fields, excluded)
+    return project(sobject, described, settings.sync_custom_fields, excluded, refused)
+
+
+def without_refused(link: Link, name: str, work: Work) -> Work:
+    """The work, begun anew without a field that vanished since the describe, or that queries refuse although
+    describe lists it: one field must not stop the others."""
+
+    def all_but_those(held: Lease, run_id: int) -> Iterator[Step]:
+        met: set[str] = set()
+        while True:
+            try:
+                yield from work(held, run_id)
+            except FieldsMovedError as moved:
+                if moved.field in met or len(met) == MOST_REFUSED:
+                    raise
+                met.add(moved.field)
+                drop(link, name, held, moved)
+            else:
+                return
+
+    return all_but_those
+
+
+def drop(link: Link, name: str, held: Lease, moved: FieldsMovedError) -> None:
+    """Leave a refused field out from now on; it is in the ledger. The error itself where nothing can be read
+    without the field."""
+    described, _ = link.session.describe(name, anew=True)
+    log.warning("fields_moved", object=name, reason=str(moved)[:300])
+    for field in described:
+        if field.name.lower() == moved.field.lower():
+            if field.name in PLACING:
+                raise moved
+            log.warning("field_refused", object=name, field=field.name, instead="it is left out for a day")
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, held)
+                ledger.refuse(connection, name, field)
 
 
 def reference(connection: Connection, link: Link) -> datetime:
@@ -158,6 +202,8 @@ def commit_page(
         )
         if announce:
             load.note_dependants(connection, view.name, tally, view.edges)
+        if page.batch.ids or page.batch.rejects:
+            state.touch(connection, view.name)
         if plan is not None:
             state.save_progress(connection, view.name, plan, page.progress, page.at)
     return tally
@@ -194,5 +240,6 @@ def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, d
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
         with state.fenced(link.engine, held) as connection:
             keep = link.settings.tombstone_values_kept
+            state.touch(connection, name)
             removed += load.remove(connection, name, chunk, reason, run_id, keep)
     return removed

@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Index,
+    Integer,
     MetaData,
     Table,
     Text,
@@ -51,6 +52,7 @@ Table(
     moment("emptied_through"),
     Column("selection", Text()),
     moment("deletions_refused_at"),
+    moment("slow_since"),
     schema=BOOKKEEPING,
     comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
@@ -69,7 +71,9 @@ Table(
     Column("received", BigInteger(), nullable=False, server_default=text("0")),
     Column("settled", BigInteger(), nullable=False, server_default=text("0")),
     Column("selected", Text(), nullable=False, server_default=text("''")),
-    Column("stepwise", Boolean(), nullable=False, server_default=text("false")),
+    Column("epoch", BigInteger(), nullable=False, server_default=text("0")),
+    moment("began_at"),
+    Column("mismatches", Integer(), nullable=False, server_default=text("0")),
     schema=BOOKKEEPING,
     comment="How far an unfinished window's committed pages reach; a restart resumes there.",
 )
@@ -80,8 +84,9 @@ Table(
     Column("owner", Text()),
     Column("fence", BigInteger(), nullable=False, server_default=text("0")),
     moment("expires_at", nullable=False),
+    Column("epoch", BigInteger(), nullable=False, server_default=text("0")),
     schema=BOOKKEEPING,
-    comment="One writer per object; the fence grows with every owner, and a stale one cannot commit.",
+    comment="One writer per object; the fence grows with each owner, the epoch with each commit of records.",
 )
 Table(
     "run",
@@ -183,7 +188,7 @@ Table(
     Index(None, "object", "field", "id"),
     CheckConstraint(
         "change IN ('known', 'added', 'vanished', 'returned', 'retyped', 'resized', 'formula', 'selected', "
-        "'left out')",
+        "'left out', 'refused')",
         name="change",
     ),
     schema=BOOKKEEPING,

@@ -44,13 +44,20 @@ def remove_purged(
     """
     with transaction(link.engine) as connection:
         marks = state.marks(connection, view.name)
-        # Not ahead of any answer of the window: one server's wrong Date must not count as known.
-        view = replace(view, at=min(view.at, state.earliest(connection, view.name, plan)))
+        # Not ahead of any answer of the window: one server's wrong Date must not count as known. A window
+        # that was taken up again began long ago.
+        if not plan.resumed:
+            view = replace(view, at=min(view.at, state.earliest(connection, view.name, plan)))
     since = marks.deleted_through or marks.complete_through
     if since is None:  # a first load: no record is there that could have gone
         return None
     end = minute(view.at)
-    if end - minute(since) <= timedelta() or lately(marks, view.at, EVERY):
+    if plan.resumed:
+        # Other work may have asked meanwhile, before records came in that were read in the beginning.
+        since = min(since, plan.window.until)
+    elif lately(marks, view.at, EVERY):
+        return marks.deleted_through
+    if end - minute(since) <= timedelta():
         return marks.deleted_through
     try:
         listed = ask(link, view, since, end)

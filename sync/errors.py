@@ -133,6 +133,11 @@ class BulkRefusedError(SyncError):
 class FieldsMovedError(SalesforceError):
     """A selected field is not there any more; the describe has to be read again."""
 
+    @property
+    def field(self) -> str:
+        """The field that the message names, "" where it names none."""
+        return str(self).partition("No such column '")[2].partition("'")[0]
+
 
 class CountMismatchError(SyncError):
     """Salesforce counted more records than it delivered."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from sync.load import Edge
 from sync.mapping import DescribedField, Projection
@@ -34,6 +35,11 @@ SELECT f.object, f.field,
   FROM now AS f
  WHERE f.change <> 'vanished' AND f.replicated AND :object = ANY (f.targets)
  ORDER BY 1, 2
+""")
+# A field that describe lists and queries refuse is tried again after a day, or once its describe differs.
+REFUSED = text(f"""
+SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
+ WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
 EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
@@ -70,6 +76,19 @@ class State:
             replicated,
         )
 
+    @classmethod
+    def stored(cls, row: Row[Any]) -> State:
+        """The state in a line of the ledger."""
+        return cls(
+            row.type,
+            row.size,
+            row.calculated,
+            row.formula,
+            row.relationship,
+            tuple(row.targets),
+            row.replicated,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -91,15 +110,7 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
     known = {
         row.field: (
             row.change,
-            State(
-                row.type,
-                row.size,
-                row.calculated,
-                row.formula,
-                row.relationship,
-                tuple(row.targets),
-                row.replicated,
-            ),
+            State.stored(row),
         )
         for row in connection.execute(KNOWN, {"object": name})
     }
@@ -107,23 +118,31 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
     now = {field.name: State.of(field, replicated=field.name in selected) for field in projection.described}
     entries = list(news(known, now))
     for entry in entries:
-        state = entry.state
-        connection.execute(
-            ENTER,
-            {
-                "object": name,
-                "field": entry.field,
-                "change": entry.change,
-                "type": state.type,
-                "size": state.size,
-                "calculated": state.calculated,
-                "formula": state.formula,
-                "relationship": state.relationship,
-                "targets": list(state.targets),
-                "replicated": state.replicated,
-            },
-        )
+        enter(connection, name, entry)
     return [entry for entry in entries if entry.change != "known"]
+
+
+def enter(connection: Connection, name: str, entry: Entry) -> None:
+    """Write one line."""
+    values = asdict(entry.state) | {"targets": list(entry.state.targets)}
+    connection.execute(ENTER, values | {"object": name, "field": entry.field, "change": entry.change})
+
+
+def refuse(connection: Connection, name: str, field: DescribedField) -> None:
+    """Enter that queries refuse a field that describe lists."""
+    enter(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
+
+
+def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
+    """The fields that queries refused lately, and whose describe is still the same."""
+    now = {field.name: State.of(field, replicated=False) for field in described}
+    rows = connection.execute(REFUSED, {"objects": [name]})
+    return frozenset(row.field for row in rows if now.get(row.field) == State.stored(row))
+
+
+def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
+    """Fields that queries refuse, with their objects and since when: they are not replicated."""
+    return [(row.object, row.field, row.at) for row in connection.execute(REFUSED, {"objects": objects})]
 
 
 def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:

@@ -303,9 +303,10 @@ def project(
     described: Sequence[DescribedField],
     custom: str | frozenset[str] = "all",
     excluded: frozenset[str] = frozenset(),
+    refused: frozenset[str] = frozenset(),
 ) -> Projection:
     """Fit the catalogue to a describe; `custom` is "all", "none" or the wanted custom fields' names,
-    `excluded` fields that must not be read.
+    `excluded` fields that must not be read, `refused` those that are listed and cannot be.
 
     Hidden fields (edition, field-level security) are left out of the query and named; a hidden Id,
     IsDeleted or SystemModstamp is a SyncError, because nothing can be replicated without them.
@@ -313,7 +314,7 @@ def project(
     shown = {
         field.name: field
         for field in described
-        if field.type not in UNREPLICATED_TYPES and field.name not in excluded
+        if field.type not in UNREPLICATED_TYPES and field.name not in excluded | refused
     }
     fields = tuple(field for field in sobject.fields if field.name in shown)
     hidden = tuple(f.name for f in sobject.fields if f.name not in shown and f.name not in excluded)

@@ -17,7 +17,15 @@ from math import ceil
 
 from sync import apply, deletes, extract, load, logs, refresh, retention, state, verify
 from sync.apply import View
-from sync.errors import FATAL, DeferredError, LeaseHeldError, ObjectsFailedError, SyncError, UsageError
+from sync.errors import (
+    FATAL,
+    DeferredError,
+    FieldsMovedError,
+    LeaseHeldError,
+    ObjectsFailedError,
+    SyncError,
+    UsageError,
+)
 from sync.extract import Window
 from sync.objects import CATALOGUE
 from sync.runs import Attempts, Link, Report, Step, for_each, journalled
@@ -65,7 +73,7 @@ def sync_object(link: Link, name: str) -> Report:
         yield from retention.forget(link, name, held, run_id)
         view = apply.look(link, CATALOGUE[name])
         check_budget(link)
-        attempts = Attempts(name)
+        attempts = Attempts(name, (*FATAL, FieldsMovedError))
         with attempts.attempt("pass"):
             resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
             if resumed:
@@ -80,7 +88,7 @@ def sync_object(link: Link, name: str) -> Report:
 
     report, run = None, Attempts(name)
     with run.attempt("pass"):
-        report = journalled(link, name, work)
+        report = journalled(link, name, apply.without_refused(link, name, work))
     # A failure of another object is in its own journal, and its own pass tries again.
     with suppress(ObjectsFailedError):
         refresh_dependants(link, but=name)
@@ -96,7 +104,7 @@ def resync_object(link: Link, name: str, since: datetime | None) -> Report:
         view = apply.look(link, CATALOGUE[name])
         yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, since))
 
-    report = journalled(link, name, work)
+    report = journalled(link, name, apply.without_refused(link, name, work))
     refresh_dependants(link)
     return report
 
@@ -105,8 +113,10 @@ def read_and_advance(
     link: Link, view: View, held: Lease, run_id: int, planner: Planner
 ) -> Generator[Step, None, bool]:
     """One window, what was purged meanwhile, then the cursor; whether the window was taken up again."""
-    view, plan = yield from read_window(link, view, held, run_id, planner)
-    deleted = (yield from deletes.remove_purged(link, view, held, run_id, plan)) if plan.advances else None
+    plan = yield from read_window(link, view, held, run_id, planner)
+    deleted = None
+    if plan.advances or plan.resumed:
+        deleted = yield from deletes.remove_purged(link, view, held, run_id, plan)
     advance(link, view, held, run_id, plan, deleted)
     return plan.resumed
 
@@ -121,7 +131,11 @@ def refresh_dependants(link: Link, but: str = "") -> None:
     for name in refresh.waiting(link):
         if name != but and name in link.settings.sync_objects and not link.stop.is_set():
             try:
-                journalled(replace(link, wait=timedelta()), name, partial(reread, link, name))
+                journalled(
+                    replace(link, wait=timedelta()),
+                    name,
+                    apply.without_refused(link, name, partial(reread, link, name)),
+                )
             except LeaseHeldError as held:
                 log.info("dependants_wait", object=name, reason=str(held)[:200])
             except FATAL:
@@ -147,7 +161,7 @@ def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0
             view = apply.look(link, CATALOGUE[name])
             yield from verify.examine(link, view, held, run_id, repair=repair, whole=True)
 
-    return journalled(link, name, work)
+    return journalled(link, name, apply.without_refused(link, name, work))
 
 
 def scheduled(link: Link, name: str) -> None:
@@ -183,7 +197,7 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
                 f"python -m sync verify --object {name} --repair"
             )
 
-    return journalled(link, name, work)
+    return journalled(link, name, apply.without_refused(link, name, work))
 
 
 def refuse_erased(link: Link, ids: Sequence[str]) -> None:

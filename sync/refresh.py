@@ -91,7 +91,6 @@ def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
-        # A field that vanished meanwhile stays late until it is shown again.
         state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, filled)
 
 
@@ -111,7 +110,7 @@ def read_columns(
 ) -> Generator[Step, None, tuple[str, ...]]:
     """These columns of all records, through the same merge, into rows whose stamp is the same.
 
-    Returns the names of the fields that were there to the end.
+    Returns the names of those that are selected.
     """
     if not names:
         return ()
@@ -121,7 +120,7 @@ def read_columns(
     def plan(connection: Connection, seen: View, _: object) -> state.Plan:
         return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
 
-    narrow, _ = yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
+    yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.clear_progress(connection, view.name, state.REFRESH)

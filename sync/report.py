@@ -197,6 +197,13 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
             "of its lag 24 hours count, what commits later than that is found by the nightly verify",
             True,
         )
+    for name, field, since in ledger.all_refused(connection, list(objects)):
+        yield (
+            f"{name}.{field}: describe lists it and queries refuse it since {clock(since)}: it is left out, "
+            "its last values are kept, and it is tried again each day; mend the field or its package, or "
+            f"leave it out for good by {name}.{field} in SYNC_EXCLUDED_FIELDS, which erases its values",
+            True,
+        )
     now = connection.execute(NOW).scalar_one()
     for name, gone, since in ledger.vanished(connection, list(objects)):
         yield (

@@ -103,6 +103,7 @@ class Attempts:
     """The kinds of work on an object, each attempted whatever became of those before it."""
 
     name: str
+    fatal: tuple[type[SyncError], ...] = FATAL
     failures: list[tuple[str, SyncError]] = field(default_factory=list)
 
     @contextmanager
@@ -110,7 +111,7 @@ class Attempts:
         """Keep a failure of this kind of work for the end; one that stops all kinds is raised at once."""
         try:
             yield
-        except FATAL:
+        except self.fatal:
             raise
         except SyncError as failure:
             self.failures.append((kind, failure))

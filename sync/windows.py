@@ -12,7 +12,6 @@ from sync import apply, extract, ledger, load, logs, rejects, state
 from sync.apply import View
 from sync.errors import (
     CountMismatchError,
-    FieldsMovedError,
     RejectsError,
     SalesforceError,
     StoppedError,
@@ -27,6 +26,9 @@ from sync.tables import transaction
 log = logs.get(__name__)
 
 LARGE = 100_000  # rows written after which the planner's statistics are refreshed at once
+
+# After so long queries in an order, which were not finished in time, are tried again.
+SLOW_FOR = timedelta(days=1)
 
 # What window to read, given the view of the object and through when Salesforce has no open transaction.
 Planner = Callable[[Connection, View, datetime | None], Plan]
@@ -57,26 +59,13 @@ def resync_planner(link: Link, name: str, since: datetime | None) -> Planner:
 
 def read_window(
     link: Link, view: View, held: Lease, run_id: int, planner: Planner, mode: Mode = Mode.USUAL
-) -> Generator[Step, None, tuple[View, Plan]]:
-    """Plan and read; once more from the last committed page when a field vanished in between."""
-    try:
-        return view, (yield from read_window_once(link, view, held, run_id, planner, mode))
-    except FieldsMovedError as moved:
-        log.warning("fields_moved", object=view.name, reason=str(moved)[:300])
-        now = apply.look(link, view.projection.sobject, anew=True)
-        if mode is Mode.PARTIAL:
-            now = replace(now, projection=now.projection.only(view.projection.names))
-        view = now
-        return view, (yield from read_window_once(link, view, held, run_id, planner, mode))
-
-
-def read_window_once(
-    link: Link, view: View, held: Lease, run_id: int, planner: Planner, mode: Mode
 ) -> Generator[Step, None, Plan]:
     """One window, page by page; every count met, the cursor not yet moved."""
     # Asked before the first record is read: what is open now may commit behind our back.
     covered = covered_through(link, view) if mode is Mode.USUAL else None
     plan = begin(link, view, held, planner, covered, mode)
+    learned = link.session.learned(view.name)
+    slow = learned.slow
     yield Step(view.name, plan.window)
 
     job, written, read = plan.start.job, 0, 0
@@ -93,6 +82,9 @@ def read_window_once(
             job, written, read = page.progress.job, written + tally.written, read + tally.read
             step = Step(view.name, plan.window, tally, page.received, page.expected)
             del page
+            if learned.slow != slow:
+                slow = learned.slow
+                note_slow(link, view, held, view.at)
             yield step
             if link.stop.is_set():
                 raise StoppedError
@@ -110,6 +102,13 @@ def read_window_once(
     if plan.advances and view.clock_error:
         raise SyncError(view.clock_error)
     return replace(plan, read=read)
+
+
+def note_slow(link: Link, view: View, held: Lease, since: datetime | None) -> None:
+    """Remember that queries in an order are not finished in time here, or that they are again."""
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        state.note_slow(connection, view.name, since)
 
 
 def covered_through(link: Link, view: View) -> datetime | None:
@@ -133,8 +132,14 @@ def begin(
     entries: list[ledger.Entry] = []
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
+        marks = state.marks(connection, name)
+        if marks.slow_since is not None:
+            # Once a day it is tried whether they still are.
+            link.session.learned(name).slow = view.at - marks.slow_since < SLOW_FOR
+            if not link.session.learned(name).slow:
+                state.note_slow(connection, name, None)
         if mode is Mode.USUAL:
-            loaded = state.marks(connection, name).complete_through is not None
+            loaded = marks.complete_through is not None
             entries = ledger.note(connection, view.projection)
             late = [entry.field for entry in entries if entry.late and loaded]
             state.note_fields(connection, name, view.projection.hidden, late)
@@ -163,7 +168,7 @@ def pages(link: Link, view: View, plan: Plan) -> Iterator[Page]:
         plan.start,
         apply.maker(link, view.projection),
         threshold=link.settings.sync_bulk_threshold,
-        stepwise=plan.stepwise,
+        mismatches=plan.mismatches,
         ahead=link.ahead,
     )
 

@@ -294,7 +294,7 @@ def test_a_long_query_is_tried_by_bulk(loaded: World) -> None:
 
     assert failed(found) == set()
     assert found["Account query"].detail.startswith("REST answers ")
-    assert re.search(r"is 1\d,\d{3} bytes long, more than a URL may", found["Contact query"].detail)
+    assert re.search(r"REST answers for its \d+ fields in 2 queries", found["Contact query"].detail)
     assert found["Contact query"].detail.endswith("Bulk API answers it")
     assert loaded.org.jobs.all() == []
 

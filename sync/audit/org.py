@@ -144,18 +144,18 @@ def fields(
 def query(session: Session, fitted: Projection) -> Generator[Finding, None, None]:
     """Ask for one record as a pass does, with all fields: what describe lists a query may refuse."""
     subject = f"{fitted.sobject.name} query"
-    long, count = extract.length(fitted), len(fitted.names)
+    count = len(fitted.names)
     try:
-        if long <= extract.LONGEST_QUERY:
-            session.query(soql.select(fitted, Scope(), None) + " LIMIT 1", fitted.names, hasty=True)
+        queries = extract.probe(session, fitted)
+        if queries == 1:
             yield Finding(subject, "ok", f"REST answers the query for its {count} fields")
             return
         how = by_bulk(session, fitted)
     except SalesforceError as error:
         yield Finding(subject, "failed", str(error), refused(fitted, error), error.exit_code)
     else:
-        told = f"the query for its {count} fields is {long:,} bytes long, more than a URL may carry"
-        yield Finding(subject, "ok", f"{told}: {how}")
+        told = f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
+        yield Finding(subject, "ok", f"{told}; {how}")
 
 
 def by_bulk(session: Session, fitted: Projection) -> str:

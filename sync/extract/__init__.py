@@ -1,24 +1,26 @@
 """Window → pages: every record of a window, by REST or by Bulk API, counted against Salesforce's own count.
 
-Which of the two it was nobody knows below this step: both give the same pages of the same records.
+Which of the two it was nobody knows below this step: both give the same pages of the same records. Here, and
+nowhere else, is decided which way a read goes, and what is done where a way is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from math import ceil
-from urllib.parse import quote_plus
 
 from sync import logs, soql
 from sync.errors import BulkRefusedError, QueryLostError, SalesforceError, SyncError
-from sync.extract import bulk, rest
+from sync.extract import bulk, parts, rest
 from sync.extract.bulk import discard
 from sync.extract.pages import Make, Page, Progress, Window
+from sync.extract.parts import IDS_PER_QUERY
 from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
 from sync.session import Answer, Session
+from sync.session.learned import Learned
 from sync.session.limits import clip
 from sync.soql import Scope
 
@@ -33,14 +35,17 @@ __all__ = [
     "count",
     "discard",
     "pages",
+    "probe",
 ]
 
 log = logs.get(__name__)
 
-LONGEST_QUERY = 15_000  # bytes after escaping; a URL with its headers may have 16,384
 PAGE = 2_000  # records in one REST answer, at most
-IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped
 JOB_CALLS = 8  # create, some looks, count, delete
+TOO_LONG = (413, 414, 431)  # what servers and proxies answer to a URL or headers longer than they take
+TOO_COMPLICATED = "QUERY_TOO_COMPLICATED"
+# After pages that did not add up REST is asked, stepwise; for more records than this another job, once.
+MOST_STEPWISE, BULK_TRIALS = 200_000, 2
 
 
 def pages(
@@ -51,46 +56,158 @@ def pages(
     make: Make,
     *,
     threshold: int,
-    stepwise: bool = False,
+    mismatches: int = 0,
     ahead: int = 1,
 ) -> Iterator[Page]:
     """All pages of a window from `start` on, as `make` makes them, to be committed in this order.
 
-    Up to `ahead` are fetched and made before they are asked for.
+    Up to `ahead` are fetched and made before they are asked for. `mismatches`: how often the pages of this
+    window did not add up.
 
-    More than `threshold` records, and queries too long for a URL, are read by Bulk API, by REST where it
-    refuses. What was begun one way goes on that way. `stepwise`: by REST, asking for every page anew.
+    More than `threshold` records are read by Bulk API, and so is what REST does not finish in time; by REST
+    what Bulk API refuses, cannot do for now, or takes too long for. What was begun one way goes on that way.
+    Fields that do not fit into one query are read in parts.
     """
+    name, start = projection.sobject.name, usable(session, projection, start)
+    read = Reading(session, projection, window, make, threshold, mismatches, ahead)
+    while True:
+        try:
+            for page in either_way(read, start):
+                start = page.progress
+                yield page
+                del page
+        except SalesforceError as error:
+            if not learnt(session, projection, error):
+                raise
+            log.info("queries_split", object=name, reason=str(error)[:200])
+            if start.job is not None:  # it has the fields of before
+                discard(session, start.job)
+                start = Progress()
+        else:
+            return
 
-    def by_rest(start: Progress, first: Answer | None = None) -> Iterator[Page]:
-        found = rest.pages(
-            session, projection, window, start, make, stepwise=stepwise, first=first, ahead=ahead > 0
-        )
-        return prefetch([each(found)], session.stop, depth=ahead) if ahead else found
 
-    start = usable(session, projection, start)
-    fits = length(projection) <= LONGEST_QUERY
-    if fits and start.job is None and (start.key is not None or stepwise):
-        yield from by_rest(start)
-        return
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a window is read with."""
+
+    session: Session
+    projection: Projection
+    window: Window
+    make: Make
+    threshold: int
+    mismatches: int
+    ahead: int
+
+    @property
+    def name(self) -> str:
+        return self.projection.sobject.name
+
+    @property
+    def learned(self) -> Learned:
+        return self.session.learned(self.name)
+
+    def large(self, records: int) -> bool:
+        """Whether so many records are read by Bulk API, where the org lets us choose."""
+        by_rest = parts.of_window(self.projection, self.learned)
+        by_job = parts.of_job(self.projection, self.learned)
+        asked = ceil(records / IDS_PER_QUERY)
+        more = ceil(records / PAGE) + (len(by_rest) - 1) * asked > JOB_CALLS + (len(by_job) - 1) * asked
+        if self.mismatches:
+            return records > MOST_STEPWISE and self.mismatches < BULK_TRIALS
+        return records > self.threshold or (len(by_rest) > len(by_job) and more)
+
+
+def either_way(read: Reading, start: Progress) -> Iterator[Page]:
+    """The pages by REST or Bulk API, and by the other where one cannot do it."""
     expected = 0
     if start.job is None:
-        question = soql.select(projection, window.scope, None)
-        first = session.query(question, projection.names) if fits else None
-        total = first.body["totalSize"] if first else count(session, projection.sobject.name, window.scope)
-        expected = int(total)
-        if first and expected <= threshold:
-            yield from by_rest(start, first)
-        if expected <= (threshold if first else 0):
-            return
-        del first
+        try:
+            if start.key is not None:
+                yield from by_rest(read, start, stepwise=True)
+                return
+            if not read.learned.slow:
+                first = first_page(read)
+                expected = int(first.body["totalSize"])
+                if not (read.large(expected) and read.learned.jobs):
+                    stepwise = read.mismatches > 0 or expected > read.threshold
+                    yield from by_rest(read, start, first, stepwise=stepwise)
+                    return
+                del first
+        except SalesforceError as error:
+            if error.code != "QUERY_TIMEOUT":
+                raise
+            read.learned.slow = True
+            log.warning("query_too_slow", object=read.name, reason=str(error)[:200], instead="Bulk API")
+            start = Progress()
     try:
-        yield from by_bulk(session, projection, window, start, make, expected)
+        yield from by_bulk(read, start, expected)
     except BulkRefusedError as refused:
-        if not fits:
-            raise SyncError(f"{too_long(projection)}; {refused}") from None
-        log.warning("bulk_refused", object=projection.sobject.name, reason=str(refused)[:300], instead="REST")
-        yield from by_rest(Progress())
+        log.warning("bulk_refused", object=read.name, reason=str(refused)[:300], instead="REST")
+        read.learned.without_jobs()
+        try:
+            yield from by_rest(read, Progress(), stepwise=True)
+        except SalesforceError as error:
+            if error.code != "QUERY_TIMEOUT":
+                raise
+            raise SyncError(f"{refused}; and by REST {error}") from None
+
+
+def first_page(read: Reading) -> Answer:
+    """The answer to the window's query; its count decides which way it is read."""
+    main = parts.of_window(read.projection, read.learned)[0]
+    return read.session.query(soql.select(main, read.window.scope, None), main.names)
+
+
+def by_rest(read: Reading, start: Progress, first: Answer | None = None, *, stepwise: bool) -> Iterator[Page]:
+    """The window's pages by REST; `first` is the answer to its query where that was asked already."""
+    groups = parts.of_window(read.projection, read.learned)
+    make = read.make if len(groups) == 1 else parts.as_they_are
+    found = rest.pages(
+        read.session,
+        groups[0],
+        read.window,
+        start,
+        make,
+        stepwise=stepwise,
+        first=first,
+        ahead=read.ahead > 0,
+    )
+    if len(groups) > 1:
+        found = parts.completed(read.session, read.projection, groups, found, read.make)
+    return prefetch([each(found)], read.session.stop, depth=read.ahead) if read.ahead else found
+
+
+def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
+    """The pages of a Bulk job; of another one when it is gone.
+
+    BulkRefusedError where Bulk API cannot do it, before or after the first page; no job is left behind.
+    """
+    session, job, restarts = read.session, start.job, 0
+    groups = parts.of_job(read.projection, read.learned)
+    make = read.make if len(groups) == 1 else parts.as_they_are
+    while True:
+        try:
+            # A job that takes long is waited for where an ordered query would take longer.
+            found = bulk.pages(session, groups[0], read.window, start, make, expected, read.learned.slow)
+            if len(groups) > 1:
+                found = parts.completed(session, read.projection, groups, found, read.make)
+            for page in found:
+                job = page.progress.job
+                yield page
+                del page
+        except (QueryLostError, BulkRefusedError) as lost:
+            if job is not None:
+                discard(session, job)
+            if isinstance(lost, BulkRefusedError):
+                raise
+            restarts += 1
+            if restarts > RESTARTS:
+                raise BulkRefusedError(f"{read.name}: {lost}") from None
+            log.warning("query_restarted", object=read.name, reason=str(lost)[:200])
+            start, job = Progress(), None
+        else:
+            return
 
 
 def usable(session: Session, projection: Projection, start: Progress) -> Progress:
@@ -113,45 +230,13 @@ def usable(session: Session, projection: Projection, start: Progress) -> Progres
     return start
 
 
-def by_bulk(
-    session: Session,
-    projection: Projection,
-    window: Window,
-    start: Progress,
-    make: Make,
-    expected: int,
-) -> Iterator[Page]:
-    """The pages of a Bulk job; of another one when it is gone."""
-    job, restarts = start.job, 0
-    while True:
-        try:
-            for page in bulk.pages(session, projection, window, start, make, expected):
-                job = page.progress.job
-                yield page
-                del page
-        except QueryLostError as lost:
-            if job is not None:
-                discard(session, job)
-            restarts += 1
-            if restarts > RESTARTS:
-                raise
-            log.warning("query_restarted", object=projection.sobject.name, reason=str(lost)[:200])
-            start = Progress()
-        else:
-            return
-
-
-def length(projection: Projection) -> int:
-    """The bytes that the query takes in a URL."""
-    latest = soql.Key(datetime.max.replace(tzinfo=UTC), "0" * 18)
-    return len(quote_plus(soql.select(projection, Scope(latest.stamp), latest)))
-
-
-def too_long(projection: Projection) -> str:
-    return (
-        f"{projection.sobject.name}: the query for {len(projection.names)} fields is {length(projection):,} "
-        "bytes long, more than a URL may carry; name the custom fields you need in SYNC_CUSTOM_FIELDS"
-    )
+def learnt(session: Session, projection: Projection, error: SalesforceError) -> bool:
+    """Whether a refused query can be asked in smaller parts, which it is from now on."""
+    learned = session.learned(projection.sobject.name)
+    formulas = len(parts.calculated_of(projection))
+    if error.status in TOO_LONG or (error.code == TOO_COMPLICATED and not formulas):
+        return learned.shorter()
+    return error.code == TOO_COMPLICATED and learned.simpler(formulas)
 
 
 def count(session: Session, name: str, scope: Scope) -> int:
@@ -161,10 +246,37 @@ def count(session: Session, name: str, scope: Scope) -> int:
 
 def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
-    room = (LONGEST_QUERY - length(projection)) // BYTES_PER_ID
-    if room < 1:
-        raise SyncError(too_long(projection))
-    return rest.by_id(session, projection, ids, min(IDS_PER_QUERY, room), make)
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], make):
+            yield replace(page, received=start + page.received, expected=len(ids))
+
+
+def few_by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> list[Page]:
+    """The records with these Ids, no more than one query may name."""
+    while True:
+        groups = parts.of_ids(projection, session.learned(projection.sobject.name))
+        try:
+            if len(groups) == 1:
+                return list(parts.by_id(session, projection, ids, make))
+            pieces = parts.by_id(session, groups[0], ids, parts.as_they_are)
+            return list(parts.completed(session, projection, groups, pieces, make))
+        except SalesforceError as error:
+            if not learnt(session, projection, error):
+                raise
+            log.info("queries_split", object=projection.sobject.name, reason=str(error)[:200])
+
+
+def probe(session: Session, projection: Projection) -> int:
+    """Ask for one record by each query that a pass by REST would ask; how many those are."""
+    while True:
+        groups = parts.of_window(projection, session.learned(projection.sobject.name))
+        try:
+            for part in groups:
+                session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, hasty=True)
+            return len(groups)
+        except SalesforceError as error:
+            if not learnt(session, projection, error):
+                raise
 
 
 def calls(records: int, threshold: int) -> int:

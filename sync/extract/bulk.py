@@ -8,8 +8,9 @@ as the job lives; every page has the header row; all calls of a job use one API 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sync import logs, soql
 from sync.errors import BulkRefusedError, FieldsMovedError, QueryLostError, SalesforceError, SyncError
@@ -28,7 +29,9 @@ log = logs.get(__name__)
 
 WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
-JOB_SECONDS = 12 * 3600  # then a job that has not ended is given up
+HOUR = timedelta(hours=1)
+# A job that has not ended is given up then; where REST can do it, sooner: about as long as that would take.
+JOB_LIMIT, SLOW, SLOW_PER_RECORD = 12 * HOUR, HOUR / 2, timedelta(milliseconds=1)
 
 
 def pages(
@@ -38,24 +41,45 @@ def pages(
     start: Progress,
     make: Make,
     expected: int,
+    patient: bool,
 ) -> Iterator[Page]:
-    """All pages of a window from `start` on; BulkRefusedError before the first where Bulk API cannot do it.
+    """All pages of a window from `start` on; BulkRefusedError where Bulk API cannot do it, or not for now.
 
-    The first page only names the job, before anything is waited for, so that who resumes finds it; `discard`
-    deletes it once nobody will. QueryLostError when the job is gone. CountMismatchError when records are
-    missing by the page's, the job's or the org's count.
+    `patient`: a job is waited for as long as jobs may take; else, of about `expected` records, no longer than
+    it would take by REST. The first page only names the job, before anything is waited for, so that who
+    resumes finds it; `discard` deletes it once nobody will. QueryLostError when the job is gone.
+    CountMismatchError when records are missing by the page's, the job's or the org's count.
     """
-    name, progress = projection.sobject.name, start
+    name, progress, resumed = projection.sobject.name, start, start.job is not None
     if progress.job is None:
         progress, at = create(session, projection, window)
         yield Page(NOTHING, progress, 0, expected, at)
+    elif not patient:
+        expected = counted(session, name, soql.count(name, window.scope))
+    longest = JOB_LIMIT if patient else SLOW + expected * SLOW_PER_RECORD
     try:
-        processed, at = finished(session, name, progress, resumed=start.job is not None)
+        with judged(name, resumed=resumed):
+            processed, at = finished(session, name, progress, longest, resumed=resumed)
     except QueryLostError:
         if progress.page_url != NO_MORE:
             raise
         # Everything was read, and the job deleted; only the cursor has not moved yet.
         processed, at = progress.received, window.until
+    with judged(name, resumed=resumed):
+        yield from result(session, projection, window, progress, make, processed, at)
+
+
+def result(
+    session: Session,
+    projection: Projection,
+    window: Window,
+    progress: Progress,
+    make: Make,
+    processed: int,
+    at: datetime,
+) -> Iterator[Page]:
+    """The pages of a job's result; CountMismatchError when records are missing."""
+    name = projection.sobject.name
     ended: dict[int, Part] = {}
     received, number = progress.received, 0
     of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make, processed)
@@ -96,25 +120,52 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
     except FieldsMovedError:
         raise
     except SalesforceError as error:
-        if not 400 <= error.status < 500:
+        if unreachable(error):
             raise
         raise BulkRefusedError(f"{name}: Bulk API refuses the query: {error}") from None
     id_ = told(answer, "id", record_id)
     log.info("bulk_job_created", object=name, job=id_)
-    return Progress(job=f"{jobs}/{id_}"), answer.at
+    return Progress(job=f"{jobs}/{id_}", began=answer.at), answer.at
 
 
-def finished(session: Session, name: str, progress: Progress, *, resumed: bool) -> tuple[int, datetime]:
-    """Wait until the job is complete; how many records it found, and Salesforce's clock."""
+@contextmanager
+def judged(name: str, *, resumed: bool) -> Iterator[None]:
+    """Make of an error that lasts what it means: QueryLostError for a job of before, else BulkRefusedError.
+
+    An instance that does not answer at all is neither.
+    """
+    try:
+        yield
+    except (FieldsMovedError, QueryLostError):
+        raise
+    except SalesforceError as error:
+        if resumed and 400 <= error.status < 500:
+            raise QueryLostError(f"the job of before: {error}", status=error.status) from None
+        if unreachable(error):
+            raise
+        raise BulkRefusedError(f"{name}: Bulk API fails: {error}") from None
+
+
+def unreachable(error: SalesforceError) -> bool:
+    """Whether no answer came at all: then REST would not do either."""
+    return error.passing and not error.status
+
+
+def finished(
+    session: Session, name: str, progress: Progress, longest: timedelta, *, resumed: bool
+) -> tuple[int, datetime]:
+    """Wait until the job is complete; how many records it found, and Salesforce's clock.
+
+    BulkRefusedError for one that takes longer than `longest` since it was made, whoever made it.
+    """
     assert progress.job is not None
-    pause, waited = FIRST_PAUSE, 0.0
+    pause, began = FIRST_PAUSE, progress.began
     while True:
         info = session.resource("GET", progress.job)
         state, job = told(info, "state", a_text), f"{name}: Bulk job {progress.job.rpartition('/')[2]}"
         if state == "JobComplete":
             return told(info, "numberRecordsProcessed", count), info.at
         if state in ("Failed", "Aborted"):
-            discard(session, progress.job)
             why = f"{job} ended as {state}: "
             why += clip(info.body.get("errorMessage") or "Salesforce gives no reason")
             if resumed:
@@ -122,13 +173,12 @@ def finished(session: Session, name: str, progress: Progress, *, resumed: bool) 
             if state == "Failed":
                 raise BulkRefusedError(why)
             raise SyncError(f"{why}; somebody stopped it in Salesforce, the next run makes another")
-        if waited > JOB_SECONDS:
-            discard(session, progress.job)
-            raise SyncError(
-                f"{job} is still {clip(state, 40)} after {waited / 3600:.0f} hours and was given up"
+        began = began or info.at
+        if info.at - began > longest:
+            raise BulkRefusedError(
+                f"{job} is still {clip(state, 40)} after {(info.at - began) / HOUR:.1f} hours and is given up"
             )
         session.pause(pause)
-        waited += pause
         pause = min(LONGEST_PAUSE, pause * GROWTH)
 
 
@@ -144,12 +194,12 @@ def discard(session: Session, job: str) -> None:
         return
     try:
         try:
-            session.resource("DELETE", job, version=version)
+            session.resource("DELETE", job, version=version, hasty=True)
         except SalesforceError as error:
             if error.status != 400:
                 raise
-            session.resource("PATCH", job, {"state": "Aborted"}, version=version)
-            session.resource("DELETE", job, version=version)
+            session.resource("PATCH", job, {"state": "Aborted"}, version=version, hasty=True)
+            session.resource("DELETE", job, version=version, hasty=True)
     except QueryLostError:
         pass
     except SyncError as error:

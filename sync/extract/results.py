@@ -12,7 +12,7 @@ from typing import Any, TextIO, TypeVar
 from urllib.parse import urlencode
 
 from sync import logs
-from sync.errors import CountMismatchError, QueryLostError, SalesforceError
+from sync.errors import BulkRefusedError, CountMismatchError, QueryLostError, SalesforceError
 from sync.extract.pages import EMPTY_PAGES, Make, Progress, endless, visit
 from sync.prefetch import Source
 from sync.session import Answer, Session
@@ -166,6 +166,10 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
             del batch, records
     except csv.Error as error:
         raise ValueError(f"no CSV: {error}") from None
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":  # cut off within a character
+            raise
+        raise BulkRefusedError(f"{of.name}: the text of a result page is no {error.encoding}") from None
     if str(came) != said:
         raise ValueError(f"the page says {clip(said, 40)} records and holds {came:,}")
     following = address.following

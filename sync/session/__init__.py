@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from sync.session.answers import Answer, Deletions, Described, Usage, covered, m
 from sync.session.connection import BATCH_SIZE, CALLS, LOGINS_PER_HOUR, Calls, Connection
 from sync.session.decode import decode_records
 from sync.session.http import LONGEST_DATE, csv_lines, within
+from sync.session.learned import Learned
 from sync.session.limits import DESCRIBE, QUERY, RECORDS_PER_PAGE, RESOURCE, RESULTS, TooLargeError, clip
 from sync.session.login import ORGANIZATION
 from sync.session.paths import USERINFO, record_id, resource_path
@@ -51,6 +53,11 @@ class Session:
         self._connection = Connection(settings, self.stop, self.retry)
         self._batch = RECORDS_PER_PAGE
         self._described: dict[str, Described] = {}
+        self._learned: defaultdict[str, Learned] = defaultdict(Learned)
+
+    def learned(self, name: str) -> Learned:
+        """How queries of an object have to be asked, as far as this process has learnt it."""
+        return self._learned[name]
 
     @property
     def usage(self) -> Usage | None:
@@ -218,12 +225,18 @@ class Session:
         )
 
     def resource(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, version: str = ""
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        version: str = "",
+        hasty: bool = False,
     ) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
 
-        `version`: the API version of the path, where it is not the pinned one. QueryLostError where the
-        resource does not exist (any more).
+        `version`: the API version of the path, where it is not the pinned one. `hasty`: not tried for long.
+        QueryLostError where the resource does not exist (any more).
         """
         what: dict[str, Any] = {} if body is None else {"json": body}
 
@@ -231,7 +244,7 @@ class Session:
             response = self._connection.send(sf, method, path, RESOURCE, version=version, **what)
             return response.json() if response.content else None
 
-        return self._connection.call(ask, lost_on_404=True)
+        return self._connection.call(ask, lost_on_404=True, policy=self.hasty if hasty else None)
 
     def stream(self, path: str, read: Callable[[Mapping[str, str], TextIO], T]) -> T:
         """What `read` makes of a CSV resource: of its headers, and its lines as they arrive.

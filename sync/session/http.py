@@ -38,6 +38,14 @@ CHUNK = 1 << 16  # bytes of a body decoded at once
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # The org's usage in Sforce-Limit-Info, wherever it stands; `per-app-api-usage` is that of one app.
 USAGE = re.compile(r"(?<![\w-])api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+# The encodings of a body that are believed: one that a server names is not looked up among all there are.
+CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_-]{1,20})", re.IGNORECASE)
+ENCODINGS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1"), "iso-8859-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+}
+LONGEST_CONTENT_TYPE = 200
 LONGEST_USAGE = 500
 LONGEST_DATE = 64
 
@@ -196,19 +204,22 @@ class Adapter(HTTPAdapter):
 
 
 def csv_lines(response: requests.Response) -> TextIO:
-    """A CSV body, line by line as it arrives; bytes that are no UTF-8 become what no row can hold.
+    """A CSV body, line by line as it arrives, in the encoding it says it has: older orgs have ISO-8859-1.
 
-    ValueError for another body: maintenance pages, proxies.
+    Reading on is a UnicodeDecodeError where it has another. ValueError for another body: maintenance pages,
+    proxies.
     """
     kind = response.headers.get("Content-Type", "")
     if not kind.startswith("text/csv"):
         raise ValueError(f"no CSV but {clip(kind, 100)}")
+    charset = CHARSET.search(kind[:LONGEST_CONTENT_TYPE])
+    encoding = ENCODINGS.get(charset[1].lower()) if charset else "utf-8"
+    if encoding is None:
+        raise ValueError(f"CSV of an encoding that is not known: {clip(kind, 100)}")
     raw = response.raw
     raw.decode_content = True
     raw.auto_close = False  # the wrappers ask once more at the end
-    text = io.TextIOWrapper(
-        io.BufferedReader(raw, CHUNK), encoding="utf-8", errors="surrogateescape", newline=""
-    )
+    text = io.TextIOWrapper(io.BufferedReader(raw, CHUNK), encoding=encoding, newline="")
     text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # eight times what it takes by itself
     return text
 

@@ -42,6 +42,7 @@ class Rule:
     text: str | None
     action: Action
     advice: str = ""
+    tries: int = 0  # the most attempts that are worth making, 0 for as many as the policy allows
 
 
 # What edges and content networks add to HTTP's own statuses.
@@ -81,7 +82,8 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "QUERY_LOCATOR_NOT_FOUND", None, Action.RESTART),
     Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
     Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
-    Rule(None, "QUERY_TIMEOUT", None, Action.RETRY),
+    # Each takes two minutes, and there is another way.
+    Rule(None, "QUERY_TIMEOUT", None, Action.RETRY, tries=2),
     Rule(
         None,
         "TXN_SECURITY_METERING_ERROR",
@@ -131,10 +133,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         410, None, None, Action.FAIL, "Salesforce has retired this API version: raise SALESFORCE_API_VERSION"
     ),
-    Rule(414, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
+    *(
+        Rule(status, None, None, Action.FAIL, "a query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS")
+        for status in (413, 414, 431)
+    ),
     Rule(420, None, None, Action.RETRY),
     Rule(429, None, None, Action.RETRY),
-    Rule(431, None, None, Action.FAIL, "the query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS"),
     Rule(404, None, None, Action.FAIL, "hidden by permissions, or wrong SALESFORCE_API_VERSION"),
     *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504, 507, 508, 509, *EDGE)),
 )
@@ -195,7 +199,7 @@ def judge(error: ClientError, response: requests.Response | None, *, lost_on_404
             return DeferredError(what)
         case Action.RETRY:
             passing = SalesforceError(what, status=status, code=code, passing=True)
-            return Transient(passing, retry_after(response))
+            return Transient(passing, retry_after(response), tries=rule.tries)
         case Action.RESTART:
             return QueryLostError(what, status=status, code=code)
         case Action.REDESCRIBE:

@@ -39,7 +39,6 @@ from sync.simulator.wire import (
     uri_too_long,
 )
 
-MAX_HEAD = 16_384
 CHUNK = 64 * 1024
 _VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
 _JOB = r"/(?P<job>\w{15}|\w{18})"
@@ -134,7 +133,7 @@ class App:
                 log.sobject = self._org.jobs.sobject_of(call.groups["job"])
         if log.kind != "control":
             self.requests.append(log)
-        return call, route, _oversized(scope)
+        return call, route, _oversized(scope, self._org.options.longest_uri)
 
     def _route(self, call: Call) -> Route | None:
         """The first route that knows the address and the method, or else the address at least."""
@@ -345,13 +344,13 @@ def _unauthorized(code: str, message: str) -> Answer:
     return answer
 
 
-def _oversized(scope: dict[str, Any]) -> Answer | None:
-    """The web server's refusal of a URI, or of URI and headers together, beyond 16,384 bytes."""
+def _oversized(scope: dict[str, Any], most: int) -> Answer | None:
+    """The web server's refusal of a URI, or of URI and headers together, beyond so many bytes."""
     uri = len(scope["raw_path"]) + len(scope["query_string"]) + 1
-    if uri > MAX_HEAD:
+    if uri > most:
         return uri_too_long()
     head = uri + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-    return Answer(431, b"", HTML) if head > MAX_HEAD else None
+    return Answer(431, b"", HTML) if head > most else None
 
 
 def _bearer(call: Call) -> str:

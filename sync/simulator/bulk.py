@@ -200,14 +200,20 @@ class Bulk:
         if distort.counted:
             counted = max(0, counted + min(distort.repeated, counted) - distort.missing)
         lines = job.result.lines(page.start, end, distort)
+        options, kind = self._org.options, CSV.split(";")[0]
+
+        def encoded(piece: bytes) -> bytes:
+            other = options.bulk_encoding.upper() != "UTF-8"
+            return piece.decode().encode(options.bulk_encoding, "replace") if other else piece
+
         return Answer(
             200,
-            media_type=CSV if self._org.options.bulk_charset else CSV.split(";")[0],
+            media_type=f"{kind}; charset={options.bulk_encoding}" if options.bulk_charset else kind,
             headers=[
                 ("Sforce-NumberOfRecords", str(counted)),
                 ("Sforce-Locator", page.next_locator or "null"),
             ],
-            stream=itertools.chain([job.result.header], lines),
+            stream=(encoded(piece) for piece in itertools.chain([job.result.header], lines)),
         )
 
     def result_pages(self, call: Call, effect: Effect) -> Answer:

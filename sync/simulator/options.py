@@ -17,6 +17,12 @@ class Options:
     locator_ttl: float = 2 * 86400.0  # seconds
     locator_refusal: str = "INVALID_SESSION_ID"  # to another session; or INVALID_QUERY_LOCATOR
 
+    # --- what a query may be
+    longest_uri: int = 16_384  # bytes, with the headers too: Salesforce's own; proxies may take less
+    formulas_max: int | None = None  # selected calculated fields; of more QUERY_TOO_COMPLICATED
+    refused_fields: tuple[str, ...] = ()  # "Contact.X__c": described, and refused by every query
+    ordered_time_out: bool = False  # each query with ORDER BY ends as QUERY_TIMEOUT, as in a very large org
+
     # --- Bulk API 2.0 queries
     bulk_polls: int = 0  # so many GETs of a job find it unfinished; it is processed after the first of them
     bulk_seconds: float = 0.0  # a job is in progress for so long, by the machine's clock
@@ -25,6 +31,7 @@ class Options:
     )
     bulk_order: str = "chunks"  # of rows without ORDER BY: chunks in disorder, shuffled, or id
     bulk_charset: bool = True  # False: text/csv without its charset
+    bulk_encoding: str = "UTF-8"  # of results; ISO-8859-1 in older orgs
     bulk_unsupported: tuple[str, ...] = ()  # objects that are "not supported by the Bulk API"
     bulk_jobs_max: int = 10_000  # in 24 hours
     bulk_jobs_used: int = 0  # by others

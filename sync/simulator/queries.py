@@ -99,6 +99,8 @@ class Queries:
         """The first page of a query; raises SoqlError when the query is refused."""
         with self._org.lock:
             plan = self.plan(soql)
+            if plan.ordered and self._org.options.ordered_time_out:
+                raise SoqlError("QUERY_TIMEOUT", "Your query request was running for too long.")
             where = self.where(plan, deleted_too)
             try:
                 if plan.kind == "count":
@@ -144,7 +146,12 @@ class Queries:
 
     def plan(self, soql: str) -> Plan:
         """The checked query; raises SoqlError when Salesforce would refuse it."""
-        return Planner(self._org.schema, parse(soql), self._org.clock.now()).plan()
+        options = self._org.options
+        planner = Planner(self._org.schema, parse(soql), self._org.clock.now(), options.refused_fields)
+        plan = planner.plan()
+        if options.formulas_max is not None and plan.formulas > options.formulas_max:
+            raise too_complicated()
+        return plan
 
     def read(self, soql: str, version: str, deleted_too: bool = False) -> list[Any]:
         """All records of a query at once, whatever the page size; no cursor stays open."""

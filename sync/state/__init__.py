@@ -17,6 +17,7 @@ from sync.state.cursors import (
     note_refreshed,
     note_replicated,
     note_selection,
+    note_slow,
     note_verified,
     plan_listing,
     plan_pass,
@@ -25,6 +26,7 @@ from sync.state.cursors import (
     reach,
     save_progress,
     start_anew,
+    touch,
 )
 from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
 from sync.state.leases import Lease, check_fence, fenced, lease, take
@@ -52,6 +54,7 @@ __all__ = [
     "note_refreshed",
     "note_replicated",
     "note_selection",
+    "note_slow",
     "note_verified",
     "open_run",
     "plan_listing",
@@ -62,5 +65,6 @@ __all__ = [
     "save_progress",
     "start_anew",
     "take",
+    "touch",
     "verify_due",
 ]

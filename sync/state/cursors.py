@@ -21,33 +21,41 @@ PASS, RESYNC, REFRESH, VERIFY = "pass", "resync", "refresh", "verify"
 
 READ_CURSOR = text("""
 SELECT complete_through, hidden, covered, deleted_through, deleted_asked, verified_through, refreshed_at,
-       backfill, emptied_through, selection
+       backfill, emptied_through, selection, slow_since
   FROM sync.cursor WHERE object = :object
 """)
 READ_PROGRESS = text("""
-SELECT since, until, covered, key_stamp, key_id, job, page_url, received, settled, selected, stepwise
+SELECT since, until, covered, key_stamp, key_id, job, page_url, received, settled, selected, mismatches,
+       began_at, epoch = (SELECT epoch FROM sync.lease WHERE object = :object) AS undisturbed
   FROM sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 START_PROGRESS = text("""
-INSERT INTO sync.progress AS p (object, purpose, since, until, covered, selected)
-VALUES (:object, :purpose, :since, :until, :covered, :selected)
+INSERT INTO sync.progress AS p (object, purpose, since, until, covered, selected, epoch)
+VALUES (:object, :purpose, :since, :until, :covered, :selected,
+        (SELECT epoch FROM sync.lease WHERE object = :object))
 ON CONFLICT (object, purpose) DO UPDATE
    SET since = excluded.since, until = excluded.until, covered = excluded.covered,
        key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0,
-       selected = excluded.selected, stepwise = :stepwise
+       selected = excluded.selected, epoch = excluded.epoch, mismatches = :mismatches,
+       began_at = NULL
 """)
 SAVE_PROGRESS = text("""
 UPDATE sync.progress
    SET key_stamp = :key_stamp, key_id = :key_id, job = :job, page_url = :page_url,
-       received = :received, settled = :settled, until = least(until, :until)
+       received = :received, settled = :settled, began_at = :began_at,
+       until = least(until, :until),
+       epoch = (SELECT epoch FROM sync.lease WHERE object = :object)
  WHERE object = :object AND purpose = :purpose
 """)
 DISTRUST = text("""
 UPDATE sync.progress
-   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0, stepwise = true
+   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0,
+       mismatches = mismatches + 1
  WHERE object = :object AND purpose = :purpose
 """)
+# Counts the commits of records of an object, whoever makes them.
+TOUCH = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
 # Never backwards, whatever the clock or the overlap say now; except that a full resync, which leaves nothing
@@ -93,6 +101,7 @@ SELECT (SELECT array_agg(object ORDER BY object) FROM sync.replicated)
 """)
 NOTE_EMPTIED = text("UPDATE sync.cursor SET emptied_through = :through WHERE object = :object")
 NOTE_SELECTION = text("UPDATE sync.cursor SET selection = :selection WHERE object = :object")
+NOTE_SLOW = text("UPDATE sync.cursor SET slow_since = :since WHERE object = :object")
 NOTE_FIELDS = text("""
 INSERT INTO sync.cursor AS c (object, hidden, backfill) VALUES (:object, :hidden, :late)
 ON CONFLICT (object) DO UPDATE
@@ -108,7 +117,8 @@ class Plan:
     """A window to read, where to start in it, and what its end means for the cursor.
 
     `covered` is through when Salesforce had no open transaction when the window was begun, None where it does
-    not tell. `orphan` is a Bulk job of an earlier window that nobody will finish.
+    not tell. `mismatches`: how often the pages of this window did not add up. `orphan` is a Bulk job of an
+    earlier window that nobody will finish.
     """
 
     purpose: str
@@ -117,7 +127,7 @@ class Plan:
     first_load: bool = False
     advances: bool = False
     covered: datetime | None = None
-    stepwise: bool = False
+    mismatches: int = 0
     orphan: str | None = None
     read: int = 0  # records read by this run, once it has been read
 
@@ -178,19 +188,25 @@ def plan_listing(connection: Connection, sobject: str, window: Window) -> Plan:
 def begin(
     connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
 ) -> Plan:
-    """The plan, going on where an unfinished window of the same beginning and fields stopped."""
+    """The plan, going on where an unfinished window of the same beginning and fields stopped.
+
+    Not with a Bulk job where other records of the object were committed since its last page.
+    """
     left = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one_or_none()
-    wanted, stepwise = plan.window, False
+    wanted, mismatches = plan.window, 0
     if left is not None:
         key = None if left.key_stamp is None else Key(left.key_stamp, left.key_id)
-        start = Progress(key, left.job, left.page_url, left.received, left.settled)
+        start = Progress(key, left.job, left.page_url, left.received, left.settled, left.began_at)
         same = left.since == wanted.since and left.selected == selected
         young = resume_for is None or wanted.until - left.until <= resume_for
-        stepwise = same and left.stepwise
-        if same and young and start.started:
+        mismatches = left.mismatches if same else 0
+        # The results of a job are as old as the job: whatever was committed since may be newer. Pages that
+        # are asked for anew are not.
+        current = left.job is None or left.undisturbed
+        if same and young and current and start.started:
             window = replace(wanted, until=left.until)
             # What was covered when its first pages were read, not what is now.
-            return replace(plan, window=window, start=start, stepwise=stepwise, covered=left.covered)
+            return replace(plan, window=window, start=start, mismatches=mismatches, covered=left.covered)
     connection.execute(
         START_PROGRESS,
         {
@@ -200,10 +216,10 @@ def begin(
             "until": wanted.until,
             "covered": plan.covered,
             "selected": selected,
-            "stepwise": stepwise,
+            "mismatches": mismatches,
         },
     )
-    return replace(plan, stepwise=stepwise, orphan=left.job if left else None)
+    return replace(plan, mismatches=mismatches, orphan=left.job if left else None)
 
 
 def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress, at: datetime) -> None:
@@ -220,9 +236,18 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
             "page_url": progress.page_url,
             "received": progress.received,
             "settled": progress.settled,
+            "began_at": progress.began,
             "until": at,
         },
     )
+
+
+def touch(connection: Connection, sobject: str) -> None:
+    """Records of an object are written or removed: what is read of a Bulk job begun before is older.
+
+    Called before `save_progress`, where both belong to the same page.
+    """
+    connection.execute(TOUCH, {"object": sobject})
 
 
 def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
@@ -231,7 +256,7 @@ def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
 
 
 def distrust(connection: Connection, sobject: str, purpose: str) -> None:
-    """The pages did not add up: the next run reads the window from its beginning, stepwise."""
+    """The pages did not add up: the next run reads the window from its beginning, with more care."""
     connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
 
 
@@ -292,6 +317,7 @@ class Marks:
     backfill: tuple[str, ...] = ()
     emptied_through: datetime | None = None
     selection: str | None = None
+    slow_since: datetime | None = None  # queries in an order are not finished in time
 
 
 def marks(connection: Connection, sobject: str) -> Marks:
@@ -320,6 +346,11 @@ def note_deletions_refused(connection: Connection, sobject: str, *, refused: boo
 def note_emptied(connection: Connection, sobject: str, through: datetime | None) -> None:
     """The values of all tombstones of records deleted until a time are erased."""
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
+
+
+def note_slow(connection: Connection, sobject: str, since: datetime | None) -> None:
+    """Queries in an order are not finished in time since then; None: they are."""
+    connection.execute(NOTE_SLOW, {"object": sobject, "since": since})
 
 
 def note_selection(connection: Connection, sobject: str, selection: str) -> None:

@@ -1,5 +1,6 @@
 """A checked query as SQL: which rows, in which order, and how their columns become records."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,7 @@ FIELDS_LIMIT = 200
 
 @dataclass
 class Plan:
-    """A query ready to run; ``kind`` is rows, aggregate or count, ``long_texts`` how many are selected."""
+    """A query ready to run; ``kind`` is rows, aggregate or count, ``long_texts``, ``formulas`` are counts."""
 
     kind: str
     sobject: SObject
@@ -37,12 +38,14 @@ class Plan:
     flat: list[tuple[str, Column]] = field(default_factory=list)  # rows: dotted names in SELECT order
     compound: bool = False
     long_texts: int = 0
+    formulas: int = 0
 
 
 class Planner:
     """Turns one syntax tree into a plan; raises SoqlError for what Salesforce would refuse."""
 
-    def __init__(self, schema: Schema, query: Query, now: datetime) -> None:
+    def __init__(self, schema: Schema, query: Query, now: datetime, refused: Collection[str] = ()) -> None:
+        self._refused = refused
         sobject = schema.visible_object(query.source.text)
         if sobject is None:
             raise no_such_object(query.source.text, query.source.position)
@@ -141,13 +144,14 @@ class Planner:
                 branch.children[names[-1]] = child
             branch = child
         field_ = self._schema.visible_field(owner, steps[-1])
-        if field_ is None:
+        if field_ is None or f"{owner.name}.{field_.name}" in self._refused:
             raise no_such_column(steps[-1], owner.name, path.position)
         if field_.type == "address":
             branch.children[field_.name] = self._address(owner, field_, steps[:-1], path.position)
             self._plan.compound = True
         else:
             self._plan.long_texts += field_.custom and field_.long_text
+            self._plan.formulas += field_.formula is not None
             branch.children[field_.name] = self._leaf(path)
             self._plan.flat.append((".".join([*names, field_.name]), self._scope.column(path)))
 
