@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
-from sync import pipeline, recompute, state
+from sync import embedded, pipeline, recompute, state
 from sync.derivation import Derivation
 from sync.errors import FenceLostError, ObjectsFailedError, StoppedError
 from sync.mapping import Field as MappedField
 from sync.objects import CATALOGUE
 from sync.runs import Step
+from sync.simulator import Simulator
 from sync.values import LONGEST_INDEXED
+from tests import processes
 from tests.world import World
 
 WAYS = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
@@ -165,6 +170,24 @@ def test_rows_of_an_earlier_release_are_computed_once(called: World) -> None:
     assert len(called.sql("SELECT FROM sync.derived")) == 5
 
 
+def test_a_database_of_an_earlier_release(sim: Simulator, empty_database: str) -> None:
+    """After an upgrade from a release that noted no versions the first pass computes what was there."""
+    embedded.migrate(create_engine(empty_database, poolclass=NullPool), "0007")
+    with World(sim, empty_database, SYNC_DEFAULT_REGION="DE") as world:
+        world.sql(
+            "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp, phone) "
+            "VALUES ('003000000000001AAA', false, now(), :phone)",
+            phone=BERLIN,
+        )
+        world.sql("UPDATE sync.cursor SET complete_through = now()")
+        embedded.migrate(create_engine(empty_database, poolclass=NullPool))
+
+        pipeline.run_work(world.link(), "Contact", nothing)
+
+        assert numbers(world, "003000000000001AAA") == (GERMAN[0], None)
+        assert world.news(0) == [("update", "003000000000001AAA")]
+
+
 def test_columns_of_another_release_lose_their_version(called: World) -> None:
     """A column that this release does not fill is out of date for the one that does."""
     called.sql("INSERT INTO sync.derived (object, column_name, version) VALUES ('Contact', 'fax_e164', 'x')")
@@ -281,6 +304,27 @@ def test_killed_and_set_back_it_is_undone(half_way: World) -> None:
     pipeline.sync_object(half_way.link(), "Contact")
 
     assert numbers(half_way, half_way.ann) == numbers(half_way, half_way.bob) == (None, None)
+
+
+@pytest.mark.parametrize(("number", "done"), [(4, (None, None)), (5, GERMAN)])
+def test_killed_for_real(called: World, number: int, done: tuple[str | None, ...]) -> None:
+    """A process killed before its rows, or the version of them, is committed leaves no version to rely on."""
+    # lease · journal opened · no version any more · rows · the new version
+    germany(called)
+    killed = processes.run(["tests.victim", "before", str(number), "run"], contacts_only(called))
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    called.expire_leases()
+    assert numbers(called, called.ann) == done
+
+    called.environment["SYNC_DEFAULT_REGION"] = "US"
+    pipeline.sync_object(called.link(), "Contact")
+
+    assert numbers(called, called.ann) == numbers(called, called.bob) == (None, None)
+
+
+def contacts_only(world: World) -> dict[str, str]:
+    """The settings of a process whose transactions have numbers."""
+    return world.process_environment(SYNC_OBJECTS="Contact")
 
 
 def test_asked_to_stop_it_stops_between_batches(called: World, monkeypatch: pytest.MonkeyPatch) -> None:
