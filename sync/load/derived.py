@@ -15,17 +15,19 @@ ROWS = 1_000  # read and compared at once
 READ = """
 SELECT id, {sources}, {columns} FROM {table} WHERE id > :after ORDER BY id LIMIT :most
 """
+# The range of Ids holds the rows that were read together: no plan, also without statistics, reads the whole
+# table for it.
 REWRITE = """
 WITH compared AS MATERIALIZED (
     SELECT old.id, old.system_modstamp, 'update' AS op,
            array_remove(ARRAY[{changed}], NULL) AS changed, {given}
       FROM unnest(CAST(:ids AS text[]), {arrays}) AS given (id, {columns})
       JOIN {table} AS old ON old.id = given.id
-     WHERE ({old}) IS DISTINCT FROM ({given})
+     WHERE old.id BETWEEN :first AND :last AND ({old}) IS DISTINCT FROM ({given})
 ), written AS (
     UPDATE {table} AS old
        SET {assignments}, synced_at = now()
-      FROM compared WHERE old.id = compared.id
+      FROM compared WHERE old.id = compared.id AND old.id BETWEEN :first AND :last
 ){feed}
 SELECT count(*) FROM compared
 """
@@ -63,8 +65,8 @@ def rewrite_derived(
 ) -> int:
     """Give rows other values in derived columns; how many rows were written.
 
-    `rows` hold an Id and a value for each of `columns`. With `announce` the feed has an `update` of each row
-    that names the columns that changed.
+    `rows` hold an Id and a value for each of `columns`, in the order of their Ids. With `announce` the feed
+    has an `update` of each row that names the columns that changed.
     """
     if not rows:
         return 0
@@ -83,7 +85,13 @@ def rewrite_derived(
         feed=FEED.format(survivor="NULL") if announce else "",
     )
     ids, *values = zip(*rows, strict=True)
-    given: dict[str, Any] = {"ids": list(ids), "object": sobject, "run_id": run_id}
+    given: dict[str, Any] = {
+        "ids": list(ids),
+        "first": ids[0],
+        "last": ids[-1],
+        "object": sobject,
+        "run_id": run_id,
+    }
     given |= {f"values_{number}": list(column) for number, column in enumerate(values)}
     count = int(connection.execute(text(statement), given).scalar_one())
     if announce and count:
