@@ -195,6 +195,16 @@ Table(
     comment="The ledger of the fields of the org: one line per change; the last of a field is its state.",
 )
 Table(
+    "derived",
+    metadata,
+    Column("object", Text(), primary_key=True),
+    Column("column_name", Text(), primary_key=True),
+    Column("version", Text(), nullable=False),
+    moment("at", nullable=False, now=True),
+    schema=BOOKKEEPING,
+    comment="The version of the computation that filled each derived column; without one it is mixed.",
+)
+Table(
     "reread",
     metadata,
     Column("object", Text(), primary_key=True),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from sync.derivation import Derivation
 from sync.errors import SyncError, UsageError
 
 WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 CHECKSUM_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
-
-# A raw value and the default phone region give the normalised text, or None where there is none.
-Normaliser = Callable[[str, str], str | None]
 
 
 class Kind(Enum):
@@ -99,7 +97,7 @@ class Derived:
     """A column computed in flight from one field."""
 
     column: str
-    normalise: Normaliser
+    normalise: Derivation
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +164,11 @@ class SObject:
             for field in self.fields
             for column in (field.column, *(derived.column for derived in field.derived))
         )
+
+    @property
+    def derived(self) -> tuple[tuple[Field, Derived], ...]:
+        """The derived columns, each with the field that it is computed from."""
+        return tuple((field, derived) for field in self.fields for derived in field.derived)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from functools import lru_cache
 import phonenumbers
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberDesc
 
+from sync.derivation import derivation
+
 PLAIN = re.compile(r"\(?(\+?)([0-9][0-9 ()./-]{5,30}?)(?: *(?:x|ext\.?) *[0-9]{1,6})?")
 PUNCTUATION = str.maketrans("", "", " ()./-")
 FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）．／", "0123456789+-()./")
@@ -57,6 +59,7 @@ class Numbering:
         return False
 
 
+@derivation("e164", 1, regional=True, library=f"phonenumbers {phonenumbers.__version__}")
 @lru_cache(maxsize=8_000)  # switchboards; most numbers are one person's
 def e164(raw: str, region: str) -> str | None:
     """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""

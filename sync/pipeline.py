@@ -1,7 +1,7 @@
 """The story: one object's pass, all objects side by side, what an operator asks for, and the proof.
 
-lease → describe → window → (page → rows → merge → progress)… → count checked → purged records → cursor
-→ values that move without a stamp
+lease → derived columns of one version → describe → window → (page → rows → merge → progress)… → count checked
+→ purged records → cursor → values that move without a stamp
 
 While a page is being committed the next are fetched and transformed; no transaction waits for Salesforce.
 """
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 
-from sync import apply, deletes, extract, load, logs, refresh, retention, state, verify
+from sync import apply, deletes, extract, load, logs, recompute, refresh, retention, state, verify
 from sync.apply import View
 from sync.errors import (
     FATAL,
@@ -28,7 +28,7 @@ from sync.errors import (
 )
 from sync.extract import Window
 from sync.objects import CATALOGUE
-from sync.runs import Attempts, Link, Report, Step, for_each, journalled
+from sync.runs import Attempts, Link, Report, Step, Work, for_each, journalled
 from sync.soql import Scope
 from sync.state import Lease
 from sync.tables import transaction
@@ -88,7 +88,7 @@ def sync_object(link: Link, name: str) -> Report:
 
     report, run = None, Attempts(name)
     with run.attempt("pass"):
-        report = journalled(link, name, apply.without_refused(link, name, work))
+        report = run_work(link, name, work)
     # A failure of another object is in its own journal, and its own pass tries again.
     with suppress(ObjectsFailedError):
         refresh_dependants(link, but=name)
@@ -104,7 +104,7 @@ def resync_object(link: Link, name: str, since: datetime | None) -> Report:
         view = apply.look(link, CATALOGUE[name])
         yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, since))
 
-    report = journalled(link, name, apply.without_refused(link, name, work))
+    report = run_work(link, name, work)
     refresh_dependants(link)
     return report
 
@@ -131,11 +131,7 @@ def refresh_dependants(link: Link, but: str = "") -> None:
     for name in refresh.waiting(link):
         if name != but and name in link.settings.sync_objects and not link.stop.is_set():
             try:
-                journalled(
-                    replace(link, wait=timedelta()),
-                    name,
-                    apply.without_refused(link, name, partial(reread, link, name)),
-                )
+                run_work(replace(link, wait=timedelta()), name, partial(reread, link, name))
             except LeaseHeldError as held:
                 log.info("dependants_wait", object=name, reason=str(held)[:200])
             except FATAL:
@@ -161,7 +157,7 @@ def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0
             view = apply.look(link, CATALOGUE[name])
             yield from verify.examine(link, view, held, run_id, repair=repair, whole=True)
 
-    return journalled(link, name, apply.without_refused(link, name, work))
+    return run_work(link, name, work)
 
 
 def scheduled(link: Link, name: str) -> None:
@@ -197,7 +193,7 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
                 f"python -m sync verify --object {name} --repair"
             )
 
-    return journalled(link, name, apply.without_refused(link, name, work))
+    return run_work(link, name, work)
 
 
 def refuse_erased(link: Link, ids: Sequence[str]) -> None:
@@ -212,6 +208,20 @@ def refuse_erased(link: Link, ids: Sequence[str]) -> None:
 
 
 # ── around the story ──────────────────────────────────────────────────────────────────────────────────
+
+
+def run_work(link: Link, name: str, work: Work) -> Report:
+    """Run the work under the object's lease, journalled.
+
+    Before it, derived columns of another version are computed again: whatever writes a row finds all others
+    of the version that it writes. A field that is refused in the midst of it does not stop the others.
+    """
+
+    def steps(held: Lease, run_id: int) -> Iterator[Step]:
+        yield from recompute.recompute(link, name, held, run_id)
+        yield from apply.without_refused(link, name, work)(held, run_id)
+
+    return journalled(link, name, steps)
 
 
 def check_budget(link: Link) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sync.derivation import Derivation, derivation
 from sync.mapping import NUMBER_TYPES, DescribedField, Projection
 from sync.values import CONVERT, JSON_BOOLEAN, Column, Unfit, boolean, check_index, instant, number, texts
 
@@ -77,12 +78,14 @@ class Batch:
 # ── derived columns: the transformations in flight ────────────────────────────────────────────────────
 
 
+@derivation("email", 1)
 def normalise_email(raw: str, _region: str) -> str | None:
     """Trimmed and lower-cased; None where it is not one address."""
     email = raw.strip().lower()
     return email if len(email) <= LONGEST_EMAIL and EMAIL.fullmatch(email) else None
 
 
+@derivation("host", 1)
 def website_host(raw: str, _region: str) -> str | None:
     """`HTTPS://Www.Example.com:8443/shop` → `www.example.com`; None where there is no host name."""
     address = raw.strip()
@@ -93,6 +96,12 @@ def website_host(raw: str, _region: str) -> str | None:
     except ValueError:
         return None
     return host if len(host) <= LONGEST_HOST and HOST.fullmatch(host) else None
+
+
+def derive(computed_by: Derivation, column: Column, region: str) -> Column:
+    """What is derived from the values of a column, "" where there is nothing."""
+    normalise = computed_by.normalise
+    return [value and (normalise(value, region) or "") for value in column]
 
 
 # ── a page ────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,8 +147,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
                 check_index(cell)
             cells.append(escaped(cell, wholes[field.name] if cell is column else None))
             for derived in field.derived:
-                normalise = derived.normalise
-                made = [value and (normalise(value, region) or "") for value in column]
+                made = derive(derived.normalise, column, region)
                 if derived.column in indexed:
                     check_index(made)
                 cells.append(escaped(made))

@@ -19,6 +19,7 @@ ORDER = (
         "errors",
         "activity",
         "printable",
+        "derivation",
         "mapping",
         "phones",
         "values",
@@ -47,6 +48,7 @@ ORDER = (
         "windows",
         "refresh",
         "retention",
+        "recompute",
         "pipeline",
         "erasure",
         "grants",
@@ -186,7 +188,8 @@ def test_the_simulator_stands_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["errors", "printable", "mapping", "phones", "values", "transform", "objects", "soql"]
+    "room",
+    ["errors", "printable", "derivation", "mapping", "phones", "values", "transform", "objects", "soql"],
 )
 def test_the_middle_is_pure(room: str) -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""

@@ -19,6 +19,8 @@ from tests.world import ROOT
 
 # Schema crm is whole, and was documented, from the second revision on.
 EARLIER = [revision for revision in REVISIONS[:-1] if revision >= "0002"]
+# From these an upgrade changes a view that consumers read: 0007 is the last that does.
+LOCKING = [revision for revision in EARLIER if revision < "0007"]
 IMPATIENT = ("-x", "lock_timeout=300ms")
 ROWS = (
     "INSERT INTO salesforce.account (id, is_deleted, system_modstamp, name) "
@@ -88,7 +90,7 @@ def test_an_open_transaction_ends_an_upgrade_with_its_name(
 ) -> None:
     """An upgrade that a consumer's open transaction holds up ends soon, names process, role and the command that
     ends it, leaves everything as it was, and succeeds when it is run again."""
-    in_use(empty, consumer, EARLIER[-1])
+    in_use(empty, consumer, LOCKING[-1])
     with consumer.connect() as idle:
         pid = idle.execute(text("SELECT pg_backend_pid()")).scalar_one()
         idle.execute(text("SELECT * FROM crm.freshness")).all()
@@ -106,7 +108,7 @@ def test_an_open_transaction_ends_an_upgrade_with_its_name(
     assert consumer.ask("SELECT count(*) FROM crm.freshness") == [(2,)]
 
 
-@pytest.mark.parametrize("revision", EARLIER)
+@pytest.mark.parametrize("revision", LOCKING)
 def test_what_an_open_transaction_stopped_is_done_afterwards(
     empty: Engine, consumer: Role, revision: str
 ) -> None:

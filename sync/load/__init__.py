@@ -15,6 +15,7 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from sync.load.derived import is_empty, read_derived, rewrite_derived
 from sync.load.first import analyse, analyse_all, announce_reload, begin_first_load, end_first_load, unhurried
 from sync.load.personal import (
     BATCH,
@@ -52,11 +53,14 @@ __all__ = [
     "erase",
     "erased",
     "erased_of",
+    "is_empty",
     "merge",
     "note_dependants",
+    "read_derived",
     "reduce_fields",
     "remove",
     "reread_rejects",
+    "rewrite_derived",
     "twin_named",
     "unhurried",
 ]

@@ -28,6 +28,7 @@ from sync.state.cursors import (
     start_anew,
     touch,
 )
+from sync.state.derived import derived_versions, forget_derived, note_derived
 from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
 from sync.state.leases import Lease, check_fence, fenced, lease, take
 
@@ -41,14 +42,17 @@ __all__ = [
     "check_fence",
     "clear_progress",
     "close_run",
+    "derived_versions",
     "distrust",
     "earliest",
     "fenced",
+    "forget_derived",
     "lagging",
     "lease",
     "marks",
     "note_deleted",
     "note_deletions_refused",
+    "note_derived",
     "note_emptied",
     "note_fields",
     "note_refreshed",
