@@ -34,6 +34,7 @@ ORDER = (
         "extract",
         "locks",
         "bookkeeping",
+        "replica_schema",
         "tables",
         "load",
         "state",
