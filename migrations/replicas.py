@@ -1,4 +1,4 @@
-"""The schema of the replicas: migrations are written for `salesforce` and run with the name that was chosen."""
+"""The schema of the replicas: migrations are written for `salesforce` and run with the chosen name."""
 
 from __future__ import annotations
 

@@ -12,10 +12,25 @@ SETTING = "SYNC_REPLICA_SCHEMA"
 # Execution options: what the setting says, and SQLAlchemy's own, which holds the schema that is in force.
 WANTED, TRANSLATED = "replica_schema", "schema_translate_map"
 
-IS_REMEMBERED = text("SELECT to_regclass('sync.replica_schema') IS NOT NULL")
+# Catalogues only: they can be read by a role without any right, and no error ends the transaction.
+MAY_READ = text("""
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'sync' AND c.relname = 'replica_schema'
+""")
 REMEMBERED = text("SELECT name FROM sync.replica_schema")
 REMEMBER = text("INSERT INTO sync.replica_schema (name) VALUES (:name)")
-IS_MIGRATED = text("SELECT to_regclass('sync.cursor') IS NOT NULL")
+# Where the name may not be read, or was not yet a setting: the tables that the views of their names show.
+SHOWN = text("""
+SELECT tn.nspname
+  FROM pg_class AS v
+  JOIN pg_namespace AS vn ON vn.oid = v.relnamespace
+  JOIN pg_rewrite AS r ON r.ev_class = v.oid
+  JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+  JOIN pg_class AS t ON t.oid = d.refobjid AND d.refclassid = 'pg_class'::regclass
+  JOIN pg_namespace AS tn ON tn.oid = t.relnamespace
+ WHERE vn.nspname = 'crm' AND v.relkind = 'v' AND t.relname = v.relname AND t.relkind = 'r' LIMIT 1
+""")
 
 
 def want(engine: Engine, name: str | None) -> None:
@@ -50,10 +65,9 @@ def in_force(connection: Connection | Engine) -> str:
 
 def remembered(connection: Connection) -> str | None:
     """The schema that holds the replicas of this database; None before the first migration."""
-    if connection.execute(IS_REMEMBERED).scalar():
-        return str(connection.execute(REMEMBERED).scalar_one())
-    # Migrated when the name was no setting.
-    return STANDARD if connection.execute(IS_MIGRATED).scalar() else None
+    readable = connection.execute(MAY_READ).scalar()
+    name = connection.execute(REMEMBERED if readable else SHOWN).scalar()
+    return None if name is None else str(name)
 
 
 def check(wanted: str | None, name: str) -> None:
