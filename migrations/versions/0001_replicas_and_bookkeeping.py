@@ -512,4 +512,4 @@ def downgrade() -> None:
     op.drop_table("account", schema="salesforce")
     op.execute("DROP SCHEMA crm")
     op.execute("DROP SCHEMA salesforce")
-    op.drop_table("replica_schema", schema="sync")
+    op.execute("DROP TABLE IF EXISTS sync.replica_schema")
