@@ -112,6 +112,8 @@ def test_passes_and_proof(beside: World) -> None:
     assert {row[0] for row in beside.sql("SELECT op FROM crm.changes(2)")} == {"update", "merge"}
     assert beside.sql("SELECT crm.resolve_id(:id)", id=beside.cid) == [(beside.bob,)]
 
+    beside.sim.clock.advance(3600)
+    beside.run()
     beside.sql(f"UPDATE {CHOSEN}.contact SET title = 'tampered' WHERE id = :id", id=beside.ann)
     beside.sql(f"DELETE FROM {CHOSEN}.account WHERE id = :id", id=beside.bolt)
     pipeline.verify_all(beside.link("verify"), ["Account", "Contact"], repair=True, sample=None)
