@@ -419,3 +419,13 @@ def test_two_databases_in_one_process(world: World, beside: World) -> None:
         for each in (beside, world):
             each.run()
             each.assert_equal()
+
+
+def test_the_comparison_in_the_readme_works(beside: World) -> None:
+    """The README's query names the records that only one of the two products has."""
+    beside.run()
+    queries = re.findall(r"```sql\n(SELECT h\.sfid.*?;)\n```", (ROOT / "README.md").read_text(), re.S)
+
+    assert [sorted(beside.sql(query), key=str) for query in queries] == [
+        [(None, beside.ann), (None, beside.bob), (None, beside.cid), ("003000000000001AAA", None)]
+    ]
