@@ -105,7 +105,12 @@ def settled(connection: Connection, wanted: str | None) -> str:
 
 
 def make_schema(connection: Connection) -> None:
-    """The schema of the version table; another release may be making it at this moment."""
+    """The schema of the version table; another release may be making it at this moment.
+
+    Looked for first: IF NOT EXISTS asks for CREATE on the database even where nothing is to be made.
+    """
+    if connection.execute(text(f"SELECT to_regnamespace('{bookkeeping.BOOKKEEPING}') IS NOT NULL")).scalar():
+        return
     try:
         with connection.begin_nested():
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {bookkeeping.BOOKKEEPING}"))
