@@ -109,7 +109,7 @@ class DatabaseSettings(BaseSettings):
     @field_validator("sync_replica_schema")
     @classmethod
     def _replica_schema(cls, value: str | None) -> str | None:
-        return None if value is None else schema_name(value)
+        return None if value is None else schema_name(value.strip())
 
     @property
     def postgres(self) -> URL:
