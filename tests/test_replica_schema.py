@@ -136,6 +136,27 @@ def test_a_purge_and_a_resync(beside: World) -> None:
     assert beside.row(beside.ann)["title"] is None
 
 
+def test_privacy_and_dependants(beside: World) -> None:
+    """Excluded fields, the values of tombstones, and contacts that a merge of accounts moved are written there."""
+    beside.org.update(beside.ann, {"Title": "Boss", "AccountId": beside.bolt})
+    beside.org.update(beside.bob, {"Title": "Chief"})
+    beside.run()
+    beside.sim.clock.advance(3600)
+    beside.org.delete(beside.cid)
+    beside.org.merge(beside.acme, [beside.bolt])
+    beside.environment |= {"SYNC_EXCLUDED_FIELDS": "Contact.Title", "SYNC_TOMBSTONE_VALUES": "erase"}
+
+    beside.run()
+
+    assert beside.sql(f"SELECT DISTINCT title FROM {CHOSEN}.contact") == [(None,)]
+    assert (beside.row(beside.cid)["deleted_reason"], beside.row(beside.cid)["last_name"]) == (
+        "deleted",
+        None,
+    )
+    assert beside.row(beside.ann)["account_id"] == beside.acme
+    assert beside.row(beside.bolt)["deleted_reason"] == "merged"
+
+
 def test_consumers_and_operators(beside: World) -> None:
     """`check`, `status`, `grant` and `erase` look at the chosen schema, and a consumer reads it by schema crm."""
     beside.run()
