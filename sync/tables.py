@@ -35,6 +35,7 @@ from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
     LockedError,
+    ReplicaSchemaError,
     SchemaOutdatedError,
     SyncError,
 )
@@ -237,7 +238,8 @@ def in_the_way(engine: Engine) -> str:
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
+            replica_schema.settle(connection)  # a migration's engine has not
             found = locks.holders(connection, schemas(connection))
-    except (DBAPIError, psycopg2.Error):
+    except (DBAPIError, psycopg2.Error, ReplicaSchemaError):
         return ""
     return f": {found}" if found else ": whoever held it is gone"

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 from migrations import replicas
-from sync import audit, config, embedded, erasure, grants, locks, pipeline, replica_schema, report, tables
+from sync import audit, config, embedded, erasure, grants, pipeline, replica_schema, report, tables
 from sync.cli import app
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
 from sync.simulator import Simulator
@@ -201,12 +201,14 @@ def test_rights_name_the_chosen_schema(beside: World) -> None:
 def test_who_holds_a_lock_is_found(beside: World) -> None:
     """A session that holds a lock in the chosen schema is named, one that uses Heroku Connect's tables is not."""
     ours, theirs = (create_engine(beside.database, poolclass=NullPool).connect() for _ in range(2))
-    with ours, theirs, tables.transaction(beside.engine) as connection:
+    engine = tables.engine(beside.settings.postgres, owner="release")
+    with ours, theirs:
         ours.execute(text(f"LOCK TABLE {CHOSEN}.contact IN SHARE MODE"))
         theirs.execute(text("LOCK TABLE salesforce.contact IN SHARE MODE"))
         pid = ours.execute(text("SELECT pg_backend_pid()")).scalar_one()
 
-        named = locks.holders(connection, tables.schemas(connection))
+        named = tables.in_the_way(engine)
+    engine.dispose()
 
     assert f"process {pid} " in named
     assert named.count("process ") == 1
