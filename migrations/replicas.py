@@ -63,8 +63,8 @@ def choose() -> None:
         )
     if found := listed(connection, name):
         raise ReplicaSchemaError(
-            f"the schema {name} is there already and holds what is not this product's ({found}), as it does "
-            f"beside Heroku Connect: choose another one with {SETTING}, for example "
+            f"the schema {name} is there already and holds what is not this product's ({found}; Heroku "
+            f"Connect has such a schema): choose another one with {SETTING}, for example "
             f"{SETTING}={name[:55]}_replica. {UNCHANGED}"
         )
     may_use = connection.execute(RIGHTS, {"schema": name}).scalar()

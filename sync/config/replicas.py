@@ -17,9 +17,7 @@ RESERVED = frozenset({*RESERVED_WORDS, "collation", "concurrently", "tablesample
 
 def schema_name(value: str) -> str:
     """The name, where it needs no quotes in any SQL and no other schema has it; otherwise what is wrong."""
-    rule = (
-        "write lower-case letters, digits and underscores, beginning with a letter, for example crm_replica"
-    )
+    rule = "write lower-case letters, digits and underscores, no digit first, for example crm_replica"
     if not value or value[0] in digits or not LETTERS.issuperset(value):
         raise wrong(f"{value[:LONGEST]!r} is no schema name: {rule}")
     if len(value) > LONGEST:
