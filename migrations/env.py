@@ -11,8 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sync import bookkeeping, config, tables
-from sync.errors import ConfigError
+from migrations import replicas
+from sync import bookkeeping, config, replica_schema, tables
+from sync.errors import ConfigError, ReplicaSchemaError, SyncError
 
 SCHEMAS = (bookkeeping.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
 # Held until commit: two releases at once must not migrate at once. The table is made as Alembic makes it.
@@ -30,8 +31,8 @@ LOCK_TIMEOUT = "10s"
 UNIQUE_VIOLATION, DUPLICATE_SCHEMA, DEPENDENT, NO_RIGHT = "23505", "42P06", "2BP01", "42501"
 ADVICE = {
     DEPENDENT: "its owner drops that object, and makes it again afterwards",
-    DUPLICATE_SCHEMA: "the schemas salesforce, sync and crm must be this product's own: rename the one that "
-    "is there (Heroku Connect makes a schema salesforce, too), or use another database",
+    DUPLICATE_SCHEMA: "the schemas sync and crm must be this product's own: rename the one that is there, or "
+    "use another database",
     NO_RIGHT: "the role needs CREATE on the database, and must own what earlier migrations made",
 }
 
@@ -46,6 +47,11 @@ def follow_with_views(
     """A new column shows in its consumer view: append the view's new text to the generated migration."""
     script, connection = directives[0], migration.connection
     assert connection is not None
+    if connection.get_execution_options()[replica_schema.WANTED] != replica_schema.STANDARD:
+        raise ReplicaSchemaError(
+            "migrations are written against a database whose replicas lie in the schema "
+            f"{replica_schema.STANDARD}: name such a one in DATABASE_URL, as `make migration` does"
+        )
     assert script.upgrade_ops is not None
     assert script.downgrade_ops is not None
     for table in tables.REPLICA.values():
@@ -67,7 +73,8 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
     return kind != "table" or parents["schema_name"] in SCHEMAS
 
 
-def run(connection: Connection) -> None:
+def run(connection: Connection, wanted: str | None) -> None:
+    """Migrate; `wanted` is the schema of the replicas that the settings name."""
     context.configure(
         connection=connection,
         target_metadata=bookkeeping.metadata,
@@ -84,11 +91,26 @@ def run(connection: Connection) -> None:
         connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": patience})
         make_schema(connection)
         connection.execute(text(LOCK))
-        context.run_migrations()
+        with replicas.named(connection, settled(connection, wanted)):
+            context.run_migrations()
+
+
+def settled(connection: Connection, wanted: str | None) -> str:
+    """The schema of the replicas: the remembered one, or before the first migration the one to be made."""
+    if not context.get_context().get_current_heads():
+        return wanted or replica_schema.STANDARD
+    name = replica_schema.remembered(connection) or replica_schema.STANDARD
+    replica_schema.check(wanted, name)
+    return name
 
 
 def make_schema(connection: Connection) -> None:
-    """The schema of the version table; another release may be making it at this moment."""
+    """The schema of the version table; another release may be making it at this moment.
+
+    Looked for first: IF NOT EXISTS asks for CREATE on the database even where nothing is to be made.
+    """
+    if connection.execute(text(f"SELECT to_regnamespace('{bookkeeping.BOOKKEEPING}') IS NOT NULL")).scalar():
+        return
     try:
         with connection.begin_nested():
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {bookkeeping.BOOKKEEPING}"))
@@ -107,14 +129,14 @@ def newer_than_this_code(connection: Connection) -> str | None:
 def main() -> None:
     handed_over = context.config.attributes.get("connection")
     if isinstance(handed_over, Connection):
-        run(handed_over)
+        run(handed_over, context.config.attributes.get(replica_schema.WANTED))
         return
     try:
-        url = config.load_database().postgres
+        settings = config.load_database()
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
-    engine = tables.engine(url, owner="release", size=1)
+    engine = tables.engine(settings.postgres, owner="release", size=1)
     try:
         with engine.begin() as connection:
             connection.execute(text(tables.SEARCH_PATH))
@@ -122,8 +144,8 @@ def main() -> None:
                 # Failing here would block the rollback; the schema only ever grows, so old code works.
                 sys.stderr.write(f"the database is at {revision}, newer than this release: nothing to do\n")
                 return
-            run(connection)
-    except ConfigError as error:
+            run(connection, settings.sync_replica_schema)
+    except SyncError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
     except DBAPIError as error:

@@ -19,7 +19,7 @@ from sync.load import Edge, Mode, Tally
 from sync.mapping import PLACING, DescribedField, Projection, SObject, project
 from sync.runs import Link, Step, Work
 from sync.state import Lease, Plan
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, located, transaction
 
 log = logs.get(__name__)
 
@@ -223,7 +223,7 @@ def guard(connection: Connection, link: Link, name: str, count: int) -> None:
         return
     share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
     held = connection.execute(
-        text(HELD.format(table=f"{REPLICAS}.{quoted(REPLICA[name].name)}")),
+        text(HELD.format(table=located(connection, REPLICA[name]))),
         {"object": name, "most": ceil(count / share)},
     ).scalar_one()
     if count > share * held:

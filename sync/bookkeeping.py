@@ -247,6 +247,15 @@ Table(
     comment="Records erased on request, and never stored again unless lifted: the proof, never pruned.",
 )
 Table(
+    "replica_schema",
+    metadata,
+    Column("single", Boolean(), primary_key=True, server_default=text("true")),
+    Column("name", Text(), nullable=False),
+    CheckConstraint("single", name="single"),
+    schema=BOOKKEEPING,
+    comment="The schema that holds the replicas, chosen at the first migration.",
+)
+Table(
     "listing",
     metadata,
     Column("object", Text(), primary_key=True),
@@ -254,5 +263,18 @@ Table(
     moment("system_modstamp", nullable=False),
     prefixes=["UNLOGGED"],
     schema=BOOKKEEPING,
-    comment="What a verify has listed so far; empty between two of them.",
+    comment="What a verify of an older release has listed so far; this one has a table for each object.",
 )
+
+
+def listing(name: str) -> Table:
+    """The table of what a verify lists of one object; `name` is that of the object's replica."""
+    return Table(
+        f"listing_{name}",
+        metadata,
+        Column("record_id", Text(collation="C"), primary_key=True),
+        moment("system_modstamp", nullable=False),
+        prefixes=["UNLOGGED"],
+        schema=BOOKKEEPING,
+        comment="What a verify of the object has listed so far; empty between two of them.",
+    )

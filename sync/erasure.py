@@ -22,7 +22,7 @@ from sync.load import Tally
 from sync.mapping import SObject, snake_case
 from sync.objects import CATALOGUE
 from sync.state import Lease
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, located, quoted, transaction
 from sync.transform import normalise_email
 
 log = logs.get(__name__)
@@ -142,7 +142,7 @@ def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Ma
         if any(derived.normalise is normalise_email for derived in field.derived)
     }
     statement = BY_EMAIL.format(
-        table=table_of(sobject.name),
+        table=table_of(connection, sobject.name),
         columns=f"ARRAY[{', '.join(map(quoted, columns))}]::text[]",
         matches="".join(f"{quoted(column)} ~* :pattern OR " for column in columns),
     )
@@ -255,7 +255,7 @@ def closure(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> d
         for name in list(found):
             found[name].update(
                 connection.execute(
-                    text(LOSERS.format(table=table_of(name))), {"ids": sorted(found[name])}
+                    text(LOSERS.format(table=table_of(connection, name))), {"ids": sorted(found[name])}
                 ).scalars()
             )
             for other, ids in twins_of(connection, name, sorted(found[name])):
@@ -270,10 +270,13 @@ def twins_of(connection: Connection, name: str, ids: Sequence[str]) -> Iterator[
     if twin is None:
         return
     asked = {"ids": list(ids)}
-    yield twin.object, set(connection.execute(twin_query(TWIN, name), asked).scalars())
+    yield twin.object, set(connection.execute(twin_query(connection, TWIN, name), asked).scalars())
     back = CATALOGUE[twin.object].twin
     if back is not None and back.object == name:
-        yield twin.object, set(connection.execute(twin_query(TWIN_OF, twin.object), asked).scalars())
+        yield (
+            twin.object,
+            set(connection.execute(twin_query(connection, TWIN_OF, twin.object), asked).scalars()),
+        )
     for row in connection.execute(REJECTED, asked | {"object": name}):
         if other := load.twin_named(name, row.record):
             yield twin.object, {other}
@@ -282,18 +285,20 @@ def twins_of(connection: Connection, name: str, ids: Sequence[str]) -> Iterator[
             yield twin.object, {row.record_id}
 
 
-def twin_query(statement: str, name: str) -> Any:
+def twin_query(connection: Connection, statement: str, name: str) -> Any:
     """A query for the twins that an object's look-up names."""
     twin = CATALOGUE[name].twin
     assert twin is not None
     flag = quoted(snake_case(twin.flag)) if twin.flag else "true"
-    return text(statement.format(table=table_of(name), column=quoted(snake_case(twin.field)), flag=flag))
+    return text(
+        statement.format(table=table_of(connection, name), column=quoted(snake_case(twin.field)), flag=flag)
+    )
 
 
 def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Records that survived the merge of one of these, and are not erased with it."""
     for name, those in ids.items():
-        statement = text(SURVIVORS.format(table=table_of(name)))
+        statement = text(SURVIVORS.format(table=table_of(connection, name)))
         for row in connection.execute(statement, {"ids": list(those)}):
             if row.survivor not in those:
                 yield row.id, row.survivor
@@ -322,5 +327,5 @@ def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
     return {name: sorted(those) for name, those in sorted(ids.items())}
 
 
-def table_of(name: str) -> str:
-    return f"{REPLICAS}.{quoted(REPLICA[name].name)}"
+def table_of(connection: Connection, name: str) -> str:
+    return located(connection, REPLICA[name])

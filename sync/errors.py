@@ -31,6 +31,10 @@ class ConfigError(SyncError):
     exit_code = 3
 
 
+class ReplicaSchemaError(ConfigError):
+    """The setting names another schema than the one that holds the replicas."""
+
+
 class LoginError(SyncError):
     """Salesforce refused the login."""
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from sync import replica_schema
 from sync.bookkeeping import BOOKKEEPING
 from sync.errors import SyncError, UsageError
-from sync.tables import CONSUMERS, REPLICAS, quoted
+from sync.tables import CONSUMERS, quoted
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")
@@ -77,7 +78,7 @@ def access(connection: Connection) -> Access:
     asked = {"schema": CONSUMERS}
     readers = tuple(connection.execute(READING, asked).scalars())
     more = connection.execute(
-        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": [REPLICAS, BOOKKEEPING]}
+        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": not_published(connection)}
     )
     return Access(
         str(connection.execute(OWNER, asked).scalar_one()),
@@ -85,6 +86,11 @@ def access(connection: Connection) -> Access:
         readers,
         tuple(sorted({row.rolname for row in more})),
     )
+
+
+def not_published(connection: Connection) -> list[str]:
+    """Our schemas that consumers do not read."""
+    return [replica_schema.in_force(connection), BOOKKEEPING]
 
 
 def grant(connection: Connection, role: str) -> str:
@@ -100,7 +106,7 @@ def grant(connection: Connection, role: str) -> str:
             f"already, and may change and delete it, too. {OWN_ROLE}"
         )
     run(connection, GRANT, owner, role)
-    found = connection.execute(BEYOND, {"roles": [role], "schemas": [REPLICAS, BOOKKEEPING]}).all()
+    found = connection.execute(BEYOND, {"roles": [role], "schemas": not_published(connection)}).all()
     if inherited := [row.nspname for row in found if not row.direct]:
         return (
             f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "

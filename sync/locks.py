@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -23,7 +23,7 @@ SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
   JOIN pg_roles AS me ON me.rolname = current_user
   LEFT JOIN pg_roles AS r ON r.oid = a.usesysid
  WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY ('{salesforce,sync,crm}'))
+   AND c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY (:schemas))
    AND c.relkind IN ('r', 'p', 'v') AND l.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
    AND NOT (a.usename = current_user AND a.application_name LIKE 'sync %')
  GROUP BY a.pid, a.usename, a.state, a.xact_start, a.usesysid, r.rolsuper, me.rolsuper
@@ -31,13 +31,13 @@ SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
 """)
 
 
-def holders(connection: Connection) -> str:
-    """The sessions that hold locks on our tables, each with what ends it; "" where there are none."""
-    return "; ".join(sentences(connection))
+def holders(connection: Connection, schemas: Sequence[str]) -> str:
+    """The sessions that hold locks in these schemas, each with what ends it; "" where there are none."""
+    return "; ".join(sentences(connection, schemas))
 
 
-def sentences(connection: Connection) -> Iterator[str]:
-    for row in connection.execute(HOLDERS, {"most": MOST}):
+def sentences(connection: Connection, schemas: Sequence[str]) -> Iterator[str]:
+    for row in connection.execute(HOLDERS, {"most": MOST, "schemas": list(schemas)}):
         state = row.state or "its state is hidden from this role"
         since = f" for {int(row.age.total_seconds())} s" if row.age is not None else ""
         command = f"SELECT pg_terminate_backend({row.pid})"

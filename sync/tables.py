@@ -29,19 +29,20 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
-from sync import activity, locks
-from sync.bookkeeping import metadata
+from sync import activity, locks, replica_schema
+from sync.bookkeeping import BOOKKEEPING, listing, metadata
 from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
     LockedError,
+    ReplicaSchemaError,
     SchemaOutdatedError,
     SyncError,
 )
 from sync.mapping import Kind, SObject
 from sync.objects import CATALOGUE
 
-REPLICAS, CONSUMERS = "salesforce", "crm"
+REPLICAS, CONSUMERS = replica_schema.STANDARD, "crm"
 
 # Unbounded types on purpose: a longer text or a wider number in Salesforce must never reject a record.
 TYPES: dict[Kind, TypeEngine[Any]] = {
@@ -94,6 +95,7 @@ def replica(sobject: SObject) -> Table:
 
 
 REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
+LISTING: dict[str, Table] = {name: listing(sobject.table) for name, sobject in CATALOGUE.items()}
 
 
 def consumer_columns(table: Table) -> list[str]:
@@ -115,6 +117,17 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def located(connection: Connection, table: Table) -> str:
+    """A table as SQL text names it: replicas lie in the schema that was chosen for them."""
+    schema = replica_schema.in_force(connection) if table.schema == REPLICAS else str(table.schema)
+    return f"{quoted(schema)}.{quoted(table.name)}"
+
+
+def schemas(connection: Connection | Engine) -> list[str]:
+    """Our schemas: of the replicas, of the bookkeeping, of the consumers."""
+    return [replica_schema.in_force(connection), BOOKKEEPING, CONSUMERS]
+
+
 # ── the way to the database ───────────────────────────────────────────────────────────────────────────
 
 # Whatever other roles made in `public`, our statements do not call it; types in pg_temp come last.
@@ -132,8 +145,12 @@ LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
 
-def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
-    """A small pool that notices dead connections; ConfigError on connecting to a database without UTF-8."""
+def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) -> Engine:
+    """A small pool that notices dead connections; ConfigError on connecting to a database without UTF-8.
+
+    `replicas` is the schema that the settings name; transactions then raise ReplicaSchemaError where the
+    database remembers another one.
+    """
     made = create_engine(
         url,
         poolclass=QueuePool,
@@ -155,6 +172,7 @@ def engine(url: URL, *, owner: str, size: int = 4) -> Engine:
         hide_parameters=True,  # values of records, in the text of every error
     )
     event.listen(made, "connect", check_encoding)
+    replica_schema.want(made, replicas)
     return made
 
 
@@ -174,10 +192,12 @@ def check_encoding(connection: Any, _record: object) -> None:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """One short transaction; DatabaseUnavailableError or SchemaOutdatedError where that is what happened."""
+    """One short transaction; DatabaseUnavailableError, SchemaOutdatedError or ReplicaSchemaError where
+    that is what happened."""
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
+            replica_schema.settle(connection)
             activity.note()
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
@@ -218,7 +238,8 @@ def in_the_way(engine: Engine) -> str:
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
-            found = locks.holders(connection)
-    except (DBAPIError, psycopg2.Error):
+            replica_schema.settle(connection)  # a migration's engine has not
+            found = locks.holders(connection, schemas(connection))
+    except (DBAPIError, psycopg2.Error, ReplicaSchemaError):
         return ""
     return f": {found}" if found else ": whoever held it is gone"

@@ -14,10 +14,12 @@ from sqlalchemy import Engine
 
 from sync import config, logs, schedule, tables
 from sync.config import DatabaseSettings
-from sync.errors import UsageError
+from sync.errors import ReplicaSchemaError, SyncError, UsageError
 from sync.objects import CATALOGUE
 from sync.runs import Link
 from sync.session import Session
+
+log = logs.get(__name__)
 
 
 def a_duration(given: str) -> timedelta:
@@ -65,13 +67,35 @@ def owner(settings: DatabaseSettings) -> str:
     return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
 
+def open_engine(settings: DatabaseSettings, owner: str, size: int = 4) -> Engine:
+    """The way to the database that the settings name."""
+    return tables.engine(settings.postgres, owner=owner, size=size, replicas=settings.sync_replica_schema)
+
+
+def settle(engine: Engine, settings: DatabaseSettings) -> None:
+    """ReplicaSchemaError where the settings name another schema than the one that holds the replicas.
+
+    A database that cannot be asked is no error here: the command meets it, and the worker waits for it.
+    """
+    if settings.sync_replica_schema is None:
+        return
+    try:
+        with tables.transaction(engine):
+            pass
+    except ReplicaSchemaError:
+        raise
+    except SyncError as error:
+        log.info("replica_schema_unchecked", reason=str(error)[:200])
+
+
 @contextmanager
 def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
     """Settings and engine of a command that needs no Salesforce."""
     settings = config.load_database()
     logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
-    engine = tables.engine(settings.postgres, owner=owner(settings), size=1)
+    engine = open_engine(settings, owner(settings), size=1)
     try:
+        settle(engine, settings)
         yield settings, engine
     finally:
         engine.dispose()
@@ -86,8 +110,10 @@ def linked(command: str, wait: timedelta) -> Iterator[Link]:
     level = "warning" if quiet else settings.log_level
     logs.setup(level, settings.log_format, settings.secrets, settings.dyno)
     me, stop = owner(settings), threading.Event()
-    engine = tables.engine(settings.postgres, owner=me)
+    engine = open_engine(settings, me)
     try:
+        if command != "check":  # names it among everything else that it finds
+            settle(engine, settings)
         with schedule.stopping_on_signals(stop):
             yield Link(settings, Session(settings, stop), engine, me, command, stop, wait)
     finally:

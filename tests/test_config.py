@@ -36,6 +36,7 @@ GOOD = BASE | {"SALESFORCE_CLIENT_SECRET": "client-secret-value"}
 DEFAULTS: dict[str, object] = {
     "DATABASE_URL": "required",
     "PGSSLMODE": None,
+    "SYNC_REPLICA_SCHEMA": None,
     "SALESFORCE_LOGIN_URL": "required",
     "SALESFORCE_CLIENT_ID": "required",
     "SALESFORCE_CLIENT_SECRET": None,

@@ -40,7 +40,7 @@ def other(loaded: World, transport: str) -> Iterator[World]:
 
 def state(world: World) -> dict[str, Any]:
     """All that a refused org must not touch."""
-    tables = ("cursor", "progress", "field", "org", "change", "feed", "reject", "reread", "listing")
+    tables = ("cursor", "progress", "field", "org", "change", "feed", "reject", "reread", "listing_contact")
     kept = {name: sorted(map(str, world.sql(f"SELECT * FROM sync.{name}"))) for name in tables}
     return kept | {name: world.rows(name) for name in ("Account", "Contact")}
 

@@ -35,6 +35,7 @@ ORDER = (
         "extract",
         "locks",
         "bookkeeping",
+        "replica_schema",
         "tables",
         "load",
         "state",

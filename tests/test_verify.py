@@ -209,7 +209,7 @@ def test_clean(old: World) -> None:
     asked = [request for request in old.sim.requests if request.kind != "token"]
     assert report.api_calls == len(asked) <= (5 if old.transport == "rest" else 12)
     assert (old.rows("Contact"), old.last_seq()) == (before, old.seen)
-    assert old.sql("SELECT count(*) FROM sync.listing")[0][0] == 0
+    assert old.sql("SELECT count(*) FROM sync.listing_contact")[0][0] == 0
 
 
 def test_only_buckets_that_differ_are_opened(old: World) -> None:

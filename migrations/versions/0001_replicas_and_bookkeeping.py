@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import replicas
+
 revision: str = "0001"
 down_revision: str | None = None
 branch_labels: str | None = None
@@ -13,7 +15,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    op.execute("CREATE SCHEMA salesforce")
+    replicas.choose()
     op.execute("CREATE SCHEMA crm")
     op.create_table(
         "account",
@@ -510,3 +512,4 @@ def downgrade() -> None:
     op.drop_table("account", schema="salesforce")
     op.execute("DROP SCHEMA crm")
     op.execute("DROP SCHEMA salesforce")
+    op.execute("DROP TABLE IF EXISTS sync.replica_schema")

@@ -14,7 +14,7 @@ from sync.audit.org import an_object, login
 from sync.audit.postgres import consumers
 from sync.config import Settings
 from sync.session import Session
-from sync.tables import quoted
+from sync.tables import quoted, schemas
 
 __all__ = ["ROOT", "Finding", "Mapped", "an_object", "check", "consumers", "guarded", "login", "schema"]
 
@@ -45,7 +45,7 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     writable = yield from guarded("database", lambda: postgres.database(engine))
     if writable is None:
         return False  # every other question would fail for the same reason
-    rights = postgres.rights(quoted(engine.url.username or "ROLE"))
+    rights = postgres.rights(quoted(engine.url.username or "ROLE"), schemas(engine))
     ours = yield from guarded("migrations", lambda: postgres.migrations(engine), rights)
     if ours and writable:
         yield from guarded("writing", lambda: postgres.writing(engine), rights)

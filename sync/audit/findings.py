@@ -13,10 +13,12 @@ from sync.errors import (
     DeferredError,
     LockedError,
     LoginError,
+    ReplicaSchemaError,
     SalesforceError,
     SchemaOutdatedError,
     SyncError,
 )
+from sync.replica_schema import SETTING
 
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 AGAIN = "then type: python -m sync check"
 # By the kind of the error, the particular before the general; the error itself says what happened.
 REMEDIES: tuple[tuple[type[SyncError], str], ...] = (
+    (ReplicaSchemaError, f"set or unset {SETTING} as the error says, {AGAIN}"),
     (ConfigError, f"set DATABASE_URL as the error says, {AGAIN}"),
     (LoginError, f"mend the SALESFORCE_ settings, or the app and its user in Setup, {AGAIN}"),
     (DeferredError, f"wait until the org has used fewer requests in 24 hours, {AGAIN}"),

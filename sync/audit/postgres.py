@@ -10,10 +10,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.exc import DBAPIError
 
-from sync import grants
+from sync import grants, replica_schema
 from sync.audit.findings import ROOT, Finding
 from sync.bookkeeping import BOOKKEEPING, metadata
-from sync.tables import CONSUMERS, REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, REPLICAS, located, quoted, schemas, transaction
 
 SERVER = text("""
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,
@@ -167,14 +167,16 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         connection.execute(PATIENCE)
         who = connection.execute(WHO).one()
         everything = connection.begin_nested()
-        lacks = {} if allowed(connection, *all_writes(tables)) else lacking(connection, tables)
+        lacks = {} if allowed(connection, *all_writes(connection, tables)) else lacking(connection, tables)
         temporary = allowed(connection, TEMPORARY)
         everything.rollback()
-        foreign = connection.execute(FOREIGN, {"schemas": [REPLICAS, BOOKKEEPING]}).all()
+        foreign = connection.execute(FOREIGN, {"schemas": written(connection)}).all()
     role = quoted(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
-        yield Finding("writing", "failed", f"role {who.role} may not {listed}", rights(role), 1)
+        yield Finding(
+            "writing", "failed", f"role {who.role} may not {listed}", rights(role, schemas(engine)), 1
+        )
     else:
         told = f"every right in {len(tables)} tables; rows were written and rolled back"
         yield Finding("writing", "ok", told)
@@ -196,25 +198,31 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         )
 
 
-def rights(role: str) -> str:
+def written(connection: Connection) -> list[str]:
+    """The schemas whose tables a pass writes."""
+    return [replica_schema.in_force(connection), BOOKKEEPING]
+
+
+def rights(role: str, schemas: Sequence[str]) -> str:
     """What gives a role the rights that a pass needs; the role's name is quoted."""
-    schemas = f"{REPLICAS}, {BOOKKEEPING}, {CONSUMERS}"
+    listed = ", ".join(schemas)
     return (
-        f"as the tables' owner: GRANT USAGE ON SCHEMA {schemas} TO {role}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schemas} TO {role}; "
+        f"as the tables' owner: GRANT USAGE ON SCHEMA {listed} TO {role}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {listed} TO {role}; "
         "on a hosted database over its plan's size (heroku pg:info) they are taken away again until it is "
         "smaller, or the plan larger"
     )
 
 
-def all_writes(tables: Sequence[Table]) -> list[str]:
+def all_writes(connection: Connection, tables: Sequence[Table]) -> list[str]:
     """Statements that need every right, and that write a row where a pass writes its first."""
-    rights = [right.format(**place(table)) for table in tables for right in RIGHTS.values()]
-    return [*rights, JOURNAL, *(ROW.format(table=place(table)["table"]) for table in REPLICA.values())]
+    rights = [right.format(**place(connection, table)) for table in tables for right in RIGHTS.values()]
+    rows = [ROW.format(table=located(connection, table)) for table in REPLICA.values()]
+    return [*rights, JOURNAL, *rows]
 
 
-def place(table: Table) -> dict[str, str]:
-    return {"table": f"{table.schema}.{quoted(table.name)}", "column": quoted(list(table.columns)[-1].name)}
+def place(connection: Connection, table: Table) -> dict[str, str]:
+    return {"table": located(connection, table), "column": quoted(list(table.columns)[-1].name)}
 
 
 def allowed(connection: Connection, *statements: str) -> bool:
@@ -236,8 +244,8 @@ def lacking(connection: Connection, tables: Sequence[Table]) -> dict[str, list[s
     found: dict[str, list[str]] = {}
     for table in tables:
         for right, statement in RIGHTS.items():
-            if not allowed(connection, statement.format(**place(table))):
-                found.setdefault(right, []).append(f"{table.schema}.{table.name}")
+            if not allowed(connection, statement.format(**place(connection, table))):
+                found.setdefault(right, []).append(located(connection, table).replace('"', ""))
     return found or {"write": ["rows"]}
 
 
@@ -259,16 +267,16 @@ def growth(connection: Connection) -> float | None:
     weeks = connection.execute(WEEK).all()
     if not weeks or weeks[0].days < 1:
         return None
-    found = connection.execute(PER_ROW, {"schemas": [REPLICAS, BOOKKEEPING]})
+    found = connection.execute(PER_ROW, {"schemas": written(connection)})
     per_row = {row.name: float(row.bytes) for row in found}
 
     def of(name: str) -> float:
         return per_row.get(name, 0.0)
 
-    total = 0.0
+    replicas, total = replica_schema.in_force(connection), 0.0
     for row in weeks:
         table = REPLICA.get(row.object)
-        total += row.inserted * of(f"{REPLICAS}.{table.name}") if table is not None else 0.0
+        total += row.inserted * of(f"{replicas}.{table.name}") if table is not None else 0.0
         total += row.changed * of(f"{BOOKKEEPING}.change") + row.runs * of(f"{BOOKKEEPING}.run")
     return total / float(weeks[0].days)
 

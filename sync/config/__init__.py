@@ -20,6 +20,7 @@ from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, 
 from sync.config.keys import check_signing_key
 from sync.config.names import given, strangers
 from sync.config.pasted import problems, translated
+from sync.config.replicas import schema_name
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import SOURCES, duration, readable_pem, wrong
 from sync.errors import ConfigError
@@ -39,6 +40,7 @@ class DatabaseSettings(BaseSettings):
 
     database_url: SecretStr
     pgsslmode: str | None = None
+    sync_replica_schema: str | None = None
     sync_objects: Annotated[tuple[str, ...], NoDecode] = tuple(CATALOGUE)
     sync_interval: timedelta = timedelta(minutes=10)
     sync_overlap: timedelta = timedelta(minutes=10)
@@ -103,6 +105,11 @@ class DatabaseSettings(BaseSettings):
         if found := list(problems(url)):
             raise wrong("; it ".join(found))
         return value
+
+    @field_validator("sync_replica_schema")
+    @classmethod
+    def _replica_schema(cls, value: str | None) -> str | None:
+        return None if value is None else schema_name(value.strip())
 
     @property
     def postgres(self) -> URL:

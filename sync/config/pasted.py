@@ -12,7 +12,7 @@ TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 # Parameters of other drivers and tools, and what to do about them.
 KNOWN = {
     "pgbouncer": "leave it out: this product works behind PgBouncer as it is",
-    "schema": "leave it out: the schemas are salesforce, sync and crm",
+    "schema": "leave it out: the schemas are sync, crm, and the replicas' (SYNC_REPLICA_SCHEMA)",
     "connection_limit": "leave it out: the worker opens at most a handful of connections",
     "pool_timeout": "leave it out",
 }

@@ -34,7 +34,7 @@ from sync.load.personal import (
 )
 from sync.load.sql import FEED, NOTIFY, Mode, statements
 from sync.mapping import Projection
-from sync.tables import REPLICA, REPLICAS, quoted
+from sync.tables import REPLICA, located, quoted
 from sync.transform import Batch, Record, Reject, reject
 
 __all__ = [
@@ -222,12 +222,21 @@ def copy_new(
         return None
     try:
         with connection.begin_nested():
-            copy(connection, statements(projection).copy_straight, batch.lines)
+            copy(
+                connection,
+                statements(projection, table_of(connection, projection)).copy_straight,
+                batch.lines,
+            )
     except (DBAPIError, psycopg2.Error) as error:
         if not is_records_fault(error):
             raise
         return None
     return {"insert": len(batch.lines) - batch.deleted, "delete": batch.deleted}
+
+
+def table_of(connection: Connection, projection: Projection) -> str:
+    """The table of a projection's object, in SQL."""
+    return located(connection, REPLICA[projection.sobject.name])
 
 
 def store(
@@ -289,7 +298,7 @@ def stage_and_merge(
     mode: Mode,
 ) -> dict[str, int]:
     """COPY into the stage, merge, heal; rows written by kind of change."""
-    sql = statements(projection, mode)
+    sql = statements(projection, table_of(connection, projection), mode)
     connection.execute(sql.stage)
     copy(connection, sql.copy, lines)
     keep_out(connection, projection.sobject.name, projection.columns, parameters["run_id"])
@@ -316,7 +325,7 @@ def compare(
     and so are erased persons. `keep` as for `merge`."""
     if not lines:
         return []
-    sql = statements(projection)
+    sql = statements(projection, table_of(connection, projection))
     try:
         with connection.begin_nested():
             connection.execute(sql.stage)
@@ -347,7 +356,7 @@ def remove(
 ) -> int:
     """Make tombstones of live rows, with the time of each; how many. The last values are kept for `keep`
     (None: for ever); rejected records are forgotten."""
-    table = f"{REPLICAS}.{quoted(REPLICA[sobject].name)}"
+    table = located(connection, REPLICA[sobject])
     given = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
     statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))
     count = int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
@@ -362,7 +371,7 @@ def note_dependants(connection: Connection, sobject: str, tally: Tally, edges: S
     """Have records read again that depend on those just written: whose formulas look through them, and those
     that a merge moved from one to another."""
     for edge in edges:
-        table = f"{REPLICAS}.{quoted(REPLICA[edge.object].name)}"
+        table = located(connection, REPLICA[edge.object])
         statement = text(DEPENDANTS.format(table=table, column=quoted(edge.column)))
         values = {"child": edge.object, "object": sobject, "written": tally.written}
         if edge.formula and tally.written:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from sync.load.sql import FEED, NOTIFY
-from sync.tables import REPLICA, REPLICAS, quoted
+from sync.tables import REPLICA, located, quoted
 
 ROWS = 1_000  # read and compared at once
 
@@ -49,7 +49,7 @@ def read_derived(
     statement = READ.format(
         sources=", ".join(map(quoted, sources.values())),
         columns=", ".join(map(quoted, sources)),
-        table=f"{REPLICAS}.{quoted(REPLICA[sobject].name)}",
+        table=located(connection, REPLICA[sobject]),
     )
     return connection.execute(text(statement), {"after": after, "most": ROWS}).all()
 
@@ -72,7 +72,7 @@ def rewrite_derived(
         return 0
     names = list(map(quoted, columns))
     statement = REWRITE.format(
-        table=f"{REPLICAS}.{quoted(REPLICA[sobject].name)}",
+        table=located(connection, REPLICA[sobject]),
         columns=", ".join(names),
         arrays=", ".join(f"CAST(:values_{number} AS text[])" for number in range(len(names))),
         old=", ".join(f"old.{name}" for name in names),

@@ -6,9 +6,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from sync import activity
+from sync import activity, replica_schema
 from sync.load.sql import NOTIFY
-from sync.tables import REPLICA, REPLICAS, quoted
+from sync.tables import REPLICA, located, quoted
 
 RELOAD = text(
     "WITH counter AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) "
@@ -53,7 +53,8 @@ def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
     connection.execute(text(f"SET LOCAL statement_timeout = '{INDEX_SECONDS}s'"))
     table = REPLICA[sobject]
     # CREATE INDEX IF NOT EXISTS asks for ownership first, of a role that has all other rights, too.
-    there = set(connection.execute(INDEXES, {"schema": table.schema, "table": table.name}).scalars())
+    schema = replica_schema.in_force(connection)
+    there = set(connection.execute(INDEXES, {"schema": schema, "table": table.name}).scalars())
     for index in table.indexes:
         if index.name not in there:
             activity.note(INDEX_SECONDS)
@@ -66,17 +67,14 @@ def analyse(connection: Connection, sobject: str) -> None:
     table = REPLICA[sobject]
     looked_up = {"id", "deleted_at"} | {column.name for index in table.indexes for column in index.columns}
     columns = ", ".join(map(quoted, sorted(looked_up)))
-    connection.execute(
-        text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {REPLICAS}.{quoted(table.name)} ({columns})")
-    )
+    name = located(connection, table)
+    connection.execute(text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {name} ({columns})"))
 
 
 def analyse_all(connection: Connection, sobject: str) -> None:
     """Refresh the statistics of all columns: they hold samples of values as they were."""
     table = REPLICA[sobject]
-    connection.execute(
-        text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {REPLICAS}.{quoted(table.name)}")
-    )
+    connection.execute(text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {located(connection, table)}"))
 
 
 def announce_reload(connection: Connection, sobject: str, run_id: int) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import TextClause
 from sync.load.sql import FEED, in_force
 from sync.mapping import snake_case
 from sync.objects import CATALOGUE
-from sync.tables import KEPT, OWN, REPLICA, REPLICAS, quoted
+from sync.tables import KEPT, LISTING, OWN, REPLICA, located, quoted
 from sync.transform import Reject
 
 BATCH = 1_000  # rows emptied in one statement, well within the statement timeout
@@ -78,6 +78,8 @@ UPDATE sync.run SET findings = jsonb_set(findings, '{differences}', (
 """,
     )
 )
+
+FORGET_LISTED = "DELETE FROM {listing} WHERE record_id = ANY (CAST(:ids AS text[]))"
 
 EMPTY = """
 UPDATE {table} SET {nothing}, custom = '{{}}'
@@ -194,9 +196,10 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     if not ids:
         return 0
     given = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
-    for statement in FORGET:
+    listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
+    for statement in (*FORGET, listed):
         connection.execute(statement, given)
-    statement = filled(ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
+    statement = filled(connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
     # The feed last: its counter is locked until the caller's transaction ends.
     return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
 
@@ -204,25 +207,25 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
 def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
     """Those of the records whose rows are tombstones without values: they stay so, however long others are
     kept."""
-    return list(connection.execute(filled(HOLLOW, sobject), {"ids": list(ids)}).scalars())
+    return list(connection.execute(filled(connection, HOLLOW, sobject), {"ids": list(ids)}).scalars())
 
 
 def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
     """Empty those of the rows that are tombstones older than `keep` (None: values are kept for ever)."""
     if keep is not None:
-        connection.execute(filled(EMPTY, sobject), {"ids": list(ids), "keep": keep})
+        connection.execute(filled(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
 
 
 def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
     """Whether a record was deleted after a time and until another."""
-    statement = filled(ANY_DELETED, sobject)
+    statement = filled(connection, ANY_DELETED, sobject)
     return bool(connection.execute(statement, {"after": after, "until": until}).scalar())
 
 
 def empty_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
     """Empty up to BATCH tombstones of records deleted after a time and until another; how many there were."""
     values = {"after": after, "until": until, "most": BATCH}
-    return connection.execute(filled(EMPTY_DUE, sobject), values).rowcount
+    return connection.execute(filled(connection, EMPTY_DUE, sobject), values).rowcount
 
 
 def reduce_fields(
@@ -237,7 +240,7 @@ def reduce_fields(
     BATCH rows behind an Id; the last Id looked at (None: there was none) and how many rows held such
     values."""
     statement = REDUCE.format(
-        table=f"{REPLICAS}.{quoted(REPLICA[sobject].name)}",
+        table=located(connection, REPLICA[sobject]),
         nothing="".join(f"{quoted(column)} = NULL, " for column in columns),
         present="".join(f"t.{quoted(column)} IS NOT NULL OR " for column in columns),
         kept=kept,
@@ -253,14 +256,22 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
         connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
 
 
-@lru_cache(maxsize=64)
-def filled(statement: str, sobject: str, keeping: frozenset[str] = KEPT) -> TextClause:
+def filled(
+    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
+) -> TextClause:
     """A statement for one object's table; `nothing` sets all columns to NULL but ours and `keeping`."""
-    table = REPLICA[sobject]
-    columns = [quoted(c.name) for c in table.columns if c.name not in keeping and c.name not in OWN]
+    return completed(statement, sobject, located(connection, REPLICA[sobject]), keeping)
+
+
+@lru_cache(maxsize=64)
+def completed(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
+    """As `filled`, for a table that is named in SQL."""
+    columns = [
+        quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN
+    ]
     return text(
         statement.format(
-            table=f"{REPLICAS}.{quoted(table.name)}",
+            table=table,
             nothing=", ".join(f"{column} = NULL" for column in columns),
             empty=f"ROW({', '.join(columns)}) IS NULL AND custom = '{{}}'",
             in_force=in_force("deleted_at"),

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.sql.elements import TextClause
 
 from sync.mapping import Projection
-from sync.tables import KEPT, REPLICAS, quoted
+from sync.tables import KEPT, quoted
 
 # A full queue aborts the commit of every notifier, and a listener that never reads fills it: then
 # consumers have to poll.
@@ -139,9 +139,8 @@ class Mode(Enum):
 
 
 @lru_cache(maxsize=32)
-def statements(projection: Projection, mode: Mode = Mode.USUAL) -> Statements:
-    """Built from the catalogue's columns; only columns that were queried are touched."""
-    table = f"{REPLICAS}.{quoted(projection.sobject.table)}"
+def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> Statements:
+    """Built from the catalogue's columns for a table, named in SQL; only columns queried are touched."""
     own = [quoted(column) for column in projection.columns]
     rest = ["custom", "deleted_at", "deleted_reason"]
     columns = ", ".join([*own, *rest])

@@ -66,7 +66,22 @@ def examine(
     border = marks.verified_through
     border = None if border is None or rows <= SMALL else min(border - MARGIN, through)
 
-    listing.clear(work)
+    with listing.emptied(work):
+        yield from compared(work, border, sample, whole=whole)
+    with transaction(link.engine) as connection:
+        work.found.note_rejected(rejects.groups(connection, [view.name]))
+    if work.found.remaining == 0 and not work.found.too_many:
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            state.note_verified(connection, view.name, through)
+    found = work.found
+    yield Step(view.name, Window(border, view.at), findings=found.summary())
+    return found
+
+
+def compared(work: Work, border: datetime | None, sample: int | None, *, whole: bool) -> Iterator[Step]:
+    """List what has to be listed, and look at each record that differs."""
+    view = work.view
     yield from listing.everything(work, Window(border, view.at, condition=listing.LIVE))
     ranges = [Range("SystemModstamp", border, None)]
     if border is not None:
@@ -87,16 +102,6 @@ def examine(
             raise
     if sample != 0:
         yield from deep.compare(work, sample, lambda page: judged(work, page))
-    listing.clear(work)
-    with transaction(link.engine) as connection:
-        work.found.note_rejected(rejects.groups(connection, [view.name]))
-    if work.found.remaining == 0 and not work.found.too_many:
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.note_verified(connection, view.name, through)
-    found = work.found
-    yield Step(view.name, Window(border, view.at), findings=found.summary())
-    return found
 
 
 def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from sync.errors import SalesforceError
 from sync.mapping import snake_case
 from sync.session.answers import moment
 from sync.session.limits import clip, count
-from sync.tables import REPLICA, REPLICAS, quoted
+from sync.tables import LISTING, REPLICA, located, quoted
 from sync.verify.work import Work, looking
 
 log = logs.get(__name__)
@@ -35,7 +35,7 @@ SELECT date_trunc(:part, {column} AT TIME ZONE 'UTC') AS bucket, count(*) AS n,
        min(system_modstamp) AS earliest, max(system_modstamp) AS latest
   FROM {table} AS t
  WHERE deleted_at IS NULL AND system_modstamp < :border AND {column} >= :start AND {column} < :end
-   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id
+   AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = t.id
                       AND l.system_modstamp >= :border)
  GROUP BY 1
 """
@@ -182,9 +182,10 @@ def within(bucket: Range, whole: Range) -> Range:
 
 def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datetime, Bucket]:
     """The table's buckets, without the records that changed of late: those are compared one by one."""
-    table = f"{REPLICAS}.{quoted(REPLICA[work.view.name].name)}"
-    statement = text(OURS.format(table=table, column=quoted(snake_case(whole.field))))
-    values = {"object": work.view.name, "part": part, "border": border}
+    values = {"part": part, "border": border}
     with looking(work) as connection:
+        name = work.view.name
+        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        statement = text(OURS.format(table=table, listing=listing, column=quoted(snake_case(whole.field))))
         rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})
         return {row.bucket.replace(tzinfo=UTC): (row.n, row.earliest, row.latest) for row in rows}

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from operator import itemgetter
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from sync import state
+from sync.errors import SyncError
 from sync.extract import Window
 from sync.mapping import is_id
 from sync.runs import Step
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import LISTING, LOCKED, NO_RIGHT, REPLICA, located, transaction
 from sync.transform import Batch, Record
 from sync.verify.buckets import Range
 from sync.verify.work import Work, looking, pages
 
 LIVE = "IsDeleted = false"
 
-CLEAR = text("DELETE FROM sync.listing WHERE object = :object")
-ENTER = text("""
-INSERT INTO sync.listing (object, record_id, system_modstamp)
-SELECT DISTINCT ON (id) :object, id, stamp
+TRUNCATE, DELETE = "TRUNCATE {listing}", "DELETE FROM {listing}"
+# TRUNCATE waits for a stale process that still reads, and needs a right that not every role has.
+PATIENCE = text("SET LOCAL lock_timeout = '1s'")
+ENTER = """
+INSERT INTO {listing} (record_id, system_modstamp)
+SELECT DISTINCT ON (id) id, stamp
   FROM unnest(CAST(:ids AS text[]), CAST(:stamps AS timestamptz[])) AS given (id, stamp)
  ORDER BY id, stamp DESC
-ON CONFLICT (object, record_id) DO UPDATE SET system_modstamp = excluded.system_modstamp
-""")
+ON CONFLICT (record_id) DO UPDATE SET system_modstamp = excluded.system_modstamp
+"""
 # Listed, due, and not the same in the table; but for those that are known to be rejected in this version.
 MISSING = """
-SELECT l.record_id FROM sync.listing AS l LEFT JOIN {table} AS t ON t.id = l.record_id
- WHERE l.object = :object AND l.system_modstamp < :through
+SELECT l.record_id FROM {listing} AS l LEFT JOIN {table} AS t ON t.id = l.record_id
+ WHERE l.system_modstamp < :through
    AND (t.id IS NULL OR t.deleted_at IS NOT NULL OR t.system_modstamp <> l.system_modstamp)
-   AND NOT EXISTS (SELECT FROM sync.reject AS r WHERE r.object = l.object AND r.record_id = l.record_id
+   AND NOT EXISTS (SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = l.record_id
                       AND r.system_modstamp = l.system_modstamp)
    AND NOT EXISTS (SELECT FROM sync.erased AS e WHERE e.record_id = l.record_id AND e.lifted_at IS NULL)
  ORDER BY 1
@@ -40,22 +45,41 @@ SELECT l.record_id FROM sync.listing AS l LEFT JOIN {table} AS t ON t.id = l.rec
 UNLISTED = """
 SELECT t.id FROM {table} AS t
  WHERE t.deleted_at IS NULL AND ({ranges})
-   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = t.id)
+   AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = t.id)
  ORDER BY 1
 """
 # Looked up wherever they stand: a rejected record that was purged would be kept whole for ever.
-REJECTED = text("""
+REJECTED = """
 SELECT r.record_id FROM sync.reject AS r
- WHERE r.object = :object
-   AND NOT EXISTS (SELECT FROM sync.listing AS l WHERE l.object = :object AND l.record_id = r.record_id)
-""")
+ WHERE r.object = :object AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = r.record_id)
+"""
+
+
+@contextmanager
+def emptied(work: Work) -> Iterator[None]:
+    """An object's listing, empty at the beginning, and given back at the end, whatever ends the verify."""
+    clear(work)
+    try:
+        yield
+    finally:
+        # What is left where this fails is cleared by the next verify.
+        with suppress(SyncError):
+            clear(work)
 
 
 def clear(work: Work) -> None:
-    """Forget what was listed."""
+    """Forget what was listed, and give its space back."""
     with transaction(work.link.engine) as connection:
         state.check_fence(connection, work.held)
-        connection.execute(CLEAR, {"object": work.view.name})
+        listing = located(connection, LISTING[work.view.name])
+        try:
+            with connection.begin_nested():
+                connection.execute(PATIENCE)
+                connection.execute(text(TRUNCATE.format(listing=listing)))
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", "") not in (NO_RIGHT, LOCKED):
+                raise
+            connection.execute(text(DELETE.format(listing=listing)))
 
 
 def everything(work: Work, window: Window) -> Iterator[Step]:
@@ -67,7 +91,8 @@ def everything(work: Work, window: Window) -> Iterator[Step]:
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
         with transaction(work.link.engine) as connection:
             state.check_fence(connection, work.held)
-            connection.execute(ENTER, {"object": work.view.name, "ids": list(ids), "stamps": list(stamps)})
+            enter = text(ENTER.format(listing=located(connection, LISTING[work.view.name])))
+            connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)
         yield Step(work.view.name, window, received=page.received, expected=page.expected)
 
@@ -89,16 +114,18 @@ def readable(entry: tuple[object, object]) -> bool:
 def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
     """Ids that are listed and not the same in the table, and Ids of rows and rejected records that are not
     listed."""
-    table = f"{REPLICAS}.{quoted(REPLICA[work.view.name].name)}"
     values: dict[str, object] = {"object": work.view.name, "through": work.through}
     conditions = []
     for number, one in enumerate(ranges):
         conditions.append(one.sql(number))
         values |= one.values(number)
+    name = work.view.name
     with looking(work) as connection:
-        missing = connection.execute(text(MISSING.format(table=table)), values)
+        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)
         unlisted = connection.execute(
-            text(UNLISTED.format(table=table, ranges=" OR ".join(conditions))), values
+            text(UNLISTED.format(table=table, listing=listing, ranges=" OR ".join(conditions))), values
         )
-        rejected = filter(is_id, connection.execute(REJECTED, {"object": work.view.name}).scalars())
-        return [row[0] for row in missing], sorted({*(row[0] for row in unlisted), *rejected})
+        rejected = connection.execute(text(REJECTED.format(listing=listing)), {"object": name}).scalars()
+        ids = sorted({*(row[0] for row in unlisted), *filter(is_id, rejected)})
+        return [row[0] for row in missing], ids
