@@ -73,6 +73,7 @@ Table(
     Column("selected", Text(), nullable=False, server_default=text("''")),
     Column("epoch", BigInteger(), nullable=False, server_default=text("0")),
     moment("began_at"),
+    Column("total", BigInteger(), nullable=False, server_default=text("0")),
     Column("mismatches", Integer(), nullable=False, server_default=text("0")),
     schema=BOOKKEEPING,
     comment="How far an unfinished window's committed pages reach; a restart resumes there.",

@@ -13,8 +13,9 @@ from tests.soak import SOAK
 from tests.world import LONG_AGO, World
 
 # lease · journal opened · versions of derived columns · what may stay (and its note) · org · plan · three pages ·
-# marks · (deletions: which are live, through when) · cursor · (statistics) · how much is to be read again, and what · what is to be refreshed · journal closed · lease released ·
-# dependants, of this object and of all; by Bulk also the job's name, and each page's end.
+# marks · (deletions: which are live, through when) · cursor · (statistics) · how much is to be read again, and what ·
+# what is to be refreshed · journal closed · lease released · dependants, of this object and of all; by Bulk also the
+# job's name, and each page's end.
 BORDERS = {("rest", "pass"): 20, ("rest", "first load"): 20, ("bulk", "pass"): 24, ("bulk", "first load"): 24}
 # The first after the plan: by REST a page is committed, by Bulk the job has its name.
 BEGUN = 7
@@ -57,6 +58,7 @@ def five_more(five: World) -> World:
     five.run()
     five.seen = five.last_seq()
     five.org.create_many("Contact", [{"LastName": f"new{i}"} for i in range(5)])
+    five.sim.clock.advance(60)  # what changes in the second of the query is read stepwise
     return five
 
 
@@ -78,6 +80,7 @@ def test_the_borders_are_all_there(five: World) -> None:
         done = processes.run(["tests.victim", "count", "0", "run"], five.process_environment())
         [counted[kind]] = map(int, re.findall(r"commits=(\d+)", done.stdout))
         five.org.create_many("Contact", [{"LastName": f"new{i}"} for i in range(5)])
+        five.sim.clock.advance(60)
     assert counted == {kind: BORDERS[five.transport, kind] for kind in counted}
 
 

@@ -47,6 +47,13 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         ("a" * N + "!", "a." * (N // 2), "a.a:" + "1" * N, "-" * N),
     ),
     ("session/hosts.py", "[/?#]"): (no_target, ("https://" + "a" * N, "https://" + "/" * N, "?" * N)),
+    ("session/http.py", "CHARSET"): (
+        http.CHARSET.search,
+        tuple(
+            text[: http.LONGEST_CONTENT_TYPE]
+            for text in ("charset=" * N, "charset" * N, "charset=" + "x" * N)
+        ),
+    ),
     ("session/http.py", "USAGE"): (
         http.USAGE.search,
         ("api-usage=" + "1" * N, "api-usage=1/" * (N // 12), "a" * N),

@@ -137,7 +137,7 @@ def test_an_unreadable_object_stops_no_other(due: World) -> None:
 
 def test_a_refused_refresh_stops_no_verify(due: World) -> None:
     """Formulas that Salesforce refuses to read fail the run, which names them, and the verify has its turn."""
-    due.sim.faults.add("query_too_complicated", on="query", sobject="Contact", after=1, times=1)
+    due.sim.faults.add("operation_too_large", on="query", sobject="Contact", after=1, times=1)
     due.org.purge(due.cid, log=False)
 
     with pytest.raises(SyncError):

@@ -562,7 +562,7 @@ def test_page_is_asked_for_again(sim: Simulator, session: Session, paged: Answer
     [
         *("unknown_exception", "server_error_html", "bad_gateway_html", "unavailable_html"),
         *("server_unavailable", "gateway_timeout_html", "html_ok", "truncated", "reset", "edge_no_route"),
-        *("not_acceptable", "too_many_requests", "query_timeout", "concurrent_limit"),
+        *("not_acceptable", "too_many_requests", "concurrent_limit"),
         "transaction_security",
     ],
 )
@@ -572,6 +572,15 @@ def test_passing_failures_are_retried(sim: Simulator, session: Session, fault: s
 
     assert names(session.query(CONTACTS, FIELDS)) == ["n0", "n1", "n2", "n3", "n4"]
     assert kinds(sim) == {"token": 1, "query": 3}
+
+
+def test_a_query_that_is_not_finished_in_time(sim: Simulator, session: Session) -> None:
+    """It is asked twice, two minutes each: then another way is better."""
+    sim.faults.add("query_timeout", on="query", times=1)
+    assert names(session.query(CONTACTS, FIELDS)) == ["n0", "n1", "n2", "n3", "n4"]
+    sim.faults.add("query_timeout", on="query", times=2)
+    with pytest.raises(SalesforceError, match="QUERY_TIMEOUT"):
+        session.query(CONTACTS, FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -1166,12 +1175,30 @@ def test_lines_come_to_the_letter(listener: Listener, text: str) -> None:
 
 
 def test_bytes_that_are_no_utf8(listener: Listener) -> None:
-    """Bytes that are no UTF-8 become what no row can hold: the record is rejected, the page goes on."""
-    found = csv_from(listener, b"caf\xe9,\xff\nnext\n")
+    """Bytes that are no UTF-8, and do not say what else they are, are no text: nobody guesses."""
+    with pytest.raises(SalesforceError, match="can't decode byte 0xe9"):
+        csv_from(listener, b"caf\xe9,\xff\nnext\n")
 
-    assert found.encode(errors="surrogateescape") == b"caf\xe9,\xff\nnext\n"
-    with pytest.raises(UnicodeEncodeError):
-        found.encode()
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        *(("; charset=ISO-8859-1", "café ÿ"), (";charset=iso-8859-1", "café"), ('; charset="latin1"', "é")),
+        *(("; charset=windows-1252", "café €"), ("; charset=utf-8", "café €"), ("", "café €")),
+    ],
+)
+def test_csv_in_the_encoding_that_it_names(listener: Listener, charset: str, text: str) -> None:
+    """Older orgs answer in other encodings, and say so."""
+    encoding = charset.partition("=")[2].strip('"') or "utf-8"
+
+    assert csv_from(listener, text.encode(encoding), **{"Content-Type": f"text/csv{charset}"}) == text
+
+
+@pytest.mark.parametrize("charset", ["UTF-16", "base64", "rot13", "x" * 5_000, "idna"])
+def test_an_encoding_that_nobody_knows(listener: Listener, charset: str) -> None:
+    """An encoding that results never have is refused: no codec of the server's choice is looked up."""
+    with pytest.raises(SalesforceError, match="encoding that is not known|no CSV but"):
+        csv_from(listener, b"Id\n", **{"Content-Type": f"text/csv; charset={charset}"})
 
 
 @pytest.mark.parametrize("kind", ["", "application/json", "text/html; charset=utf-8"])

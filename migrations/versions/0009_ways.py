@@ -30,6 +30,11 @@ def upgrade() -> None:
     op.add_column("progress", sa.Column("began_at", sa.DateTime(timezone=True)), schema="sync")
     op.add_column(
         "progress",
+        sa.Column("total", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        schema="sync",
+    )
+    op.add_column(
+        "progress",
         sa.Column("mismatches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         schema="sync",
     )
@@ -58,6 +63,7 @@ def downgrade() -> None:
     )
     op.execute("UPDATE sync.progress SET stepwise = mismatches > 0")
     op.drop_column("progress", "mismatches", schema="sync")
+    op.drop_column("progress", "total", schema="sync")
     op.drop_column("progress", "began_at", schema="sync")
     op.drop_column("progress", "epoch", schema="sync")
     op.drop_column("lease", "epoch", schema="sync")

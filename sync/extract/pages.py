@@ -48,8 +48,9 @@ class Progress:
     By REST up to `key`; by Bulk API all of the result pages of `job` (its resource's path) before the one at
     `page_url`, which is empty before the first and "null" after the last. `settled` counts the records older
     than the overlap before the window's end. Only they have to add up later: behind them a transaction may
-    still commit an earlier stamp, and the next pass reads all of that again. `began`: when the job was made,
-    by Salesforce's clock.
+    still commit an earlier stamp, and the next pass reads all of that again. `total`: how many records the
+    query had whose further pages these are, which may have shifted since; 0 where nothing can be missing
+    before `key`. `began`: when the job was made, by Salesforce's clock.
     """
 
     key: Key | None = None
@@ -58,6 +59,7 @@ class Progress:
     received: int = 0
     settled: int = 0
     began: datetime | None = None
+    total: int = 0
 
     @property
     def started(self) -> bool:

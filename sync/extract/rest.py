@@ -37,27 +37,29 @@ def pages(
     """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
 
     Pages behind a locator need not be a snapshot: a record that changes between two of them, or is purged,
-    shifts the others, and counts of two moments do not show what was skipped. So their progress stays at the
-    first page of their query. Where something moved, or Salesforce lost the result set (re-login, expired
-    locator), the rest is read stepwise: every page is the first of a query from the key of the one before,
-    which nothing can shift. CountMismatchError when Salesforce counts more records than came.
+    shifts the others, and counts of two moments do not show what was skipped. So their progress is taken up
+    only where the window is as it was. Where something moved, or Salesforce lost the result set (re-login,
+    expired locator), the rest is read stepwise: every page is the first of a query from the key of the one
+    before, which nothing can shift. CountMismatchError when Salesforce counts more records than came.
     """
     name, sure, restarts = projection.sobject.name, start, 0
     if start.key is not None:
-        sure = proved(session, projection, window, start)
+        sure, stepwise = proved(session, projection, window, start), True
     while True:
-        begin = sure
+        begin = latest = sure
         try:
             question = soql.select(projection, window.scope, begin.key)
             answer, first = first or session.query(question, projection.names), None
             census, several = Census.of(answer, window), False
+            total = 0 if stepwise else int(answer.body["totalSize"])
             eager = ahead and not stepwise
             found = result_set(session, projection, answer, window, begin, make, census, eager=eager)
             for page, last in found:
                 moved = several and not stepwise and bool(census.moved)
+                latest = replace(page.progress, total=total if several else 0)
                 if not several:
-                    sure = page.progress
-                yield replace(page, progress=sure)
+                    sure = latest
+                yield replace(page, progress=latest)
                 del page  # not two pages in memory while the next is on its way
                 if moved:
                     log.info("pages_moved", object=name, instead="stepwise")
@@ -72,8 +74,10 @@ def pages(
             restarts = 0 if sure.received > begin.received else restarts + 1
             if restarts > RESTARTS:
                 raise
-            stepwise = True
             log.warning("query_restarted", object=name, reason=str(lost)[:200])
+            stepwise = True
+            if latest.total and unmoved(session, name, window, latest):
+                sure = replace(latest, total=0)
     if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):
         raise mismatch(name, "more", sure.settled)
 
@@ -241,10 +245,21 @@ def as_text(value: Any) -> Any:
 
 def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
     """The progress if nothing is missing before it, else none: the window is read from its beginning."""
-    if prefix_is_whole(session, projection, window, progress):
-        return progress
-    log.warning("progress_discarded", object=projection.sobject.name, received=progress.received)
+    name = projection.sobject.name
+    if (
+        unmoved(session, name, window, progress)
+        if progress.total
+        else prefix_is_whole(session, projection, window, progress)
+    ):
+        return replace(progress, total=0)
+    log.warning("progress_discarded", object=name, received=progress.received)
     return Progress()
+
+
+def unmoved(session: Session, name: str, window: Window, progress: Progress) -> bool:
+    """Whether a window has all the records still that it had when its first page came, none changed since."""
+    before = soql.count_before(name, window.scope, None, window.until)
+    return counted(session, name, before) == progress.total
 
 
 def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:

@@ -26,7 +26,7 @@ SELECT complete_through, hidden, covered, deleted_through, deleted_asked, verifi
 """)
 READ_PROGRESS = text("""
 SELECT since, until, covered, key_stamp, key_id, job, page_url, received, settled, selected, mismatches,
-       began_at, epoch = (SELECT epoch FROM sync.lease WHERE object = :object) AS undisturbed
+       began_at, total, epoch = (SELECT epoch FROM sync.lease WHERE object = :object) AS undisturbed
   FROM sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
@@ -38,19 +38,19 @@ ON CONFLICT (object, purpose) DO UPDATE
    SET since = excluded.since, until = excluded.until, covered = excluded.covered,
        key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0,
        selected = excluded.selected, epoch = excluded.epoch, mismatches = :mismatches,
-       began_at = NULL
+       began_at = NULL, total = 0
 """)
 SAVE_PROGRESS = text("""
 UPDATE sync.progress
    SET key_stamp = :key_stamp, key_id = :key_id, job = :job, page_url = :page_url,
-       received = :received, settled = :settled, began_at = :began_at,
+       received = :received, settled = :settled, began_at = :began_at, total = :total,
        until = least(until, :until),
        epoch = (SELECT epoch FROM sync.lease WHERE object = :object)
  WHERE object = :object AND purpose = :purpose
 """)
 DISTRUST = text("""
 UPDATE sync.progress
-   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0,
+   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0, total = 0,
        mismatches = mismatches + 1
  WHERE object = :object AND purpose = :purpose
 """)
@@ -196,7 +196,7 @@ def begin(
     wanted, mismatches = plan.window, 0
     if left is not None:
         key = None if left.key_stamp is None else Key(left.key_stamp, left.key_id)
-        start = Progress(key, left.job, left.page_url, left.received, left.settled, left.began_at)
+        start = Progress(key, left.job, left.page_url, left.received, left.settled, left.began_at, left.total)
         same = left.since == wanted.since and left.selected == selected
         young = resume_for is None or wanted.until - left.until <= resume_for
         mismatches = left.mismatches if same else 0
@@ -237,6 +237,7 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
             "received": progress.received,
             "settled": progress.settled,
             "began_at": progress.began,
+            "total": progress.total,
             "until": at,
         },
     )
