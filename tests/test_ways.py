@@ -301,7 +301,7 @@ def test_too_slow_in_the_middle(loaded: World) -> None:
     loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(9)])
     loaded.sim.clock.advance(60)
     loaded.sim.faults.add("invalid_query_locator", on="page", after=1, sobject="Contact", times=1)
-    loaded.sim.faults.add("query_timeout", on="query", after=1, sobject="Contact", times=2)
+    loaded.sim.faults.add("query_timeout", on="query", after=2, sobject="Contact", times=2)
 
     loaded.run()
 

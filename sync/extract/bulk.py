@@ -117,13 +117,13 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
     question = soql.select_unordered(projection, window.scope)
     try:
         answer = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
+        id_ = told(answer, "id", record_id)
     except FieldsMovedError:
         raise
     except SalesforceError as error:
         if unreachable(error):
             raise
         raise BulkRefusedError(f"{name}: Bulk API refuses the query: {error}") from None
-    id_ = told(answer, "id", record_id)
     log.info("bulk_job_created", object=name, job=id_)
     return Progress(job=f"{jobs}/{id_}", began=answer.at), answer.at
 
