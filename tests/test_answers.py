@@ -303,7 +303,7 @@ def test_a_row_without_end(piece: str) -> None:
     assert table.header() == ["Id"]
 
     with pytest.raises((ValueError, csv.Error), match=r"row of more than|field larger than|expected"):
-        table.batch()
+        table.batch(results.BATCH)
     assert issubclass(SalesforceError, SyncError)
 
 

@@ -22,7 +22,8 @@ from sync.transform import Batch, Record
 log = logs.get(__name__)
 T = TypeVar("T")
 
-BATCH = 1_000  # records handed on at once
+# Records handed on at once, and fewer where they have many fields: no more values than this.
+BATCH, VALUES_PER_BATCH = 1_000, 100_000
 # Records in a result page where we may choose: what a killed process reads again, not what is held in memory.
 MAX_RECORDS = 50_000
 PARALLEL_SINCE = 58.0  # the API version that has resultPages
@@ -151,10 +152,11 @@ def result_page(of: Results, address: Address, give: Give) -> str:
 def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], lines: TextIO) -> Part:
     """Give a page's records batch by batch; its end. ValueError for a page that is not what it says it is."""
     said, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
+    most = max(1, min(BATCH, VALUES_PER_BATCH // len(of.columns)))
     table, stamp, came, settled = Table(lines), of.columns.index("SystemModstamp"), 0, 0
     try:
         order = places(of.columns, table.header())
-        while batch := table.batch():
+        while batch := table.batch(most):
             if {*map(len, batch)} != {len(of.columns)}:
                 raise ValueError("a row has more or fewer cells than the header")
             records = batch if order is None else list(map(order, batch))
@@ -199,14 +201,14 @@ class Table:
         self.characters = 0
         return found
 
-    def batch(self) -> list[list[str]]:
-        """The next rows, at most BATCH of them; none at the end."""
+    def batch(self, most: int) -> list[list[str]]:
+        """The next rows, at most so many; none at the end."""
         batch: list[list[str]] = []
         held = 0
         for row in self.rows:
             batch.append(row)
             held, self.characters = held + self.characters, 0
-            if len(batch) == BATCH or held > BATCH_CHARACTERS:
+            if len(batch) == most or held > BATCH_CHARACTERS:
                 break
         return batch
 

@@ -25,7 +25,16 @@ from sync.session.connection import BATCH_SIZE, CALLS, LOGINS_PER_HOUR, Calls, C
 from sync.session.decode import decode_records
 from sync.session.http import LONGEST_DATE, csv_lines, within
 from sync.session.learned import Learned
-from sync.session.limits import DESCRIBE, QUERY, RECORDS_PER_PAGE, RESOURCE, RESULTS, TooLargeError, clip
+from sync.session.limits import (
+    DESCRIBE,
+    QUERY,
+    RECORDS_PER_PAGE,
+    RESOURCE,
+    RESULTS,
+    VALUES_PER_PAGE,
+    TooLargeError,
+    clip,
+)
 from sync.session.login import ORGANIZATION
 from sync.session.paths import USERINFO, record_id, resource_path
 from sync.session.retry import RetryPolicy
@@ -102,7 +111,7 @@ class Session:
         policy = self.hasty if hasty else None
 
         def ask(sf: Salesforce) -> Any:
-            headers = {BATCH_SIZE: f"batchSize={self._batch}"}
+            headers = {BATCH_SIZE: f"batchSize={self._batch_of(names)}"}
             response = self._connection.send(sf, "GET", path, QUERY, params={"q": soql}, headers=headers)
             return decode_records(response.content, names)
 
@@ -130,6 +139,10 @@ class Session:
                 raise
             self._smaller_pages(large)
             raise QueryLostError("a page was too large; the query is asked again in smaller ones") from None
+
+    def _batch_of(self, names: tuple[str, ...]) -> int:
+        """How many records of these fields a page may have; Salesforce sends fewer where it likes."""
+        return max(SMALLEST_BATCH, min(self._batch, VALUES_PER_PAGE // (len(names) or 1)))
 
     def _smaller_pages(self, reason: TooLargeError) -> None:
         """Ask for the fewest records a page from now on: those of this org are wide."""

@@ -23,6 +23,9 @@ LONGEST_MESSAGE, LONGEST_CODE = 500, 80
 # Salesforce refuses a batchSize beyond it. Records are counted while they are decoded, since each of them
 # takes a place per field, whatever its bytes.
 RECORDS_PER_PAGE = 2_000
+# Values in a page, where we may choose: pages are in memory several at once, in several forms, and all of the
+# process has 512 MB.
+VALUES_PER_PAGE = 200_000
 # JSON objects in an answer of another form: a describe has some 60,000, most of them picklist values.
 OBJECTS_PER_ANSWER = 1_000_000
 # No org holds more records of an object; what is larger is no count, and arithmetic with it may not end.
