@@ -157,7 +157,7 @@ def commit_page(
             keep=link.settings.tombstone_values_kept,
         )
         if announce:
-            load.note_dependants(connection, view.name, tally, view.edges)
+            load.note_parents(connection, view.name, tally.written, tally.merged, view.edges)
         if plan is not None:
             state.save_progress(connection, view.name, plan, page.progress, page.at)
     return tally
