@@ -147,6 +147,7 @@ def commit_page(
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
+        since = load.feed_position(connection)
         tally = load.merge(
             connection,
             view.projection,
@@ -156,8 +157,8 @@ def commit_page(
             mode=mode,
             keep=link.settings.tombstone_values_kept,
         )
-        if announce:
-            load.note_parents(connection, view.name, tally.written, tally.merged, view.edges)
+        if announce and tally.written:
+            load.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
         if plan is not None:
             state.save_progress(connection, view.name, plan, page.progress, page.at)
     return tally

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
-from sync import erasure, ledger, pipeline, refresh
+from sync import erasure, ledger, load, pipeline, refresh
 from sync.load import dependants
 from sync.runs import Step
 from sync.simulator import Field
@@ -88,6 +89,22 @@ def test_a_field_that_no_formula_reads_costs_nothing(loaded: World) -> None:
     loaded.run()
 
     assert (looked_up(loaded), selects(loaded)) == ([], [])
+
+
+def test_what_a_page_erases_hides_no_parent(loaded: World) -> None:
+    """Entries of erased persons among those of a page do not push a parent out of what is looked at."""
+    with transaction(loaded.engine) as connection:
+        edges = ledger.edges(connection, "Account")
+        since = load.feed_position(connection)
+        entry = (
+            "WITH n AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) INSERT INTO sync.change "
+            "(seq, object, record_id, op, changed) SELECT last_seq, 'Account', :i, :op, '{name}' FROM n"
+        )
+        for id_, op in ((loaded.acme, "update"), (loaded.bolt, "erase")):
+            connection.execute(text(entry), {"i": id_, "op": op})
+        load.note_parents(connection, "Account", since, edges, merged=False)
+
+    assert loaded.acme in {line.record_id for line in loaded.sql(PARENTS)}
 
 
 @pytest.mark.parametrize(
@@ -268,15 +285,17 @@ def test_a_reading_of_columns_that_was_taken_up_is_not_enough(
 ) -> None:
     """An interrupted reading of all columns goes on; what changed since its first pages is read once more."""
     loaded.page_by(1)
-    loaded.sim.clock.advance(86_400 + 1)
-    killed_while_refreshing(loaded, pages=2)
-    loaded.expire_leases()
     monkeypatch.setattr(refresh, "ONE_BY_ONE", 2)
-    loaded.org.update(loaded.acme, {"Name": "Acme Two"})
+    for name, death in (("Acme Two", partial(killed_while_refreshing, loaded, 2)), ("Acme Three", None)):
+        loaded.org.update(loaded.acme, {"Name": name})
+        only_the_page(loaded)
+        if death is not None:
+            death()
+            loaded.expire_leases()
 
-    loaded.run()
+    pipeline.sync_object(loaded.link(), "Contact")
 
-    assert custom(loaded, "Account_Display__c") == ["Acme Two [unrated]"] * 3
+    assert custom(loaded, "Account_Display__c") == ["Acme Three [unrated]"] * 3
     assert waiting(loaded) == 0
 
 

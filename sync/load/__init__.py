@@ -15,7 +15,7 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from sync.load.dependants import Edge, note_parents, queue_children
+from sync.load.dependants import Edge, feed_position, note_parents, queue_children
 from sync.load.first import analyse, analyse_all, announce_reload, begin_first_load, end_first_load, unhurried
 from sync.load.personal import (
     BATCH,
@@ -53,6 +53,7 @@ __all__ = [
     "erase",
     "erased",
     "erased_of",
+    "feed_position",
     "merge",
     "note_parents",
     "queue_children",

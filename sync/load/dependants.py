@@ -18,13 +18,14 @@ PARENTS_A_PIECE = 500
 # Without an index on the look-up: rows read in one transaction, and parents whose children are among them.
 ROWS_A_SCAN, PARENTS_A_SCAN = 20_000, 2_000
 
-# The last entries of the feed are those of the caller's transaction, and of an object that it alone writes.
+POSITION = text("SELECT last_seq FROM sync.feed")
+# Entries since the transaction began; those of this object are its own: nobody else holds the object's lease.
 NOTE = text("""
 INSERT INTO sync.changed_parent AS p (child, lookup, record_id, whole)
 SELECT :child, :lookup, parent.id, bool_or(c.op = 'merge')
   FROM sync.change AS c
  CROSS JOIN LATERAL unnest(ARRAY[c.record_id, c.survivor_id]) AS parent (id)
- WHERE c.seq > (SELECT last_seq FROM sync.feed) - :written AND c.object = :object AND parent.id IS NOT NULL
+ WHERE c.seq > :since AND c.object = :object AND parent.id IS NOT NULL
    AND (c.op = 'merge'
         OR (:formula AND (c.op <> 'update' OR :any OR c.changed && CAST(:reads AS text[]))))
  GROUP BY parent.id ORDER BY parent.id
@@ -100,14 +101,22 @@ class Edge:
         return self.reads is None or bool(self.reads)
 
 
+def feed_position(connection: Connection) -> int:
+    """The last number of the feed that is committed, or of the caller's transaction."""
+    return int(connection.execute(POSITION).scalar_one())
+
+
 def note_parents(
-    connection: Connection, sobject: str, written: int, merged: int, edges: Sequence[Edge]
+    connection: Connection, sobject: str, since: int, edges: Sequence[Edge], *, merged: bool
 ) -> None:
-    """Note the records among the last `written` of an object on which others depend: those of which a formula
-    reads a column that changed, and the `merged` with their survivors. At most a line per record and edge."""
+    """Note the records of an object, of those in the feed `since` a number, on which others depend.
+
+    A formula reads one of the columns that changed, or a merge moved others (`merged`: there was a merge).
+    At most a line per record and edge, whatever the number of records that depend on it.
+    """
     for edge in edges:
-        if merged or (written and edge.formula):
-            values = {"child": edge.object, "lookup": edge.column, "object": sobject, "written": written}
+        if merged or edge.formula:
+            values = {"child": edge.object, "lookup": edge.column, "object": sobject, "since": since}
             values |= {"formula": edge.formula, "any": edge.reads is None, "reads": sorted(edge.reads or ())}
             connection.execute(NOTE, values)
 
