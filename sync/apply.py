@@ -106,7 +106,8 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
 
 
 def check_org(connection: Connection, link: Link, organization: str) -> None:
-    """Remember the first org; OrgChangedError for any other, unless it is accepted."""
+    """Remember the first org; OrgChangedError for any other, unless it is accepted: then everything is read
+    from the beginning, and other processes lose their leases."""
     if not organization:
         return
     known = str(connection.execute(ORG, {"org": organization}).scalar_one())
@@ -119,6 +120,9 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
             "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
         )
     connection.execute(ACCEPT, {"org": organization})
+    # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
+    # the org after it, and waits for the lock on its row.
+    state.revoke_others(connection, link.owner)
     state.start_anew(connection)
     log.warning(
         "org_accepted",

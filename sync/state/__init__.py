@@ -27,7 +27,7 @@ from sync.state.cursors import (
     start_anew,
 )
 from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
-from sync.state.leases import Lease, check_fence, fenced, lease, take
+from sync.state.leases import Lease, check_fence, fenced, lease, revoke_others, take
 
 __all__ = [
     "LONGEST_ERROR",
@@ -59,6 +59,7 @@ __all__ = [
     "plan_refresh",
     "plan_resync",
     "reach",
+    "revoke_others",
     "save_progress",
     "start_anew",
     "take",
