@@ -19,7 +19,7 @@ from sync.load import Edge, Mode, Tally
 from sync.mapping import DescribedField, Projection, SObject, project
 from sync.runs import Link
 from sync.state import Lease, Plan
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, REPLICAS, allow_long, quoted, transaction
 
 log = logs.get(__name__)
 
@@ -180,6 +180,7 @@ def guard(connection: Connection, link: Link, name: str, count: int) -> None:
     """
     if link.approve or count <= FEW:
         return
+    allow_long(connection)
     share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
     held = connection.execute(
         text(HELD.format(table=f"{REPLICAS}.{quoted(REPLICA[name].name)}")),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 
 from sqlalchemy import Connection, func, select, text
 
 from sync.errors import RejectsError, UsageError
-from sync.tables import REPLICA
+from sync.tables import REPLICA, allow_long
 from sync.transform import Reject
 
 # A run that rejects more than both of these is no success, whatever else it stored.
@@ -72,14 +73,15 @@ def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[
 def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     """RejectsError where a run met too many records that do not fit, by what it `read`, or where too many are
     outstanding, by the rows of the table; reasons that are accepted do not count."""
+    allow_long(connection)
     found = [group for group in groups(connection, [name], run_id) if not group.accepted]
     outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
         return
-    table = REPLICA[name]
-    rows = connection.execute(
-        select(func.count()).select_from(table).where(table.c.deleted_at.is_(None))
-    ).scalar_one()
+    # So many rows that the outstanding ones are no larger share of them than is let go: more are not counted.
+    table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
+    some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
+    rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
     if too_many(met, read):
         what = f"{met:,} of {read:,} records that were read do not fit and were not stored"
     elif too_many(outstanding, rows + outstanding):

@@ -12,7 +12,7 @@ from sync import state
 from sync.extract import Window
 from sync.mapping import is_id
 from sync.runs import Step
-from sync.tables import REPLICA, REPLICAS, quoted, transaction
+from sync.tables import REPLICA, REPLICAS, allow_long, quoted, transaction
 from sync.transform import Batch, Record
 from sync.verify.buckets import Range
 from sync.verify.work import Work, looking, pages
@@ -53,8 +53,8 @@ SELECT r.record_id FROM sync.reject AS r
 
 def clear(work: Work) -> None:
     """Forget what was listed."""
-    with transaction(work.link.engine) as connection:
-        state.check_fence(connection, work.held)
+    with state.fenced(work.link.engine, work.held) as connection:
+        allow_long(connection)
         connection.execute(CLEAR, {"object": work.view.name})
 
 
