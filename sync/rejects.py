@@ -53,6 +53,7 @@ class Group:
 
 def groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
     """The rejected records of these objects by reason, those not accepted first, the largest first."""
+    allow_long(connection)  # of a reason that is accepted there may be as many as records
     rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
     return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
 
@@ -73,7 +74,6 @@ def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[
 def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     """RejectsError where a run met too many records that do not fit, by what it `read`, or where too many are
     outstanding, by the rows of the table; reasons that are accepted do not count."""
-    allow_long(connection)
     found = [group for group in groups(connection, [name], run_id) if not group.accepted]
     outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
