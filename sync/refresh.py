@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from sync import apply, load, logs, state
 from sync.apply import View
+from sync.errors import StoppedError
 from sync.extract import Window
 from sync.load import Mode
 from sync.runs import Link, Step
@@ -71,6 +72,8 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     read: set[str] = set()
     queued, readings = 0, COLUMN_READINGS
     while True:
+        if link.stop.is_set():
+            raise StoppedError
         found = next_waiting(link, view.name, read)
         if found.many and readings:
             done = yield from reread_columns(link, view, held, run_id, found.asked)

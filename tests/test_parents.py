@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -231,6 +232,29 @@ def test_killed_at_any_border_of_the_queueing(moved: World, indexed: bool) -> No
             break
     assert border > 8
     assert_followed(moved)
+
+
+def test_pages_and_pieces_do_not_lock_each_other_out(moved: World) -> None:
+    """A page that notes parents beside a piece that queues children waits for it, and both end."""
+    lines = [line.record_id for line in moved.sql(PARENTS)]
+    moved.sql("UPDATE sync.changed_parent SET whole = record_id = :first", first=lines[0])
+    note = "UPDATE sync.changed_parent SET at = now() WHERE child = 'Contact' AND record_id = :i"
+    queued: list[int] = []
+
+    def queue() -> None:
+        with transaction(moved.engine) as connection:
+            queued.append(load.queue_children(connection, "Contact"))
+
+    queueing = threading.Thread(target=queue)
+    with transaction(moved.engine) as page:
+        page.execute(text(note), {"i": lines[0]})
+        queueing.start()
+        queueing.join(0.3)
+        assert queueing.is_alive()
+        page.execute(text(note), {"i": lines[1]})
+    queueing.join(10)
+
+    assert queued == [1]
 
 
 def test_a_budget_of_children_a_pass(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:

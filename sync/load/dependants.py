@@ -40,10 +40,14 @@ SELECT EXISTS (
      WHERE i.indrelid = CAST(:table AS regclass) AND a.attname = :lookup
        AND i.indisvalid AND i.indpred IS NULL)
 """)
-# A page that changes one of these parents meanwhile waits for the end of this transaction.
+# A page that changes one of these parents meanwhile waits for the end of this transaction; both lock them in
+# the order of their Ids. Those of merges come last: they alone may have more children than are read by Id.
 PARENTS = """
 SELECT record_id, whole, after_id FROM sync.changed_parent
- WHERE child = :child AND lookup = :lookup ORDER BY whole, record_id LIMIT :parents FOR UPDATE
+ WHERE child = :child AND lookup = :lookup AND record_id IN (
+       SELECT record_id FROM sync.changed_parent
+        WHERE child = :child AND lookup = :lookup ORDER BY whole, record_id LIMIT :parents)
+ ORDER BY record_id FOR UPDATE
 """
 # A parent without a child that is left has a line with a NULL; the last parent may have more than are here.
 CHILDREN = """
