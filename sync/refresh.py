@@ -62,6 +62,23 @@ def waiting(link: Link) -> list[str]:
         return [row.object for row in connection.execute(WAITING)]
 
 
+def prepare(link: Link, name: str) -> bool:
+    """Whether a record of an object is to be read again, after looking for children of changed parents.
+
+    Most changed parents have none: so nothing is asked of Salesforce yet. It works under the object's lease, and
+    ends with the first children; LeaseHeldError where another process works on the object.
+    """
+    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
+        found = False
+        while not found and not link.stop.is_set():
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, held)
+                if not connection.execute(PARENTS, {"object": name}).scalar_one():
+                    break
+                found = load.queue_children(connection, name) > 0
+    return name in waiting(link)
+
+
 def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     """Read again what depends on records that changed: by Id, or the columns of all where those are many.
 

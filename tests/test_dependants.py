@@ -167,7 +167,7 @@ def test_a_long_pass_of_contacts_fails_no_account(ready: World) -> None:
 
     def linger(step: Step) -> None:
         if step.object == "Contact":
-            over.wait(2)
+            over.wait(0.5)
 
     pipeline.sync_all(ready.link(on_step=linger, wait=timedelta(seconds=0.2)))
 

@@ -30,7 +30,9 @@ SELECT 'Contact', n::text, 'too long', '{}', 1 FROM generate_series(1, :rows) AS
 
 def rows_read(connection: Connection, table: str) -> int:
     """Rows of a table that this transaction has read so far."""
-    found = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = :t"
+    found = (
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = :t"
+    )
     return int(connection.execute(text(found), {"t": table}).scalar_one())
 
 

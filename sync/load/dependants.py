@@ -49,6 +49,9 @@ SELECT record_id, whole, after_id FROM sync.changed_parent
         WHERE child = :child AND lookup = :lookup ORDER BY whole, record_id LIMIT :parents)
  ORDER BY record_id FOR UPDATE
 """
+# The index on the look-up is the only one that may be used: where most rows have one parent, statistics let a
+# scan of the table look cheap, also for the parents that have no child.
+BY_INDEX = text("SET LOCAL enable_seqscan = off")
 # A parent without a child that is left has a line with a NULL; the last parent may have more than are here.
 CHILDREN = """
 WITH parents AS MATERIALIZED ({parents})
@@ -56,8 +59,8 @@ SELECT p.record_id, p.whole, c.id
   FROM parents AS p
   LEFT JOIN LATERAL (
        SELECT id FROM {table}
-        WHERE {lookup} = p.record_id AND deleted_at IS NULL AND id > p.after_id
-        ORDER BY id LIMIT :most
+        WHERE {lookup} = p.record_id AND deleted_at IS NULL AND id || '' > p.after_id
+        ORDER BY id || '' LIMIT :most
        ) AS c ON true
  ORDER BY p.whole, p.record_id, c.id LIMIT :most
 """
@@ -142,6 +145,7 @@ def queue_by_index(connection: Connection, table: str, given: dict[str, str]) ->
     """The children of some parents, found by the index on the look-up."""
     statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quoted(given["lookup"])))
     limits = {"parents": PARENTS_A_PIECE, "most": CHILDREN_A_PIECE}
+    connection.execute(BY_INDEX)
     found: Sequence[Row[tuple[str, bool, str | None]]] = connection.execute(statement, given | limits).all()
     children = {row.id: row.whole for row in found if row.id is not None}
     connection.execute(QUEUE, given | {"ids": list(children), "wholes": list(children.values())})
