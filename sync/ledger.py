@@ -38,7 +38,7 @@ SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads
 """)
 # Account.Name, and of Account.Parent.Name both steps. What the org says is compared, and is never part of a
 # pattern.
-STEP = re.compile(r"([A-Za-z0-9_]+)\s*\.(?=\s*([A-Za-z0-9_]+))")
+TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
 EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
@@ -189,9 +189,10 @@ def columns_read(name: str, related: Sequence[Row[Any]]) -> dict[str, str]:
 
 def read_through(formula: str, relationship: str) -> Iterator[str]:
     """What a formula names behind a relationship, in small letters."""
-    for first, second in STEP.findall(formula):
-        if first.lower() == relationship.lower():
-            yield second.lower()
+    tokens = TOKEN.findall(formula.lower())
+    for first, dot, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot == "." and first == relationship.lower():
+            yield second
 
 
 def ever_shown(connection: Connection) -> frozenset[str]:

@@ -65,8 +65,8 @@ def waiting(link: Link) -> list[str]:
 def prepare(link: Link, name: str) -> bool:
     """Whether a record of an object is to be read again, after looking for children of changed parents.
 
-    Most changed parents have none: so nothing is asked of Salesforce yet. It takes the object's lease, and ends
-    with the first children that it finds; LeaseHeldError where another process works on the object.
+    Most changed parents have none, so nothing is asked of Salesforce yet. It takes the object's lease, and
+    ends with the first children found; LeaseHeldError where another process works on the object.
     """
     with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
         found = False
