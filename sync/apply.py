@@ -19,7 +19,7 @@ from sync.load import Edge, Mode, Tally
 from sync.mapping import PLACING, DescribedField, Projection, SObject, project
 from sync.runs import Link, Step, Work
 from sync.state import Lease, Plan
-from sync.tables import REPLICA, located, transaction
+from sync.tables import REPLICA, allow_long, located, transaction
 
 log = logs.get(__name__)
 
@@ -150,7 +150,8 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
 
 
 def check_org(connection: Connection, link: Link, organization: str) -> None:
-    """Remember the first org; OrgChangedError for any other, unless it is accepted."""
+    """Remember the first org; OrgChangedError for any other, unless it is accepted: then everything is read
+    from the beginning, and other processes lose their leases."""
     if not organization:
         return
     known = str(connection.execute(ORG, {"org": organization}).scalar_one())
@@ -163,6 +164,9 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
             "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
         )
     connection.execute(ACCEPT, {"org": organization})
+    # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
+    # the org after it, and waits for the lock on its row.
+    state.revoke_others(connection, link.owner)
     state.start_anew(connection)
     log.warning(
         "org_accepted",
@@ -191,6 +195,7 @@ def commit_page(
         announce = plan is None or not plan.first_load
         if not announce:
             load.unhurried(connection)
+        since = load.feed_position(connection)
         tally = load.merge(
             connection,
             view.projection,
@@ -200,8 +205,8 @@ def commit_page(
             mode=mode,
             keep=link.settings.tombstone_values_kept,
         )
-        if announce:
-            load.note_dependants(connection, view.name, tally, view.edges)
+        if announce and tally.written:
+            load.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
         if page.batch.ids or page.batch.rejects:
             state.touch(connection, view.name)
         if plan is not None:
@@ -221,6 +226,7 @@ def guard(connection: Connection, link: Link, name: str, count: int) -> None:
     """
     if link.approve or count <= FEW:
         return
+    allow_long(connection)
     share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
     held = connection.execute(
         text(HELD.format(table=located(connection, REPLICA[name]))),

@@ -216,6 +216,19 @@ Table(
     comment="Records to be read again because one that they depend on has changed.",
 )
 Table(
+    "changed_parent",
+    metadata,
+    Column("child", Text(), primary_key=True),
+    Column("lookup", Text(), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    Column("whole", Boolean(), nullable=False),
+    Column("after_id", Text(collation="C"), nullable=False, server_default=text("''")),
+    moment("at", nullable=False, now=True),
+    schema=BOOKKEEPING,
+    comment="Changed records whose children (rows of `child` naming them in `lookup`) are not all in "
+    "sync.reread yet: those with an Id after `after_id`.",
+)
+Table(
     "replicated",
     metadata,
     Column("object", Text(), primary_key=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from sync.load import Edge
 from sync.mapping import DescribedField, Projection
 from sync.objects import CATALOGUE
+from sync.tables import KEPT
 
 # The last line of a field is its state.
 CURRENT = """
@@ -23,24 +25,25 @@ INSERT INTO sync.field
        (object, field, change, type, size, calculated, formula, relationship, targets, replicated)
 VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated)
 """)
-# A formula names a parent's field by the relationship: Account.Name. What the org says is compared, and is
-# never part of a pattern.
-EDGES = text(f"""
+# What leads to an object, what formulas may read of it, and the formulas that look through a relationship.
+RELATED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
-SELECT f.object, f.field,
-       EXISTS (SELECT FROM now AS g
-                 CROSS JOIN regexp_matches(g.formula, '([A-Za-z0-9_]+)\\.', 'g') AS named
-                WHERE g.object = f.object AND g.calculated AND g.replicated AND g.change <> 'vanished'
-                  AND lower(named[1]) = lower(f.relationship)) AS formula
-  FROM now AS f
- WHERE f.change <> 'vanished' AND f.replicated AND :object = ANY (f.targets)
- ORDER BY 1, 2
+SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads,
+       CASE WHEN calculated AND replicated THEN formula ELSE '' END AS formula
+  FROM now
+ WHERE change <> 'vanished'
+   AND (object = :object OR :object = ANY (targets)
+        OR (calculated AND replicated AND position('.' IN formula) > 0))
+ ORDER BY object, field
 """)
 # A field that describe lists and queries refuse is tried again after a day, or once its describe differs.
 REFUSED = text(f"""
 SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
  WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
+# Account.Name, and of Account.Parent.Name both steps. What the org says is compared, and is never part of a
+# pattern.
+TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
 EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
@@ -172,14 +175,42 @@ def difference(before: State, now: State) -> str:
 
 
 def edges(connection: Connection, name: str) -> tuple[Edge, ...]:
-    """The columns in which replicated records name records of this object, as far as they have one."""
+    """The columns in which replicated records name records of this object, as far as they have one, and which
+    columns of those their formulas read.
+
+    The look-up of a merged record is left out: only a tombstone has one.
+    """
+    related = connection.execute(RELATED, {"object": name}).all()
+    readable = columns_read(name, related)
     found = []
-    for row in connection.execute(EDGES, {"object": name}):
+    for row in related:
         sobject = CATALOGUE.get(row.object)
         columns = {field.name: field.column for field in sobject.fields} if sobject else {}
-        if row.field in columns:
-            found.append(Edge(row.object, columns[row.field], row.formula))
+        if row.leads and row.replicated and row.field in columns and columns[row.field] not in KEPT:
+            formulas = [other.formula for other in related if other.object == row.object]
+            named = {field for formula in formulas for field in read_through(formula, row.relationship)}
+            reads = {readable.get(field) for field in named}
+            known = frozenset(column for column in reads if column is not None)
+            found.append(Edge(row.object, columns[row.field], None if None in reads else known))
     return tuple(found)
+
+
+def columns_read(name: str, related: Sequence[Row[Any]]) -> dict[str, str]:
+    """The column as which the feed names a change, for what a formula may name of an object: a field, or a
+    relationship; in small letters. What is not replicated has none."""
+    columns = {field.name: field.column for field in CATALOGUE[name].fields} if name in CATALOGUE else {}
+    fields = [row for row in related if row.object == name and row.replicated]
+    # All custom fields are in one column.
+    found = {row.relationship.lower(): columns.get(row.field, "custom") for row in fields if row.relationship}
+    return found | {row.field.lower(): columns.get(row.field, "custom") for row in fields}
+
+
+def read_through(formula: str, relationship: str) -> Iterator[str]:
+    """What a formula names behind a relationship, in small letters."""
+    tokens = TOKEN.findall(formula.lower())
+    for first, dot, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot == "." and first == relationship.lower():
+            yield second
 
 
 def ever_shown(connection: Connection) -> frozenset[str]:

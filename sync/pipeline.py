@@ -131,7 +131,9 @@ def refresh_dependants(link: Link, but: str = "") -> None:
     for name in refresh.waiting(link):
         if name != but and name in link.settings.sync_objects and not link.stop.is_set():
             try:
-                run_work(replace(link, wait=timedelta()), name, partial(reread, link, name))
+                at_once = replace(link, wait=timedelta())
+                if refresh.prepare(at_once, name):
+                    run_work(at_once, name, partial(reread, link, name))
             except LeaseHeldError as held:
                 log.info("dependants_wait", object=name, reason=str(held)[:200])
             except FATAL:

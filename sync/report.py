@@ -13,7 +13,7 @@ from sync.rejects import groups, told
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
-       f.rejects, f.verified_through
+       f.rejects, f.verified_through, f.estimated
   FROM crm.freshness AS f
   LEFT JOIN LATERAL (
        SELECT error FROM sync.run
@@ -72,7 +72,8 @@ SELECT object, record_id, reason, record::text AS record, system_modstamp, first
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How far one object is complete, and how its last finished run ended."""
+    """How far one object is complete, and how its last finished run ended; the numbers of `rows` and of
+    `tombstones` are `estimated` where the table is large."""
 
     object: str
     complete_through: datetime | None
@@ -84,6 +85,7 @@ class Freshness:
     tombstones: int
     rejects: int
     verified_through: datetime | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Status:
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
     """One entry per object asked for; one whose cursor is gone has never been complete."""
     rows = {row.object: row for row in connection.execute(FRESHNESS, {"objects": list(objects)})}
-    unknown = (None, None, None, None, None, 0, 0, 0, None)
+    unknown = (None, None, None, None, None, 0, 0, 0, None, False)
     return tuple(Freshness(*rows[name]) if name in rows else Freshness(name, *unknown) for name in objects)
 
 
@@ -255,7 +257,7 @@ def headline(
         if one.complete_through is None:
             tail = busy or "; type: python -m sync run"
             failed = f", the last run {one.last_outcome} ({short(one.last_error)})" if one.last_error else ""
-            seen = f"consumers see {one.rows:,} rows"
+            seen = f"consumers see {'about ' if one.estimated else ''}{one.rows:,} rows"
             return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
         assert one.lag is not None
         why = f"the last run {one.last_outcome}" if one.last_outcome else "no run is in the journal"

@@ -16,7 +16,7 @@ from sync.extract import Window
 from sync.objects import CATALOGUE
 from sync.runs import Link, Step
 from sync.state import Lease
-from sync.tables import transaction
+from sync.tables import allow_long, transaction
 
 log = logs.get(__name__)
 
@@ -35,6 +35,8 @@ def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
     """Note what is replicated, and erase what the settings do not let stay; it needs no Salesforce."""
     keep, wanted = link.settings.tombstone_values_kept, selection(link, name)
     with transaction(link.engine) as connection:
+        # While a first load is under way there is no index on deleted_at.
+        allow_long(connection)
         state.note_replicated(connection, link.settings.sync_objects)
         marks = state.marks(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
@@ -63,8 +65,8 @@ def forget_tombstones(
     """
     emptied, done = 0, False
     while not done:
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
+        with state.fenced(link.engine, held) as connection:
+            allow_long(connection)
             count = load.empty_due(connection, name, after, until)
             emptied, done = emptied + count, count < load.BATCH
             if done:
@@ -91,8 +93,8 @@ def forget_fields(link: Link, name: str, held: Lease, run_id: int, window: Windo
         reduced += count
         yield Step(name, window)
     wanted = selection(link, name)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+    with state.fenced(link.engine, held) as connection:
+        allow_long(connection)
         load.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
         state.note_selection(connection, name, wanted)
         if reduced:

@@ -139,6 +139,7 @@ BEGIN = text(
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
+LONG_SECONDS = 600  # that one statement over a whole table may take; two of them are no hang
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
 AWAY = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
 LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
@@ -202,6 +203,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
         raise judged(engine, error) from error
+
+
+def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
+    """Let each of the following statements of this transaction take so long: they go through whole tables.
+
+    Their time grows with the table, and under the usual limit they would fail for ever from some size on.
+    """
+    connection.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
+    activity.note()
 
 
 def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:

@@ -45,7 +45,9 @@ def told(world: World, after: int | None = None) -> list[tuple[str, str | None, 
 
 
 def waiting(world: World) -> int:
-    return int(world.sql("SELECT count(*) FROM sync.reread")[0][0])
+    """The records that are to be read again, and the changed ones whose children are."""
+    tables = ("reread", "changed_parent")
+    return sum(int(world.sql(f"SELECT count(*) FROM sync.{table}")[0][0]) for table in tables)
 
 
 class Killed(BaseException):

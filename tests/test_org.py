@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from sync import pipeline, verify
-from sync.errors import GuardError, ObjectsFailedError, OrgChangedError, SyncError
-from sync.runs import Step
+from sync.errors import FenceLostError, GuardError, ObjectsFailedError, OrgChangedError, SyncError
+from sync.runs import Link, Step
 from sync.session.login import organization_of
 from sync.simulator import Simulator, oauth
 from sync.simulator.oauth import OAuth
 from sync.simulator.wire import json_answer
+from sync.state import leases
 from tests.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
@@ -40,7 +43,18 @@ def other(loaded: World, transport: str) -> Iterator[World]:
 
 def state(world: World) -> dict[str, Any]:
     """All that a refused org must not touch."""
-    tables = ("cursor", "progress", "field", "org", "change", "feed", "reject", "reread", "listing_contact")
+    tables = (
+        "cursor",
+        "progress",
+        "field",
+        "org",
+        "change",
+        "feed",
+        "reject",
+        "reread",
+        "changed_parent",
+        "listing_contact",
+    )
     kept = {name: sorted(map(str, world.sql(f"SELECT * FROM sync.{name}"))) for name in tables}
     return kept | {name: world.rows(name) for name in ("Account", "Contact")}
 
@@ -401,3 +415,58 @@ def test_rejects_of_the_old_org_go_with_it(loaded: World, other: World) -> None:
     pipeline.verify_object(other.link("verify", approve=True), "Contact", repair=True)
 
     assert other.sql("SELECT record_id FROM sync.reject") == []
+
+
+# ── accepted while others are at work ─────────────────────────────────────────────────────────────────
+
+
+@BOTH
+@pytest.mark.parametrize("work", ["worker", "resync", "verify --repair"])
+def test_accepted_while_the_other_org_is_read(loaded: World, other: World, work: str) -> None:
+    """A process that reads the replaced org loses its lease: neither a page of it nor its cursor is written after the
+    other org was accepted, and that one is read from the beginning."""
+    loaded.page_by(1)
+    for id_ in (loaded.ann, loaded.bob, loaded.cid):
+        loaded.org.update(id_, {"Title": "Boss"}, stamp=loaded.sim.clock.now() - timedelta(hours=1))
+    loaded.sql("UPDATE sync.cursor SET complete_through = complete_through - interval '2 hours'")
+    accepted: list[int] = []
+
+    def accept_now(step: Step) -> None:
+        if step.object == "Contact" and (step.received or step.tally.read) and not accepted:
+            pipeline.sync_object(other.link(accept_org=True), "Account")
+            accepted.append(other.last_seq())
+
+    reading: dict[str, Callable[[Link, str], object]] = {
+        "worker": pipeline.sync_object,
+        "resync": partial(pipeline.resync_object, since=None),
+        "verify --repair": partial(pipeline.verify_object, repair=True),
+    }
+
+    with pytest.raises(FenceLostError):
+        reading[work](loaded.link(on_step=accept_now), "Contact")
+    for job in loaded.org.jobs.all():  # of the replaced org, which deletes it in seven days
+        loaded.org.jobs.remove(job)
+
+    assert other.news(accepted[0]) == []
+    assert other.cursor("Contact") is None
+    other.run()
+    assert {other.ann, other.bob} < live(other)
+    assert ("reload", None) in other.news(accepted[0])
+
+
+def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> None:
+    """A transaction that holds another object's lease is waited for, and its process loses the lease afterwards."""
+    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    link = other.link(accept_org=True)
+    accepting = threading.Thread(target=pipeline.sync_object, args=(link, "Account"))
+    with leases.fenced(loaded.engine, held):
+        accepting.start()
+        accepting.join(0.5)
+        assert accepting.is_alive()
+        assert loaded.sql("SELECT organization_id FROM sync.org") == [(loaded.org.organization_id[:15],)]
+    accepting.join(20)
+
+    assert known(loaded) == other.org.organization_id[:15]
+    with pytest.raises(FenceLostError), leases.fenced(loaded.engine, held):
+        pass
+    assert leases.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop).fence > held.fence

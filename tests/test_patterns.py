@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from simple_salesforce.api import Salesforce
 
-from sync import mapping, phones, transform, values
+from sync import ledger, mapping, phones, transform, values
 from sync.config import duration, fields
 from sync.session import error_bodies, hosts, http, login, paths
 from tests.world import ROOT
@@ -73,6 +73,7 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
     ),
     ("session/login.py", "ACCESS_TOKEN"): (login.ACCESS_TOKEN.fullmatch, ("a" * N + "\n",)),
     ("session/login.py", "ORGANIZATION"): (login.ORGANIZATION.match, ("00D" + "a" * N,)),
+    ("ledger.py", "TOKEN"): (ledger.TOKEN.findall, ("a" * N, "a." * (N // 2), "." * N, " " * N)),
     ("mapping.py", "NAME"): (mapping.NAME.fullmatch, ("a" * N, "_" * N)),
     ("mapping.py", "WORD_BORDER"): (mapping.snake_case, ("aA" * (N // 2), "A" * N)),
     ("mapping.py", "[A-Z][A-Za-z0-9]*"): (re.compile("[A-Z][A-Za-z0-9]*").fullmatch, ("A" * N + "_",)),

@@ -18,17 +18,18 @@ from tests.world import World
 
 @pytest.fixture
 def circle(loaded: World) -> World:
-    """Two accounts, each the other's parent, whose formula looks through the parent and gives another value
-    whenever it is asked."""
+    """Two accounts, each the other's parent, whose formula reads the parent's and gives another value whenever it
+    is asked."""
     silently(loaded, loaded.acme, ParentId=loaded.bolt)
     silently(loaded, loaded.bolt, ParentId=loaded.acme)
     numbers = itertools.count()
     formula = Formula(
-        ("Parent.Name",), lambda name: f"{name} {next(numbers)}", 'Parent.Name & " " & TEXT(NOW())'
+        ("Parent.Name",), lambda name: f"{name} {next(numbers)}", 'Parent.Now__c & " " & TEXT(NOW())'
     )
     loaded.org.add_field("Account", Field("Now__c", "string", length=255, formula=formula))
     pipeline.resync(loaded.link("resync"), ["Account"], None)
     loaded.sql("DELETE FROM sync.reread")
+    loaded.sql("DELETE FROM sync.changed_parent")
     loaded.sim.requests.clear()
     return loaded
 

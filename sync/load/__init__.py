@@ -15,6 +15,7 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from sync.load.dependants import Edge, feed_position, note_parents, queue_children
 from sync.load.derived import is_empty, read_derived, rewrite_derived
 from sync.load.first import analyse, analyse_all, announce_reload, begin_first_load, end_first_load, unhurried
 from sync.load.personal import (
@@ -34,7 +35,7 @@ from sync.load.personal import (
 )
 from sync.load.sql import FEED, NOTIFY, Mode, statements
 from sync.mapping import Projection
-from sync.tables import REPLICA, located, quoted
+from sync.tables import REPLICA, located
 from sync.transform import Batch, Record, Reject, reject
 
 __all__ = [
@@ -53,9 +54,11 @@ __all__ = [
     "erase",
     "erased",
     "erased_of",
+    "feed_position",
     "is_empty",
     "merge",
-    "note_dependants",
+    "note_parents",
+    "queue_children",
     "read_derived",
     "reduce_fields",
     "remove",
@@ -82,17 +85,6 @@ WITH compared AS MATERIALIZED (
       FROM compared WHERE old.id = compared.id
 ){feed}
 SELECT count(*) FROM compared
-"""
-
-# Records that depend on those that the feed's last entries name, by a formula or by what a merge moved.
-DEPENDANTS = """
-INSERT INTO sync.reread AS r (object, record_id, whole)
-SELECT :child, child.id, :whole FROM {table} AS child
- WHERE child.deleted_at IS NULL AND child.{column} IN (
-       SELECT unnest(ARRAY[c.record_id, c.survivor_id]) FROM sync.change AS c
-        WHERE c.seq > (SELECT last_seq FROM sync.feed) - :written AND c.object = :object
-          AND (c.op = 'merge' OR NOT :whole))
-ON CONFLICT (object, record_id) DO UPDATE SET whole = r.whole OR excluded.whole, at = now()
 """
 
 HEAL = text(
@@ -147,15 +139,6 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """Rows of `object` name others in `column`; `formula`: some of their values are computed from those."""
-
-    object: str
-    column: str
-    formula: bool
 
 
 def merge(
@@ -315,7 +298,7 @@ def copy(connection: Connection, statement: str, lines: Sequence[bytes]) -> None
         cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), CHUNK)
 
 
-# ── comparing, removing, and what depends on what was written ─────────────────────────────────────────
+# ── comparing and removing ─────────────────────────────────────────
 
 
 def compare(
@@ -365,16 +348,3 @@ def remove(
     if count:
         connection.execute(NOTIFY)
     return count
-
-
-def note_dependants(connection: Connection, sobject: str, tally: Tally, edges: Sequence[Edge]) -> None:
-    """Have records read again that depend on those just written: whose formulas look through them, and those
-    that a merge moved from one to another."""
-    for edge in edges:
-        table = located(connection, REPLICA[edge.object])
-        statement = text(DEPENDANTS.format(table=table, column=quoted(edge.column)))
-        values = {"child": edge.object, "object": sobject, "written": tally.written}
-        if edge.formula and tally.written:
-            connection.execute(statement, values | {"whole": False})
-        if tally.merged:
-            connection.execute(statement, values | {"whole": True})

@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import TextClause
 from sync.load.sql import FEED, in_force
 from sync.mapping import snake_case
 from sync.objects import CATALOGUE
-from sync.tables import KEPT, LISTING, OWN, REPLICA, located, quoted
+from sync.tables import KEPT, LISTING, OWN, REPLICA, allow_long, located, quoted
 from sync.transform import Reject
 
 BATCH = 1_000  # rows emptied in one statement, well within the statement timeout
@@ -162,6 +162,8 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
                 column=quoted(snake_case(twin.field)), flag=f"s.{quoted(flag)}" if flag else "true"
             )
             found = list(connection.execute(text(statement), {"object": sobject}).scalars())
+            if found:
+                allow_long(connection)  # the feed is gone through, and has no index on Ids
             erase(connection, sobject, found, run_id)
     connection.execute(KEEP_OUT)
 
@@ -172,7 +174,10 @@ def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Rejec
     if pairs and connection.execute(ANY_ERASED).scalar():
         ids, twins = zip(*pairs, strict=True)
         given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
-        erase(connection, sobject, list(connection.execute(TWIN_REJECTS, given).scalars()), run_id)
+        found_twins = list(connection.execute(TWIN_REJECTS, given).scalars())
+        if found_twins:
+            allow_long(connection)
+        erase(connection, sobject, found_twins, run_id)
 
 
 def twin_named(sobject: str, record: str) -> str | None:

@@ -30,7 +30,7 @@ from sync.state.cursors import (
 )
 from sync.state.derived import derived_versions, forget_derived, note_derived
 from sync.state.journal import LONGEST_ERROR, close_run, open_run, verify_due
-from sync.state.leases import Lease, check_fence, fenced, lease, take
+from sync.state.leases import Lease, check_fence, fenced, lease, revoke_others, take
 
 __all__ = [
     "LONGEST_ERROR",
@@ -66,6 +66,7 @@ __all__ = [
     "plan_refresh",
     "plan_resync",
     "reach",
+    "revoke_others",
     "save_progress",
     "start_anew",
     "take",

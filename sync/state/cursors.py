@@ -374,7 +374,7 @@ def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
 
 def start_anew(connection: Connection) -> None:
     """Forget every cursor: all objects are read from the beginning, as an empty database is."""
-    for table in ("cursor", "progress", "field", "reject", "reread"):
+    for table in ("cursor", "progress", "field", "reject", "reread", "changed_parent"):
         connection.execute(text(f"DELETE FROM sync.{table}"))
 
 

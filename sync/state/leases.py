@@ -49,6 +49,11 @@ UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :se
  WHERE object = :object AND owner = :owner AND fence = :fence
 RETURNING fence
 """)
+# Locked in the order in which a transaction that checks several fences locks them.
+REVOKE = text("""
+UPDATE sync.lease SET owner = NULL, fence = fence + 1
+ WHERE object IN (SELECT object FROM sync.lease WHERE owner <> :owner ORDER BY object FOR UPDATE)
+""")
 HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
 
@@ -126,6 +131,12 @@ def check_fence(connection: Connection, held: Lease) -> None:
     """First statement of every transaction that writes; FenceLostError when another process took over."""
     if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:
         raise FenceLostError(f"{held.object}: another process took over; nothing of this page was written")
+
+
+def revoke_others(connection: Connection, owner: str) -> None:
+    """Take the leases of all other processes: once this is committed they write nothing of what they have
+    read. Waits for those of their transactions that are being committed."""
+    connection.execute(REVOKE, {"owner": owner})
 
 
 @contextmanager

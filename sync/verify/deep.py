@@ -10,8 +10,8 @@ from sync import apply
 from sync.extract import Page, Window
 from sync.load import Tally
 from sync.runs import Step
-from sync.tables import REPLICA, transaction
-from sync.verify.work import Work, pages
+from sync.tables import REPLICA
+from sync.verify.work import Work, looking, pages
 
 
 def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> Iterator[Step]:
@@ -20,7 +20,7 @@ def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> 
         yield from everything(work, judged)
         return
     table = REPLICA[work.view.name]
-    with transaction(work.link.engine) as connection:
+    with looking(work) as connection:
         drawn = select(table.c.id).where(table.c.deleted_at.is_(None)).order_by(func.random()).limit(sample)
         ids = sorted(connection.execute(drawn).scalars())
     for page in apply.by_id(work.link, work.view, ids):

@@ -15,7 +15,7 @@ from sync.errors import SyncError
 from sync.extract import Window
 from sync.mapping import is_id
 from sync.runs import Step
-from sync.tables import LISTING, LOCKED, NO_RIGHT, REPLICA, located, transaction
+from sync.tables import LISTING, LOCKED, NO_RIGHT, REPLICA, allow_long, located, transaction
 from sync.transform import Batch, Record
 from sync.verify.buckets import Range
 from sync.verify.work import Work, looking, pages
@@ -69,8 +69,8 @@ def emptied(work: Work) -> Iterator[None]:
 
 def clear(work: Work) -> None:
     """Forget what was listed, and give its space back."""
-    with transaction(work.link.engine) as connection:
-        state.check_fence(connection, work.held)
+    with state.fenced(work.link.engine, work.held) as connection:
+        allow_long(connection)
         listing = located(connection, LISTING[work.view.name])
         try:
             with connection.begin_nested():

@@ -15,10 +15,10 @@ from sync.extract import Make, Page, Window
 from sync.mapping import Projection
 from sync.runs import Link
 from sync.state import Lease
-from sync.tables import transaction
+from sync.tables import allow_long, transaction
 from sync.verify.findings import Findings
 
-STATEMENT_SECONDS = 1800  # that one statement over a whole table may take
+STATEMENT_SECONDS = 1800  # that one statement of a comparison may take
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class Work:
 def looking(work: Work) -> Iterator[Connection]:
     """A transaction that reads whole tables, and may take its time: up to three statements."""
     with transaction(work.link.engine) as connection:
-        limits = f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL work_mem = '64MB'"
-        connection.execute(text(limits))
+        connection.execute(text("SET LOCAL work_mem = '64MB'"))
+        allow_long(connection, STATEMENT_SECONDS)
         activity.note(3 * STATEMENT_SECONDS)
         yield connection
 
