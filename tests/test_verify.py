@@ -337,6 +337,18 @@ def test_a_grouping_that_never_ends_is_listed(old: World) -> None:
     assert named(found(old)) == {("gone", old.ann)}
 
 
+def test_an_org_in_which_each_grouping_is_too_much(old: World) -> None:
+    """After a dozen refusals everything is listed at once: the proof is the same, and the calls have an end."""
+    old.org.purge(old.ann, log=False)
+    old.sql("DELETE FROM salesforce.contact WHERE id = :i", i=old.bob)
+    old.sim.faults.add("query_timeout", on="aggregate", times=None)
+    old.sim.requests.clear()
+
+    assert named(found(old)) == {("gone", old.ann), ("missing", old.bob)}
+
+    assert sum(request.sobject == "Contact" for request in old.sim.requests) < 40
+
+
 def test_an_org_that_cannot_group_is_listed(old: World) -> None:
     """Any other refusal of the grouping: everything is listed, and the proof is the same."""
     old.org.purge(old.ann, log=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -10,10 +11,12 @@ import pytest
 from sync import pipeline
 from sync.errors import ObjectsFailedError, SyncError
 from sync.extract import bulk, parts
+from sync.extract.results import Address, Results, read
 from sync.mapping import PLACING
 from sync.session.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
+from sync.transform import Batch
 from tests.moving import BOTH, custom, silently
 from tests.test_extract import thing
 from tests.world import LONG_AGO, World
@@ -56,7 +59,6 @@ def wide(loaded: World) -> World:
 # ── more fields than a URL has room for ───────────────────────────────────────────────────────────────
 
 
-@BOTH
 def test_few_wide_records_cost_two_queries(wide: World) -> None:
     """What a URL cannot ask for is asked for in two queries: no job is made for a changed contact or two."""
     wide.environment["SYNC_BULK_THRESHOLD"] = "10000"
@@ -68,7 +70,7 @@ def test_few_wide_records_cost_two_queries(wide: World) -> None:
     wide.assert_equal()
 
 
-@BOTH
+@BULK
 def test_many_wide_records_are_a_job(wide: World) -> None:
     """Where the second queries, by Ids, would be many, a Bulk job reads them all."""
     wide.environment["SYNC_BULK_THRESHOLD"] = "10000"
@@ -135,6 +137,52 @@ def test_many_ids_of_wide_records(wide: World) -> None:
         assert kinds(wide).count("query") <= 2
 
 
+def test_wide_records_come_in_smaller_pages(loaded: World) -> None:
+    """Of records with many fields fewer are asked for at once, by REST as by Bulk API: memory is what counts."""
+    widen(loaded, 220)
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(800)])
+
+    loaded.run()
+
+    assert kinds(loaded).count("page") == 1
+    assert len(loaded.rows("Contact")) == 803
+    sizes = []
+    body = "Id,SystemModstamp," + ",".join(f"F{n}" for n in range(498)) + "\n"
+    body += ("001,2026-01-31T12:00:00.000Z," + "," * 497 + "\n") * 450
+    columns = tuple(body.split("\n")[0].split(","))
+    of = Results(loaded.link().session, "Contact", columns, "", lambda rows: Batch(records=rows), 450)
+    read(
+        of,
+        Address(0, "", None),
+        lambda part: sizes.append(part.records),
+        {"Sforce-NumberOfRecords": "450", "Sforce-Locator": "null"},
+        io.StringIO(body),
+    )
+    assert sizes == [200, 200, 50]
+
+
+def test_an_account_that_the_user_may_not_see(loaded: World) -> None:
+    """Contacts are replicated all the same, and the account is named with what to grant."""
+    loaded.org.hide_object("Account")
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    loaded.sim.clock.advance(600)
+
+    with pytest.raises(ObjectsFailedError, match=r"^Account: .*hidden by permissions") as failed:
+        loaded.run()
+
+    assert [name for name, _ in failed.value.failures] == ["Account"]
+    assert loaded.row(loaded.ann)["title"] == "Boss"
+    loaded.sim.faults.add(
+        "answered",
+        on="query",
+        sobject="Contact",
+        status=400,
+        body=[{"errorCode": "INVALID_TYPE", "message": "sObject type 'Contact' is not supported."}],
+    )
+    with pytest.raises(ObjectsFailedError, match="give the integration user read access to the object"):
+        loaded.run()
+
+
 def test_a_record_that_changes_between_two_parts(wide: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its values are of one moment, never half of before and half of after; who always changes fails the run."""
     asked = parts.found
@@ -179,9 +227,7 @@ def test_a_record_that_goes_between_two_parts(wide: World, monkeypatch: pytest.M
     assert wide.row(wide.bob)["deleted_at"] is not None
 
 
-@BOTH
-@pytest.mark.parametrize("fault", ["uri_too_long", "headers_too_large"])
-def test_a_proxy_that_takes_less(wide: World, fault: str) -> None:
+def test_a_proxy_that_takes_less(wide: World) -> None:
     """Where a proxy takes shorter URLs than Salesforce, queries are split until they fit, once for the process."""
     wide.environment["SYNC_BULK_THRESHOLD"] = "10000"
     for id_ in (wide.ann, wide.bob):
@@ -236,8 +282,7 @@ def test_parts_of_any_width() -> None:
 # ── more formulas than a query may have ───────────────────────────────────────────────────────────────
 
 
-@BOTH
-@pytest.mark.parametrize("most", [20, 3])
+@pytest.mark.parametrize(("transport", "most"), [("rest", 20), ("bulk", 3)], indirect=["transport"])
 def test_more_formulas_than_a_query_may_have(loaded: World, most: int) -> None:
     """Formulas beyond the org's limit are read in further queries, of the same records, in the same merge."""
     calculate(loaded, 24)

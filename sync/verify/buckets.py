@@ -27,6 +27,8 @@ BEGINNING = datetime(1990, 1, 1, tzinfo=UTC)
 # differ and are listed each time.
 MOST_LEFT_OUT = 300
 SHORTEST = timedelta(days=31)  # a range that is too much for Salesforce even so is listed
+# After so many refusals, each of which may take minutes, everything is listed.
+MOST_REFUSALS = 12
 # Errors that say that a grouping was too much, not that it was wrong.
 TOO_MUCH = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "EXCEEDED_ID_LIMIT", "QUERY_TOO_COMPLICATED"})
 
@@ -41,6 +43,10 @@ SELECT date_trunc(:part, {column} AT TIME ZONE 'UTC') AS bucket, count(*) AS n,
 """
 
 Bucket = tuple[int, datetime, datetime]
+
+
+class TooMuchError(Exception):
+    """Salesforce has refused too many groupings; never leaves this module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +91,14 @@ def different(work: Work, border: datetime) -> Iterator[Range]:
     record from one day to another.
     """
     names = set(work.view.projection.names)
-    if "CreatedDate" in names:
-        yield from compared(work, border, Range("CreatedDate", BEGINNING, work.view.at), "month")
-    for part in by_groups(work, Range("SystemModstamp", BEGINNING, border)):
-        yield from compared(work, border, part, "day")
+    try:
+        if "CreatedDate" in names:
+            yield from compared(work, border, Range("CreatedDate", BEGINNING, work.view.at), "month")
+        for part in by_groups(work, Range("SystemModstamp", BEGINNING, border)):
+            yield from compared(work, border, part, "day")
+    except TooMuchError:
+        log.warning("grouping_given_up", object=work.view.name, refused=work.refused, instead="listing")
+        yield Range("SystemModstamp", None, border)
 
 
 def by_groups(work: Work, whole: Range) -> Iterator[Range]:
@@ -118,6 +128,10 @@ def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[
             reason=str(error)[:200],
             instead="halves" if too_much(error) and not small else "listing",
         )
+        if too_much(error):
+            work.refused += 1
+            if work.refused == MOST_REFUSALS:
+                raise TooMuchError from None
         if small or not too_much(error):
             yield whole
             return

@@ -32,6 +32,7 @@ class Work:
     through: datetime
     repair: bool
     erased: Sequence[str]
+    refused: int = 0  # groupings that were too much for Salesforce
     found: Findings = field(init=False)
 
     def __post_init__(self) -> None:
