@@ -13,7 +13,7 @@ from math import ceil
 from sync import logs, soql
 from sync.errors import BulkRefusedError, QueryLostError, SalesforceError, SyncError
 from sync.extract import bulk, parts, rest
-from sync.extract.bulk import discard
+from sync.extract.bulk import TOO_COMPLICATED, discard
 from sync.extract.pages import Make, Page, Progress, Window
 from sync.extract.parts import IDS_PER_QUERY
 from sync.extract.rest import RESTARTS
@@ -43,7 +43,6 @@ log = logs.get(__name__)
 PAGE = 2_000  # records in one REST answer, at most
 JOB_CALLS = 8  # create, some looks, count, delete
 TOO_LONG = (413, 414, 431)  # what servers and proxies answer to a URL or headers longer than they take
-TOO_COMPLICATED = "QUERY_TOO_COMPLICATED"
 # After pages that did not add up REST is asked, stepwise; for more records than this another job, once.
 MOST_STEPWISE, BULK_TRIALS = 200_000, 2
 
@@ -184,9 +183,9 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
     BulkRefusedError where Bulk API cannot do it, before or after the first page; no job is left behind.
     """
     session, job, restarts = read.session, start.job, 0
-    groups = parts.of_job(read.projection, read.learned)
-    make = read.make if len(groups) == 1 else parts.as_they_are
     while True:
+        groups = parts.of_job(read.projection, read.learned)
+        make = read.make if len(groups) == 1 else parts.as_they_are
         try:
             # A job that takes long is waited for where an ordered query would take longer.
             found = bulk.pages(session, groups[0], read.window, start, make, expected, read.learned.slow)
@@ -206,6 +205,11 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
                 raise BulkRefusedError(f"{read.name}: {lost}") from None
             log.warning("query_restarted", object=read.name, reason=str(lost)[:200])
             start, job = Progress(), None
+        except SalesforceError as error:
+            if error.code != TOO_COMPLICATED or job is not None:
+                raise
+            if not learnt(session, read.projection, error):
+                raise BulkRefusedError(f"{read.name}: Bulk API refuses the query: {error}") from None
         else:
             return
 

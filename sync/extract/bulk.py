@@ -29,6 +29,7 @@ log = logs.get(__name__)
 
 WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
+TOO_COMPLICATED = "QUERY_TOO_COMPLICATED"
 HOUR = timedelta(hours=1)
 # A job that has not ended is given up then; where REST can do it, sooner: about as long as that would take.
 JOB_LIMIT, SLOW, SLOW_PER_RECORD = 12 * HOUR, HOUR / 2, timedelta(milliseconds=1)
@@ -121,8 +122,8 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
     except FieldsMovedError:
         raise
     except SalesforceError as error:
-        if unreachable(error):
-            raise
+        if unreachable(error) or error.code == TOO_COMPLICATED:
+            raise  # it can be asked in parts
         raise BulkRefusedError(f"{name}: Bulk API refuses the query: {error}") from None
     log.info("bulk_job_created", object=name, job=id_)
     return Progress(job=f"{jobs}/{id_}", began=answer.at), answer.at
