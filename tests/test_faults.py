@@ -215,7 +215,7 @@ UNAVAILABLE = ("unavailable_html", "server_unavailable", "unknown_exception", "h
                 for p in RESULTS
             ),
         ],
-        pairs_with_first,
+        enumerate,
     ),
 )
 def test_bulk_that_fails_for_good(
