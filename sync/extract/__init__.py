@@ -143,6 +143,9 @@ def either_way(read: Reading, start: Progress) -> Iterator[Page]:
     try:
         yield from by_bulk(read, start, expected)
     except BulkRefusedError as refused:
+        cause = refused.__cause__
+        if read.learned.slow and isinstance(cause, SalesforceError) and cause.code == TOO_COMPLICATED:
+            raise cause from None  # REST is not finished in time: a job in smaller parts is
         log.warning("bulk_refused", object=read.name, reason=str(refused)[:300], instead="REST")
         read.learned.without_jobs()
         try:
