@@ -14,7 +14,7 @@ from sync.extract import parts
 from sync.runs import Step
 from sync.simulator.queries import Queries
 from sync.simulator.soql.errors import SoqlError, too_complicated
-from tests.moving import BOTH, Killed, silently
+from tests.moving import BOTH, Killed, killed_while_refreshing, silently
 from tests.test_ways import BULK, calculate, kinds, ledger, widen
 from tests.test_ways import wide as wide
 from tests.world import LONG_AGO, World
@@ -180,7 +180,7 @@ def test_no_bulk_in_the_middle_of_a_first_load_that_dies(world: World) -> None:
     world.run()
 
     world.assert_equal()
-    assert [c.object for c in world.feed() if c.op == "reload"] == ["Account", "Contact"]
+    assert sorted(str(c.object) for c in world.feed() if c.op == "reload") == ["Account", "Contact"]
     assert kinds(world).count("query") + kinds(world).count("page") < 12
 
 
@@ -280,6 +280,26 @@ def test_one_formula_too_complicated_by_itself(loaded: World, monkeypatch: pytes
     loaded.run()
 
     assert loaded.row(loaded.ann)["title"] == "Boss"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a reading of formulas taken up after hours counts as one of now, and the next is late",
+)
+@BOTH
+def test_a_refresh_is_as_of_its_beginning(loaded: World) -> None:
+    """Formulas that were read hours ago, before the process died, are due again as of then."""
+    loaded.page_by(1)
+    loaded.sim.clock.advance(2 * 86_400)
+    killed_while_refreshing(loaded)
+    loaded.expire_leases()
+    begun = loaded.sim.clock.now()
+    loaded.sim.clock.advance(5 * 3600)
+
+    pipeline.sync_object(loaded.link(), "Contact")
+
+    [[refreshed]] = loaded.sql("SELECT refreshed_at FROM sync.cursor WHERE object = 'Contact'")
+    assert refreshed <= begun
 
 
 # ── records in parts ──────────────────────────────────────────────────────────────────────────────────
