@@ -101,14 +101,14 @@ def without_refused(link: Link, name: str, work: Work) -> Work:
     describe lists it: one field must not stop the others."""
 
     def all_but_those(held: Lease, run_id: int) -> Iterator[Step]:
-        met: set[str] = set()
+        met: set[tuple[str, ...]] = set()
         while True:
             try:
                 yield from work(held, run_id)
             except FieldsMovedError as moved:
-                if moved.field in met or len(met) == MOST_REFUSED:
+                if moved.fields in met or len(met) == MOST_REFUSED:
                     raise
-                met.add(moved.field)
+                met.add(moved.fields)
                 drop(link, name, held, moved)
             else:
                 return
@@ -117,12 +117,14 @@ def without_refused(link: Link, name: str, work: Work) -> Work:
 
 
 def drop(link: Link, name: str, held: Lease, moved: FieldsMovedError) -> None:
-    """Leave a refused field out from now on; it is in the ledger. The error itself where nothing can be read
-    without the field."""
+    """Leave refused fields out from now on, and enter them in the ledger.
+
+    The error itself where nothing can be read without one of them.
+    """
     described, _ = link.session.describe(name, anew=True)
     log.warning("fields_moved", object=name, reason=str(moved)[:300])
     for field in described:
-        if field.name.lower() == moved.field.lower():
+        if field.name.lower() in map(str.lower, moved.fields):
             if field.name in PLACING:
                 raise moved
             log.warning("field_refused", object=name, field=field.name, instead="it is left out for a day")

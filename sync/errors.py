@@ -135,12 +135,15 @@ class BulkRefusedError(SyncError):
 
 
 class FieldsMovedError(SalesforceError):
-    """A selected field is not there any more; the describe has to be read again."""
+    """A selected field is not there any more; the describe has to be read again.
 
-    @property
-    def field(self) -> str:
-        """The field that the message names, "" where it names none."""
-        return str(self).partition("No such column '")[2].partition("'")[0]
+    `fields` are those that Salesforce refuses, as far as its message names one or somebody found them out.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "", fields: Sequence[str] = ()) -> None:
+        super().__init__(message, status=status, code=code)
+        named = message.partition("No such column '")[2].partition("'")[0]
+        self.fields = tuple(fields) or ((named,) if named else ())
 
 
 class CountMismatchError(SyncError):

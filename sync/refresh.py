@@ -130,8 +130,8 @@ def reread_columns(
     It is not after a reading that an earlier run began: its first pages may be older than the change.
     """
     names = view.projection.volatile(link.settings.volatile_fields(view.name))
-    _, resumed = yield from read_columns(link, view, held, run_id, names)
-    if resumed:
+    _, read = yield from read_columns(link, view, held, run_id, names)
+    if read is not None and read.resumed:
         return False
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
@@ -159,11 +159,13 @@ def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     names = due(link, view, marks)
     if not names:
         return
-    filled, _ = yield from read_columns(link, view, held, run_id, names)
+    filled, read = yield from read_columns(link, view, held, run_id, names)
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
-        state.note_refreshed(connection, view.name, view.at if whole else marks.refreshed_at, filled)
+        # As of its beginning: its first pages may be of an earlier run.
+        at = read.window.until if whole and read else marks.refreshed_at
+        state.note_refreshed(connection, view.name, at, filled)
 
 
 def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
@@ -179,13 +181,13 @@ def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
 
 def read_columns(
     link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]
-) -> Generator[Step, None, tuple[tuple[str, ...], bool]]:
+) -> Generator[Step, None, tuple[tuple[str, ...], state.Plan | None]]:
     """These columns of all records, through the same merge, into rows whose stamp is the same.
 
-    Returns the names of those that are selected, and whether an earlier reading was taken up.
+    Returns the names of those that are selected, and the window as it was read, which may have been taken up.
     """
     if not names:
-        return (), False
+        return (), None
     log.info("refreshing", object=view.name, fields=",".join(names))
     narrow = replace(view, projection=view.projection.only(names))
 
@@ -196,4 +198,4 @@ def read_columns(
     with transaction(link.engine) as connection:
         state.check_fence(connection, held)
         state.clear_progress(connection, view.name, state.REFRESH)
-    return narrow.projection.names, read.resumed
+    return narrow.projection.names, read

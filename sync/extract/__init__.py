@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from sync import logs, soql
-from sync.errors import BulkRefusedError, QueryLostError, SalesforceError, SyncError
+from sync.errors import BulkRefusedError, FieldsMovedError, QueryLostError, SalesforceError, SyncError
 from sync.extract import bulk, parts, rest
 from sync.extract.bulk import TOO_COMPLICATED, discard
 from sync.extract.pages import Make, Page, Progress, Window
-from sync.extract.parts import IDS_PER_QUERY
+from sync.extract.parts import IDS_PER_QUERY, RestlessError
 from sync.extract.rest import RESTARTS
 from sync.mapping import Projection
 from sync.prefetch import each, prefetch
@@ -76,9 +76,7 @@ def pages(
                 yield page
                 del page
         except SalesforceError as error:
-            if not learnt(session, projection, error):
-                raise
-            log.info("queries_split", object=name, reason=str(error)[:200])
+            learn(session, projection, error)
             if start.job is not None:  # it has the fields of before
                 discard(session, start.job)
                 start = Progress()
@@ -234,6 +232,35 @@ def usable(session: Session, projection: Projection, start: Progress) -> Progres
     return start
 
 
+def learn(session: Session, projection: Projection, error: SalesforceError) -> None:
+    """Ask in smaller parts from now on; the error itself where that does not help.
+
+    FieldsMovedError where formulas are too complicated each by itself: the others need not wait for them.
+    """
+    if learnt(session, projection, error):
+        log.info("queries_split", object=projection.sobject.name, reason=str(error)[:200])
+        return
+    if error.code == TOO_COMPLICATED and (refused := refused_alone(session, projection)):
+        raise FieldsMovedError(
+            f"{', '.join(refused)}: {error}", status=error.status, fields=refused
+        ) from None
+    raise error
+
+
+def refused_alone(session: Session, projection: Projection) -> list[str]:
+    """The formulas that are too complicated for a query that names nothing else."""
+    refused = []
+    for name in sorted(parts.calculated_of(projection)):
+        part = projection.only([name])
+        try:
+            session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, hasty=True)
+        except SalesforceError as error:
+            if error.code != TOO_COMPLICATED:
+                raise
+            refused.append(name)
+    return refused
+
+
 def learnt(session: Session, projection: Projection, error: SalesforceError) -> bool:
     """Whether a refused query can be asked in smaller parts, which it is from now on."""
     learned = session.learned(projection.sobject.name)
@@ -249,25 +276,35 @@ def count(session: Session, name: str, scope: Scope) -> int:
 
 
 def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
-    """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
+    """The records with these Ids, deleted ones included; absent ones are simply not in the pages.
+
+    RestlessError at the end where some changed all the time.
+    """
+    restless: RestlessError | None = None
     for start in range(0, len(ids), IDS_PER_QUERY):
-        for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], make):
-            yield replace(page, received=start + page.received, expected=len(ids))
+        try:
+            for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], make):
+                yield replace(page, received=start + page.received, expected=len(ids))
+        except RestlessError as error:
+            restless = error
+    if restless is not None:
+        raise restless
 
 
-def few_by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> list[Page]:
+def few_by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
     """The records with these Ids, no more than one query may name."""
     while True:
         groups = parts.of_ids(projection, session.learned(projection.sobject.name))
         try:
             if len(groups) == 1:
-                return list(parts.by_id(session, projection, ids, make))
-            pieces = parts.by_id(session, groups[0], ids, parts.as_they_are)
-            return list(parts.completed(session, projection, groups, pieces, make))
+                yield from parts.by_id(session, projection, ids, make)
+            else:
+                pieces = parts.by_id(session, groups[0], ids, parts.as_they_are)
+                yield from parts.completed(session, projection, groups, pieces, make)
         except SalesforceError as error:
-            if not learnt(session, projection, error):
-                raise
-            log.info("queries_split", object=projection.sobject.name, reason=str(error)[:200])
+            learn(session, projection, error)
+        else:
+            return
 
 
 def probe(session: Session, projection: Projection) -> int:
@@ -279,8 +316,7 @@ def probe(session: Session, projection: Projection) -> int:
                 session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, hasty=True)
             return len(groups)
         except SalesforceError as error:
-            if not learnt(session, projection, error):
-                raise
+            learn(session, projection, error)
 
 
 def calls(records: int, threshold: int) -> int:

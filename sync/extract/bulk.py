@@ -7,7 +7,7 @@ as the job lives; every page has the header row; all calls of a job use one API 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -67,7 +67,11 @@ def pages(
         # Everything was read, and the job deleted; only the cursor has not moved yet.
         processed, at = progress.received, window.until
     with judged(name, resumed=resumed):
-        yield from result(session, projection, window, progress, make, processed, at)
+        progress = yield from result(session, projection, window, progress, make, processed, at, resumed)
+    # A count that fails is a failure of REST: the job has been read, and is not to blame.
+    settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
+    if settled > progress.settled:
+        raise mismatch(name, f"{settled:,} settled", progress.settled)
 
 
 def result(
@@ -78,12 +82,13 @@ def result(
     make: Make,
     processed: int,
     at: datetime,
-) -> Iterator[Page]:
-    """The pages of a job's result; CountMismatchError when records are missing."""
+    resumed: bool,
+) -> Generator[Page, None, Progress]:
+    """The pages of a job's result, and how far they reach; CountMismatchError when records are missing."""
     name = projection.sobject.name
     ended: dict[int, Part] = {}
     received, number = progress.received, 0
-    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make, processed)
+    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make, processed, resumed)
     sources = result_pages(of, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
@@ -104,9 +109,7 @@ def result(
         del part
     if progress.received != processed:
         raise mismatch(name, f"{processed:,}", progress.received)
-    settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
-    if settled > progress.settled:
-        raise mismatch(name, f"{settled:,} settled", progress.settled)
+    return progress
 
 
 # ── the job ───────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 
 from sync import soql
 from sync.errors import SalesforceError
-from sync.extract.pages import Make, Page
+from sync.extract.pages import Make, Page, Progress
 from sync.extract.rest import by_id as asked_by_id
 from sync.mapping import PLACING, Projection, is_id
 from sync.session import Session
@@ -22,6 +22,10 @@ from sync.transform import Batch, Record
 IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped
 BETWEEN_NAMES = len(quote_plus(", "))
 ROUNDS = 4  # how often a record is asked for that changes between two parts of it
+
+
+class RestlessError(SalesforceError):
+    """Records changed again and again while their parts were read; all others were read."""
 
 
 def split(projection: Projection, formulas: int | None, room: float) -> list[Projection]:
@@ -85,11 +89,24 @@ def as_they_are(records: Sequence[Record]) -> Batch:
 def completed(
     session: Session, projection: Projection, parts: Sequence[Projection], pages: Iterator[Page], make: Make
 ) -> Iterator[Page]:
-    """Pages of the first part's records, as they are, with the other parts; `make` makes the whole ones."""
+    """Pages of the first part's records, as they are, with the other parts; `make` makes the whole ones.
+
+    RestlessError at the end, after all others, where records changed whenever another part was asked for.
+    """
+    restless: list[str] = []
+    sure = Progress()
     for page in pages:
-        records = complete(session, projection, parts, page.batch.records)
-        yield replace(page, batch=make(records)) if records else page
+        records, left = complete(session, projection, parts, page.batch.records)
+        restless += left
+        # From the first of those on nothing is claimed to be read.
+        sure = sure if restless else page.progress
+        yield replace(page, batch=make(records) if records else Batch(), progress=sure)
         del page, records
+    if restless:
+        raise RestlessError(
+            f"{projection.sobject.name}: {', '.join(restless[:3])} changed again and again while read in "
+            f"{len(parts)} parts ({len(restless):,} such records); a later run reads them"
+        )
 
 
 def by_id(session: Session, part: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
@@ -100,10 +117,11 @@ def by_id(session: Session, part: Projection, ids: Sequence[str], make: Make) ->
 
 def complete(
     session: Session, projection: Projection, parts: Sequence[Projection], records: Sequence[Record]
-) -> list[Record]:
+) -> tuple[list[Record], list[str]]:
     """Records of the first part with the values of the others, each as it was at one moment.
 
-    One that changed between two parts is asked for again; one that is gone by now is left out.
+    One that changed between two parts is asked for again; one that is gone by now is left out. The second
+    list has the Ids of those that changed each time.
     """
     names = [name for part in parts for name in part.names]
     in_order = itemgetter(*map(names.index, projection.names))
@@ -115,7 +133,7 @@ def complete(
     current = {record[identity]: record for record in records if is_id(str(record[identity]))}
     for _ in range(ROUNDS):
         if not current:
-            return whole
+            break
         others = [found(session, part, list(current)) for part in parts[1:]]
         moved = []
         for id_, record in current.items():
@@ -127,10 +145,7 @@ def complete(
             else:
                 whole.append(in_order(tuple(value for piece in pieces for value in piece)))
         current = found(session, parts[0], moved)
-    raise SalesforceError(
-        f"{projection.sobject.name}: {len(current):,} records changed again and again while they were read "
-        f"in {len(parts)} parts; a later run reads them"
-    )
+    return whole, list(current)
 
 
 def version(deleted: str, stamp: str) -> tuple[str, str]:

@@ -38,9 +38,10 @@ def pages(
 
     Pages behind a locator need not be a snapshot: a record that changes between two of them, or is purged,
     shifts the others, and counts of two moments do not show what was skipped. So their progress is taken up
-    only where the window is as it was. Where something moved, or Salesforce lost the result set (re-login,
-    expired locator), the rest is read stepwise: every page is the first of a query from the key of the one
-    before, which nothing can shift. CountMismatchError when Salesforce counts more records than came.
+    only where the window is as it was. Where something moved, a late commit may have made up for it, or
+    Salesforce lost the result set (re-login, expired locator), the rest is read stepwise: every page is the
+    first of a query from the key of the one before, which nothing can shift. CountMismatchError when
+    Salesforce counts more records than came.
     """
     name, sure, restarts = projection.sobject.name, start, 0
     if start.key is not None:
@@ -50,12 +51,14 @@ def pages(
         try:
             question = soql.select(projection, window.scope, begin.key)
             answer, first = first or session.query(question, projection.names), None
+            stepwise = stepwise or begins_young(projection, answer, window)
             census, several = Census.of(answer, window), False
             total = 0 if stepwise else int(answer.body["totalSize"])
             eager = ahead and not stepwise
             found = result_set(session, projection, answer, window, begin, make, census, eager=eager)
             for page, last in found:
-                moved = several and not stepwise and bool(census.moved)
+                # What a late commit brings is young: of those nobody knows which were there before.
+                moved = several and not stepwise and (census.young or bool(census.moved))
                 latest = replace(page.progress, total=total if several else 0)
                 if not several:
                     sure = latest
@@ -188,6 +191,11 @@ class Census:
                 self.settled += second < self.border
 
     @property
+    def young(self) -> bool:
+        """Whether records came behind whose stamp, or before it, a transaction may commit still."""
+        return self.came > self.settled
+
+    @property
     def distinct(self) -> int:
         return self.came + len(self.moved) + len(self.odd)
 
@@ -200,6 +208,15 @@ def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list
         record[id_] if isinstance(record[id_], str) else clip(repr(record[id_]), 100) for record in records
     ]
     return ids, [record[stamp] for record in records]
+
+
+def begins_young(projection: Projection, answer: Answer, window: Window) -> bool:
+    """Whether all records behind a first page are young: then no further page of its is worth asking for."""
+    if answer.body.get("done", True):
+        return False
+    border = f"{window.settled:{SECOND}}"
+    _, stamps = keys(projection, answer.body["records"])
+    return any(isinstance(stamp, str) and stamp[:19] >= border for stamp in stamps)
 
 
 def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
@@ -257,8 +274,11 @@ def proved(session: Session, projection: Projection, window: Window, progress: P
 
 
 def unmoved(session: Session, name: str, window: Window, progress: Progress) -> bool:
-    """Whether a window has all the records still that it had when its first page came, none changed since."""
-    before = soql.count_before(name, window.scope, None, window.until)
+    """Whether a window has all the records still that it had when its first page came, none changed since.
+
+    Only of settled records their number tells: a late commit makes up for another that left the window.
+    """
+    before = soql.count_before(name, window.scope, None, window.settled)
     return counted(session, name, before) == progress.total
 
 

@@ -70,6 +70,7 @@ class Results:
     border: str
     make: Make
     records: int  # that the job found
+    resumed: bool = False  # whether another process may have made it
 
     def check(self, pages: int) -> None:
         """CountMismatchError for more pages than the records may come in: any may be short, some empty."""
@@ -154,11 +155,17 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
     said, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
     most = max(1, min(BATCH, VALUES_PER_BATCH // len(of.columns)))
     table, stamp, came, settled = Table(lines), of.columns.index("SystemModstamp"), 0, 0
+    lossy = not (getattr(lines, "encoding", None) or "utf-8").lower().startswith("utf")
     try:
-        order = places(of.columns, table.header())
+        order = places(of.columns, table.header(), resumed=of.resumed)
         while batch := table.batch(most):
             if {*map(len, batch)} != {len(of.columns)}:
                 raise ValueError("a row has more or fewer cells than the header")
+            if lossy and any("?" in cell for row in batch for cell in row):
+                raise BulkRefusedError(
+                    f"{of.name}: a result page in {lines.encoding} has question marks, which may stand for "
+                    "characters that it cannot hold"
+                )
             records = batch if order is None else list(map(order, batch))
             came += len(records)
             settled += sum(record[stamp] < of.border for record in records)
@@ -235,13 +242,20 @@ def header(headers: Mapping[str, str], name: str) -> str:
     return value
 
 
-def places(columns: Sequence[str], found: Sequence[str]) -> Callable[[Sequence[str]], Record] | None:
-    """How to bring a row into the order of `columns`; None where it is in it."""
+def places(
+    columns: Sequence[str], found: Sequence[str], *, resumed: bool
+) -> Callable[[Sequence[str]], Record] | None:
+    """How to bring a row into the order of `columns`; None where it is in it.
+
+    QueryLostError for a job of before that was made with other parts of the fields.
+    """
     if found and found[0].startswith("\ufeff"):
         found = [found[0].strip('\ufeff"'), *found[1:]]
     if tuple(found) == tuple(columns):
         return None
     if sorted(found) != sorted(columns):
+        if resumed:
+            raise QueryLostError("the job of before was made with other columns")
         raise ValueError(f"its columns are {','.join(found)[:200]!r}")
     return itemgetter(*(list(found).index(name) for name in columns))
 
