@@ -67,7 +67,7 @@ def pages(
     what Bulk API refuses, cannot do for now, or takes too long for. What was begun one way goes on that way.
     Fields that do not fit into one query are read in parts.
     """
-    name, start = projection.sobject.name, usable(session, projection, start)
+    start = usable(session, projection, start)
     read = Reading(session, projection, window, make, threshold, mismatches, ahead)
     while True:
         try:

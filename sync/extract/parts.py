@@ -105,7 +105,7 @@ def completed(
     if restless:
         raise RestlessError(
             f"{projection.sobject.name}: {', '.join(restless[:3])} changed again and again while read in "
-            f"{len(parts)} parts ({len(restless):,} such records); a later run reads them"
+            f"{len(parts)} parts ({len(restless):,} in all); a later run reads what changes less often"
         )
 
 
