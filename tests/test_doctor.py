@@ -262,7 +262,7 @@ def test_a_refused_query_is_found(loaded: World) -> None:
 @pytest.mark.parametrize(
     ("fault", "word"),
     [
-        ("query_too_complicated", "SYNC_CUSTOM_FIELDS"),
+        ("query_too_complicated", "SYNC_EXCLUDED_FIELDS"),
         ("insufficient_access", "read access"),
         ("uri_too_long", "proxy"),
         ("unavailable_html", "status.salesforce.com"),
