@@ -976,6 +976,6 @@ def test_error_without_a_word_of_ours(loaded: World) -> None:
     for kind in subclasses(SyncError):
         assert kind.__doc__
         if kind not in (ObjectsFailedError, WorkFailedError) and not kind.__name__.endswith(
-            ("SalesforceError", "LostError", "MovedError", "TooLargeError")
+            ("SalesforceError", "LostError", "MovedError", "TooLargeError", "RestlessError")
         ):
             assert str(kind()) == kind.__doc__.strip()

@@ -166,7 +166,7 @@ def test_all_failures_are_named(due: World) -> None:
     """A pass, a refresh and a verify that fail each for a reason of their own are all in the message."""
     due.org.update(due.bob, {"Title": "Boss"})
     due.sim.faults.add("missing_rows", on="query", sobject="Contact", times=1)
-    due.sim.faults.add("query_too_complicated", on="query", sobject="Contact", after=1, times=None)
+    due.sim.faults.add("operation_too_large", on="query", sobject="Contact", after=1, times=None)
 
     with pytest.raises(WorkFailedError) as failed:
         pipeline.scheduled(due.link("worker"), "Contact")
@@ -177,7 +177,7 @@ def test_all_failures_are_named(due: World) -> None:
         < told.index("counted")
         < told.index("the refresh of formulas failed: ")
     )
-    assert told.index("QUERY_TOO_COMPLICATED") < told.index("the verify failed: ")
+    assert told.index("OPERATION_TOO_LARGE") < told.index("the verify failed: ")
     [(journal,)] = due.sql("SELECT error FROM sync.run WHERE object = 'Contact' AND command = 'worker'")
     assert "the refresh of formulas failed" in journal
 
