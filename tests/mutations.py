@@ -559,7 +559,7 @@ MUTATIONS = (
         DELETES,
         "        if listed.earliest <= since:\n",
         "        if True:\n",
-        "test_delete_log.py::test_a_purged_log_is_made_up_for",
+        "test_mutants.py::test_a_log_that_says_that_it_was_cut_off_is_not_believed",
     ),
     bug(
         "deletions: what the log names is removed without a look-up",
@@ -581,13 +581,6 @@ MUTATIONS = (
         "            state.note_deletions_refused(connection, view.name, refused=True)\n",
         "            pass\n",
         "test_honest_success.py::test_refused_deletions_are_said",
-    ),
-    bug(
-        "deletions: a tombstone loses its reason when it is purged",
-        DELETES,
-        "SELECT id FROM {table} WHERE deleted_at IS NULL AND id = ANY (:ids)",
-        "SELECT id FROM {table} WHERE id = ANY (:ids)",
-        "test_deletes.py::test_tombstones_outlive_their_purge",
     ),
     # ── fields ──────────────────────────────────────────────────────────────────────────────────────────
     bug(

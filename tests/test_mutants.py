@@ -10,6 +10,7 @@ import pytest
 from sync import logs, pipeline, state
 from sync.errors import FenceLostError, ObjectsFailedError
 from sync.runs import Step
+from sync.simulator import replication
 from tests.hostile import TOKEN, hostile
 from tests.world import LONG_AGO, World
 
@@ -59,6 +60,22 @@ def test_progress_that_lacks_a_record_is_discarded(world: World) -> None:
     world.run()
 
     world.assert_equal()
+
+
+def test_a_log_that_says_that_it_was_cut_off_is_not_believed(
+    loaded: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An org need not refuse a window that begins before its delete log does: `earliestDateAvailable` decides."""
+    true = replication.deleted
+    loaded.sim.clock.advance(3 * 3600)
+    loaded.org.purge(loaded.ann, log=False)
+    loaded.sim.clock.advance(3 * 3600)
+    cut = {"earliestDateAvailable": f"{loaded.sim.clock.now() - timedelta(hours=1):%Y-%m-%dT%H:%M:%S.000Z}"}
+    monkeypatch.setattr(replication, "deleted", lambda *given: true(*given) | cut)
+
+    loaded.run()
+
+    assert loaded.row(loaded.ann)["deleted_reason"] == "vanished"
 
 
 def test_a_verify_that_leaves_differences_proves_nothing(loaded: World) -> None:
