@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from sync import logs, pipeline, state
-from sync.errors import FenceLostError, ObjectsFailedError
+from sync.errors import FenceLostError, ObjectsFailedError, SalesforceError
 from sync.runs import Step
+from sync.session.limits import Allowance
 from sync.simulator import replication
-from tests.hostile import TOKEN, hostile
+from tests.hostile import ONCE, TOKEN, Asked, answer, hostile
 from tests.world import LONG_AGO, World
 
 MINUTE = timedelta(minutes=1)
@@ -115,3 +117,24 @@ def test_the_access_token_is_hidden(tmp_path: Path) -> None:
         there.session().login()
 
     assert key not in logs.redact(f"it was {key} that came")
+
+
+def test_no_more_of_a_body_is_read_than_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is too large is given up at its bound: the rest is not fetched to be thrown away."""
+    monkeypatch.setattr("sync.session.QUERY", Allowance(1 << 20, 30, 30))
+    sent: list[int] = []
+
+    def pages(_: Asked) -> Iterator[bytes]:
+        yield answer(b"", chunked=True, Content_Length=str(64 << 20))[0]
+        for number in range(64):
+            yield b" " * (1 << 20)
+            sent.append(number)
+
+    with hostile(tmp_path) as there:
+        there.answers = pages
+        session = there.session(ONCE)
+        session.login()
+        with pytest.raises(SalesforceError, match="larger than 1 MB"):
+            session.query("SELECT Id FROM Contact")
+
+    assert len(sent) < 32  # some are on their way when the connection is closed
