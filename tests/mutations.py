@@ -148,7 +148,7 @@ MUTATIONS = (
         WINDOWS,
         "    if plan.advances and view.clock_error:\n",
         "    if False:\n",
-        "test_clock.py::test_a_wrong_clock_claims_nothing",
+        "test_clock.py::test_a_wrong_clock_claims_nothing[2592000-rest]",
     ),
     bug(
         "cursor: a window does not include the moment of its beginning",
@@ -177,42 +177,42 @@ MUTATIONS = (
         SQL,
         "(latest.system_modstamp >= old.system_modstamp AND {differs})",
         "(latest.system_modstamp > old.system_modstamp AND {differs})",
-        "test_stories.py::test_two_changes_within_one_second",
+        "test_stories.py::test_two_changes_within_one_second[rest]",
     ),
     bug(
         "merge: an older version replaces a newer one",
         SQL,
         '"old.id IS NULL OR (latest.system_modstamp >= old.system_modstamp AND {differs})"',
         '"old.id IS NULL OR {differs}"',
-        "test_stories.py::test_an_older_version_never_replaces_a_newer_one",
+        "test_stories.py::test_an_older_version_never_replaces_a_newer_one[rest]",
     ),
     bug(
         "merge: of equal stamps in one page the earlier wins",
         SQL,
         "ORDER BY id, system_modstamp DESC, ctid DESC",
         "ORDER BY id, system_modstamp DESC, ctid",
-        "test_borders.py::test_of_equal_stamps_in_one_page_the_later_wins",
+        "test_borders.py::test_of_equal_stamps_in_one_page_the_later_wins[True]",
     ),
     bug(
         "merge: an unchanged row is written",
         SQL,
         "(latest.system_modstamp >= old.system_modstamp AND {differs})",
         "(latest.system_modstamp >= old.system_modstamp)",
-        "test_stories.py::test_overlap_is_read_again_and_writes_nothing",
+        "test_stories.py::test_overlap_is_read_again_and_writes_nothing[rest]",
     ),
     bug(
         "merge: a deleted record stays live",
         SQL,
         "CASE WHEN latest.is_deleted THEN coalesce(old.deleted_at, latest.deleted_at) END AS tombstone",
         "CAST(NULL AS timestamptz) AS tombstone",
-        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values",
+        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values[rest]",
     ),
     bug(
         "merge: an undeleted record is told as an update",
         SQL,
         "WHEN old.deleted_at IS NOT NULL AND NOT latest.is_deleted THEN 'undelete'",
         "WHEN false THEN 'undelete'",
-        "test_stories.py::test_undelete_brings_the_row_back",
+        "test_stories.py::test_undelete_brings_the_row_back[rest]",
     ),
     bug(
         "merge: the feed does not name the survivor",
@@ -226,28 +226,28 @@ MUTATIONS = (
         SQL,
         "coalesce(old.custom, '{{}}') || latest.custom AS whole_custom",
         "latest.custom AS whole_custom",
-        "test_fields.py::test_a_vanished_field_keeps_its_values",
+        "test_fields.py::test_a_vanished_field_keeps_its_values[Title-Boss-rest]",
     ),
     bug(
         "merge: columns of another version of a record are written into a row",
         SQL,
         '"old.id IS NOT NULL AND latest.system_modstamp = old.system_modstamp "',
         '"old.id IS NOT NULL "',
-        "test_refresh.py::test_a_record_that_changed_between_is_not_half_written",
+        "test_refresh.py::test_a_record_that_changed_between_is_not_half_written[rest]",
     ),
     bug(
         "merge: a record that fits again stays among the rejected",
         LOAD,
         "connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)",
         "pass",
-        "test_stories.py::test_reject_and_its_healing",
+        "test_stories.py::test_reject_and_its_healing[rest]",
     ),
     bug(
         "merge: a record that Postgres refuses is dropped",
         LOAD,
         "return {}, [reject(projection, records[0], refusal(error))]",
         "return {}, []",
-        "test_stories.py::test_record_that_only_postgres_refuses",
+        "test_stories.py::test_record_that_only_postgres_refuses[rest]",
     ),
     bug(
         "transform: a record that does not fit is dropped",
@@ -261,14 +261,14 @@ MUTATIONS = (
         "sync/transform.py",
         'return [number(value) if value else "null" for value in column]',
         'return [repr(float(value)) if value else "null" for value in column]',
-        "test_transform.py::test_custom_numbers_keep_every_digit",
+        "test_transform.py::test_custom_numbers_keep_every_digit[1.10-1.10]",
     ),
     bug(
         "queries: deleted records are not read",
         SESSION,
         'f"/services/data/v{self.version}/queryAll/"',
         'f"/services/data/v{self.version}/query/"',
-        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values",
+        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values[rest]",
     ),
     # ── leases and fences ───────────────────────────────────────────────────────────────────────────────
     bug(
@@ -342,7 +342,7 @@ MUTATIONS = (
         DELETES,
         "        apply.guard(connection, link, view.name, len(gone))\n",
         "        pass\n",
-        "test_delete_log.py::test_guard_in_a_pass",
+        "test_delete_log.py::test_guard_in_a_pass[logged]",
     ),
     bug(
         "guard: a verify removes whatever it does not find",
@@ -356,7 +356,7 @@ MUTATIONS = (
         REJECTS,
         "return count > GUARDED_COUNT and count > GUARDED_SHARE * of",
         "return False",
-        "test_honest_success.py::test_what_is_too_many",
+        "test_honest_success.py::test_what_is_too_many[101-10099-True]",
     ),
     bug(
         "guard of rejects: a run that stores nothing succeeds",
@@ -377,14 +377,14 @@ MUTATIONS = (
         APPLY,
         "    if not link.accept_org:\n",
         "    if False:\n",
-        "test_org.py::test_another_org_is_refused",
+        "test_org.py::test_another_org_is_refused[run]",
     ),
     bug(
         "guard of the org: what others have read of the replaced one is written",
         APPLY,
         "    state.revoke_others(connection, link.owner)\n",
         "",
-        "test_org.py::test_accepted_while_the_other_org_is_read",
+        "test_org.py::test_accepted_while_the_other_org_is_read[worker-rest]",
     ),
     # ── the feed ────────────────────────────────────────────────────────────────────────────────────────
     bug(
@@ -416,14 +416,14 @@ MUTATIONS = (
         LOAD,
         'REMOVE.format(table=table, feed=FEED.format(survivor="NULL"))',
         'REMOVE.format(table=table, feed="")',
-        "test_deletes.py::test_purged_between_passes",
+        "test_deletes.py::test_purged_between_passes[False-rest]",
     ),
     bug(
         "feed: a first load is not told",
         "sync/load/first.py",
         "    announce_reload(connection, sobject, run_id)\n",
         "",
-        "test_stories.py::test_first_load_holds_everything_and_says_reload_once",
+        "test_stories.py::test_first_load_holds_everything_and_says_reload_once[rest]",
     ),
     # ── rows that are missing ───────────────────────────────────────────────────────────────────────────
     bug(
@@ -530,7 +530,7 @@ MUTATIONS = (
         LEARNED,
         "        self.formulas = min(FORMULAS, max(1, before // 2)) if before <= FORMULAS else FORMULAS\n",
         "        self.formulas = before\n",
-        "test_ways.py::test_more_formulas_than_a_query_may_have",
+        "test_ways.py::test_more_formulas_than_a_query_may_have[rest-20]",
     ),
     bug(
         "learnt: queries that are not finished in time are asked again and again",
@@ -544,7 +544,7 @@ MUTATIONS = (
         EXTRACT,
         "        read.learned.without_jobs()\n",
         "",
-        "test_ways.py::test_a_job_without_an_end",
+        "test_ways.py::test_a_job_without_an_end[bulk]",
     ),
     # ── deletions ───────────────────────────────────────────────────────────────────────────────────────
     bug(
@@ -566,14 +566,14 @@ MUTATIONS = (
         DELETES,
         "{id_: listed.records[id_] for id_ in suspects if id_ not in found}",
         "{id_: listed.records[id_] for id_ in suspects}",
-        "test_deletes.py::test_undeleted_is_not_removed",
+        "test_deletes.py::test_undeleted_is_not_removed[0-True-True]",
     ),
     bug(
         "deletions: a passing refusal does not hold the claim back",
         DELETES,
         "        if error.passing or not 400 <= error.status < 500:\n            raise\n",
         "",
-        "test_delete_log.py::test_unanswered_deletions_fail_the_pass",
+        "test_delete_log.py::test_unanswered_deletions_fail_the_pass[unknown_exception]",
     ),
     bug(
         "deletions: nobody learns that they are refused for good",
@@ -588,21 +588,21 @@ MUTATIONS = (
         LEDGER,
         "WHERE change = 'refused' AND at > now() - interval '1 day'",
         "WHERE false",
-        "test_ways.py::test_a_field_that_queries_refuse",
+        "test_ways.py::test_a_field_that_queries_refuse[rest]",
     ),
     bug(
         "fields: a new one is not filled in old records",
         LEDGER,
         'LATE = frozenset({"added", ',
         "LATE = frozenset({",
-        "test_fields.py::test_a_new_field_is_filled_in_old_records",
+        "test_fields.py::test_a_new_field_is_filled_in_old_records[rest]",
     ),
     bug(
         "fields: one that vanished is not noted",
         LEDGER,
         '            yield Entry(name, "vanished", before)\n',
         "            pass\n",
-        "test_fields.py::test_a_vanished_field_keeps_its_values",
+        "test_fields.py::test_a_vanished_field_keeps_its_values[Title-Boss-rest]",
     ),
     bug(
         "fields: a describe is never asked for whole again",
@@ -624,21 +624,21 @@ MUTATIONS = (
         "    if marks.refreshed_at is None or view.at - marks.refreshed_at >= "
         "link.settings.sync_volatile_interval:\n",
         "    if False:\n",
-        "test_refresh.py::test_formulas_are_read_again_on_schedule",
+        "test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
     ),
     bug(
         "formulas: a reading that was taken up counts for what changed meanwhile",
         REFRESH,
         "    if resumed:\n        return False\n",
         "",
-        "test_parents.py::test_a_reading_of_columns_that_was_taken_up_is_not_enough",
+        "test_parents.py::test_a_reading_of_columns_that_was_taken_up_is_not_enough[rest]",
     ),
     bug(
         "derived: another region changes nothing of what is stored",
         "sync/derivation.py",
         'f"region {region}" if self.regional else "",',
         '"",',
-        "test_derived.py::test_another_region_is_in_all_rows",
+        "test_derived.py::test_another_region_is_in_all_rows[rest]",
     ),
     bug(
         "derived: columns that are half computed keep their version",
@@ -696,7 +696,7 @@ MUTATIONS = (
         "sync/verify/findings.py",
         "return self.different + self.rejected",
         "return self.different",
-        "test_honest_success.py::test_verify_never_says_equal",
+        "test_honest_success.py::test_verify_never_says_equal[rest]",
     ),
     bug(
         "verify: its border moves although differences remain",
@@ -803,7 +803,7 @@ MUTATIONS = (
         LOAD,
         "        empty(connection, name, batch.ids, keep)\n",
         "",
-        "test_retention.py::test_values_erased_with_the_deletion",
+        "test_retention.py::test_values_erased_with_the_deletion[deleted-rest]",
     ),
     bug(
         "privacy: tombstones are never emptied",
@@ -824,7 +824,7 @@ MUTATIONS = (
         RETENTION,
         "last, count = load.reduce_fields(connection, name, columns, kept, values, last)",
         "last, count = None, 0",
-        "test_retention.py::test_excluded_fields_are_erased_and_never_asked_for",
+        "test_retention.py::test_excluded_fields_are_erased_and_never_asked_for[rest]",
     ),
     # ── secrets and answers ─────────────────────────────────────────────────────────────────────────────
     bug(
