@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test lint format soak bench requirements migration clean
+.PHONY: demo test lint format soak mutations bench requirements migration clean
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
@@ -27,6 +27,10 @@ format: .venv/ready
 # properties, many more random histories, and planted bugs that must be found.
 soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/test_model.py for the random histories alone
 	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+# Plants the bugs of tests/mutations.py one at a time in a copy of the working tree, and runs the tests that must fail.
+mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose name or module contains the word
+	$(BIN)/python -m tests.mutate $(ARGS)
 
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)

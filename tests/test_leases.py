@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
 
 from sync import load, pipeline, state, transform
 from sync.errors import FenceLostError, LeaseHeldError
@@ -97,8 +96,9 @@ def test_a_newcomer_does_not_wait_in_a_transaction(loaded: World) -> None:
 
 
 def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
-    """A lease that expires during a commit changes hands after it, not within it."""
+    """A lease that has expired changes hands after a commit under way, not within it."""
     held = state.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    loaded.expire_leases()
     taken = threading.Event()
 
     def take_over() -> None:
@@ -107,10 +107,10 @@ def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
 
     with transaction(loaded.engine) as connection:
         state.check_fence(connection, held)
-        connection.execute(text("UPDATE sync.lease SET expires_at = now() - interval '1 minute'"))
         thread = threading.Thread(target=take_over)
         thread.start()
         assert not taken.wait(1)
+    loaded.expire_leases()
     thread.join(20)
 
     assert taken.is_set()

@@ -1,0 +1,978 @@
+"""Bugs to be planted, each with the tests that fail where it is: what the suite is worth, as a table.
+
+`make mutations` plants them one at a time (tests/mutate.py). Each rule of the guarantees has one; tests/test_mutations.py
+holds that the texts and the tests are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A bug in one module: `before`, which is there once, becomes `after`, and the tests fail.
+
+    `name` begins with the part of the product that the rule is of. `tests` are pytest's node ids.
+    """
+
+    name: str
+    module: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutation:
+    return Mutation(name, module, before, after, tuple(f"tests/{test}" for test in tests))
+
+
+CURSORS = "sync/state/cursors.py"
+LEASES = "sync/state/leases.py"
+SQL = "sync/load/sql.py"
+LOAD = "sync/load/__init__.py"
+PERSONAL = "sync/load/personal.py"
+DEPENDANTS = "sync/load/dependants.py"
+APPLY = "sync/apply.py"
+WINDOWS = "sync/windows.py"
+DELETES = "sync/deletes.py"
+REST = "sync/extract/rest.py"
+BULK = "sync/extract/bulk.py"
+RESULTS = "sync/extract/results.py"
+EXTRACT = "sync/extract/__init__.py"
+PARTS = "sync/extract/parts.py"
+SESSION = "sync/session/__init__.py"
+CONNECTION = "sync/session/connection.py"
+LOGIN = "sync/session/login.py"
+HOSTS = "sync/session/hosts.py"
+HTTP = "sync/session/http.py"
+LEARNED = "sync/session/learned.py"
+LEDGER = "sync/ledger.py"
+REFRESH = "sync/refresh.py"
+RECOMPUTE = "sync/recompute.py"
+VERIFY = "sync/verify/__init__.py"
+BUCKETS = "sync/verify/buckets.py"
+LISTING = "sync/verify/listing.py"
+SCHEDULE = "sync/schedule.py"
+REPORT = "sync/report.py"
+CLI = "sync/cli.py"
+REJECTS = "sync/rejects.py"
+TABLES = "sync/tables.py"
+RETENTION = "sync/retention.py"
+
+MUTATIONS = (
+    # ── the cursor ──────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "cursor: the overlap is claimed, too",
+        CURSORS,
+        "    latest = until - overlap\n",
+        "    latest = until\n",
+        "test_coverage.py::test_reach",
+    ),
+    bug(
+        "cursor: it may go backwards",
+        CURSORS,
+        "ELSE greatest(c.complete_through, excluded.complete_through) END",
+        "ELSE excluded.complete_through END",
+        "test_coverage.py::test_never_backwards",
+    ),
+    bug(
+        "cursor: it goes beyond what getUpdated covers",
+        CURSORS,
+        "reach(progress.until, plan.window.overlap, progress.covered, deleted)",
+        "reach(progress.until, plan.window.overlap, deleted)",
+        "test_coverage.py::test_first_load_is_covered_too",
+    ),
+    bug(
+        "cursor: it goes beyond what getDeleted covers",
+        CURSORS,
+        "reach(progress.until, plan.window.overlap, progress.covered, deleted)",
+        "reach(progress.until, plan.window.overlap, progress.covered)",
+        "test_delete_log.py::test_a_log_that_lags_holds_complete_through_back",
+    ),
+    bug(
+        "cursor: a hanging transaction holds it back without a limit",
+        CURSORS,
+        "LONGEST_LAG = timedelta(hours=24)",
+        "LONGEST_LAG = timedelta(days=9999)",
+        "test_coverage.py::test_the_lag_counts_up_to_a_day[lag5-counted5]",
+    ),
+    bug(
+        "cursor: it moves before the last page",
+        APPLY,
+        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n",
+        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n"
+        "            given = {'at': plan.window.settled, 'name': view.name}\n"
+        "            move = 'UPDATE sync.cursor SET complete_through = :at WHERE object = :name'\n"
+        "            connection.execute(text(move), given)\n",
+        "test_leases.py::test_a_stale_owner_cannot_move_the_cursor",
+    ),
+    bug(
+        "cursor: the latest clock of a window counts, not the earliest",
+        CURSORS,
+        "until = least(until, :until),",
+        "until = greatest(until, :until),",
+        "test_borders.py::test_the_earliest_clock_of_all_answers_ends_the_window[rest]",
+    ),
+    bug(
+        "cursor: a window ends where it was planned, whatever the clocks of its answers",
+        CURSORS,
+        "       until = least(until, :until),\n",
+        "",
+        "test_borders.py::test_the_earliest_clock_of_all_answers_ends_the_window[rest]",
+    ),
+    bug(
+        "cursor: a resumed window's end is taken as now",
+        CURSORS,
+        "window = replace(wanted, until=left.until)",
+        "window = wanted; connection.execute(text('UPDATE sync.progress SET until = :u WHERE object = :o'), "
+        "{'u': wanted.until, 'o': sobject})",
+        "test_borders.py::test_a_resumed_window_ends_where_it_was_begun[bulk]",
+    ),
+    bug(
+        "cursor: one that lies in the future is believed",
+        CURSORS,
+        "    if complete_through is not None and complete_through > until:\n",
+        "    if False:\n",
+        "test_faults.py::test_a_cursor_in_the_future_is_refused_and_mended",
+    ),
+    bug(
+        "cursor: a resync that leaves a gap moves it",
+        CURSORS,
+        "gapless = since is None or (complete_through is not None and since <= complete_through)",
+        "gapless = True",
+        "test_commands.py::test_resync_since",
+    ),
+    bug(
+        "cursor: it moves by a clock that is wrong",
+        WINDOWS,
+        "    if plan.advances and view.clock_error:\n",
+        "    if False:\n",
+        "test_clock.py::test_a_wrong_clock_claims_nothing[2592000-rest]",
+    ),
+    bug(
+        "cursor: a window does not include the moment of its beginning",
+        "sync/soql.py",
+        'f"SystemModstamp >= {literal(scope.since)}"',
+        'f"SystemModstamp > {literal(scope.since)}"',
+        "test_soql.py::test_window_includes_its_beginning",
+    ),
+    bug(
+        "cursor: what was read of a Bulk job is continued, whatever was committed since",
+        CURSORS,
+        "current = left.job is None or left.undisturbed",
+        "current = True",
+        "test_resumed.py::test_values_read_since_are_kept[bulk]",
+    ),
+    bug(
+        "cursor: commits are not counted, so no Bulk job is ever too old",
+        APPLY,
+        "        if page.batch.ids or page.batch.rejects:\n            state.touch(connection, view.name)\n",
+        "",
+        "test_resumed.py::test_values_read_since_are_kept[bulk]",
+    ),
+    # ── the merge ───────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "merge: an equal stamp is taken for equal values",
+        SQL,
+        "(latest.system_modstamp >= old.system_modstamp AND {differs})",
+        "(latest.system_modstamp > old.system_modstamp AND {differs})",
+        "test_stories.py::test_two_changes_within_one_second[rest]",
+    ),
+    bug(
+        "merge: an older version replaces a newer one",
+        SQL,
+        '"old.id IS NULL OR (latest.system_modstamp >= old.system_modstamp AND {differs})"',
+        '"old.id IS NULL OR {differs}"',
+        "test_stories.py::test_an_older_version_never_replaces_a_newer_one[rest]",
+    ),
+    bug(
+        "merge: of equal stamps in one page the earlier wins",
+        SQL,
+        "ORDER BY id, system_modstamp DESC, ctid DESC",
+        "ORDER BY id, system_modstamp DESC, ctid",
+        "test_borders.py::test_of_equal_stamps_in_one_page_the_later_wins[True]",
+    ),
+    bug(
+        "merge: an unchanged row is written",
+        SQL,
+        "(latest.system_modstamp >= old.system_modstamp AND {differs})",
+        "(latest.system_modstamp >= old.system_modstamp)",
+        "test_stories.py::test_overlap_is_read_again_and_writes_nothing[rest]",
+    ),
+    bug(
+        "merge: a deleted record stays live",
+        SQL,
+        "CASE WHEN latest.is_deleted THEN coalesce(old.deleted_at, latest.deleted_at) END AS tombstone",
+        "CAST(NULL AS timestamptz) AS tombstone",
+        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values[rest]",
+    ),
+    bug(
+        "merge: an undeleted record is told as an update",
+        SQL,
+        "WHEN old.deleted_at IS NOT NULL AND NOT latest.is_deleted THEN 'undelete'",
+        "WHEN false THEN 'undelete'",
+        "test_stories.py::test_undelete_brings_the_row_back[rest]",
+    ),
+    bug(
+        "merge: the feed does not name the survivor",
+        SQL,
+        "CASE WHEN op = 'merge' THEN {survivor} END",
+        "CASE WHEN op = 'merged' THEN {survivor} END",
+        "test_deletes.py::test_merges_in_a_chain[False]",
+    ),
+    bug(
+        "merge: a hidden custom field loses its values",
+        SQL,
+        "coalesce(old.custom, '{{}}') || latest.custom AS whole_custom",
+        "latest.custom AS whole_custom",
+        "test_fields.py::test_a_vanished_field_keeps_its_values[Title-Boss-rest]",
+    ),
+    bug(
+        "merge: columns of another version of a record are written into a row",
+        SQL,
+        '"old.id IS NOT NULL AND latest.system_modstamp = old.system_modstamp "',
+        '"old.id IS NOT NULL "',
+        "test_refresh.py::test_a_record_that_changed_between_is_not_half_written[rest]",
+    ),
+    bug(
+        "merge: a record that fits again stays among the rejected",
+        LOAD,
+        "connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)",
+        "pass",
+        "test_stories.py::test_reject_and_its_healing[rest]",
+    ),
+    bug(
+        "merge: a record that Postgres refuses is dropped",
+        LOAD,
+        "return {}, [reject(projection, records[0], refusal(error))]",
+        "return {}, []",
+        "test_stories.py::test_record_that_only_postgres_refuses[rest]",
+    ),
+    bug(
+        "transform: a record that does not fit is dropped",
+        "sync/transform.py",
+        "return Batch(rejects=[rejected], ids=[rejected.id])",
+        "return Batch()",
+        "test_transform.py::test_every_record_is_a_row_or_a_reject",
+    ),
+    bug(
+        "transform: numbers of custom fields lose digits",
+        "sync/transform.py",
+        'return [number(value) if value else "null" for value in column]',
+        'return [repr(float(value)) if value else "null" for value in column]',
+        "test_transform.py::test_custom_numbers_keep_every_digit[1.10-1.10]",
+    ),
+    bug(
+        "queries: deleted records are not read",
+        SESSION,
+        'f"/services/data/v{self.version}/queryAll/"',
+        'f"/services/data/v{self.version}/query/"',
+        "test_stories.py::test_soft_delete_leaves_a_tombstone_with_the_last_values[rest]",
+    ),
+    # ── leases and fences ───────────────────────────────────────────────────────────────────────────────
+    bug(
+        "fence: nobody looks at it",
+        LEASES,
+        'if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:',
+        "if False:",
+        "test_leases.py::test_a_stale_owner_cannot_commit",
+    ),
+    bug(
+        "fence: the cursor moves without it",
+        WINDOWS,
+        "        with state.fenced(link.engine, held) as connection:\n",
+        "        with transaction(link.engine) as connection:\n",
+        "test_mutants.py::test_the_cursor_moves_under_the_fence",
+    ),
+    bug(
+        "fence: it is looked at without a lock",
+        LEASES,
+        "UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)\n"
+        " WHERE object = :object AND owner = :owner AND fence = :fence\n"
+        "RETURNING fence",
+        "SELECT fence FROM sync.lease WHERE object = :object AND owner = :owner AND fence = :fence",
+        "test_leases.py::test_takeover_waits_for_a_commit_under_way",
+    ),
+    bug(
+        "lease: it is renewed later than it expires",
+        LEASES,
+        "LEASE_SECONDS, RENEW_SECONDS, POLL_SECONDS = 30, 8, 0.5",
+        "LEASE_SECONDS, RENEW_SECONDS, POLL_SECONDS = 30, 31, 0.5",
+        "test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    bug(
+        "lease: nothing renews it",
+        LEASES,
+        'connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})',
+        "pass",
+        "test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    bug(
+        "lease: a long transaction does not renew it at its end",
+        LEASES,
+        "        if time.monotonic() - began > RENEW_SECONDS:\n",
+        "        if False:\n",
+        "test_borders.py::test_a_transaction_longer_than_the_lease_keeps_it",
+    ),
+    bug(
+        "lease: another process takes one that is held",
+        LEASES,
+        "(owner IS NULL OR expires_at < clock_timestamp())",
+        "true",
+        "test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    # ── the guards ──────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "guard: half of a table may go",
+        APPLY,
+        "GUARDED_SHARE = 0.01",
+        "GUARDED_SHARE = 0.5",
+        "test_borders.py::test_what_the_guard_lets_go[101-10099-True]",
+    ),
+    bug(
+        "guard: a small table may vanish",
+        APPLY,
+        "if link.approve or count <= FEW:",
+        "if link.approve or count <= GUARDED_COUNT:",
+        "test_borders.py::test_a_small_table_does_not_vanish_unasked",
+    ),
+    bug(
+        "guard: a pass removes whatever the delete log names",
+        DELETES,
+        "        apply.guard(connection, link, view.name, len(gone))\n",
+        "        pass\n",
+        "test_delete_log.py::test_guard_in_a_pass[logged]",
+    ),
+    bug(
+        "guard: a verify removes whatever it does not find",
+        VERIFY,
+        "            apply.guard(connection, work.link, work.view.name, len(gone))\n",
+        "            pass\n",
+        "test_borders.py::test_a_small_table_does_not_vanish_unasked",
+    ),
+    bug(
+        "guard of rejects: any share of them is let go",
+        REJECTS,
+        "return count > GUARDED_COUNT and count > GUARDED_SHARE * of",
+        "return False",
+        "test_honest_success.py::test_what_is_too_many[101-10099-True]",
+    ),
+    bug(
+        "guard of rejects: a run that stores nothing succeeds",
+        WINDOWS,
+        "            rejects.check(connection, view.name, run_id, plan.read)\n",
+        "",
+        "test_honest_success.py::test_a_run_that_stores_nothing_fails[rest]",
+    ),
+    bug(
+        "guard of rejects: what was rejected before does not count",
+        REJECTS,
+        "    elif too_many(outstanding, rows + outstanding):\n",
+        "    elif False:\n",
+        "test_large_tables.py::test_outstanding_rejects_count_no_more_rows_than_they_need",
+    ),
+    bug(
+        "guard of the org: another one is read into the same tables",
+        APPLY,
+        "    if not link.accept_org:\n",
+        "    if False:\n",
+        "test_org.py::test_another_org_is_refused[run]",
+    ),
+    bug(
+        "guard of the org: what others have read of the replaced one is written",
+        APPLY,
+        "    state.revoke_others(connection, link.owner)\n",
+        "",
+        "test_org.py::test_accepted_while_the_other_org_is_read[worker-rest]",
+    ),
+    # ── the feed ────────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "feed: numbers are not given in the order of commits",
+        SQL,
+        "    UPDATE sync.feed SET last_seq = last_seq + n.count\n"
+        "      FROM (SELECT count(*) AS count FROM compared) AS n\n"
+        "     WHERE n.count > 0\n"
+        " RETURNING last_seq - n.count AS base\n",
+        "    SELECT coalesce(max(seq), 0) AS base FROM sync.change\n",
+        "test_leases.py::test_numbers_are_given_in_the_order_of_commits",
+    ),
+    bug(
+        "feed: numbers have gaps",
+        SQL,
+        "UPDATE sync.feed SET last_seq = last_seq + n.count",
+        "UPDATE sync.feed SET last_seq = last_seq + n.count + 1",
+        "test_leases.py::test_numbers_are_given_in_the_order_of_commits",
+    ),
+    bug(
+        "feed: changes of one page are not in the order of their stamps",
+        SQL,
+        "row_number() OVER (ORDER BY system_modstamp, id)",
+        "row_number() OVER (ORDER BY id)",
+        "test_mutants.py::test_the_feed_tells_a_page_in_the_order_of_its_stamps",
+    ),
+    bug(
+        "feed: a removed record is not told",
+        LOAD,
+        'REMOVE.format(table=table, feed=FEED.format(survivor="NULL"))',
+        'REMOVE.format(table=table, feed="")',
+        "test_deletes.py::test_purged_between_passes[False-rest]",
+    ),
+    bug(
+        "feed: a first load is not told",
+        "sync/load/first.py",
+        "    announce_reload(connection, sobject, run_id)\n",
+        "",
+        "test_stories.py::test_first_load_holds_everything_and_says_reload_once[rest]",
+    ),
+    # ── rows that are missing ───────────────────────────────────────────────────────────────────────────
+    bug(
+        "count by REST: a page that lacks a record is accepted",
+        REST,
+        "    if census.distinct < total or (census.distinct > total and not census.moved):\n",
+        "    if False:\n",
+        "test_faults.py::test_missing_rows_fail_the_run[rest-last]",
+    ),
+    bug(
+        "count by REST: a set that is read stepwise is not counted at its end",
+        REST,
+        "    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):\n",
+        "    if False:\n",
+        "test_faults.py::test_stepwise_reading_counts_too",
+    ),
+    bug(
+        "count by REST: a resumed prefix is not counted",
+        REST,
+        "        else prefix_is_whole(session, projection, window, progress)\n",
+        "        else True\n",
+        "test_mutants.py::test_progress_that_lacks_a_record_is_discarded",
+    ),
+    bug(
+        "progress by REST: pages behind the first are taken for proved",
+        REST,
+        "                if not several:\n                    sure = latest\n",
+        "                sure = latest\n",
+        "test_faults.py::test_pages_that_shift[purged-session_expired]",
+    ),
+    bug(
+        "progress by REST: nobody knows afterwards that pages may have shifted",
+        REST,
+        "latest = replace(page.progress, total=total if several else 0)",
+        "latest = replace(page.progress, total=0)",
+        "test_faults.py::test_pages_that_shift[purged-gone]",
+    ),
+    bug(
+        "progress by REST: a window counts as unmoved, whatever it has now",
+        REST,
+        "return counted(session, name, before) == progress.total",
+        "return True",
+        "test_faults.py::test_pages_that_shift[purged-gone]",
+    ),
+    bug(
+        "progress by REST: pages go on although a record moved between them",
+        REST,
+        "moved = several and not stepwise and bool(census.moved)",
+        "moved = False",
+        "test_faults.py::test_pages_that_shift[moved-nothing]",
+    ),
+    bug(
+        "progress by REST: a record that moved beyond the window is taken for a place",
+        REST,
+        " and moment.tzinfo and moment <= window.until:",
+        " and moment.tzinfo:",
+        "test_extract.py::test_landmark_leaves_out_what_moved",
+    ),
+    bug(
+        "count by Bulk API: a job that has more than came is accepted",
+        BULK,
+        '    if progress.received != processed:\n        raise mismatch(name, f"{processed:,}", progress.received)\n',
+        "",
+        "test_faults.py::test_job_that_counted_otherwise[1-bulk]",
+    ),
+    bug(
+        "count by Bulk API: the org is not asked how many there are",
+        BULK,
+        "    if settled > progress.settled:\n",
+        "    if False:\n",
+        "test_faults.py::test_job_that_lacks_a_record_and_does_not_know[bulk]",
+    ),
+    bug(
+        "count by Bulk API: a result page is not compared with its header",
+        RESULTS,
+        "    if str(came) != said:\n",
+        "    if False:\n",
+        "test_extract.py::test_a_page_that_is_not_what_it_says",
+    ),
+    bug(
+        "count: pages that did not add up are resumed",
+        WINDOWS,
+        "            state.distrust(connection, view.name, plan.purpose)\n",
+        "            pass\n",
+        "test_faults.py::test_page_that_never_is_what_it_says[bulk]",
+    ),
+    # ── ways to read ────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "parts: those of two versions of a record are joined",
+        PARTS,
+        "            if len({version(*place(piece)) for place, piece in zip(places, pieces, strict=True)}) > 1:\n",
+        "            if False:\n",
+        "test_ways.py::test_a_record_that_changes_between_two_parts",
+    ),
+    bug(
+        "learnt: queries stay as long as they were",
+        LEARNED,
+        "self.longest, max(SHORTEST_QUERY, self.longest // 2)",
+        "self.longest, self.longest",
+        "test_ways.py::test_a_proxy_that_takes_less",
+    ),
+    bug(
+        "learnt: formulas are asked for all at once",
+        LEARNED,
+        "        self.formulas = min(FORMULAS, max(1, before // 2)) if before <= FORMULAS else FORMULAS\n",
+        "        self.formulas = before\n",
+        "test_ways.py::test_more_formulas_than_a_query_may_have[rest-20]",
+    ),
+    bug(
+        "learnt: queries that are not finished in time are asked again and again",
+        EXTRACT,
+        "            read.learned.slow = True\n",
+        "            raise\n",
+        "test_ways.py::test_too_slow_in_the_middle",
+    ),
+    bug(
+        "learnt: a refused Bulk job is asked for again at once",
+        EXTRACT,
+        "        read.learned.without_jobs()\n",
+        "",
+        "test_ways.py::test_a_job_without_an_end[bulk]",
+    ),
+    # ── deletions ───────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "deletions: of a resumed window those since its beginning are not asked for",
+        DELETES,
+        "        since = min(since, plan.window.until)\n",
+        "        pass\n",
+        "test_resumed.py::test_created_and_purged_since_is_not_there[bulk]",
+    ),
+    bug(
+        "deletions: a log that was cut off is believed",
+        DELETES,
+        "        if listed.earliest <= since:\n",
+        "        if True:\n",
+        "test_mutants.py::test_a_log_that_says_that_it_was_cut_off_is_not_believed",
+    ),
+    bug(
+        "deletions: what the log names is removed without a look-up",
+        DELETES,
+        "{id_: listed.records[id_] for id_ in suspects if id_ not in found}",
+        "{id_: listed.records[id_] for id_ in suspects}",
+        "test_deletes.py::test_undeleted_is_not_removed[0-True-True]",
+    ),
+    bug(
+        "deletions: a passing refusal does not hold the claim back",
+        DELETES,
+        "        if error.passing or not 400 <= error.status < 500:\n            raise\n",
+        "",
+        "test_delete_log.py::test_unanswered_deletions_fail_the_pass[unknown_exception]",
+    ),
+    bug(
+        "deletions: nobody learns that they are refused for good",
+        DELETES,
+        "            state.note_deletions_refused(connection, view.name, refused=True)\n",
+        "            pass\n",
+        "test_honest_success.py::test_refused_deletions_are_said",
+    ),
+    # ── fields ──────────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "fields: one that queries refuse is asked for again by each pass",
+        LEDGER,
+        "WHERE change = 'refused' AND at > now() - interval '1 day'",
+        "WHERE false",
+        "test_ways.py::test_a_field_that_queries_refuse[rest]",
+    ),
+    bug(
+        "fields: a new one is not filled in old records",
+        LEDGER,
+        'LATE = frozenset({"added", ',
+        "LATE = frozenset({",
+        "test_fields.py::test_a_new_field_is_filled_in_old_records[rest]",
+    ),
+    bug(
+        "fields: one that vanished is not noted",
+        LEDGER,
+        '            yield Entry(name, "vanished", before)\n',
+        "            pass\n",
+        "test_fields.py::test_a_vanished_field_keeps_its_values[Title-Boss-rest]",
+    ),
+    bug(
+        "fields: a describe is never asked for whole again",
+        SESSION,
+        "time.monotonic() - known.asked > DESCRIBE_SECONDS",
+        "False",
+        "test_borders.py::test_a_describe_is_asked_for_whole_once_an_hour",
+    ),
+    bug(
+        "formulas: a field that is filled in old records counts as their refresh",
+        REFRESH,
+        "view.at if whole else marks.refreshed_at",
+        "view.at",
+        "test_borders.py::test_filling_a_new_field_is_not_the_refresh",
+    ),
+    bug(
+        "formulas: they are never read again",
+        REFRESH,
+        "    if marks.refreshed_at is None or view.at - marks.refreshed_at >= "
+        "link.settings.sync_volatile_interval:\n",
+        "    if False:\n",
+        "test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
+    ),
+    bug(
+        "formulas: a reading that was taken up counts for what changed meanwhile",
+        REFRESH,
+        "    if resumed:\n        return False\n",
+        "",
+        "test_parents.py::test_a_reading_of_columns_that_was_taken_up_is_not_enough[rest]",
+    ),
+    bug(
+        "derived: another region changes nothing of what is stored",
+        "sync/derivation.py",
+        'f"region {region}" if self.regional else "",',
+        '"",',
+        "test_derived.py::test_another_region_is_in_all_rows[rest]",
+    ),
+    bug(
+        "derived: columns that are half computed keep their version",
+        RECOMPUTE,
+        "        state.forget_derived(connection, name, outdated)\n",
+        "",
+        "test_derived.py::test_killed_and_set_back_it_is_undone",
+    ),
+    # ── records that depend on others ───────────────────────────────────────────────────────────────────
+    bug(
+        "dependants: a changed parent is not noted",
+        APPLY,
+        "        if announce and tally.written:\n",
+        "        if False:\n",
+        "test_dependants.py::test_contacts_follow_their_account_at_once",
+    ),
+    bug(
+        "dependants: a parent that changes again keeps its place in the queue",
+        DEPENDANTS,
+        "whole = p.whole OR excluded.whole, after_id = '', at = now()",
+        "whole = p.whole OR excluded.whole, at = now()",
+        "test_parents.py::test_a_parent_that_changes_again_meanwhile",
+    ),
+    bug(
+        "dependants: children of a merged record are left as they are",
+        DEPENDANTS,
+        "   AND (c.op = 'merge'\n        OR (",
+        "   AND (false\n        OR (",
+        "test_parents.py::test_who_reports_to_a_merged_contact",
+    ),
+    # ── verify ──────────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "verify: nothing is listed from before the last one",
+        VERIFY,
+        "MARGIN = timedelta(hours=24)",
+        "MARGIN = timedelta(0)",
+        "test_borders.py::test_a_verify_lists_what_changed_in_the_day_before_the_last[before0]",
+    ),
+    bug(
+        "verify: buckets are never different",
+        BUCKETS,
+        "        elif theirs.get(start) != mine.get(start):\n",
+        "        elif False:\n",
+        "test_verify.py::test_only_buckets_that_differ_are_opened",
+    ),
+    bug(
+        "verify: a record that does not fit is no difference",
+        VERIFY,
+        '        work.found.add(Difference(one.id, "unfit", (one.reason,)))\n',
+        "        pass\n",
+        "test_honest_success.py::test_verify_names_what_does_not_fit",
+    ),
+    bug(
+        "verify: rejected records are no differences",
+        "sync/verify/findings.py",
+        "return self.different + self.rejected",
+        "return self.different",
+        "test_honest_success.py::test_verify_never_says_equal[rest]",
+    ),
+    bug(
+        "verify: its border moves although differences remain",
+        VERIFY,
+        "    if work.found.remaining == 0 and not work.found.too_many:\n",
+        "    if True:\n",
+        "test_mutants.py::test_a_verify_that_leaves_differences_proves_nothing",
+    ),
+    bug(
+        "verify: what is not listed is removed without a look-up",
+        VERIFY,
+        "[id_ for id_ in ids if id_ in unlisted and id_ not in present]",
+        "[id_ for id_ in ids if id_ in unlisted]",
+        "test_mutants.py::test_a_record_that_only_the_listing_lacks_stays",
+    ),
+    bug(
+        "verify: it ends with 0 although differences remain",
+        CLI,
+        '    if any((report.findings or {}).get("remaining") for report in reports):\n',
+        "    if False:\n",
+        "test_verify.py::test_command",
+    ),
+    # ── consumers ───────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "consumers: everybody may call the functions",
+        "migrations/rights.py",
+        '    op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA crm FROM PUBLIC")\n',
+        "",
+        "test_boundaries.py::test_every_function_is_granted_by_role",
+    ),
+    bug(
+        "consumers: a function finds types of its caller",
+        "migrations/versions/0007_honest_success.py",
+        "LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp",
+        "LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog",
+        "test_boundaries.py::test_every_definer_function_has_a_safe_search_path",
+    ),
+    bug(
+        "consumers: an object that was never complete is left out",
+        "migrations/versions/0007_honest_success.py",
+        "SELECT min(coalesce(k.complete_through, '-infinity'))",
+        "SELECT min(k.complete_through)",
+        "test_honest_success.py::test_an_object_that_was_never_complete",
+    ),
+    bug(
+        "consumers: a call has no bound",
+        "migrations/versions/0005_boundaries.py",
+        "changes.max NOT BETWEEN 1 AND 10000 THEN",
+        "false THEN",
+        "test_boundaries.py::test_unbounded_calls_are_errors_with_a_hint",
+    ),
+    bug(
+        "consumers: a grant gives more than one schema",
+        "sync/grants.py",
+        '    "GRANT USAGE ON SCHEMA {schema} TO {role}",\n',
+        '    "GRANT USAGE ON SCHEMA {schema}, sync TO {role}",\n',
+        "test_boundaries.py::test_grant_and_revoke",
+    ),
+    bug(
+        "database: our statements find functions of others",
+        TABLES,
+        'SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"',
+        'SEARCH_PATH = "SET LOCAL search_path = public, pg_catalog, pg_temp"',
+        "test_boundaries.py::test_every_transaction_begins_with_the_search_path",
+    ),
+    bug(
+        "database: the isolation level is that of the database",
+        TABLES,
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ",
+        "",
+        "test_leases.py::test_another_isolation_level_by_default[serializable]",
+    ),
+    bug(
+        "replica schema: another name than the remembered one is taken",
+        "sync/replica_schema.py",
+        "    if wanted is not None and wanted != name:\n",
+        "    if False:\n",
+        "test_replica_schema.py::test_check_names_another_name",
+    ),
+    # ── privacy ─────────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "privacy: an erased person comes back by a pass",
+        PERSONAL,
+        "    connection.execute(KEEP_OUT)\n",
+        "",
+        "test_erasure.py::test_nothing_brings_an_erased_person_back[update]",
+    ),
+    bug(
+        "privacy: an erased person comes back by a first load",
+        LOAD,
+        "\n    OR EXISTS (SELECT FROM sync.erased WHERE lifted_at IS NULL)\n",
+        "\n",
+        "test_erasure.py::test_a_first_load_leaves_erased_persons_out",
+    ),
+    bug(
+        "privacy: an erased person comes back as a rejected record",
+        LOAD,
+        'f"CAST(:run_id AS bigint) WHERE NOT {ERASED} "',
+        '"CAST(:run_id AS bigint) WHERE true "',
+        "test_erasure.py::test_a_rejected_person_is_erased_and_stays_so",
+    ),
+    bug(
+        "privacy: a deleted record keeps its values",
+        LOAD,
+        "        empty(connection, name, batch.ids, keep)\n",
+        "",
+        "test_retention.py::test_values_erased_with_the_deletion[deleted-rest]",
+    ),
+    bug(
+        "privacy: tombstones are never emptied",
+        RETENTION,
+        "count = load.empty_due(connection, name, after, until)",
+        "count = 0",
+        "test_retention.py::test_tombstones_keep_their_values_for_thirty_days",
+    ),
+    bug(
+        "privacy: an empty tombstone is filled again",
+        LOAD,
+        "        empty(connection, name, emptied, timedelta())\n",
+        "",
+        "test_retention.py::test_an_empty_tombstone_stays_empty",
+    ),
+    bug(
+        "privacy: stored values of an excluded field stay",
+        RETENTION,
+        "last, count = load.reduce_fields(connection, name, columns, kept, values, last)",
+        "last, count = None, 0",
+        "test_retention.py::test_excluded_fields_are_erased_and_never_asked_for[rest]",
+    ),
+    # ── secrets and answers ─────────────────────────────────────────────────────────────────────────────
+    bug(
+        "secrets: they are printed",
+        "sync/printable.py",
+        "    _needles = needles(frozenset(_secrets))",
+        "    _needles = Needles()",
+        "test_printable.py::test_every_form_of_a_secret_is_masked",
+    ),
+    bug(
+        "secrets: what looks like a token is printed",
+        "sync/printable.py",
+        "    yield from token_spans(text)\n",
+        "",
+        "test_printable.py::test_what_looks_secret_is_masked",
+    ),
+    bug(
+        "secrets: the access token is not known to the logs",
+        CONNECTION,
+        '        logs.hide([token.access.partition("!")[2] or token.access])\n',
+        "",
+        "test_mutants.py::test_the_access_token_is_hidden",
+    ),
+    bug(
+        "hosts: the token goes wherever the login says",
+        LOGIN,
+        "    if not permitted(settings, host):\n",
+        "    if False:\n",
+        "test_door.py::test_an_instance_that_is_not_salesforces[https://evil.example]",
+    ),
+    bug(
+        "hosts: a name that ends like Salesforce's is trusted",
+        HOSTS,
+        'DOMAINS = (".salesforce.com",',
+        'DOMAINS = ("salesforce.com",',
+        "test_door.py::test_where_it_may_not[https://evilsalesforce.com]",
+    ),
+    bug(
+        "hosts: the secret follows a redirect",
+        LOGIN,
+        "        if redirected.status not in LEADS_ON or not permitted(settings, redirected.host):\n",
+        "        if redirected.status not in LEADS_ON:\n",
+        "test_door.py::test_the_secret_follows_no_redirect",
+    ),
+    bug(
+        "hosts: a page may be anywhere on the instance",
+        "sync/session/paths.py",
+        '    if len(path) > LONGEST or not path.startswith(f"/services/data/v{version}/"):\n',
+        "    if len(path) > LONGEST:\n",
+        "test_door.py::test_paths_of_nobody",
+    ),
+    bug(
+        "TLS: certificates are not verified",
+        HTTP,
+        '"verify": True}',
+        '"verify": False}',
+        "test_door.py::test_no_other_ca_behind_a_proxy",
+    ),
+    bug(
+        "sizes: a body may have any",
+        HTTP,
+        "        while size <= most and (piece := response.raw.read(CHUNK, decode_content=True)):\n",
+        "        while piece := response.raw.read(CHUNK, decode_content=True):\n",
+        "test_mutants.py::test_no_more_of_a_body_is_read_than_it_may_have",
+    ),
+    bug(
+        "sizes: an answer that is too large is cut",
+        HTTP,
+        "        if not failed:\n            raise TooLargeError(",
+        "        if False:\n            raise TooLargeError(",
+        "test_door.py::test_wide_pages_are_asked_for_smaller",
+    ),
+    bug(
+        "session: a page is asked for with the token of another session",
+        CONNECTION,
+        "            if locator not in (None, generation):\n",
+        "            if False:\n",
+        "test_session.py::test_locator_after_another_threads_relogin",
+    ),
+    bug(
+        "session: a refused login is tried again at once",
+        CONNECTION,
+        "            raise self._refused.note(error) from None\n",
+        "            raise\n",
+        "test_login_knowledge.py::test_a_refused_login_is_one_attempt",
+    ),
+    bug(
+        "budget: the org's last requests are used up",
+        "sync/pipeline.py",
+        " and usage.used >= share * usage.limit:",
+        " and False:",
+        "test_faults.py::test_budget_defers",
+    ),
+    # ── unattended ──────────────────────────────────────────────────────────────────────────────────────
+    bug(
+        "watchdog: there is none",
+        SCHEDULE,
+        "if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):",
+        "if stuck := list[str]():",
+        "test_watchdog.py::test_a_job_that_hangs_ends_the_process",
+    ),
+    bug(
+        "watchdog: idle jobs are killed",
+        SCHEDULE,
+        "            pulse.rest(name)\n",
+        "            pass\n",
+        "test_watchdog.py::test_idle_jobs_are_left_alone",
+    ),
+    bug(
+        "watchdog: a long statement is taken for a hang",
+        "sync/verify/work.py",
+        "        activity.note(3 * STATEMENT_SECONDS)\n",
+        "",
+        "test_watchdog.py::test_what_verify_asks_of_whole_tables_has_an_allowance",
+    ),
+    bug(
+        "pipeline: one failed object stops the others",
+        "sync/runs.py",
+        "                failures.append((name, failure))\n            except Exception as failure:\n",
+        "                raise\n            except Exception as failure:\n",
+        "test_faults.py::test_one_failing_object_does_not_stop_the_other",
+    ),
+    bug(
+        "pipeline: a failed pass stops refresh and verify",
+        "sync/runs.py",
+        "        except SyncError as failure:\n            self.failures.append((kind, failure))\n",
+        "        except SyncError as failure:\n            self.failures.append((kind, failure))\n            raise\n",
+        "test_reread.py::test_a_failed_pass_stops_neither_refresh_nor_verify",
+    ),
+    bug(
+        "status: it ends with 0, whatever it says",
+        CLI,
+        "    if found.stale:\n        raise typer.Exit(1)\n",
+        "",
+        "test_commands.py::test_status_exits_by_lag",
+    ),
+    bug(
+        "status: an object that was never complete is not stale",
+        REPORT,
+        "if f.lag is None or f.lag > max_lag)",
+        "if f.lag is not None and f.lag > max_lag)",
+        "test_report.py::test_object_without_a_cursor_is_not_loaded",
+    ),
+    bug(
+        "status: it says OK while records are missing",
+        REPORT,
+        'python -m sync rejects --object {name}",\n                True,\n',
+        'python -m sync rejects --object {name}",\n                False,\n',
+        "test_honest_success.py::test_status_is_not_ok_while_records_are_missing",
+    ),
+)
