@@ -35,7 +35,7 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-migration: .venv/ready ## after a new line in sync/objects.py: make migration MESSAGE="contact gets a nickname"
+migration: .venv/ready ## after a new line in sync/catalogue/objects.py: make migration MESSAGE="contact gets a nickname"
 	$(BIN)/python -m tests.autogenerate "$(MESSAGE)"
 
 requirements: ## pin anew; needs uv

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations import replicas
-from sync import bookkeeping, config, replica_schema, tables
+from sync import config
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
+from sync.postgres import bookkeeping, replica_schema, tables
 
 SCHEMAS = (bookkeeping.BOOKKEEPING, tables.REPLICAS, tables.CONSUMERS)
 # Held until commit: two releases at once must not migrate at once. The table is made as Alembic makes it.

@@ -12,7 +12,12 @@ from alembic import op
 from sqlalchemy import Connection, event, text
 
 from sync.errors import ReplicaSchemaError, SyncError
-from sync.replica_schema import REMEMBER, SETTING, STANDARD, WANTED
+from sync.postgres.replica_schema import (
+    REMEMBER,
+    SETTING,
+    STANDARD,
+    WANTED,
+)
 
 # The schema before a dot or after the keyword; salesforce.com is a host.
 NAME = re.compile(r'(?<![\w.$"@/-])salesforce(?=\.(?!com\b|mil\b))|(?<=\bSCHEMA )salesforce\b')

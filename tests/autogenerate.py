@@ -16,8 +16,8 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from sync import embedded
 from sync.config import DatabaseSettings
+from sync.demo import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +29,9 @@ def main(arguments: list[str]) -> int:
         return 2
     written = generate(message)
     if written is None:
-        sys.stdout.write("the migrations already make what sync/objects.py and sync/tables.py say\n")
+        sys.stdout.write(
+            "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+        )
         return 0
     format_file(written)
     sys.stdout.write(f"wrote {written.relative_to(ROOT)}; read it, then: make test\n")

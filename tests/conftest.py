@@ -14,7 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from sync import embedded, printable
+from sync.demo import embedded
+from sync.logs import printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
 from tests.databases import Databases, Rows, connected

@@ -18,7 +18,7 @@ from pathlib import Path
 import trustme
 
 from sync import config
-from sync.session import RetryPolicy, Session
+from sync.salesforce.session import RetryPolicy, Session
 from tests.world import NEVER_WAIT
 
 ONCE = RetryPolicy(attempts=1)

@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from sync import pipeline, tables
 from sync.errors import FenceLostError, ObjectsFailedError, SyncError
-from sync.runs import Step
+from sync.postgres import tables
+from sync.replication import pipeline
+from sync.replication.runs import Step
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
 from tests.world import World, compare

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline
-from sync.runs import Step
+from sync.replication import pipeline
+from sync.replication.runs import Step
 from tests.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 
 from sqlalchemy.engine import make_url
 
-from sync import embedded
+from sync.demo import embedded
 from tests.databases import administer
 from tests.mutations import MUTATIONS, Mutation
 

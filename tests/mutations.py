@@ -27,38 +27,38 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
     return Mutation(name, module, before, after, tuple(f"tests/{test}" for test in tests))
 
 
-CURSORS = "sync/state/cursors.py"
-LEASES = "sync/state/leases.py"
-SQL = "sync/load/sql.py"
-LOAD = "sync/load/__init__.py"
-PERSONAL = "sync/load/personal.py"
-DEPENDANTS = "sync/load/dependants.py"
-APPLY = "sync/apply.py"
-WINDOWS = "sync/windows.py"
-DELETES = "sync/deletes.py"
-REST = "sync/extract/rest.py"
-BULK = "sync/extract/bulk.py"
-RESULTS = "sync/extract/results.py"
-EXTRACT = "sync/extract/__init__.py"
-PARTS = "sync/extract/parts.py"
-SESSION = "sync/session/__init__.py"
-CONNECTION = "sync/session/connection.py"
-LOGIN = "sync/session/login.py"
-HOSTS = "sync/session/hosts.py"
-HTTP = "sync/session/http.py"
-LEARNED = "sync/session/learned.py"
-LEDGER = "sync/ledger.py"
-REFRESH = "sync/refresh.py"
-RECOMPUTE = "sync/recompute.py"
-VERIFY = "sync/verify/__init__.py"
-BUCKETS = "sync/verify/buckets.py"
-LISTING = "sync/verify/listing.py"
-SCHEDULE = "sync/schedule.py"
-REPORT = "sync/report.py"
-CLI = "sync/cli.py"
-REJECTS = "sync/rejects.py"
-TABLES = "sync/tables.py"
-RETENTION = "sync/retention.py"
+CURSORS = "sync/postgres/state/cursors.py"
+LEASES = "sync/postgres/state/leases.py"
+SQL = "sync/postgres/load/sql.py"
+LOAD = "sync/postgres/load/__init__.py"
+PERSONAL = "sync/postgres/load/personal.py"
+DEPENDANTS = "sync/postgres/load/dependants.py"
+APPLY = "sync/replication/apply.py"
+WINDOWS = "sync/replication/windows.py"
+DELETES = "sync/replication/deletes.py"
+REST = "sync/salesforce/extract/rest.py"
+BULK = "sync/salesforce/extract/bulk.py"
+RESULTS = "sync/salesforce/extract/results.py"
+EXTRACT = "sync/salesforce/extract/__init__.py"
+PARTS = "sync/salesforce/extract/parts.py"
+SESSION = "sync/salesforce/session/__init__.py"
+CONNECTION = "sync/salesforce/session/connection.py"
+LOGIN = "sync/salesforce/session/login.py"
+HOSTS = "sync/salesforce/session/hosts.py"
+HTTP = "sync/salesforce/session/http.py"
+LEARNED = "sync/salesforce/session/learned.py"
+LEDGER = "sync/postgres/ledger.py"
+REFRESH = "sync/replication/refresh.py"
+RECOMPUTE = "sync/replication/recompute.py"
+VERIFY = "sync/replication/verify/__init__.py"
+BUCKETS = "sync/replication/verify/buckets.py"
+LISTING = "sync/replication/verify/listing.py"
+SCHEDULE = "sync/operations/schedule.py"
+REPORT = "sync/operations/report.py"
+CLI = "sync/cli/commands.py"
+REJECTS = "sync/replication/rejects.py"
+TABLES = "sync/postgres/tables.py"
+RETENTION = "sync/replication/retention.py"
 
 MUTATIONS = (
     # ── the cursor ──────────────────────────────────────────────────────────────────────────────────────
@@ -152,7 +152,7 @@ MUTATIONS = (
     ),
     bug(
         "cursor: a window does not include the moment of its beginning",
-        "sync/soql.py",
+        "sync/salesforce/soql.py",
         'f"SystemModstamp >= {literal(scope.since)}"',
         'f"SystemModstamp > {literal(scope.since)}"',
         "test_soql.py::test_window_includes_its_beginning",
@@ -251,14 +251,14 @@ MUTATIONS = (
     ),
     bug(
         "transform: a record that does not fit is dropped",
-        "sync/transform.py",
+        "sync/catalogue/transform.py",
         "return Batch(rejects=[rejected], ids=[rejected.id])",
         "return Batch()",
         "test_transform.py::test_every_record_is_a_row_or_a_reject",
     ),
     bug(
         "transform: numbers of custom fields lose digits",
-        "sync/transform.py",
+        "sync/catalogue/transform.py",
         'return [number(value) if value else "null" for value in column]',
         'return [repr(float(value)) if value else "null" for value in column]',
         "test_transform.py::test_custom_numbers_keep_every_digit[1.10-1.10]",
@@ -420,7 +420,7 @@ MUTATIONS = (
     ),
     bug(
         "feed: a first load is not told",
-        "sync/load/first.py",
+        "sync/postgres/load/first.py",
         "    announce_reload(connection, sobject, run_id)\n",
         "",
         "test_stories.py::test_first_load_holds_everything_and_says_reload_once[rest]",
@@ -635,7 +635,7 @@ MUTATIONS = (
     ),
     bug(
         "derived: another region changes nothing of what is stored",
-        "sync/derivation.py",
+        "sync/catalogue/derivation.py",
         'f"region {region}" if self.regional else "",',
         '"",',
         "test_derived.py::test_another_region_is_in_all_rows[rest]",
@@ -693,7 +693,7 @@ MUTATIONS = (
     ),
     bug(
         "verify: rejected records are no differences",
-        "sync/verify/findings.py",
+        "sync/replication/verify/findings.py",
         "return self.different + self.rejected",
         "return self.different",
         "test_honest_success.py::test_verify_never_says_equal[rest]",
@@ -750,7 +750,7 @@ MUTATIONS = (
     ),
     bug(
         "consumers: a grant gives more than one schema",
-        "sync/grants.py",
+        "sync/operations/grants.py",
         '    "GRANT USAGE ON SCHEMA {schema} TO {role}",\n',
         '    "GRANT USAGE ON SCHEMA {schema}, sync TO {role}",\n',
         "test_boundaries.py::test_grant_and_revoke",
@@ -771,7 +771,7 @@ MUTATIONS = (
     ),
     bug(
         "replica schema: another name than the remembered one is taken",
-        "sync/replica_schema.py",
+        "sync/postgres/replica_schema.py",
         "    if wanted is not None and wanted != name:\n",
         "    if False:\n",
         "test_replica_schema.py::test_check_names_another_name",
@@ -829,14 +829,14 @@ MUTATIONS = (
     # ── secrets and answers ─────────────────────────────────────────────────────────────────────────────
     bug(
         "secrets: they are printed",
-        "sync/printable.py",
+        "sync/logs/printable.py",
         "    _needles = needles(frozenset(_secrets))",
         "    _needles = Needles()",
         "test_printable.py::test_every_form_of_a_secret_is_masked",
     ),
     bug(
         "secrets: what looks like a token is printed",
-        "sync/printable.py",
+        "sync/logs/printable.py",
         "    yield from token_spans(text)\n",
         "",
         "test_printable.py::test_what_looks_secret_is_masked",
@@ -871,7 +871,7 @@ MUTATIONS = (
     ),
     bug(
         "hosts: a page may be anywhere on the instance",
-        "sync/session/paths.py",
+        "sync/salesforce/session/paths.py",
         '    if len(path) > LONGEST or not path.startswith(f"/services/data/v{version}/"):\n',
         "    if len(path) > LONGEST:\n",
         "test_door.py::test_paths_of_nobody",
@@ -913,7 +913,7 @@ MUTATIONS = (
     ),
     bug(
         "budget: the org's last requests are used up",
-        "sync/pipeline.py",
+        "sync/replication/pipeline.py",
         " and usage.used >= share * usage.limit:",
         " and False:",
         "test_faults.py::test_budget_defers",
@@ -935,21 +935,21 @@ MUTATIONS = (
     ),
     bug(
         "watchdog: a long statement is taken for a hang",
-        "sync/verify/work.py",
+        "sync/replication/verify/work.py",
         "        activity.note(3 * STATEMENT_SECONDS)\n",
         "",
         "test_watchdog.py::test_what_verify_asks_of_whole_tables_has_an_allowance",
     ),
     bug(
         "pipeline: one failed object stops the others",
-        "sync/runs.py",
+        "sync/replication/runs.py",
         "                failures.append((name, failure))\n            except Exception as failure:\n",
         "                raise\n            except Exception as failure:\n",
         "test_faults.py::test_one_failing_object_does_not_stop_the_other",
     ),
     bug(
         "pipeline: a failed pass stops refresh and verify",
-        "sync/runs.py",
+        "sync/replication/runs.py",
         "        except SyncError as failure:\n            self.failures.append((kind, failure))\n",
         "        except SyncError as failure:\n            self.failures.append((kind, failure))\n            raise\n",
         "test_reread.py::test_a_failed_pass_stops_neither_refresh_nor_verify",

@@ -29,9 +29,9 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 # What `python -m sync` imports at once, and what its commands import later.
 IMPORTED = (
-    "sync.cli",
-    "sync.schedule",
-    "sync.show",
+    "sync.cli.commands",
+    "sync.operations.schedule",
+    "sync.cli.show",
     "psycopg2.extras",
     "sqlalchemy.dialects.postgresql.psycopg2",
 )

@@ -41,14 +41,19 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import config, embedded, logs, pipeline, soql, tables
+from sync import config, logs
+from sync.catalogue.mapping import checksum, project
+from sync.catalogue.objects import CATALOGUE
 from sync.config import Settings
-from sync.mapping import checksum, project
-from sync.objects import CATALOGUE
-from sync.runs import Link
-from sync.session import Session
+from sync.demo import embedded
+from sync.postgres import tables
+from sync.replication import pipeline
+from sync.replication.runs import Link
+from sync.salesforce import soql
+from sync.salesforce.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.org import Org
+from sync.window import Scope
 from tests.world import LONG_AGO
 
 CASSETTES = Path(__file__).parent / "cassettes"
@@ -153,7 +158,7 @@ def window(session: Session) -> None:
     """A few of the last hour's changes; standard fields only, since the names of others are the org's own."""
     for name, sobject in CATALOGUE.items():
         described, now = session.describe(name)
-        query = soql.select(project(sobject, described, "none"), soql.Scope(now - HOUR), None)
+        query = soql.select(project(sobject, described, "none"), Scope(now - HOUR), None)
         session.query(f"{query} LIMIT {FEW}")
 
 

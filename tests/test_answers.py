@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 
-from sync import audit, ledger, pipeline, tables, transform
-from sync.errors import CountMismatchError, ObjectsFailedError, SalesforceError, SyncError
-from sync.extract import results
-from sync.mapping import project
-from sync.objects import CATALOGUE
-from sync.runs import Step
+from sync.catalogue import transform
+from sync.catalogue.mapping import project
+from sync.catalogue.objects import CATALOGUE
+from sync.errors import (
+    CountMismatchError,
+    ObjectsFailedError,
+    SalesforceError,
+    SyncError,
+)
+from sync.operations import audit
+from sync.postgres import ledger, tables
+from sync.replication import pipeline
+from sync.replication.runs import Step
+from sync.salesforce.extract import results
 from tests.moving import BOTH, Killed
 from tests.world import World
 

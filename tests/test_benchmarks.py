@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from sync import soql
-from sync.objects import CATALOGUE
+from sync.catalogue.objects import CATALOGUE
+from sync.salesforce import soql
 from sync.simulator import Simulator
+from sync.window import Scope
 from tests.benchmarks import __main__ as benchmark
 from tests.benchmarks import charts, limit, others, rounds, show, watch, worker
 from tests.benchmarks.bars import bars, printed
@@ -81,7 +82,7 @@ def test_the_limit_downloads_every_record(populated: Simulator, org: Org, name: 
     everything = sorted(populated.org.ids(name))
     headers = org.log_in()
 
-    by_rest = list(limit.rest_pages(org, headers, soql.select(org.projection(name), soql.Scope(), None)))
+    by_rest = list(limit.rest_pages(org, headers, soql.select(org.projection(name), Scope(), None)))
     job = limit.completed_job(org, headers, name)
     by_bulk = list(limit.bulk_pages(org, headers, job))
 

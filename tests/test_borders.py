@@ -11,14 +11,16 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Connection, text
 
-from sync import apply, load, pipeline, state, transform, verify
-from sync import session as session_module
+from sync.catalogue import transform
+from sync.catalogue.mapping import DescribedField, project
+from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, LeaseHeldError
-from sync.mapping import DescribedField, project
-from sync.objects import CATALOGUE
-from sync.runs import Step
+from sync.postgres import load, state
+from sync.postgres.tables import transaction
+from sync.replication import apply, pipeline, verify
+from sync.replication.runs import Step
+from sync.salesforce import session as session_module
 from sync.simulator import Field
-from sync.tables import transaction
 from tests.moving import BOTH, Killed, custom, silently
 from tests.world import LONG_AGO, World
 

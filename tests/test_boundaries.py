@@ -16,8 +16,15 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import audit, grants, load, pipeline, state, tables
-from sync.errors import LockedError, ObjectsFailedError, SyncError, UsageError
+from sync.errors import (
+    LockedError,
+    ObjectsFailedError,
+    SyncError,
+    UsageError,
+)
+from sync.operations import audit, grants
+from sync.postgres import load, state, tables
+from sync.replication import pipeline
 from tests.consuming import GRANTS, Role, role
 from tests.world import ROOT, World
 

@@ -26,15 +26,18 @@ from vcr.errors import (  # type: ignore[import-untyped]  # likewise
     CannotOverwriteExistingCassetteException,
 )
 
-from sync import config, pipeline, tables, transform
+from sync import config
+from sync.catalogue import transform
+from sync.catalogue.mapping import full_id, project
+from sync.catalogue.objects import CATALOGUE
 from sync.config import Settings
 from sync.errors import LoginError
-from sync.extract import rest
-from sync.load import Tally
-from sync.mapping import full_id, project
-from sync.objects import CATALOGUE
-from sync.runs import Link
-from sync.session import Session
+from sync.postgres import tables
+from sync.postgres.load import Tally
+from sync.replication import pipeline
+from sync.replication.runs import Link
+from sync.salesforce.extract import rest
+from sync.salesforce.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.sessions import credentials
 from tests import recording

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sync import audit, pipeline, report, tables
 from sync.errors import ObjectsFailedError, SyncError
-from sync.report import Status
+from sync.operations import audit, report
+from sync.operations.report import Status
+from sync.postgres import tables
+from sync.replication import pipeline
 from tests.moving import BOTH, Killed
 from tests.world import World
 

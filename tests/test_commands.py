@@ -12,7 +12,7 @@ from itertools import product
 
 import pytest
 
-from sync.cli import app
+from sync.cli.commands import app
 from tests import processes
 from tests.soak import covering
 from tests.world import LONG_AGO, World

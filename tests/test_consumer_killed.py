@@ -18,7 +18,7 @@ from threading import Event, Timer
 import pytest
 from sqlalchemy.engine import make_url
 
-from sync import pipeline
+from sync.replication import pipeline
 from tests.consumer import AT_ONCE
 from tests.processes import Process
 from tests.soak import SOAK

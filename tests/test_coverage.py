@@ -18,9 +18,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import pipeline, state
 from sync.errors import ObjectsFailedError, SyncError
-from sync.runs import Step
+from sync.postgres import state
+from sync.replication import pipeline
+from sync.replication.runs import Step
 from sync.simulator import replication
 from tests.world import World
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from sync import pipeline, verify
 from sync.errors import GuardError, ObjectsFailedError
-from sync.runs import Step
+from sync.replication import pipeline, verify
+from sync.replication.runs import Step
 from sync.simulator import replication
 from tests.test_deletes import BOTH, assert_alive, live, tombstone
 from tests.world import LONG_AGO, World

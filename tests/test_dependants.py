@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from sync import pipeline, refresh
-from sync.runs import Step
+from sync.replication import pipeline, refresh
+from sync.replication.runs import Step
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.moving import BOTH, PLACING, custom, selects, silently, told, waiting

@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from sync import embedded, pipeline, recompute, state
-from sync.derivation import Derivation
+from sync.catalogue.derivation import Derivation
+from sync.catalogue.mapping import Field as MappedField
+from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.values import LONGEST_INDEXED
+from sync.demo import embedded
 from sync.errors import FenceLostError, ObjectsFailedError, StoppedError
-from sync.mapping import Field as MappedField
-from sync.objects import CATALOGUE
-from sync.runs import Step
+from sync.postgres import state
+from sync.replication import pipeline, recompute
+from sync.replication.runs import Step
 from sync.simulator import Simulator
-from sync.values import LONGEST_INDEXED
 from tests import processes
 from tests.world import World
 
@@ -251,7 +253,7 @@ def test_columns_read_alone_are_of_the_same_version(called: World) -> None:
 
 def test_thousands_of_rows_in_small_batches(called: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches go through all rows, each exactly once, and only rows that differ are written."""
-    monkeypatch.setattr("sync.load.derived.ROWS", 300)
+    monkeypatch.setattr("sync.postgres.load.derived.ROWS", 300)
     called.sql(
         "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp, phone) "
         "SELECT '003000000' || lpad(n::text, 6, '0') || 'AAA', false, now(), "
@@ -277,7 +279,7 @@ def test_thousands_of_rows_in_small_batches(called: World, monkeypatch: pytest.M
 @pytest.fixture
 def half_way(called: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Killed after the first of three rows."""
-    monkeypatch.setattr("sync.load.derived.ROWS", 1)
+    monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
 
     def die(_step: Step) -> None:
@@ -329,7 +331,7 @@ def contacts_only(world: World) -> dict[str, str]:
 
 def test_asked_to_stop_it_stops_between_batches(called: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is to end does not go through all rows first."""
-    monkeypatch.setattr("sync.load.derived.ROWS", 1)
+    monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
     link = called.link(on_step=lambda step: called.stop.set())
 
@@ -345,7 +347,7 @@ def test_asked_to_stop_it_stops_between_batches(called: World, monkeypatch: pyte
 
 def test_overtaken_it_writes_nothing_more(called: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """After another process took the lease no batch, and no version, is committed."""
-    monkeypatch.setattr("sync.load.derived.ROWS", 1)
+    monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
 
     def overtake(_step: Step) -> None:

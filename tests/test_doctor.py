@@ -11,8 +11,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import audit, tables
-from sync.audit import Finding, postgres
+from sync.operations import audit
+from sync.operations.audit import Finding, postgres
+from sync.postgres import tables
 from sync.simulator import Simulator
 from sync.simulator.fields import Field
 from tests.consuming import Role, role

@@ -13,15 +13,21 @@ import pytest
 import requests
 from simple_salesforce.login import token_login
 
-from sync import audit, config
-from sync.errors import LoginError, QueryLostError, SalesforceError, SyncError
-from sync.session import Session, limits, watch
-from sync.session import http as http_module
-from sync.session import login as login_module
-from sync.session.hosts import host_of, trusted
-from sync.session.http import Http
-from sync.session.limits import Allowance
-from sync.session.paths import record_id, resource_path
+from sync import config
+from sync.errors import (
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+    SyncError,
+)
+from sync.operations import audit
+from sync.salesforce.session import Session, limits, watch
+from sync.salesforce.session import http as http_module
+from sync.salesforce.session import login as login_module
+from sync.salesforce.session.hosts import host_of, trusted
+from sync.salesforce.session.http import Http
+from sync.salesforce.session.limits import Allowance
+from sync.salesforce.session.paths import record_id, resource_path
 from sync.simulator import Simulator
 from tests.hostile import ONCE, PAGE, TOKEN, Asked, Hostile, answer, bomb, hostile, proxy
 from tests.world import NEVER_WAIT
@@ -442,7 +448,7 @@ def test_a_byte_a_moment(
     chunked: bool,
 ) -> None:
     """However steadily bytes drip, in the headers or in the body, a call ends when its time is over."""
-    monkeypatch.setattr("sync.session.QUERY", QUICK)
+    monkeypatch.setattr("sync.salesforce.session.QUERY", QUICK)
     monkeypatch.setattr(http_module, "CONNECT_SECONDS", 0.1)
     body = b"400\r\n" + b" " * 400 if chunked else b" " * 400
     there.answers = lambda _: dripping(
@@ -481,7 +487,7 @@ def test_a_slow_reader_is_no_slow_server(there: Hostile, monkeypatch: pytest.Mon
 
 def test_a_stream_that_takes_too_long(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that come fast enough, and never end, end after their time."""
-    monkeypatch.setattr("sync.session.RESULTS", Allowance(0, 5, 0.4, 1))
+    monkeypatch.setattr("sync.salesforce.session.RESULTS", Allowance(0, 5, 0.4, 1))
 
     def endless(_: object) -> Iterator[bytes]:
         yield answer(b"", chunked=True, Content_Type="text/csv", Transfer_Encoding="chunked")[0]
@@ -502,7 +508,7 @@ def test_a_gzip_bomb(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that would unpack to gigabytes is given up at the bound, and never is in memory."""
     packed = bomb(1 << 28)
     assert len(packed) < 2 << 20
-    monkeypatch.setattr("sync.session.QUERY", Allowance(4 << 20, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(4 << 20, 30, 30))
     there.answers = lambda _: answer(packed, Content_Encoding="gzip")
     session = there.session()
     session.login()
@@ -520,7 +526,7 @@ def test_a_gzip_bomb(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wide_pages_are_asked_for_smaller(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a whole page of an org is too large, the same query is asked in the smallest pages from now on."""
-    monkeypatch.setattr("sync.session.QUERY", Allowance(1000, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(1000, 30, 30))
 
     def pages(asked: Asked) -> list[bytes]:
         small = asked.headers["sforce-query-options"] == "batchSize=200"

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sync import apply, erasure, load, pipeline, tables
-from sync.cli import app
+from sync.catalogue.objects import CATALOGUE
+from sync.cli.commands import app
 from sync.errors import UsageError
-from sync.objects import CATALOGUE
+from sync.operations import erasure
+from sync.postgres import load, tables
+from sync.replication import apply, pipeline
 from sync.simulator.fields import Field
 from tests.world import ROOT, World
 

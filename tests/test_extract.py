@@ -16,16 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import extract, soql
+from sync.catalogue.mapping import (
+    DescribedField,
+    Field,
+    Kind,
+    Projection,
+    SObject,
+    project,
+)
+from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
-from sync.extract import Progress, Window, parts, rest, results
-from sync.extract.pages import mismatch
-from sync.extract.rest import Census, landmark
-from sync.extract.results import Address, Part, Results
-from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
-from sync.session.decode import decode, decode_records
-from sync.soql import Key, Scope
-from sync.transform import Batch, Record
+from sync.salesforce import extract, soql
+from sync.salesforce.extract import parts, rest, results
+from sync.salesforce.extract.pages import mismatch
+from sync.salesforce.extract.rest import Census, landmark
+from sync.salesforce.extract.results import Address, Part, Results
+from sync.salesforce.session.decode import decode, decode_records
+from sync.window import Key, Progress, Scope, Window
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -9,10 +9,16 @@ from itertools import count
 
 import pytest
 
-from sync import pipeline, soql
-from sync.errors import CountMismatchError, ObjectsFailedError, SyncError, WorkFailedError
-from sync.runs import Step
-from sync.session import RetryPolicy
+from sync.errors import (
+    CountMismatchError,
+    ObjectsFailedError,
+    SyncError,
+    WorkFailedError,
+)
+from sync.replication import pipeline
+from sync.replication.runs import Step
+from sync.salesforce import soql
+from sync.salesforce.session import RetryPolicy
 from sync.simulator import FAULTS, Fault
 from tests.soak import covering, pairs_with_first
 from tests.world import LONG_AGO, NEVER_WAIT, World

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline
-from sync import session as session_module
-from sync.runs import Step
+from sync.replication import pipeline
+from sync.replication.runs import Step
+from sync.salesforce import session as session_module
 from sync.simulator import Field
 from tests.moving import BOTH, PLACING, Killed, custom, killed_while_refreshing, refreshing, selects, silently
 from tests.world import LONG_AGO, World

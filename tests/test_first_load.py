@@ -6,10 +6,11 @@ import time
 
 from sqlalchemy import Connection, text
 
-from sync import load, pipeline
-from sync.load import first
-from sync.runs import Step
-from sync.tables import REPLICA, transaction
+from sync.postgres import load
+from sync.postgres.load import first
+from sync.postgres.tables import REPLICA, transaction
+from sync.replication import pipeline
+from sync.replication.runs import Step
 from tests.consuming import GRANTS, role
 from tests.world import World
 

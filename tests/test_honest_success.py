@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from sync import pipeline, rejects, report, tables
 from sync.errors import ObjectsFailedError, RejectsError, UsageError
+from sync.operations import report
+from sync.postgres import tables
+from sync.replication import pipeline, rejects
 from tests.consuming import GRANTS, Role, role
 from tests.world import LONG_AGO, World
 

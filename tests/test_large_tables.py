@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from sync import apply, pipeline, rejects, report, retention, schedule, show, state, tables, verify
+from sync.cli import show
 from sync.errors import GuardError, RejectsError
-from sync.tables import transaction
+from sync.operations import report, schedule
+from sync.postgres import state, tables
+from sync.postgres.tables import transaction
+from sync.replication import (
+    apply,
+    pipeline,
+    rejects,
+    retention,
+    verify,
+)
 from tests.world import World
 
 ROWS = """

@@ -12,9 +12,13 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy.engine import make_url
 
-from sync import config, logs, pipeline, report, show, tables
+from sync import config, logs
+from sync.cli import show
 from sync.errors import ObjectsFailedError, SyncError
-from sync.session import Session
+from sync.operations import report
+from sync.postgres import tables
+from sync.replication import pipeline
+from sync.salesforce.session import Session
 from tests.test_printable import forms
 from tests.test_sinks import restored
 from tests.world import NEVER_WAIT, World

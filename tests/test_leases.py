@@ -8,12 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from sync import load, pipeline, state, transform
+from sync.catalogue import transform
+from sync.catalogue.mapping import DescribedField, Projection, project
+from sync.catalogue.objects import CATALOGUE
 from sync.errors import FenceLostError, LeaseHeldError
-from sync.mapping import DescribedField, Projection, project
-from sync.objects import CATALOGUE
-from sync.runs import Step
-from sync.tables import transaction
+from sync.postgres import load, state
+from sync.postgres.tables import transaction
+from sync.replication import pipeline
+from sync.replication.runs import Step
 from tests.world import World
 
 

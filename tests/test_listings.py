@@ -9,10 +9,13 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync import embedded, erasure, pipeline, tables
+from sync.catalogue.objects import CATALOGUE
+from sync.demo import embedded
 from sync.errors import SyncError
-from sync.objects import CATALOGUE
-from sync.verify import listing
+from sync.operations import erasure
+from sync.postgres import tables
+from sync.replication import pipeline
+from sync.replication.verify import listing
 from tests.consuming import role
 from tests.world import World
 

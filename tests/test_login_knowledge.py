@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline
-from sync.errors import FieldsMovedError, LoginError, ObjectsFailedError, SalesforceError
-from sync.session import RetryPolicy
-from sync.session import connection as connection_module
-from sync.session import refused as refused_module
+from sync.errors import (
+    FieldsMovedError,
+    LoginError,
+    ObjectsFailedError,
+    SalesforceError,
+)
+from sync.replication import pipeline
+from sync.salesforce.session import RetryPolicy
+from sync.salesforce.session import connection as connection_module
+from sync.salesforce.session import refused as refused_module
 from sync.simulator import Simulator
 from tests.test_session import ASKS, CONTACTS, FIELDS, Listener, connect, kinds, names
 from tests.test_session import listener as listener  # a fixture

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync.errors import SyncError, UsageError
-from sync.mapping import (
+from sync.catalogue.mapping import (
     Derived,
     DescribedField,
     Field,
@@ -20,8 +19,9 @@ from sync.mapping import (
     project,
     snake_case,
 )
-from sync.objects import CATALOGUE
-from sync.transform import normalise_email
+from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.transform import normalise_email
+from sync.errors import SyncError, UsageError
 from tests.world import column_of
 
 REQUIRED = (

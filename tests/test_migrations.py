@@ -20,7 +20,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import bookkeeping, embedded, tables
+from sync.demo import embedded
+from sync.postgres import bookkeeping, tables
 from tests.conftest import administer
 from tests.world import ROOT
 
@@ -456,7 +457,7 @@ def test_new_field_is_one_line_and_a_generated_migration(
     project: Path, empty_database: str, empty: Engine
 ) -> None:
     """One line in the catalogue becomes a migration that adds the column, shows it, and can be undone."""
-    catalogue = project / "sync" / "objects.py"
+    catalogue = project / "sync" / "catalogue" / "objects.py"
     last = '        Field("IndividualId", REF),\n'
     line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
     assert catalogue.read_text().count(last) == 1
@@ -503,7 +504,10 @@ def test_nothing_new_writes_nothing(project: Path) -> None:
     made = autogenerate(project, "nothing")
 
     assert made.returncode == 0, made.stderr
-    assert made.stdout == "the migrations already make what sync/objects.py and sync/tables.py say\n"
+    assert (
+        made.stdout
+        == "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+    )
     assert sorted(path.name for path in (project / "migrations" / "versions").glob("*.py")) == before
 
 

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy.exc import NoResultFound
 
-from sync import apply, state
 from sync.errors import CountMismatchError
-from sync.extract import rest
-from sync.load import sql
+from sync.postgres import state
+from sync.postgres.load import sql
+from sync.replication import apply
+from sync.salesforce.extract import rest
 from tests.model import Truth
 
 EXAMPLES = int(os.environ.get("SOAK", "10"))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sync import logs, pipeline, state
+from sync import logs
 from sync.errors import FenceLostError, ObjectsFailedError, SalesforceError
-from sync.runs import Step
-from sync.session.limits import Allowance
+from sync.postgres import state
+from sync.replication import pipeline
+from sync.replication.runs import Step
+from sync.salesforce.session.limits import Allowance
 from sync.simulator import replication
 from tests.hostile import ONCE, TOKEN, Asked, answer, hostile
 from tests.world import LONG_AGO, World
@@ -121,7 +123,7 @@ def test_the_access_token_is_hidden(tmp_path: Path) -> None:
 
 def test_no_more_of_a_body_is_read_than_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is too large is given up at its bound: the rest is not fetched to be thrown away."""
-    monkeypatch.setattr("sync.session.QUERY", Allowance(1 << 20, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(1 << 20, 30, 30))
     sent: list[int] = []
 
     def pages(_: Asked) -> Iterator[bytes]:

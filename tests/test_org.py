@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline, verify
-from sync.errors import FenceLostError, GuardError, ObjectsFailedError, OrgChangedError, SyncError
-from sync.runs import Link, Step
-from sync.session.login import organization_of
+from sync.errors import (
+    FenceLostError,
+    GuardError,
+    ObjectsFailedError,
+    OrgChangedError,
+    SyncError,
+)
+from sync.postgres.state import leases
+from sync.replication import pipeline, verify
+from sync.replication.runs import Link, Step
+from sync.salesforce.session.login import organization_of
 from sync.simulator import Simulator, oauth
 from sync.simulator.oauth import OAuth
 from sync.simulator.wire import json_answer
-from sync.state import leases
 from tests.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from sync import erasure, ledger, load, pipeline, refresh
-from sync.load import dependants
-from sync.runs import Step
+from sync.operations import erasure
+from sync.postgres import ledger, load
+from sync.postgres.load import dependants
+from sync.postgres.tables import transaction
+from sync.replication import pipeline, refresh
+from sync.replication.runs import Step
 from sync.simulator import Field
 from sync.simulator.fields import Formula
-from sync.tables import transaction
 from tests.moving import Killed, custom, killed_while_refreshing, selects, silently, waiting
 from tests.test_large_tables import rows_read
 from tests.world import LONG_AGO, World

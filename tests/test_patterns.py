@@ -11,9 +11,21 @@ from pathlib import Path
 import pytest
 from simple_salesforce.api import Salesforce
 
-from sync import ledger, mapping, phones, transform, values
+from sync.catalogue import (
+    mapping,
+    phones,
+    transform,
+    values,
+)
 from sync.config import duration, fields
-from sync.session import error_bodies, hosts, http, login, paths
+from sync.postgres import ledger
+from sync.salesforce.session import (
+    error_bodies,
+    hosts,
+    http,
+    login,
+    paths,
+)
 from tests.world import ROOT
 
 SIZE = 400_000
@@ -35,34 +47,40 @@ def no_target(text: str) -> None:
 # A module's pattern as it is written there, how it is asked, and texts that a careless form of it would not end
 # with: long runs of what it repeats, followed by what it does not expect.
 WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
-    ("session/paths.py", "PATH"): (
+    ("salesforce/session/paths.py", "PATH"): (
         paths.PATH.fullmatch,
         ("/a" * (N // 2) + "!", "/" + "a" * N + "!", "/" * N),
     ),
-    ("session/paths.py", "QUERY"): (paths.QUERY.fullmatch, ("a" * N + "#", "%aa" * (N // 3) + "%", "%" * N)),
-    ("session/paths.py", "ID"): (paths.ID.fullmatch, ("a" * N,)),
-    ("session/paths.py", "JOB"): (paths.JOB.fullmatch, ("/services/data/v" + "6" * N, "a" * N)),
-    ("session/hosts.py", "HOST"): (
+    ("salesforce/session/paths.py", "QUERY"): (
+        paths.QUERY.fullmatch,
+        ("a" * N + "#", "%aa" * (N // 3) + "%", "%" * N),
+    ),
+    ("salesforce/session/paths.py", "ID"): (paths.ID.fullmatch, ("a" * N,)),
+    ("salesforce/session/paths.py", "JOB"): (paths.JOB.fullmatch, ("/services/data/v" + "6" * N, "a" * N)),
+    ("salesforce/session/hosts.py", "HOST"): (
         hosts.HOST.fullmatch,
         ("a" * N + "!", "a." * (N // 2), "a.a:" + "1" * N, "-" * N),
     ),
-    ("session/hosts.py", "[/?#]"): (no_target, ("https://" + "a" * N, "https://" + "/" * N, "?" * N)),
-    ("session/http.py", "CHARSET"): (
+    ("salesforce/session/hosts.py", "[/?#]"): (
+        no_target,
+        ("https://" + "a" * N, "https://" + "/" * N, "?" * N),
+    ),
+    ("salesforce/session/http.py", "CHARSET"): (
         http.CHARSET.search,
         tuple(
             text[: http.LONGEST_CONTENT_TYPE]
             for text in ("charset=" * N, "charset" * N, "charset=" + "x" * N)
         ),
     ),
-    ("session/http.py", "USAGE"): (
+    ("salesforce/session/http.py", "USAGE"): (
         http.USAGE.search,
         ("api-usage=" + "1" * N, "api-usage=1/" * (N // 12), "a" * N),
     ),
-    ("session/error_bodies.py", "XML_CODE"): (
+    ("salesforce/session/error_bodies.py", "XML_CODE"): (
         error_bodies.XML_CODE.search,
         ("<error>" * (N // 7), "<" + "a" * N, "<a:" * (N // 3), "<error>" + "a" * N),
     ),
-    ("session/error_bodies.py", "XML_MESSAGE"): (
+    ("salesforce/session/error_bodies.py", "XML_MESSAGE"): (
         error_bodies.XML_MESSAGE.search,
         (
             "<message>" * (N // 9),
@@ -71,31 +89,34 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
             ("<message>" + "a" * 5000) * (N // 5009),
         ),
     ),
-    ("session/login.py", "ACCESS_TOKEN"): (login.ACCESS_TOKEN.fullmatch, ("a" * N + "\n",)),
-    ("session/login.py", "ORGANIZATION"): (login.ORGANIZATION.match, ("00D" + "a" * N,)),
-    ("ledger.py", "TOKEN"): (ledger.TOKEN.findall, ("a" * N, "a." * (N // 2), "." * N, " " * N)),
-    ("mapping.py", "NAME"): (mapping.NAME.fullmatch, ("a" * N, "_" * N)),
-    ("mapping.py", "WORD_BORDER"): (mapping.snake_case, ("aA" * (N // 2), "A" * N)),
-    ("mapping.py", "[A-Z][A-Za-z0-9]*"): (re.compile("[A-Z][A-Za-z0-9]*").fullmatch, ("A" * N + "_",)),
-    ("transform.py", "SCHEME"): (transform.SCHEME.match, ("a" * N, "a+-." * (N // 4) + ":/")),
-    ("transform.py", "HOST"): (
+    ("salesforce/session/login.py", "ACCESS_TOKEN"): (login.ACCESS_TOKEN.fullmatch, ("a" * N + "\n",)),
+    ("salesforce/session/login.py", "ORGANIZATION"): (login.ORGANIZATION.match, ("00D" + "a" * N,)),
+    ("postgres/ledger.py", "TOKEN"): (ledger.TOKEN.findall, ("a" * N, "a." * (N // 2), "." * N, " " * N)),
+    ("catalogue/mapping.py", "NAME"): (mapping.NAME.fullmatch, ("a" * N, "_" * N)),
+    ("catalogue/mapping.py", "WORD_BORDER"): (mapping.snake_case, ("aA" * (N // 2), "A" * N)),
+    ("catalogue/mapping.py", "[A-Z][A-Za-z0-9]*"): (
+        re.compile("[A-Z][A-Za-z0-9]*").fullmatch,
+        ("A" * N + "_",),
+    ),
+    ("catalogue/transform.py", "SCHEME"): (transform.SCHEME.match, ("a" * N, "a+-." * (N // 4) + ":/")),
+    ("catalogue/transform.py", "HOST"): (
         transform.HOST.fullmatch,
         ("a" * N + "!", "a-" * (N // 2), "a." * (N // 2), "a" + "-" * N),
     ),
-    ("transform.py", "EMAIL"): (
+    ("catalogue/transform.py", "EMAIL"): (
         transform.EMAIL.fullmatch,
         ("a" * N, "a@" + "." * N, "a@" + "a." * (N // 2), "a@" * (N // 2), "a@" + "a." * (N // 2) + "@"),
     ),
-    ("values.py", "NUMBER"): (
+    ("catalogue/values.py", "NUMBER"): (
         values.NUMBER.fullmatch,
         ("1" * N + "x", "1." + "1" * N + "e", "1e" + "1" * N + "x"),
     ),
-    ("transform.py", r"[^\x00-\x7f]"): (transform.plain_json, ("é" * (N // 2), '"' * N)),
-    ("phones.py", "PLAIN"): (
+    ("catalogue/transform.py", r"[^\x00-\x7f]"): (transform.plain_json, ("é" * (N // 2), '"' * N)),
+    ("catalogue/phones.py", "PLAIN"): (
         phones.PLAIN.fullmatch,
         ("1" * N, "(" * N, "+1 " * (N // 3), "1" * 20 + " " * N),
     ),
-    ("phones.py", "NEVER"): (phones.NEVER.match, ("1" * N,)),
+    ("catalogue/phones.py", "NEVER"): (phones.NEVER.match, ("1" * N,)),
     ("config/__init__.py", r"(\d+(?:\.\d+)?)\s*%"): (
         re.compile(r"(\d+(?:\.\d+)?)\s*%").fullmatch,
         ("1" * N, "1." + "1" * N, "1" + " " * N),
@@ -130,7 +151,7 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
     ),
 }
 # Made of phonenumbers' own metadata, and asked of at most 31 characters, which PLAIN lets through.
-OF_METADATA = {"phones.py"}
+OF_METADATA = {"catalogue/phones.py"}
 # Text from outside that no pattern meets, but code of ours or of a library that could be slow.
 ELSEWHERE: dict[str, tuple[Feed, tuple[str, ...]]] = {
     "an error page": (
@@ -149,7 +170,7 @@ def patterns() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "sync").rglob("*.py")):
         inside = path.relative_to(ROOT / "sync")
         # Those of printable.py have their worst cases in test_printable.py.
-        if inside.parts[0] == "simulator" or inside == Path("printable.py"):
+        if inside.parts[0] == "simulator" or inside == Path("logs/printable.py"):
             continue
         tree = ast.parse(path.read_text())
         named = {

@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberFormat, PhoneNumberType
 
-from sync import phones
-from sync.phones import NotPlainError, e164, parsed, plain
+from sync.catalogue import phones
+from sync.catalogue.phones import (
+    NotPlainError,
+    e164,
+    parsed,
+    plain,
+)
 from tests.soak import SOAK, some_of
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)

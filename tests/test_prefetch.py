@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.errors import StoppedError
-from sync.prefetch import Source, each, prefetch
+from sync.salesforce.prefetch import Source, each, prefetch
 
 Give = Callable[[Any], None]
 SOON = 5.0  # seconds that no test waits, unless it fails

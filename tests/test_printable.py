@@ -11,8 +11,14 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from sync import printable
-from sync.printable import MASK, bounded, redact, visible, visible_json
+from sync.logs import printable
+from sync.logs.printable import (
+    MASK,
+    bounded,
+    redact,
+    visible,
+    visible_json,
+)
 
 SECRET = "P4ß/w+rd 'é\"=%&x<1>"
 PLAIN = "3MVG9plainKeyOf40LettersAndDigits0123456"

@@ -9,8 +9,8 @@ from datetime import time
 import pytest
 import typer
 
-from sync import cli
-from sync.cli import app
+from sync.cli import commands as cli
+from sync.cli.commands import app
 from sync.config import Settings, duration
 from sync.errors import SyncError
 from tests.world import ROOT

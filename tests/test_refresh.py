@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from sync import pipeline, refresh
-from sync.runs import Step
+from sync.replication import pipeline, refresh
+from sync.replication.runs import Step
 from tests.moving import BOTH, PLACING, custom, refreshing, selects, silently, told, waiting
 from tests.world import World
 

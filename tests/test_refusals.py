@@ -16,12 +16,20 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import audit, embedded, load, tables, transform, values
+from sync.catalogue import transform, values
+from sync.catalogue.mapping import (
+    DescribedField,
+    Kind,
+    Projection,
+    project,
+)
+from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.transform import build
+from sync.demo import embedded
 from sync.errors import ConfigError
-from sync.mapping import DescribedField, Kind, Projection, project
-from sync.objects import CATALOGUE
-from sync.tables import transaction
-from sync.transform import build
+from sync.operations import audit
+from sync.postgres import load, tables
+from sync.postgres.tables import transaction
 from tests.conftest import administer
 from tests.world import World
 

@@ -17,9 +17,18 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 from migrations import replicas
-from sync import audit, config, embedded, erasure, grants, pipeline, replica_schema, report, tables
-from sync.cli import app
+from sync import config
+from sync.cli.commands import app
+from sync.demo import embedded
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
+from sync.operations import (
+    audit,
+    erasure,
+    grants,
+    report,
+)
+from sync.postgres import replica_schema, tables
+from sync.replication import pipeline
 from sync.simulator import Simulator
 from tests.conftest import NUMBERS, administer
 from tests.consuming import role
@@ -475,4 +484,4 @@ def test_modules_do_not_name_the_schema() -> None:
         and re.search(r"\bREPLICAS\b|\bsalesforce\.(\{|account|contact)", path.read_text())
     }
 
-    assert naming <= {"tables.py", "audit/postgres.py"}
+    assert naming <= {"postgres/tables.py", "operations/audit/postgres.py"}

@@ -10,8 +10,14 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync import report
-from sync.report import Freshness, Status, headline, short, spoken
+from sync.operations import report
+from sync.operations.report import (
+    Freshness,
+    Status,
+    headline,
+    short,
+    spoken,
+)
 from tests.world import LONG_AGO, World
 
 THROUGH = datetime(2026, 1, 31, 2, 30, tzinfo=UTC)

@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from sync import pipeline, refresh
-from sync.errors import CountMismatchError, LoginError, ObjectsFailedError, SyncError, WorkFailedError
-from sync.runs import Step
+from sync.errors import (
+    CountMismatchError,
+    LoginError,
+    ObjectsFailedError,
+    SyncError,
+    WorkFailedError,
+)
+from sync.replication import pipeline, refresh
+from sync.replication.runs import Step
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.moving import custom, silently, waiting

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from sync import audit, config, pipeline
+from sync import config
 from sync.errors import ConfigError
-from sync.session import Session
+from sync.operations import audit
+from sync.replication import pipeline
+from sync.salesforce.session import Session
 from sync.simulator.fields import Field
 from tests.world import World
 
@@ -299,7 +301,7 @@ def test_rejected_records_lose_excluded_fields(rich: World) -> None:
 
 def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches that are committed stay; one `reload` tells consumers when all of it is done."""
-    monkeypatch.setattr("sync.load.personal.BATCH", 1)
+    monkeypatch.setattr("sync.postgres.load.personal.BATCH", 1)
     rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Title"
     seen = []
 

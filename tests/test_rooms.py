@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from sync.objects import CATALOGUE
+from sync.catalogue.objects import CATALOGUE
 from tests.world import ROOT
 
-# A room imports only from rooms above it.
+# What each package may import beside what stands below all: errors, logs and the values of window.
+PACKAGES = {
+    "config": {"catalogue"},
+    "catalogue": set(),
+    "window": {"catalogue"},
+    "salesforce": {"catalogue", "config", "window"},
+    "postgres": {"catalogue", "config", "window"},
+    "replication": {"salesforce", "postgres", "catalogue", "config", "window"},
+    "operations": {"replication", "salesforce", "postgres", "catalogue", "config", "window"},
+    "demo": {"cli", "operations", "replication", "salesforce", "postgres", "catalogue", "config", "window"},
+    "cli": {"demo", "operations", "replication", "salesforce", "postgres", "catalogue", "config", "window"},
+}
+BELOW_ALL = {"errors", "logs"}
+# Third-party libraries that one package alone may import.
+OWNED = {
+    "salesforce": {"requests", "simple_salesforce", "tenacity", "urllib3", "certifi"},
+    "cli": {"typer", "rich", "click"},
+    "config": {"pydantic", "pydantic_settings"},
+}
+# Inside and across packages, a module imports only from modules above it.
 ORDER = (
     *(
         "errors",
@@ -27,6 +46,7 @@ ORDER = (
         "objects",
         "config",
         "logs",
+        "window",
         "session",
         "soql",
         "prefetch",
@@ -60,9 +80,10 @@ ORDER = (
         "screen",
         "show",
     ),
-    *("demo", "wiring", "cli"),
+    *("demo", "wiring", "commands"),
 )
 SYNC = ROOT / "sync"
+FOLDERS = {path.name for path in SYNC.iterdir() if (path / "__init__.py").is_file()}
 TRANSPORT = {"requests", "simple_salesforce", "tenacity", "urllib3"}
 # What reaches out of the process, keeps time, or keeps state: nothing for a pure module.
 IMPURE = {
@@ -86,10 +107,17 @@ IMPURE = {
 def modules(*, simulator: bool = False) -> Iterator[tuple[str, Path]]:
     """Every module of the product with its room's name; the simulator is a house of its own."""
     for path in sorted(SYNC.rglob("*.py")):
-        inside = path.relative_to(SYNC)
-        room = inside.parts[0].removesuffix(".py")
-        if (room == "simulator") == simulator and not room.startswith("__"):
+        room = room_of(path.relative_to(SYNC).with_suffix("").parts)
+        if (room == "simulator") == simulator and room:
             yield room, path
+
+
+def room_of(parts: Sequence[str]) -> str:
+    """The module or folder of a package that a path or a dotted name leads to; "" for a package itself."""
+    if parts[0] in ("config", "simulator") or (parts[0] == "logs" and parts[1:] in ((), ("__init__",))):
+        return parts[0]
+    last = parts[1] if parts[0] in FOLDERS and len(parts) > 1 else parts[0]
+    return "" if last.startswith("__") or last in FOLDERS - {"demo"} else last
 
 
 def imports(path: Path) -> set[str]:
@@ -110,7 +138,8 @@ def libraries(path: Path) -> set[str]:
 
 
 def rooms_used(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(path) if name.startswith("sync.")}
+    names = (tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("sync."))
+    return {room for parts in names if (room := room_of(parts))} & {*ORDER, "simulator"}
 
 
 def strings(path: Path) -> Iterator[str]:
@@ -129,8 +158,29 @@ def strings(path: Path) -> Iterator[str]:
 # ── rooms ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_packages_are_the_architecture() -> None:
+    """`ls sync/` shows at most fourteen entries, and all of them have their place."""
+    entries = {path.stem for path in SYNC.iterdir() if path.suffix == ".py" or path.name in FOLDERS}
+
+    assert entries - {"__init__", "__main__", "simulator"} == set(PACKAGES) | BELOW_ALL
+    assert len(entries - {"__init__"}) <= 14
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_what_they_may(package: str) -> None:
+    """A package imports those that it may, and no library that another one alone may know."""
+    foreign = set().union(*(owned for owner, owned in OWNED.items() if owner != package))
+    allowed = (
+        PACKAGES[package] | BELOW_ALL | {package} | ({"simulator"} if package in ("demo", "cli") else set())
+    )
+    for path in sorted((SYNC / package).rglob("*.py")) or [SYNC / f"{package}.py"]:
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("sync.")}
+        assert used <= allowed, path.name
+        assert not libraries(path) & foreign, path.name
+
+
 def test_every_room_is_in_the_list() -> None:
-    """`ls sync/` is the architecture: a new module has its place in the order before it has imports."""
+    """A new module has its place in the order before it has imports."""
     assert {room for room, _ in modules()} == set(ORDER)
 
 
@@ -139,7 +189,7 @@ def test_rooms_import_from_above(room: str) -> None:
     """A module imports only from those above it in the list."""
     above = set(ORDER[: ORDER.index(room) + 1])
     # The demo plays on the simulator and cli starts it; both import it only when they are asked to.
-    allowed = above | ({"simulator"} if room in ("demo", "cli") else set())
+    allowed = above | ({"simulator"} if room in ("demo", "commands") else set())
 
     for path in (path for each, path in modules() if each == room):
         assert rooms_used(path) <= allowed, path.name
@@ -194,7 +244,8 @@ def test_the_simulator_stands_alone() -> None:
 )
 def test_the_middle_is_pure(room: str) -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""
-    assert not libraries(SYNC / f"{room}.py") & IMPURE
+    [path] = [path for each, path in modules() if each == room]
+    assert not libraries(path) & IMPURE
 
 
 # ── one place for each decision ───────────────────────────────────────────────────────────────────────

@@ -13,9 +13,15 @@ import requests
 import urllib3
 from simple_salesforce.exceptions import SalesforceGeneralError
 
-from sync.errors import DeferredError, FieldsMovedError, LoginError, QueryLostError, SalesforceError
-from sync.session.error_bodies import first_error
-from sync.session.rules import (
+from sync.errors import (
+    DeferredError,
+    FieldsMovedError,
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+)
+from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.rules import (
     RULES,
     Action,
     Rule,

@@ -15,12 +15,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import sync
-from sync import cli, demo, logs, schedule, screen, show
-from sync.audit import Finding
+from sync import logs
+from sync.cli import commands as cli
+from sync.cli import screen, show
+from sync.demo import demo
 from sync.errors import SyncError
-from sync.load import Tally
-from sync.report import Freshness, Run, Status
-from sync.runs import Report
+from sync.operations import schedule
+from sync.operations.audit import Finding
+from sync.operations.report import Freshness, Run, Status
+from sync.postgres.load import Tally
+from sync.replication.runs import Report
 from sync.simulator import Simulator
 from tests.world import ROOT, World
 

@@ -32,11 +32,17 @@ from sync.errors import (
     SalesforceError,
     StoppedError,
 )
-from sync.prefetch import prefetch
-from sync.session import LOGINS_PER_HOUR, Answer, RetryPolicy, Session, Usage
-from sync.session import http as http_module
-from sync.session.decode import decode, decode_records
-from sync.session.login import audience
+from sync.salesforce.prefetch import prefetch
+from sync.salesforce.session import (
+    LOGINS_PER_HOUR,
+    Answer,
+    RetryPolicy,
+    Session,
+    Usage,
+)
+from sync.salesforce.session import http as http_module
+from sync.salesforce.session.decode import decode, decode_records
+from sync.salesforce.session.login import audience
 from sync.simulator import Simulator
 from tests.world import LONG_AGO, NEVER_WAIT
 

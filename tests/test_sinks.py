@@ -16,12 +16,20 @@ from typing import Any
 import pytest
 import structlog
 
-from sync import cli, logs, printable, show
-from sync.audit import Finding, Mapped
-from sync.changes import Change
+from sync import logs
+from sync.cli import commands as cli
+from sync.cli import show
 from sync.errors import ConfigError, SyncError
-from sync.printable import CONTROLS
-from sync.report import Freshness, Rejected, Run, Status
+from sync.logs import printable
+from sync.logs.printable import CONTROLS
+from sync.operations.audit import Finding, Mapped
+from sync.operations.report import (
+    Freshness,
+    Rejected,
+    Run,
+    Status,
+)
+from sync.postgres.changes import Change
 from tests.test_printable import ACTING, forms
 
 SECRET = "S3cr3t/pässword+'x"

@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import config, soql
-from sync.mapping import DescribedField, Field, Kind, Projection, SObject, project
-from sync.objects import CATALOGUE
-from sync.session import Session
+from sync import config
+from sync.catalogue.mapping import (
+    DescribedField,
+    Field,
+    Kind,
+    Projection,
+    SObject,
+    project,
+)
+from sync.catalogue.objects import CATALOGUE
+from sync.salesforce import soql
+from sync.salesforce.session import Session
 from sync.simulator import Simulator
-from sync.soql import Key, Scope
+from sync.window import Key, Scope
 from tests.world import LONG_AGO, NEVER_WAIT
 
 FIELDS = ("Id", "IsDeleted", "SystemModstamp", "MasterRecordId")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sync import pipeline
+from sync.replication import pipeline
 from sync.simulator import Field, Simulator
 from tests.soak import SOAK
 from tests.world import LONG_AGO, World

@@ -19,12 +19,28 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync import load, transform, values
-from sync.extract import rest
-from sync.mapping import Derived, DescribedField, Field, Kind, Projection, SObject, project
-from sync.objects import CATALOGUE
-from sync.transform import Batch, Record, Reject, build, normalise_email, website_host
-from sync.values import Unfit
+from sync.catalogue import transform, values
+from sync.catalogue.mapping import (
+    Derived,
+    DescribedField,
+    Field,
+    Kind,
+    Projection,
+    SObject,
+    project,
+)
+from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.transform import (
+    Batch,
+    Record,
+    Reject,
+    build,
+    normalise_email,
+    website_host,
+)
+from sync.catalogue.values import Unfit
+from sync.postgres import load
+from sync.salesforce.extract import rest
 from tests.soak import some_of
 
 ID, OTHER_ID = "003RO0000035WQgYAM", "003RO0000035WQhYAM"

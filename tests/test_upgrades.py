@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from sync import embedded
+from sync.demo import embedded
 from tests.consuming import GRANTS, Role, role
 from tests.test_migrations import REVISIONS, alembic
 from tests.world import ROOT

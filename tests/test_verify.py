@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sync import apply, pipeline, verify
+from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, ObjectsFailedError, SyncError
-from sync.objects import CATALOGUE
-from sync.runs import journalled
+from sync.replication import apply, pipeline, verify
+from sync.replication.runs import journalled
+from sync.replication.verify import buckets
 from sync.simulator import Field
-from sync.verify import buckets
 from tests.soak import SOAK
 from tests.world import LONG_AGO, World
 

@@ -15,14 +15,18 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Connection, text
 
-from sync import activity, apply, load, logs, pipeline, schedule
+from sync import logs
+from sync.catalogue.objects import CATALOGUE
 from sync.errors import SyncError
-from sync.objects import CATALOGUE
-from sync.prefetch import each, prefetch
-from sync.session import RetryPolicy
-from sync.state import Lease
-from sync.tables import REPLICA, transaction
-from sync.verify.work import Work, looking
+from sync.logs import activity
+from sync.operations import schedule
+from sync.postgres import load
+from sync.postgres.state import Lease
+from sync.postgres.tables import REPLICA, transaction
+from sync.replication import apply, pipeline
+from sync.replication.verify.work import Work, looking
+from sync.salesforce.prefetch import each, prefetch
+from sync.salesforce.session import RetryPolicy
 from tests.world import World
 
 LONG = timedelta(minutes=45)  # longer than the watchdog waits
@@ -87,7 +91,7 @@ def test_a_job_that_hangs_ends_the_process(
 
 def test_the_watchdog_waits_longer_than_any_call() -> None:
     """The longest call and the usual statement fit into the limit, the waits between two attempts, too."""
-    from sync.session.limits import CONNECT_SECONDS, LONGEST_RETRY_AFTER, RESULTS
+    from sync.salesforce.session.limits import CONNECT_SECONDS, LONGEST_RETRY_AFTER, RESULTS
 
     assert CONNECT_SECONDS + RESULTS.answer + RESULTS.body < schedule.WATCHDOG_SECONDS <= 3600
     assert max(LONGEST_RETRY_AFTER, RetryPolicy().longest) < schedule.WATCHDOG_SECONDS / 2

@@ -8,15 +8,15 @@ from datetime import timedelta
 
 import pytest
 
-from sync import pipeline
+from sync.catalogue.mapping import PLACING
+from sync.catalogue.transform import Batch
 from sync.errors import ObjectsFailedError, SyncError
-from sync.extract import bulk, parts
-from sync.extract.results import Address, Results, read
-from sync.mapping import PLACING
-from sync.session.learned import Learned
+from sync.replication import pipeline
+from sync.salesforce.extract import bulk, parts
+from sync.salesforce.extract.results import Address, Results, read
+from sync.salesforce.session.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
-from sync.transform import Batch
 from tests.moving import BOTH, custom, silently
 from tests.test_extract import thing
 from tests.world import LONG_AGO, World

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from sync import pipeline
 from sync.errors import SyncError
-from sync.extract import parts
-from sync.runs import Step
+from sync.replication import pipeline
+from sync.replication.runs import Step
+from sync.salesforce.extract import parts
 from sync.simulator.queries import Queries
 from sync.simulator.soql.errors import SoqlError, too_complicated
 from tests.moving import BOTH, Killed, killed_while_refreshing, silently

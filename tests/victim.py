@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from sync.cli import main
+from sync.cli.commands import main
 
 commits = 0
 

@@ -20,10 +20,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import changes, config, logs, pipeline, tables
-from sync.changes import Change
-from sync.runs import Link, Report
-from sync.session import RetryPolicy, Session
+from sync import config, logs
+from sync.postgres import changes, tables
+from sync.postgres.changes import Change
+from sync.replication import pipeline
+from sync.replication.runs import Link, Report
+from sync.salesforce.session import RetryPolicy, Session
 from sync.simulator import Simulator
 from tests import processes
 from tests.processes import Process

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from migrations import replicas
-from sync.replica_schema import STANDARD
+from sync.postgres.replica_schema import STANDARD
 
 revision: str = "0010"
 down_revision: str | None = "0009"

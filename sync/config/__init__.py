@@ -15,17 +15,28 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sync.catalogue.objects import CATALOGUE
 from sync.config.fields import excluded, field_names, of_object
-from sync.config.flows import Flow, LoginSettings, choose_flow, login_problems, present_in
+from sync.config.flows import (
+    Flow,
+    LoginSettings,
+    choose_flow,
+    login_problems,
+    present_in,
+)
 from sync.config.keys import check_signing_key
 from sync.config.names import given, strangers
 from sync.config.pasted import problems, translated
 from sync.config.replicas import schema_name
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
-from sync.config.values import SOURCES, duration, readable_pem, wrong
+from sync.config.values import (
+    SOURCES,
+    duration,
+    readable_pem,
+    wrong,
+)
 from sync.errors import ConfigError
-from sync.objects import CATALOGUE
-from sync.printable import visible
+from sync.logs.printable import visible
 
 __all__ = ["DatabaseSettings", "Settings", "choose_flow", "duration", "load", "load_database", "of"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
+from sync.catalogue.mapping import PLACING, Kind, SObject
+from sync.catalogue.objects import CATALOGUE
 from sync.config.values import wrong
-from sync.mapping import PLACING, Kind, SObject
-from sync.objects import CATALOGUE
 
 NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*\.)?[A-Za-z][A-Za-z0-9_]*")
 

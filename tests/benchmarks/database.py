@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import embedded
+from sync.demo import embedded
 
 NUMBERS = itertools.count(1)
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-from sync import soql
-from sync.objects import CATALOGUE
-from sync.tables import REPLICA, REPLICAS
+from sync.catalogue.objects import CATALOGUE
+from sync.postgres.tables import REPLICA, REPLICAS
+from sync.salesforce import soql
+from sync.window import Scope
 from tests.benchmarks.database import Database
 from tests.benchmarks.measure import REST
 from tests.benchmarks.org import Org
@@ -30,7 +31,7 @@ PAUSE = 0.2  # seconds between two looks at a job
 def download(org: Org, transport: str) -> float:
     """Seconds that the pages of all objects take, one after the other."""
     if transport == REST:
-        queries = {name: soql.select(org.projection(name), soql.Scope(), None) for name in CATALOGUE}
+        queries = {name: soql.select(org.projection(name), Scope(), None) for name in CATALOGUE}
         headers = org.log_in()
         started = time.monotonic()
         for query in queries.values():
@@ -65,7 +66,7 @@ def rest_pages(org: Org, headers: dict[str, str], query: str) -> Iterator[bytes]
 
 def completed_job(org: Org, headers: dict[str, str], name: str) -> str:
     """The address of a job that has read an object, in any order."""
-    query = soql.select_unordered(org.projection(name), soql.Scope())
+    query = soql.select_unordered(org.projection(name), Scope())
     body = {"operation": "queryAll", "query": query}
     answer = org.http.post(f"{org.data}/jobs/query", headers=headers, json=body, timeout=600)
     answer.raise_for_status()

@@ -14,8 +14,8 @@ from typing import Any
 
 import requests
 
-from sync.mapping import DescribedField, Projection, project
-from sync.objects import CATALOGUE
+from sync.catalogue.mapping import DescribedField, Projection, project
+from sync.catalogue.objects import CATALOGUE
 from tests.world import ROOT
 
 VERSION = "66.0"

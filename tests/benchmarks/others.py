@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 
-from sync import soql
-from sync.objects import CATALOGUE
+from sync.catalogue.objects import CATALOGUE
+from sync.salesforce import soql
+from sync.window import Scope
 from tests.benchmarks.database import Database
 from tests.benchmarks.measure import PANDAS, SCRIPTS, Outcome, process
 from tests.benchmarks.org import Org
@@ -25,8 +26,6 @@ def run(what: str, org: Org, database: Database) -> Outcome:
     given = {
         "DATABASE_URL": database.url,
         "TOKEN": org.log_in()["Authorization"].removeprefix("Bearer "),
-        "QUERIES": json.dumps(
-            {each.sobject.name: soql.select(each, soql.Scope(), None) for each in projections}
-        ),
+        "QUERIES": json.dumps({each.sobject.name: soql.select(each, Scope(), None) for each in projections}),
     }
     return process([f"tests.benchmarks.scripts.{SCRIPTS[what]}"], {**ENVIRONMENT, **org.settings, **given})

@@ -1,0 +1,1 @@
+"""Objects, their fields, and the pure functions that make rows of records. Start with `objects`."""

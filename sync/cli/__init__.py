@@ -1,0 +1,1 @@
+"""Commands: arguments, what is printed, exit codes. Start with `commands`."""

@@ -1,0 +1,376 @@
+"""Commands, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Annotated
+
+import typer
+
+import sync
+from sync import logs
+from sync.catalogue.mapping import full_id
+from sync.cli import show
+from sync.cli.wiring import (
+    a_duration,
+    a_sample,
+    a_time,
+    database,
+    known,
+    linked,
+    owner,
+)
+from sync.errors import (
+    ConfigError,
+    ObjectsFailedError,
+    SyncError,
+    UsageError,
+)
+from sync.logs import printable
+from sync.operations import (
+    audit,
+    erasure,
+    grants,
+    report,
+    schedule,
+)
+from sync.postgres import changes, tables
+from sync.replication import pipeline, runs
+from sync.replication import rejects as rejected
+from sync.replication.runs import Link
+
+app = typer.Typer(
+    help="Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it prints local variables, and those may hold secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Objects = Annotated[list[str] | None, typer.Option("--object", help="Only this object; may be repeated.")]
+Wait = Annotated[str, typer.Option("--wait", help="How long to wait for another process that is at work.")]
+
+
+def main() -> None:
+    """Run a command; every error of ours ends as one clear message and its exit code."""
+    # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
+    # transform the next ones: not five milliseconds.
+    sys.setswitchinterval(0.001)
+    logs.watch_crashes()
+    try:
+        app()
+    except ObjectsFailedError as failed:
+        for name, error in failed.failures:
+            show.error(failed.told(name, error))
+        sys.exit(failed.code)
+    except SyncError as error:
+        show.error(str(error), lines=isinstance(error, ConfigError))
+        sys.exit(error.exit_code)
+    finally:
+        show.flush()
+        logs.watch_crashes()  # Typer has put a hook of its own in its place
+
+
+# ── commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, when it is asked for."""
+    if wanted:
+        show.say(f"salesforce-postgres-sync {sync.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers."""
+
+
+@app.command()
+def worker() -> None:
+    """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
+    with linked("worker", timedelta(minutes=10)) as link:
+        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
+        schedule.work(jobs, link.settings.sync_interval, link.stop)
+
+
+@app.command()
+def run(
+    wait: Wait = "10m",
+    accept_org: Annotated[
+        bool, typer.Option("--accept-org", help="Let another org replace the one whose records these are.")
+    ] = False,
+) -> None:
+    """One incremental pass over all objects, then exit."""
+    with linked("run", a_duration(wait)) as link, show.progress(link) as link:
+        reports = pipeline.sync_all(replace(link, accept_org=accept_org))
+        left = other_org(link) if accept_org else []
+    show.reports(reports)
+    for line in left:
+        show.say(line)
+
+
+@app.command()
+def resync(
+    objects: Objects = None,
+    since: Annotated[
+        str | None, typer.Option(help="Read again what changed since, e.g. 2026-01-31T00:00Z.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Read this record again; may be repeated.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read everything again (the default).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take; change nothing.")
+    ] = False,
+    wait: Wait = "10m",
+) -> None:
+    """Read records again, through the same merge: readers are not disturbed, only differences are written."""
+    if sum((since is not None, bool(ids), full)) > 1:
+        raise UsageError("--since, --id and --full exclude each other: give one of them")
+    start = a_time(since) if since is not None else None
+    by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
+    with linked("resync", a_duration(wait)) as link:
+        names = known(objects, link.settings)
+        if objects and (strays := set(by_object) - set(names)):
+            raise UsageError(f"the Ids belong to {', '.join(sorted(strays))}, not to {', '.join(names)}")
+        if dry_run and ids:
+            show.estimates(pipeline.estimate_ids(link, by_object))
+        elif dry_run:
+            show.estimates(pipeline.estimate(link, names, start))
+        elif ids:
+            show.reports(runs.for_each(list(by_object), lambda n: pipeline.resync_ids(link, n, by_object[n])))
+        else:
+            with show.progress(link) as watched:
+                reports = pipeline.resync(watched, names, start)
+            show.reports(reports)
+
+
+@app.command()
+def verify(
+    objects: Objects = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read again what differs; remove what is proved gone.")
+    ] = False,
+    deep: Annotated[
+        str | None, typer.Option("--deep", help="Compare every value, too: of so many records, or of all.")
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Let --repair remove more than the guard would.")
+    ] = False,
+    wait: Wait = "10m",
+    as_json: Json = False,
+) -> None:
+    """Compare Salesforce and Postgres; exit 5 when differences remain, 6 when the guard refuses to remove."""
+    if approve and not repair:
+        raise UsageError("--approve goes with --repair: alone it approves nothing")
+    sample = a_sample(deep)
+    with linked("verify", a_duration(wait)) as link:
+        names = known(objects, link.settings)
+        with show.progress(link) as watched:
+            watched = replace(watched, approve=approve)
+            reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
+    show.verified(reports, as_json=as_json)
+    if any((report.findings or {}).get("remaining") for report in reports):
+        raise typer.Exit(5)
+
+
+@app.command()
+def status(
+    as_json: Json = False,
+    max_lag: Annotated[
+        str | None,
+        typer.Option(
+            "--max-lag", help="An older object is stale; default: two intervals, the overlap and 5m."
+        ),
+    ] = None,
+) -> None:
+    """Freshness, rows, last runs, rejects; exit 1 when the first line says STALE or NOT LOADED."""
+    with database() as (settings, engine):
+        usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
+        with tables.transaction(engine) as connection:
+            found = report.status(
+                connection, settings.sync_objects, a_duration(max_lag) if max_lag else usual
+            )
+    show.status(found, as_json=as_json)
+    if found.stale:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Doctor: settings, login, org, permissions, every mapped field, API budget, database, migrations."""
+    with linked("check", timedelta(0)) as link:
+        findings = list(audit.check(link.settings, link.session, link.engine))
+    show.findings(findings, as_json=as_json)
+    codes = {finding.code for finding in findings if finding.state == "failed"}
+    if codes:
+        raise typer.Exit(3 if 3 in codes else min(codes))
+
+
+@app.command()
+def schema(objects: Objects = None, as_json: Json = False) -> None:
+    """The mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
+    with linked("schema", timedelta(0)) as link:
+        names = known(objects, link.settings)
+        lines = [line for name in names for line in audit.schema(link.settings, link.session, name)]
+    show.mapping(lines, as_json=as_json)
+
+
+@app.command()
+def rejects(
+    objects: Objects = None,
+    every: Annotated[bool, typer.Option("--all", help="List the records, not only their reasons.")] = False,
+    accept: Annotated[
+        str | None, typer.Option("--accept", help="Let passes go on in spite of this reason.")
+    ] = None,
+    refuse: Annotated[str | None, typer.Option("--refuse", help="Take an acceptance back.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Records that could not be stored, by reason; each leaves by itself once it fits."""
+    if sum((every, accept is not None, refuse is not None)) > 1:
+        raise UsageError("--all, --accept and --refuse exclude each other: give one of them")
+    with database() as (settings, engine), tables.transaction(engine) as connection:
+        names = known(objects, settings)
+        if accept is not None:
+            who = f"{settings.postgres.username or 'owner'} on {settings.dyno}"
+            for name in rejected.accept(connection, names, accept, who):
+                show.say(f'{name}: "{accept}" is accepted: passes go on, and status and verify name it')
+        elif refuse is not None:
+            for name in rejected.refuse(connection, names, refuse):
+                show.say(f'{name}: "{refuse}" is not accepted any more')
+        elif every:
+            show.rejects(report.rejects(connection, names), as_json=as_json)
+        else:
+            show.reject_groups(rejected.groups(connection, names), as_json=as_json)
+
+
+@app.command(name="changes")
+def changes_(
+    after: Annotated[
+        int | None, typer.Option(help="Entries after this number; default: the last twenty.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with entries to come.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read the change feed, in the order of commits."""
+    stop = threading.Event()
+    with database() as (_, engine), schedule.stopping_on_signals(stop):
+        if after is None:
+            with tables.transaction(engine) as connection:
+                after = max(0, changes.last(connection) - 20)
+        show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+
+
+@app.command()
+def erase(
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="The record of a person; may be repeated.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", help="List the records with this address, and ask.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase what --email lists without asking.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the records of --id be stored again.")] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who asked for it, or the number of the request; kept.")
+    ] = None,
+    wait: Wait = "10m",
+) -> None:
+    """Erase a person: empty every copy of the record that is held here, and never store it again."""
+    if bool(ids) == (email is not None) or (undo and not ids):
+        raise UsageError("give --id (may be repeated) or --email, one of the two; --undo goes with --id")
+    given, stop = a_duration(wait), threading.Event()
+    with database() as (settings, engine), schedule.stopping_on_signals(stop):
+        if email is not None:
+            with tables.transaction(engine) as connection:
+                found = erasure.matching(connection, email)
+            show.matches(found)
+            ids = [match.id for match in found]
+            if not ids or not (yes or confirmed(len(ids))):
+                raise typer.Exit(0 if not ids else 2)
+        by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
+        me, who = owner(settings), printable.visible(by or "")[:200]
+        who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
+        if undo:
+            show.lifted(erasure.lift(engine, by_object, me, who, given, stop))
+        else:
+            show.erased(erasure.erase(engine, by_object, me, who, given, stop))
+
+
+def other_org(link: Link) -> list[str]:
+    """What is left to do after another org was accepted."""
+    with tables.transaction(link.engine) as connection:
+        return report.other_org(connection, link.settings.sync_objects)
+
+
+def confirmed(count: int) -> bool:
+    """Ask the person at the terminal; without one the answer is no."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        show.say("nothing was erased: add --yes, or name the records with --id")
+        return False
+    what = "this record, and never store it" if count == 1 else f"these {count} records, and never store them"
+    return typer.confirm(f"Erase {what} again?")
+
+
+@app.command()
+def grant(
+    role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+) -> None:
+    """Let a consumer's role read schema crm, now and after later migrations, and nothing else."""
+    with database() as (_, engine), tables.transaction(engine) as connection:
+        done = grants.grant(connection, role)
+    show.say(done)
+
+
+@app.command()
+def revoke(
+    role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+) -> None:
+    """Take back what `grant` gave."""
+    with database() as (_, engine), tables.transaction(engine) as connection:
+        done = grants.revoke(connection, role)
+    show.say(done)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")] = False,
+    accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
+    contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
+) -> None:
+    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
+    from sync.demo import demo as story
+
+    story.play(accounts, contacts, keep=keep)
+
+
+@app.command()
+def simulator(
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
+    accounts: Annotated[int, typer.Option(min=0)] = 2_000,
+    contacts: Annotated[int, typer.Option(min=0)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
+    flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
+    credentials_seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
+    ] = None,
+) -> None:
+    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
+    try:
+        from sync.simulator.serve import serve
+    except ImportError as missing:
+        raise SyncError(
+            f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
+        ) from None
+    serve(port, accounts, contacts, seed, flow, credentials_seed)

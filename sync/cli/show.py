@@ -1,0 +1,351 @@
+"""What commands print: tables for people on a terminal, plain lines or JSON for everything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
+
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sync import logs
+from sync.cli.screen import (
+    COLOURS,
+    clean,
+    console,
+    error,
+    flush,
+    print_json,
+    say,
+    table,
+    write,
+)
+from sync.operations.audit import Finding, Mapped
+from sync.operations.erasure import Erased, Match
+from sync.operations.report import (
+    Rejected,
+    Status,
+    clock,
+    records,
+    short,
+    spoken,
+)
+from sync.postgres.changes import Change
+from sync.replication.pipeline import Estimate
+from sync.replication.rejects import Group
+from sync.replication.runs import Link, Report, Step
+
+__all__ = ["error", "flush", "say", "table"]  # beside what is below
+
+log = logs.get(__name__)
+
+SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
+WIDE = 120  # characters of a terminal on which a finding and its remedy stand side by side
+
+
+def reports(done: Sequence[Report]) -> None:
+    """What a run did, per object."""
+    columns = ("object", "read", "inserted", "updated", "deleted", "unchanged", "rejected", "API calls")
+    rows = []
+    for one in done:
+        t = one.tally
+        counts = (t.read, t.inserted, t.updated, t.deleted, t.unchanged, t.rejected, one.api_calls)
+        rows.append([one.object, *(f"{count:,}" for count in counts)])
+    table("", columns, rows)
+
+
+def verified(done: Sequence[Report], *, as_json: bool) -> None:
+    """What a verify found and mended, per object; then the records themselves."""
+    found = [(one, one.findings or {}) for one in done]
+    if as_json:
+        print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
+        return
+    counts = (
+        *("missing", "stale", "gone", "values", "unfit", "rejected", "accepted", "mended", "remaining"),
+        *("erased", "listed", "buckets", "compared"),
+    )
+    rows = [
+        [
+            one.object,
+            clock(datetime.fromisoformat(what["through"])),
+            *(f"{what[c]:,}" for c in counts),
+            one.api_calls,
+        ]
+        for one, what in found
+    ]
+    least = (
+        *("compared", "buckets", "listed", "erased", "accepted", "unfit", "rejected", "API calls", "values"),
+        *("mended", "through"),
+    )
+    table("", ("object", "through", *counts, "API calls"), rows, dispensable=least)
+    for one, what in found:
+        for each in what["differences"]:
+            fields = f" ({', '.join(each['fields'])})" if each["fields"] else ""
+            say(f"{one.object} {each['id']} {each['kind']}{fields}")
+        if what["fields"]:
+            moving = ", ".join(what["fields"])
+            say(f"{one.object}: {moving} moved without a stamp: candidates for SYNC_VOLATILE_FIELDS")
+        for reason, count, accepted in what["reasons"]:
+            known = "accepted" if accepted else f"look: python -m sync rejects --object {one.object}"
+            say(f"{one.object}: {records(count)} not stored, rejected: {reason}; {known}")
+        if what["remaining"]:
+            different = what["remaining"] - what["rejected"]
+            command = f"python -m sync verify --object {one.object} --repair"
+            tail = f"; type: {command}" if different else ""
+            say(f"{one.object}: {differences(what['remaining'])}{tail}")
+        elif sum(what[kind] for kind in ("missing", "stale", "gone", "values", "unfit")):
+            say(f"{one.object}: all of them mended")
+        else:
+            say(f"{one.object}: equal" + (" but for what is accepted" if what["accepted"] else ""))
+
+
+def differences(count: int) -> str:
+    return "1 difference remains" if count == 1 else f"{count:,} differences remain"
+
+
+def estimates(found: Sequence[Estimate]) -> None:
+    """What a resync would take."""
+    table("", ("object", "records", "API calls"), [(e.object, f"{e.records:,}", e.api_calls) for e in found])
+    say("dry run: nothing was changed")
+
+
+def findings(found: Sequence[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    if not sys.stdout.isatty() or console().width >= WIDE:
+        rows = [(f.subject, f.state, f.detail, f.remedy) for f in found]
+        table("", ("", "state", "what was found", "what to do"), rows)
+        return
+    for one in found:
+        line = Text.assemble(
+            (f"{one.state:7}", COLOURS[one.state]), f" {clean(one.subject)}: {clean(one.detail)}"
+        )
+        console().print(Padding(line, 0))
+        if one.remedy:
+            console().print(Padding(Text(f"→ {clean(one.remedy)}"), (0, 0, 0, 8)))
+
+
+def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    columns = ("object", "field", "column", "kept as", "Salesforce type", "state")
+    table(
+        "",
+        columns,
+        [(m.object, m.field, m.column, m.kept_as, m.type, m.state) for m in lines],
+        dispensable=("Salesforce type", "kept as"),
+        prose=("column",),
+    )
+
+
+def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
+    """The rejected records by reason."""
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    if not found:
+        say("no record is rejected")
+        return
+    columns = ("object", "reason", "records", "since", "last seen", "accepted")
+    rows = [
+        (g.object, g.reason, f"{g.records:,}", clock(g.since), clock(g.latest), "yes" if g.accepted else "no")
+        for g in found
+    ]
+    table("", columns, rows)
+    say("the records: python -m sync rejects --all")
+
+
+def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
+    """The rejected records one by one; whole as JSON."""
+    if as_json:
+        print_json([asdict(one) | {"record": json.loads(one.record)} for one in found])
+        return
+    if not found:
+        say("no record is rejected")
+        return
+    columns = ("object", "record", "reason", "first seen", "last seen")
+    rows = [(r.object, r.record_id, r.reason, clock(r.first_seen), clock(r.last_seen)) for r in found]
+    table("", columns, rows)
+
+
+def matches(found: Sequence[Match]) -> None:
+    """The records that an e-mail address leads to; their values are not shown."""
+    if not found:
+        say("no record holds this e-mail address")
+        return
+    table(
+        "",
+        ("object", "record", "state", "found in"),
+        [(m.object, m.id, m.state, ", ".join(m.fields)) for m in found],
+    )
+
+
+def erased(done: Erased) -> None:
+    """What was erased, and what cannot be reached from here."""
+    for name, ids in done.ids.items():
+        for id_ in ids:
+            say(f"{name} {id_} erased: it will not be stored again")
+        say(f"{name}: {done.rows[name]:,} of {len(ids):,} had a row, of which Id, stamp and the reason stay")
+    for id_, survivor in done.survivors:
+        again = f"python -m sync erase --id {survivor}"
+        say(f"{id_} was merged into {survivor}, which may hold the same person: {again}")
+    say(
+        "not reached from here: Salesforce itself, backups and logs of this database, consumers' own copies "
+        "(the feed tells them: erase), and a record that is created again with another Id"
+    )
+
+
+def lifted(found: Mapping[str, Sequence[str]]) -> None:
+    """What may be stored again."""
+    for name, ids in found.items():
+        for id_ in ids:
+            say(f"{name} {id_} may be stored again: the next pass reads it")
+    if not found:
+        say("none of these records was erased")
+
+
+def status(found: Status, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(found))
+        return
+    word, _, rest = found.headline.partition(":")
+    console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
+    columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
+    least = ("tombstones", "verified", "complete through", "rejects", "last run")
+    table(
+        "",
+        columns,
+        [
+            (
+                f.object,
+                clock(f.complete_through) if f.complete_through else "never",
+                spoken(f.lag) if f.lag is not None else "-",
+                f"{'~' if f.estimated else ''}{f.rows:,}",
+                f"{'~' if f.estimated else ''}{f.tombstones:,}",
+                f"{f.rejects:,}",
+                last_run(f.last_outcome, f.last_finished_at),
+                clock(f.verified_through) if f.verified_through else "never",
+            )
+            for f in found.objects
+        ],
+        dispensable=least,
+    )
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    runs(found)
+
+
+LEAST_OF_RUNS = ("same", "calls", "rej", "del", "upd", "ins", "read", "command", "outcome")
+
+
+def last_run(outcome: str | None, finished: datetime | None) -> str:
+    return f"{outcome} {clock(finished)}" if outcome and finished else "none"
+
+
+def runs(found: Status) -> None:
+    columns = (
+        "run",
+        "object",
+        "command",
+        "started",
+        "outcome",
+        "read",
+        "ins",
+        "upd",
+        "del",
+        "same",
+        "rej",
+        "calls",
+        "error",
+    )
+    rows = []
+    for r in found.runs:
+        counts = (r.read, r.inserted, r.updated, r.deleted, r.unchanged, r.rejected, r.api_calls)
+        rows.append(
+            [
+                *(r.id, r.object, r.command, clock(r.started_at), r.outcome),
+                *(f"{count:,}" for count in counts),
+                short(r.error) if r.error else "",
+            ]
+        )
+    if not rows:
+        return
+    say()
+    if not sys.stdout.isatty():
+        table("last runs", columns, rows)
+        return
+    # A reason is a sentence: below the table it can be read, in a column of it not.
+    table("last runs", columns[:-1], [row[:-1] for row in rows], dispensable=LEAST_OF_RUNS)
+    for row in rows:
+        if row[-1]:
+            say(f"run {row[0]}, {row[1]}: {row[-1]}")
+
+
+def changes(stream: Iterable[Change], *, as_json: bool) -> None:
+    """The feed, line by line, so that a pipe gets each entry at once."""
+    for one in stream:
+        if as_json:
+            read = print_json(asdict(one))
+        else:
+            changed = f" ({', '.join(one.changed)})" if one.changed else ""
+            at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
+            into = f" into {one.survivor_id}" if one.survivor_id else ""
+            line = f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}"
+            read = write(clean(line) + "\n")
+        if not (read and flush()):
+            return
+
+
+@contextmanager
+def progress(link: Link) -> Iterator[Link]:
+    """The link with a progress bar on a terminal, with a log line each half minute elsewhere."""
+    if not sys.stdout.isatty():
+        yield replace(link, on_step=LineEvery(SECONDS_BETWEEN_LINES))
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+        started: dict[str, tuple[float, int]] = {}
+
+        def on_step(step: Step) -> None:
+            if step.object not in tasks:
+                tasks[step.object] = bar.add_task(clean(step.object), total=None, rate="")
+                started[step.object] = (time.monotonic(), 0)
+                return
+            since, read = started[step.object]
+            started[step.object] = (since, read + step.tally.read)
+            speed = (read + step.tally.read) / max(time.monotonic() - since, 0.001)
+            bar.update(
+                tasks[step.object], completed=step.received, total=step.expected, rate=f"{speed:,.0f} rows/s"
+            )
+
+        yield replace(link, on_step=on_step)
+
+
+class LineEvery:
+    """A log line about the progress, at most each so many seconds per object."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.said: dict[str, float] = {}
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self.said.setdefault(step.object, now) >= self.seconds:
+            self.said[step.object] = now
+            log.info("progress", object=step.object, received=step.received, expected=step.expected)

@@ -1,0 +1,1 @@
+"""The demo, and the PostgreSQL from a wheel that it and the tests run on. Start with `demo`."""

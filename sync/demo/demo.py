@@ -1,0 +1,185 @@
+"""The demo: an org, a database, a first sync, a handful of changes, and what consumers see of them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, text
+
+from sync import config, logs
+from sync.cli import show
+from sync.cli.show import say
+from sync.demo import embedded
+from sync.errors import SyncError
+from sync.operations import report, schedule
+from sync.postgres import changes, tables
+from sync.replication import pipeline
+from sync.replication.runs import Link
+from sync.salesforce.session import Session
+
+if TYPE_CHECKING:
+    from sync.simulator import Simulator
+
+CUSTOMER = text("SELECT * FROM crm.customer WHERE contact_id = :id")
+SHOWN = (
+    *("contact_id", "full_name", "title", "email", "email_normalized", "phone", "phone_e164"),
+    *("account_id", "account_name", "billing_city", "parent_account_name", "changed_at"),
+)
+
+
+def play(accounts: int, contacts: int, *, keep: bool) -> None:
+    """Run the whole story; with `keep`, leave the worker running until Ctrl-C."""
+    try:
+        from sync.simulator import Simulator
+    except ImportError as missing:
+        raise SyncError(
+            f"the demo needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
+        ) from None
+    logs.setup("error", "pretty")
+    stop = threading.Event()
+    with schedule.stopping_on_signals(stop):
+        title(f"A Salesforce org of {accounts:,} accounts and {contacts:,} contacts, and a PostgreSQL")
+        with Simulator(accounts=accounts, contacts=contacts) as org, embedded.postgres() as url:
+            with linked(org, url, stop) as link:
+                tell(link, org)
+            show_the_way(org, url, keep=keep)
+            if keep:
+                go_on(org, url, stop)
+
+
+def tell(link: Link, sim: Simulator) -> None:
+    """First sync, changes, second sync, proof, result."""
+    embedded.migrate(link.engine)
+    org = sim.org
+    # The last ones: the first of a generated org are its hard cases.
+    moved, edited, doomed, revived, winner, loser = org.ids("Contact", deleted=False)[-6:]
+    org.delete(revived)
+
+    title("1. The first sync")
+    first = a_pass(link)
+    before = customer(link.engine, moved)
+
+    title("2. Six things happen in Salesforce")
+    other = next(
+        id_
+        for id_ in reversed(org.ids("Account", deleted=False))
+        if org.record(id_)["ParentId"] and id_ != org.record(moved)["AccountId"]
+    )
+    newcomer = org.create(
+        "Contact",
+        {"FirstName": "Ada", "LastName": "Newcomer", "Email": "Ada.Newcomer@Example.com", "AccountId": other},
+    )
+    org.update(moved, {"AccountId": other, "Email": "  New.Address@Example.COM ", "Phone": "(415) 555-2671"})
+    org.update(edited, {"Title": "Chief of Everything"})
+    org.delete(doomed)
+    org.undelete(revived)
+    org.merge(winner, [loser])
+    for line in (
+        f"{newcomer} is created",
+        f"{moved} moves to account {other}, with a new email and phone",
+        f"{edited} gets a title",
+        f"{doomed} is deleted",
+        f"{revived} comes back from the recycle bin",
+        f"{loser} is merged into {winner}",
+    ):
+        say(f"  {line}")
+
+    seen = newest(link.engine)
+    title("3. An incremental pass")
+    second = a_pass(link)
+
+    title(f"4. What the change feed says: select * from crm.changes({seen})")
+    show.changes(changes.stream(link.engine, seen, follow=False, stop=link.stop), as_json=False)
+
+    title(f"5. The collated customer {moved}, before and after: select * from crm.customer")
+    after = customer(link.engine, moved)
+    rows = [(name, before[name], after[name], "<" if before[name] != after[name] else "") for name in SHOWN]
+    show.table("", ("column", "before", "after", ""), rows)
+
+    title(f"6. The proof: {winner} is purged without a trace; python -m sync verify --repair")
+    org.purge(winner, log=False)
+    session = Session(link.settings, link.stop)
+    proof = replace(link, command="verify", session=session)
+    show.verified(
+        pipeline.verify_all(proof, link.settings.sync_objects, repair=True, sample=0), as_json=False
+    )
+
+    title("7. Status")
+    with tables.transaction(link.engine) as connection:
+        found = report.status(connection, link.settings.sync_objects, timedelta(minutes=30))
+    show.status(found, as_json=False)
+
+    title("8. API calls")
+    say(f"  first sync: {first}, incremental pass: {second}, and one login each")
+
+
+def a_pass(link: Link) -> int:
+    """One pass over all objects; the API calls it took."""
+    session = Session(link.settings, link.stop)
+    with show.progress(replace(link, session=session)) as watched:
+        done = pipeline.sync_all(watched)
+    show.reports(done)
+    return sum(one.api_calls for one in done)
+
+
+def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
+    """How to look around oneself."""
+    title("Look around")
+    if not keep:
+        say("  Everything ends here. To look around with psql, and to try the commands:")
+        say("  make demo ARGS=--keep   keeps it running, with the worker, until Ctrl-C")
+        return
+    say(f"  {embedded.psql()} '{url}'")
+    say("  select * from crm.customer limit 5;  select * from crm.freshness;")
+    say()
+    say("  For `python -m sync status`, `check`, `resync` … in another terminal:")
+    for name, value in settings_of(sim, url).items():
+        sys.stdout.write(f"  export {name}='{value}'\n")  # of this demo alone, and meant to be copied
+
+
+def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
+    """The worker, as on a dyno, every thirty seconds."""
+    title("The worker is running; Ctrl-C ends everything")
+    logs.setup("info", "pretty")
+    with linked(sim, url, stop, "worker") as link:
+        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
+        schedule.work(jobs, timedelta(seconds=30), stop)
+
+
+def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
+    return {"DATABASE_URL": url, **sim.environment()}
+
+
+@contextmanager
+def linked(sim: Simulator, url: str, stop: threading.Event, command: str = "demo") -> Iterator[Link]:
+    """Both ends of the demo's replication."""
+    settings = config.of(settings_of(sim, url))
+    logs.hide(settings.secrets)
+    engine = tables.engine(settings.postgres, owner="demo")
+    try:
+        session = Session(settings, stop)
+        yield Link(settings, session, engine, "demo", command, stop, reference=sim.clock.now)
+    finally:
+        engine.dispose()
+
+
+def customer(engine: Engine, id_: str) -> Mapping[str, Any]:
+    with tables.transaction(engine) as connection:
+        return dict(connection.execute(CUSTOMER, {"id": id_}).mappings().one())
+
+
+def newest(engine: Engine) -> int:
+    with tables.transaction(engine) as connection:
+        return changes.last(connection)
+
+
+def title(line: str) -> None:
+    say()
+    say(line, style="bold")

@@ -1,0 +1,78 @@
+"""What the doctor says: findings, each with its state, its remedy and the exit code that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from sync.errors import (
+    ConfigError,
+    DatabaseUnavailableError,
+    DeferredError,
+    LockedError,
+    LoginError,
+    ReplicaSchemaError,
+    SalesforceError,
+    SchemaOutdatedError,
+    SyncError,
+)
+from sync.postgres.replica_schema import SETTING
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[3]
+
+AGAIN = "then type: python -m sync check"
+# By the kind of the error, the particular before the general; the error itself says what happened.
+REMEDIES: tuple[tuple[type[SyncError], str], ...] = (
+    (ReplicaSchemaError, f"set or unset {SETTING} as the error says, {AGAIN}"),
+    (ConfigError, f"set DATABASE_URL as the error says, {AGAIN}"),
+    (LoginError, f"mend the SALESFORCE_ settings, or the app and its user in Setup, {AGAIN}"),
+    (DeferredError, f"wait until the org has used fewer requests in 24 hours, {AGAIN}"),
+    (SchemaOutdatedError, "run `alembic upgrade head`"),
+    (LockedError, f"end the session that the error names, or wait for its end, {AGAIN}"),
+    (
+        DatabaseUnavailableError,
+        f"see whether the server runs and the URL is right (psql \"$DATABASE_URL\" -c 'SELECT 1'), {AGAIN}",
+    ),
+    (SyncError, f"mend what the error names, {AGAIN}"),
+)
+NO_ACCESS = frozenset({"INVALID_TYPE", "INSUFFICIENT_ACCESS", "NOT_FOUND"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: how it is, what to do when it is not well, and the exit code that means."""
+
+    subject: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    remedy: str = ""
+    code: int = 0
+
+
+def guarded(
+    subject: str, look: Callable[[], Generator[Finding, None, T]], otherwise: str = ""
+) -> Generator[Finding, None, T | None]:
+    """An error while looking is a finding, and None; the other things are looked at all the same.
+
+    `otherwise` is what to do about an error of no particular kind.
+    """
+    try:
+        return (yield from look())
+    except SyncError as error:
+        what = otherwise if otherwise and type(error) is SyncError else remedy(error)
+        yield Finding(subject, "failed", str(error), what, error.exit_code)
+        return None
+
+
+def remedy(error: SyncError) -> str:
+    """What to do about an error, beside what it says itself."""
+    if isinstance(error, SalesforceError):
+        if error.code in NO_ACCESS or error.status == 404:
+            return f"grant the integration user read access to the object in a permission set, {AGAIN}"
+        if error.passing or error.status >= 500:
+            return f"see https://status.salesforce.com for the org's instance, {AGAIN}"
+    return next(what for kind, what in REMEDIES if isinstance(error, kind))

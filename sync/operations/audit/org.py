@@ -1,0 +1,317 @@
+"""The doctor at the org: the login, which org it is, what the user sees, whether queries are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from sync.catalogue.mapping import Projection
+from sync.catalogue.objects import CATALOGUE
+from sync.config import Settings
+from sync.config.fields import indispensable
+from sync.errors import FieldsMovedError, SalesforceError, SyncError
+from sync.operations.audit.findings import AGAIN, Finding, remedy
+from sync.postgres import ledger
+from sync.postgres.tables import transaction
+from sync.replication import apply
+from sync.salesforce import extract, soql
+from sync.salesforce.session import Session
+from sync.salesforce.session.limits import clip
+from sync.salesforce.session.paths import record_id
+from sync.window import Scope
+
+ASSIGNED = "SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = {user}"
+ALL_DATA = (
+    "SELECT Id FROM PermissionSet "
+    "WHERE Id IN {sets} AND (PermissionsViewAllData = true OR PermissionsModifyAllData = true)"
+)
+PERMITTED = (
+    "SELECT SobjectType, PermissionsViewAllRecords FROM ObjectPermissions "
+    "WHERE ParentId IN {sets} AND SobjectType IN {objects}"
+)
+
+REMEMBERED = text("SELECT organization_id FROM sync.org")
+BULK_SECONDS = 60.0  # for one record; then that it was accepted has to do
+
+
+def login(session: Session, engine: Engine | None = None) -> Generator[Finding, None, str]:
+    """The Id of the user that is logged in; "" where the org does not tell.
+
+    Without an engine it is not known which org's records the tables hold.
+    """
+    instance = session.login()
+    yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
+    reached = session.organization()
+    known = remembered(engine) if engine is not None else ""
+    if reached and known and reached != known:
+        yield Finding(
+            "org",
+            "failed",
+            f"the settings lead to org {reached}, and the tables hold the records of org {known}",
+            "mend SALESFORCE_LOGIN_URL and the credentials; if this org shall replace the other, type: "
+            "python -m sync run --accept-org",
+            6,
+        )
+    try:
+        identity = session.identity()
+    except SyncError as error:
+        yield Finding(
+            "org", "warning", f"userinfo: {error}", "the app may lack the scope `id`; syncing works"
+        )
+        return ""
+    name = clip(identity.get("preferred_username") or identity.get("user_id", "?"), 100)
+    if not known or reached in (known, ""):
+        yield Finding("org", "ok", f"{clip(identity.get('organization_id', '?'), 20)} as {name}")
+    try:
+        return record_id(identity.get("user_id"))
+    except ValueError:
+        return ""
+
+
+def remembered(engine: Engine) -> str:
+    """The org whose records the tables hold; "" before the first pass."""
+    with transaction(engine) as connection:
+        return str(connection.execute(REMEMBERED).scalar() or "")
+
+
+def an_object(
+    settings: Settings, session: Session, name: str, engine: Engine | None
+) -> Generator[Finding, None, Projection]:
+    """One object and its fields; without an engine nothing is known of what they were."""
+    described, _ = session.describe(name)
+    fitted = apply.projection(settings, CATALOGUE[name], described)
+    total = extract.count(session, name, Scope())
+    detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
+    if fitted.unmapped:
+        detail += f", and {len(fitted.unmapped)} standard fields outside the catalogue"
+    yield Finding(name, "ok", detail)
+    yield from fields(session, fitted, vanished(engine, name) if engine is not None else None)
+    return fitted
+
+
+def fields(
+    session: Session, fitted: Projection, lost: dict[str, str] | None
+) -> Generator[Finding, None, None]:
+    """What is odd about an object's fields; `lost` are those that were there once, and since when they are
+    not, None where that is not known."""
+    name = fitted.sobject.name
+    subject = f"{name} fields"
+    if left_out := session.left_out(name):
+        yield Finding(
+            subject,
+            "warning",
+            f"left out: {', '.join(left_out)}",
+            "their descriptions hold names that Salesforce does not allow; columns keep their values: "
+            "see whether a proxy changes Salesforce's answers",
+        )
+    shown = {field.name for field in fitted.described}
+    gone = {field: since for field, since in (lost or {}).items() if field not in shown}
+    if gone:
+        listed = ", ".join(f"{field} (since {since})" for field, since in gone.items())
+        yield Finding(
+            subject,
+            "warning",
+            f"not shown any more: {listed}",
+            "removed, or hidden from the integration user; "
+            "columns keep their last values: grant read access if it was not on purpose",
+        )
+    of_catalogue = {field.name for field in fitted.sobject.fields}
+    if wanted := [field for field in fitted.hidden if field not in gone and field not in of_catalogue]:
+        yield Finding(
+            subject,
+            "warning",
+            f"named in SYNC_CUSTOM_FIELDS and not visible: {', '.join(wanted)}",
+            "grant the integration user read access, or take them out of SYNC_CUSTOM_FIELDS",
+        )
+    if never := [field for field in fitted.hidden if field not in gone and field in of_catalogue]:
+        # Every org lacks some: named one by one they would hide a permission that was lost.
+        yield Finding(
+            subject,
+            "ok",
+            f"{len(never)} of the catalogue's {'are not' if lost is None else 'have never been'} visible, as "
+            "editions lack some: "
+            f"python -m sync schema --object {name} names them (hidden)",
+        )
+    if fitted.retyped:
+        listed = ", ".join(f"{field} is now {kind}" for field, kind in fitted.retyped)
+        yield Finding(subject, "warning", listed, "values that no longer fit go to `rejects`")
+
+
+# ── the object's own query ────────────────────────────────────────────────────────────────────────────
+
+
+def query(session: Session, fitted: Projection) -> Generator[Finding, None, None]:
+    """Ask for one record as a pass does, with all fields: what describe lists a query may refuse."""
+    subject = f"{fitted.sobject.name} query"
+    count = len(fitted.names)
+    try:
+        queries = extract.probe(session, fitted)
+        if queries == 1:
+            yield Finding(subject, "ok", f"REST answers the query for its {count} fields")
+            return
+        how = by_bulk(session, fitted)
+    except SalesforceError as error:
+        yield Finding(subject, "failed", str(error), refused(fitted, error), error.exit_code)
+    else:
+        told = f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
+        yield Finding(subject, "ok", f"{told}; {how}")
+
+
+def by_bulk(session: Session, fitted: Projection) -> str:
+    """Read one record by a Bulk job, which is deleted afterwards; how that went. SalesforceError: refused."""
+    jobs = f"/services/data/v{session.version}/jobs/query"
+    question = soql.select_unordered(fitted, Scope()) + " LIMIT 1"
+    made = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
+    job = session.path(f"{jobs}/{made.body['id']}")
+    try:
+        waited, pause = 0.0, 0.5
+        while waited < BULK_SECONDS:
+            info = session.resource("GET", job).body
+            if info["state"] == "JobComplete":
+                return "Bulk API answers it"
+            if info["state"] in ("Failed", "Aborted"):
+                why = clip(info.get("errorMessage") or "Salesforce gives no reason")
+                raise SalesforceError(f"Bulk API took the query and failed: {why}", status=400)
+            session.pause(pause)
+            waited, pause = waited + pause, min(pause * 1.5, 5.0)
+    except (KeyError, TypeError, AttributeError):
+        raise SalesforceError("Bulk API answers no state of the job", status=200) from None
+    finally:
+        extract.discard(session, job)
+    return f"Bulk API accepts it, and had not answered after {BULK_SECONDS:.0f} s"
+
+
+def refused(fitted: Projection, error: SalesforceError) -> str:
+    """What to do about a query that Salesforce does not answer."""
+    name, told = fitted.sobject.name, str(error)
+    needed = indispensable(fitted.sobject)
+    words = {word.strip("'\".,:;()[]") for word in told.split()}
+    named = [each for each in fitted.names if each not in needed and each in words]
+    if named and (isinstance(error, FieldsMovedError) or error.code.startswith("INVALID_FIELD")):
+        return (
+            f"describe lists {named[0]} and the query refuses it: mend the field or its package; or leave it "
+            f"out by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, {AGAIN}"
+        )
+    if error.code == "QUERY_TOO_COMPLICATED":
+        return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {AGAIN}"
+    if error.status in (414, 431):
+        return f"raise the limit of the proxy before Salesforce, or name fewer SYNC_CUSTOM_FIELDS, {AGAIN}"
+    return remedy(error)
+
+
+# ── what the user sees ────────────────────────────────────────────────────────────────────────────────
+
+
+def vanished(engine: Engine, name: str) -> dict[str, str]:
+    """The fields of an object that the last pass did not see any more, and since when."""
+    with transaction(engine) as connection:
+        found = ledger.vanished(connection, [name])
+    return {field: f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for _, field, at in found}
+
+
+def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
+    """Per object whether the user sees all its records; asked once for all of them."""
+    reason = "Salesforce shows no permission on the object"
+    try:
+        seen = view_all(session, user, objects)
+    except SyncError as error:
+        seen, reason = {}, str(error)
+    found = {}
+    for name in objects:
+        subject = f"{name} sharing"
+        if name not in seen:
+            detail = f"cannot tell whether it sees all records: {reason}"
+            found[name] = Finding(subject, "warning", detail)
+        elif seen[name]:
+            found[name] = Finding(subject, "ok", "sees all records")
+        else:
+            found[name] = Finding(
+                subject,
+                "warning",
+                "sees only records that are shared with it: View All is not granted",
+                "grant View All (or the system permission View All Data) in its permission set; "
+                "without it records that sharing hides look vanished",
+            )
+    return found
+
+
+def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, bool]:
+    """Whether the user has View All on each object, as far as the org tells.
+
+    A profile's permissions are a permission set too, and so are those of a permission set group together.
+    """
+    if not user:
+        raise SyncError("the org does not tell which user is logged in")
+    assigned = asked(session, ASSIGNED.format(user=soql.quoted(user)), "PermissionSetId")
+    if not any(each for (each,) in assigned):
+        raise SyncError("Salesforce shows none of its permission sets")
+    sets = soql.listed(str(each) for (each,) in assigned if each)
+    if asked(session, ALL_DATA.format(sets=sets), "Id"):
+        return dict.fromkeys(objects, True)
+    permitted = asked(
+        session,
+        PERMITTED.format(sets=sets, objects=soql.listed(objects)),
+        *("SobjectType", "PermissionsViewAllRecords"),
+    )
+    granted = {name for name, all_records in permitted if all_records is True}
+    return {name: name in granted for name, _ in permitted}
+
+
+def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
+    """The records of a query that is not worth trying for long."""
+    records: list[tuple[Any, ...]] = session.query(question, names, hasty=True).body["records"]
+    return records
+
+
+def budget(settings: Settings, session: Session) -> Generator[Finding, None, None]:
+    usage = session.usage
+    if usage is None:
+        yield Finding("API budget", "warning", "Salesforce sends no Sforce-Limit-Info; usage is unknown")
+        return
+    share = settings.sync_api_budget
+    detail = f"{usage.used:,} of {usage.limit:,} daily requests used, scheduled work stops at {share:.0%}"
+    if usage.used >= share * usage.limit:
+        remedy = "wait, raise SYNC_API_BUDGET, or find who uses them"
+        yield Finding("API budget", "failed", detail, remedy, 4)
+    else:
+        yield Finding("API budget", "ok", detail)
+
+
+def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
+    """Whether Salesforce's clock and the database's agree; nothing where one of the two does not answer."""
+    try:
+        _, at = session.describe(name)
+        with transaction(engine) as connection:
+            known = connection.execute(apply.CLOCK).scalar_one()
+    except SyncError:
+        return  # it is among the findings already
+    apart = abs((at - known).total_seconds())
+    if apart > apply.CLOCKS_APART.total_seconds():
+        detail = (
+            f"Salesforce's and the database's are {apart:,.0f} seconds apart: nothing is claimed meanwhile"
+        )
+        mend = "check the time (NTP) of the database's server, and whether a proxy changes the Date header"
+        yield Finding("clock", "failed", detail, mend, 1)
+    else:
+        yield Finding("clock", "ok", "Salesforce's and the database's agree")
+
+
+def custom_fields(settings: Settings, session: Session) -> Generator[Finding, None, None]:
+    """Custom fields that settings name and no object shows."""
+    named = settings.custom_fields_named
+    shown = {field.name for name in settings.sync_objects if named for field in session.describe(name)[0]}
+    for setting, names in (
+        ("SYNC_CUSTOM_FIELDS", settings.sync_custom_fields),
+        ("SYNC_EXCLUDED_FIELDS", settings.sync_excluded_fields),
+    ):
+        wrong = sorted(n for n in names if "__" in n and n.rpartition(".")[2] not in shown)
+        if wrong and not isinstance(names, str):
+            yield Finding(
+                "custom fields",
+                "warning",
+                f"{setting} names {', '.join(wrong)}, which no object shows",
+                "correct the name (case counts), or grant read access; until then nothing is erased",
+            )

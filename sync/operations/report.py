@@ -1,0 +1,315 @@
+"""What the database says of the replication: freshness, journal, rejects, and one line that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from sync.postgres import ledger
+from sync.replication.rejects import groups, told
+
+FRESHNESS = text("""
+SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
+       f.rejects, f.verified_through, f.estimated
+  FROM crm.freshness AS f
+  LEFT JOIN LATERAL (
+       SELECT error FROM sync.run
+        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
+        ORDER BY id DESC LIMIT 1
+       ) AS r ON true
+ WHERE f.object = ANY (:objects)
+""")
+RUNS = text("""
+SELECT id, object, command, owner, started_at, finished_at, outcome, since, until, complete_through, read,
+       inserted, updated, deleted, unchanged, rejected, nuls_removed, api_calls, error
+  FROM sync.run WHERE object = ANY (:objects) ORDER BY id DESC LIMIT :limit
+""")
+WORKING = text("""
+SELECT object, owner FROM sync.lease
+ WHERE owner IS NOT NULL AND expires_at > clock_timestamp() AND object = ANY (:objects) ORDER BY object
+""")
+# Of what is capped, `complete_through` is later than what Salesforce covers.
+LAGGING = text("""
+SELECT object, covered FROM sync.cursor
+ WHERE object = ANY (:objects) AND covered < complete_through AND now() - covered > interval '1 day'
+ ORDER BY object
+""")
+FUTURE = text("""
+SELECT object, complete_through FROM sync.cursor
+ WHERE object = ANY (:objects) AND complete_through > now() + interval '5 minutes'
+ ORDER BY object
+""")
+# The last verify of each object; one that failed for a passing reason matters when it goes on so.
+VERIFIED = text("""
+SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
+       (r.findings ->> 'remaining')::bigint - coalesce((r.findings ->> 'rejected')::bigint, 0) AS remaining,
+       k.complete_through - coalesce(k.verified_through, r.started_at - interval '1 day') > interval '2 days'
+           AS overdue
+  FROM sync.run AS r JOIN sync.cursor AS k ON k.object = r.object
+ WHERE r.command = 'verify' AND r.outcome <> 'running' AND r.object = ANY (:objects)
+ ORDER BY r.object, r.id DESC
+""")
+# An org was accepted in place of another, and no verify has shown since that nothing of the other is left.
+OTHER_ORG = text("""
+SELECT p.object, o.replaced_at
+  FROM sync.org AS o, sync.replicated AS p LEFT JOIN sync.cursor AS k USING (object)
+ WHERE o.replaced_at IS NOT NULL AND k.verified_through IS NULL AND p.object = ANY (:objects) ORDER BY 1
+""")
+REFUSED = text("""
+SELECT object, deletions_refused_at AS since FROM sync.cursor
+ WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
+""")
+NOW = text("SELECT now()")
+NEWS = timedelta(days=7)  # then everybody knows that a field is gone
+REJECTS = text("""
+SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
+  FROM sync.reject WHERE object = ANY (:objects) ORDER BY object, record_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How far one object is complete, and how its last finished run ended; the numbers of `rows` and of
+    `tombstones` are `estimated` where the table is large."""
+
+    object: str
+    complete_through: datetime | None
+    lag: timedelta | None
+    last_outcome: str | None
+    last_finished_at: datetime | None
+    last_error: str | None
+    rows: int
+    tombstones: int
+    rejects: int
+    verified_through: datetime | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of the journal."""
+
+    id: int
+    object: str
+    command: str
+    owner: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    since: datetime | None
+    until: datetime | None
+    complete_through: datetime | None
+    read: int
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    rejected: int
+    nuls_removed: int
+    api_calls: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be stored, whole, and why."""
+
+    object: str
+    record_id: str
+    reason: str
+    record: str
+    system_modstamp: datetime | None
+    first_seen: datetime
+    last_seen: datetime
+    run_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that `status` shows; `stale` names the objects that are older than allowed, `warnings` says what is
+    wrong though the copy is fresh."""
+
+    objects: tuple[Freshness, ...]
+    runs: tuple[Run, ...]
+    working: dict[str, str]
+    stale: tuple[str, ...]
+    warnings: tuple[str, ...]
+    headline: str
+
+
+def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
+    """One entry per object asked for; one whose cursor is gone has never been complete."""
+    rows = {row.object: row for row in connection.execute(FRESHNESS, {"objects": list(objects)})}
+    unknown = (None, None, None, None, None, 0, 0, 0, None, False)
+    return tuple(Freshness(*rows[name]) if name in rows else Freshness(name, *unknown) for name in objects)
+
+
+def runs(connection: Connection, objects: Sequence[str], limit: int = 10) -> tuple[Run, ...]:
+    rows = connection.execute(RUNS, {"objects": list(objects), "limit": limit})
+    return tuple(Run(*row) for row in rows)
+
+
+def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
+    return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
+
+
+def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
+    """Everything at once, from one snapshot; `max_lag` decides what is stale."""
+    found = freshness(connection, objects)
+    working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
+    stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
+    told = list(warnings(connection, objects))
+    line = headline(found, stale, working, [what for what, urgent in told if urgent])
+    everything = tuple(what for what, _ in told)
+    return Status(found, runs(connection, objects), working, stale, everything, line)
+
+
+def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What is wrong though the last pass went well, and whether the first line should say so."""
+    asked = {"objects": list(objects)}
+    for row in connection.execute(FUTURE, asked):
+        yield (
+            f"{row.object} is said to be complete through {clock(row.complete_through)}, which is in the "
+            "future: a wrong clock was believed, and changes may be missing; type: "
+            f"python -m sync resync --object {row.object} --full",
+            True,
+        )
+    yield from rejects_by_reason(connection, objects)
+    for name in other_org(connection, objects):
+        yield name, True
+    for row in connection.execute(REFUSED, asked):
+        yield (
+            f"{row.object}: Salesforce refuses getDeleted since {clock(row.since)}: records that left the "
+            "recycle bin are found by verify alone, each night or when you type: "
+            f"python -m sync verify --object {row.object} --repair",
+            True,
+        )
+    for row in connection.execute(VERIFIED, asked):
+        if row.outcome == "failed" and (row.remaining or row.overdue):
+            yield f"{row.object}: the verify of {clock(row.started_at)} failed: {short(row.error, 300)}", True
+        elif row.remaining:
+            what = f"{row.remaining:,} found different at {clock(row.started_at)}"
+            yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
+    for row in connection.execute(LAGGING, asked):
+        yield (
+            f"{row.object}: Salesforce's latestDateCovered is {clock(row.covered)}, a transaction hangs; "
+            "of its lag 24 hours count, what commits later than that is found by the nightly verify",
+            True,
+        )
+    for name, field, since in ledger.all_refused(connection, list(objects)):
+        yield (
+            f"{name}.{field}: describe lists it and queries refuse it since {clock(since)}: it is left out, "
+            "its last values are kept, and it is tried again each day; mend the field or its package, or "
+            f"leave it out for good by {name}.{field} in SYNC_EXCLUDED_FIELDS, which erases its values",
+            True,
+        )
+    now = connection.execute(NOW).scalar_one()
+    for name, gone, since in ledger.vanished(connection, list(objects)):
+        yield (
+            f"{name}.{gone} is not shown any more since {clock(since)}: removed, or hidden from the "
+            "integration user; its last values are kept",
+            now - since < NEWS,
+        )
+
+
+def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The records that are not stored as they are in Salesforce; the accepted ones are no news."""
+    found = groups(connection, objects)
+    for name in objects:
+        mine = [group for group in found if group.object == name and not group.accepted]
+        if mine:
+            count, since = sum(group.records for group in mine), min(group.since for group in mine)
+            yield (
+                f"{name}: {records(count)} rejected since {clock(since)} ({told(mine)}): consumers see "
+                f"an older version of them, or none; type: python -m sync rejects --object {name}",
+                True,
+            )
+        accepted = [group for group in found if group.object == name and group.accepted]
+        if accepted:
+            count = sum(group.records for group in accepted)
+            yield f"{name}: {records(count)} rejected for accepted reasons ({told(accepted)})", False
+
+
+def records(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count:,} records are"
+
+
+def other_org(connection: Connection, objects: Sequence[str]) -> list[str]:
+    """What is left to do after another org was accepted, per object."""
+    return [
+        f"{row.object}: the org was replaced on {clock(row.replaced_at)}, and records of the one before may "
+        f"be left; type: python -m sync verify --object {row.object} --repair --approve"
+        for row in connection.execute(OTHER_ORG, {"objects": list(objects)})
+    ]
+
+
+def headline(
+    found: Sequence[Freshness], stale: Sequence[str], working: dict[str, str], warned: Sequence[str] = ()
+) -> str:
+    """One line for three in the morning: what is wrong, what consumers see, what to type."""
+    for one in found:
+        if one.object not in stale:
+            continue
+        busy = f"; {working[one.object]} is at it now" if one.object in working else ""
+        if one.complete_through is None:
+            tail = busy or "; type: python -m sync run"
+            failed = f", the last run {one.last_outcome} ({short(one.last_error)})" if one.last_error else ""
+            seen = f"consumers see {'about ' if one.estimated else ''}{one.rows:,} rows"
+            return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
+        assert one.lag is not None
+        why = f"the last run {one.last_outcome}" if one.last_outcome else "no run is in the journal"
+        why += f" ({short(one.last_error)})" if one.last_error else ", none since" if not busy else ""
+        tail = busy or "; type: python -m sync check"
+        return (
+            f"STALE: {one.object} is complete through {clock(one.complete_through)}, {spoken(one.lag)} ago; "
+            f"{why}: consumers see the state of that time{tail}"
+        )
+    oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
+    names = " and ".join(one.object for one in found)
+    tail = ""
+    broken = [one for one in found if one.last_outcome not in (None, "succeeded")][:1]
+    ended = [f"the last run of {one.object} {one.last_outcome}: {short(one.last_error)}" for one in broken]
+    if warned:
+        # What fails now comes before what has been so for days; a run that was stopped does not fail.
+        failing = any(one.last_outcome != "stopped" for one in broken)
+        first, *others = [*ended, *warned] if failing else [*warned, *ended]
+        more = f" (and {len(others)} more)" if others else ""
+        return f"WARNING: {first}{more}; consumers see every change up to {spoken(oldest)} ago{tail}"
+    tail += "".join(f"; {how}" for how in ended)
+    holds = "holds" if len(found) == 1 else "hold"
+    return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
+
+
+def short(error: str | None, most: int = 160) -> str:
+    """An error on one line of at most so many characters; what it leaves out is in the middle, because what
+    happened stands at the beginning and what to type at the end."""
+    line = " ".join((error or "no reason given").split())
+    if len(line) <= most:
+        return line
+    room = most - len(" … ")
+    beginning, end = line[: room // 3], line[-(room - room // 3) :]
+    return f"{whole_words(beginning)} … {whole_words(end[::-1])[::-1]}"
+
+
+def whole_words(text: str) -> str:
+    """The text without a word that was cut off at its end, unless that is most of it."""
+    whole, _, _ = text.rpartition(" ")
+    return whole.rstrip() if len(whole) > len(text) // 2 else text.strip()
+
+
+def clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def spoken(span: timedelta) -> str:
+    """`4s`, `12m`, `3h 05m`, `2d 4h`."""
+    seconds = max(0, int(span.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m" if minutes else f"{seconds}s"

@@ -1,0 +1,99 @@
+"""Derived columns of stored rows: read with what they are computed from, and written where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from sync.postgres.load.sql import FEED, NOTIFY
+from sync.postgres.tables import REPLICA, located, quoted
+
+ROWS = 1_000  # read and compared at once
+
+READ = """
+SELECT id, {sources}, {columns} FROM {table} WHERE id > :after ORDER BY id LIMIT :most
+"""
+# The range of Ids holds the rows that were read together: no plan, also without statistics, reads the whole
+# table for it.
+REWRITE = """
+WITH compared AS MATERIALIZED (
+    SELECT old.id, old.system_modstamp, 'update' AS op,
+           array_remove(ARRAY[{changed}], NULL) AS changed, {given}
+      FROM unnest(CAST(:ids AS text[]), {arrays}) AS given (id, {columns})
+      JOIN {table} AS old ON old.id = given.id
+     WHERE old.id BETWEEN :first AND :last AND ({old}) IS DISTINCT FROM ({given})
+), written AS (
+    UPDATE {table} AS old
+       SET {assignments}, synced_at = now()
+      FROM compared WHERE old.id = compared.id AND old.id BETWEEN :first AND :last
+){feed}
+SELECT count(*) FROM compared
+"""
+
+
+def is_empty(connection: Connection, sobject: str) -> bool:
+    """Whether an object has no row, live or deleted."""
+    return connection.execute(REPLICA[sobject].select().limit(1)).first() is None
+
+
+def read_derived(
+    connection: Connection, sobject: str, sources: Mapping[str, str], after: str
+) -> Sequence[Row[Any]]:
+    """Up to ROWS rows behind an Id, in the order of their Ids, tombstones included.
+
+    `sources` has the column that each derived column is computed from. A row holds the Id, the values of
+    those, then the derived ones.
+    """
+    statement = READ.format(
+        sources=", ".join(map(quoted, sources.values())),
+        columns=", ".join(map(quoted, sources)),
+        table=located(connection, REPLICA[sobject]),
+    )
+    return connection.execute(text(statement), {"after": after, "most": ROWS}).all()
+
+
+def rewrite_derived(
+    connection: Connection,
+    sobject: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str | None, ...]],
+    run_id: int,
+    *,
+    announce: bool,
+) -> int:
+    """Give rows other values in derived columns; how many rows were written.
+
+    `rows` hold an Id and a value for each of `columns`, in the order of their Ids. With `announce` the feed
+    has an `update` of each row that names the columns that changed.
+    """
+    if not rows:
+        return 0
+    names = list(map(quoted, columns))
+    statement = REWRITE.format(
+        table=located(connection, REPLICA[sobject]),
+        columns=", ".join(names),
+        arrays=", ".join(f"CAST(:values_{number} AS text[])" for number in range(len(names))),
+        old=", ".join(f"old.{name}" for name in names),
+        given=", ".join(f"given.{name}" for name in names),
+        changed=", ".join(
+            f"CASE WHEN old.{name} IS DISTINCT FROM given.{name} THEN '{column}' END"
+            for name, column in zip(names, columns, strict=True)
+        ),
+        assignments=", ".join(f"{name} = compared.{name}" for name in names),
+        feed=FEED.format(survivor="NULL") if announce else "",
+    )
+    ids, *values = zip(*rows, strict=True)
+    given: dict[str, Any] = {
+        "ids": list(ids),
+        "first": ids[0],
+        "last": ids[-1],
+        "object": sobject,
+        "run_id": run_id,
+    }
+    given |= {f"values_{number}": list(column) for number, column in enumerate(values)}
+    count = int(connection.execute(text(statement), given).scalar_one())
+    if announce and count:
+        connection.execute(NOTIFY)
+    return count

@@ -1,0 +1,293 @@
+"""What must not stay: erased persons, the values of old tombstones, excluded fields. Every write path
+passes here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.sql.elements import TextClause
+
+from sync.catalogue.mapping import snake_case
+from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.transform import Reject
+from sync.postgres.load.sql import FEED, in_force
+from sync.postgres.tables import (
+    KEPT,
+    LISTING,
+    OWN,
+    REPLICA,
+    allow_long,
+    located,
+    quoted,
+)
+
+BATCH = 1_000  # rows emptied in one statement, well within the statement timeout
+
+ANY_ERASED = text("SELECT EXISTS (SELECT FROM sync.erased WHERE lifted_at IS NULL)")
+ERASED = text("""
+SELECT record_id FROM sync.erased
+ WHERE lifted_at IS NULL AND record_id = ANY (CAST(:ids AS text[])) ORDER BY 1
+""")
+OF_OBJECT = text("SELECT record_id FROM sync.erased WHERE object = :object AND lifted_at IS NULL ORDER BY 1")
+# A record that names an erased one as the same person is erased with it.
+TWINS = """
+INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
+SELECT :object, s.id, e.asked_by, e.cause_id
+  FROM pg_temp.stage AS s
+  JOIN sync.erased AS e ON e.record_id = s.{column} AND e.lifted_at IS NULL
+ WHERE {flag}
+    ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
+RETURNING record_id
+"""
+TWIN_REJECTS = text("""
+INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
+SELECT :object, given.id, e.asked_by, e.cause_id
+  FROM unnest(CAST(:ids AS text[]), CAST(:twins AS text[])) AS given (id, twin)
+  JOIN sync.erased AS e ON e.record_id = given.twin AND e.lifted_at IS NULL
+    ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
+RETURNING record_id
+""")
+KEEP_OUT = text("""
+DELETE FROM pg_temp.stage AS s USING sync.erased AS e WHERE e.record_id = s.id AND e.lifted_at IS NULL
+""")
+
+ERASE = """
+WITH compared AS MATERIALIZED (
+    SELECT id, system_modstamp, 'erase' AS op, '{{}}'::text[] AS changed
+      FROM {table} WHERE id = ANY (CAST(:ids AS text[]))
+), written AS (
+    UPDATE {table} AS old
+       SET {nothing}, custom = '{{}}', is_deleted = true, deleted_reason = 'erased',
+           deleted_at = coalesce(old.deleted_at, now()), synced_at = now()
+      FROM compared WHERE old.id = compared.id
+){feed}
+SELECT count(*) FROM compared
+"""
+FORGET = tuple(
+    text(statement)
+    for statement in (
+        "DELETE FROM sync.reject WHERE left(record_id, 15) = ANY (CAST(:short AS text[]))",
+        "DELETE FROM sync.reread WHERE record_id = ANY (CAST(:ids AS text[]))",
+        "DELETE FROM sync.listing WHERE record_id = ANY (CAST(:ids AS text[]))",
+        # Which fields changed, and what a verify found in them, tells something of the person, too.
+        "UPDATE sync.change SET changed = '{}' "
+        "WHERE record_id = ANY (CAST(:ids AS text[])) AND changed <> '{}'",
+        """
+UPDATE sync.run SET findings = jsonb_set(findings, '{differences}', (
+           SELECT coalesce(jsonb_agg(d), '[]') FROM jsonb_array_elements(findings -> 'differences') AS d
+            WHERE d ->> 'id' <> ALL (CAST(:ids AS text[]))))
+ WHERE EXISTS (SELECT FROM jsonb_array_elements(findings -> 'differences') AS d
+                WHERE d ->> 'id' = ANY (CAST(:ids AS text[])))
+""",
+    )
+)
+
+FORGET_LISTED = "DELETE FROM {listing} WHERE record_id = ANY (CAST(:ids AS text[]))"
+
+EMPTY = """
+UPDATE {table} SET {nothing}, custom = '{{}}'
+ WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {in_force} AND NOT ({empty})
+"""
+HOLLOW = """
+SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {empty}
+"""
+ANY_DELETED = """
+SELECT EXISTS (SELECT FROM {table}
+                WHERE deleted_at IS NOT NULL AND deleted_at > :after AND deleted_at <= :until)
+"""
+EMPTY_DUE = """
+WITH due AS (
+    SELECT id FROM {table}
+     WHERE deleted_at IS NOT NULL AND deleted_at > :after AND deleted_at <= :until AND NOT ({empty})
+     LIMIT :most
+)
+UPDATE {table} AS t SET {nothing}, custom = '{{}}' FROM due WHERE t.id = due.id
+"""
+
+# Of custom fields those are kept whose names `kept` accepts.
+REDUCE = """
+WITH batch AS MATERIALIZED (
+    SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :most
+), reduced AS (
+    UPDATE {table} AS t
+       SET {nothing} custom = (
+               SELECT coalesce(jsonb_object_agg(key, value), '{{}}') FROM jsonb_each(t.custom) WHERE {kept})
+      FROM batch
+     WHERE t.id = batch.id
+       AND ({present} EXISTS (SELECT FROM jsonb_each(t.custom) WHERE NOT {kept}))
+ RETURNING 1
+)
+SELECT (SELECT max(id) FROM batch) AS last, (SELECT count(*) FROM reduced) AS reduced
+"""
+# Read again without the field: a rejected record is kept as it came, and may hold what no jsonb can.
+REREAD_REJECTS = text("""
+WITH gone AS (
+    DELETE FROM sync.reject
+     WHERE object = :object
+       AND EXISTS (SELECT FROM unnest(CAST(:names AS text[])) AS n
+                    WHERE position('"' || n || '"' IN record::text) > 0)
+ RETURNING record_id
+)
+INSERT INTO sync.reread (object, record_id, whole)
+SELECT :object, record_id, true FROM gone
+    ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()
+""")
+REREAD_CUSTOM_REJECTS = text("""
+WITH gone AS (
+    DELETE FROM sync.reject WHERE object = :object AND position('__' IN record::text) > 0 RETURNING record_id
+)
+INSERT INTO sync.reread (object, record_id, whole)
+SELECT :object, record_id, true FROM gone
+    ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()
+""")
+
+
+def erased(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Which of these records are erased, and not to be read again."""
+    return list(connection.execute(ERASED, {"ids": list(ids)}).scalars())
+
+
+def erased_of(connection: Connection, sobject: str) -> list[str]:
+    """All records of an object that are erased."""
+    return list(connection.execute(OF_OBJECT, {"object": sobject}).scalars())
+
+
+def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
+    """Take erased persons out of the stage; with `run_id`, a record that is the same person as an erased one
+    is erased, too."""
+    if not connection.execute(ANY_ERASED).scalar():
+        return
+    twin = CATALOGUE[sobject].twin
+    if run_id is not None and twin is not None and snake_case(twin.field) in columns:
+        flag = snake_case(twin.flag) if twin.flag else ""
+        if not flag or flag in columns:
+            statement = TWINS.format(
+                column=quoted(snake_case(twin.field)), flag=f"s.{quoted(flag)}" if flag else "true"
+            )
+            found = list(connection.execute(text(statement), {"object": sobject}).scalars())
+            if found:
+                allow_long(connection)  # the feed is gone through, and has no index on Ids
+            erase(connection, sobject, found, run_id)
+    connection.execute(KEEP_OUT)
+
+
+def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
+    """Erase the persons among records that do not fit who are the same as erased ones."""
+    pairs = [(one.id, other) for one in found if (other := twin_named(sobject, one.record))]
+    if pairs and connection.execute(ANY_ERASED).scalar():
+        ids, twins = zip(*pairs, strict=True)
+        given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
+        found_twins = list(connection.execute(TWIN_REJECTS, given).scalars())
+        if found_twins:
+            allow_long(connection)
+        erase(connection, sobject, found_twins, run_id)
+
+
+def twin_named(sobject: str, record: str) -> str | None:
+    """The Id of the same person's record of another object, as a rejected record (JSON) names it."""
+    twin = CATALOGUE[sobject].twin
+    if twin is None:
+        return None
+    known = json.loads(record)
+    named = known.get(twin.field)
+    if twin.flag is not None and known.get(twin.flag) is not True:
+        return None
+    return named if isinstance(named, str) and named else None
+
+
+def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int) -> int:
+    """Empty every copy of these records within the caller's transaction; how many rows there were.
+
+    What stays of a row is its Id, its stamp, when and that it was erased. That it must not come back is
+    noted by the caller in sync.erased.
+    """
+    if not ids:
+        return 0
+    given = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
+    listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
+    for statement in (*FORGET, listed):
+        connection.execute(statement, given)
+    statement = filled(connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
+    # The feed last: its counter is locked until the caller's transaction ends.
+    return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+
+
+def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
+    """Those of the records whose rows are tombstones without values: they stay so, however long others are
+    kept."""
+    return list(connection.execute(filled(connection, HOLLOW, sobject), {"ids": list(ids)}).scalars())
+
+
+def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
+    """Empty those of the rows that are tombstones older than `keep` (None: values are kept for ever)."""
+    if keep is not None:
+        connection.execute(filled(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
+
+
+def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
+    """Whether a record was deleted after a time and until another."""
+    statement = filled(connection, ANY_DELETED, sobject)
+    return bool(connection.execute(statement, {"after": after, "until": until}).scalar())
+
+
+def empty_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
+    """Empty up to BATCH tombstones of records deleted after a time and until another; how many there were."""
+    values = {"after": after, "until": until, "most": BATCH}
+    return connection.execute(filled(connection, EMPTY_DUE, sobject), values).rowcount
+
+
+def reduce_fields(
+    connection: Connection,
+    sobject: str,
+    columns: Sequence[str],
+    kept: str,
+    values: dict[str, Any],
+    after: str,
+) -> tuple[str | None, int]:
+    """Erase columns, and the custom fields whose `key` the SQL condition `kept` does not accept, of up to
+    BATCH rows behind an Id; the last Id looked at (None: there was none) and how many rows held such
+    values."""
+    statement = REDUCE.format(
+        table=located(connection, REPLICA[sobject]),
+        nothing="".join(f"{quoted(column)} = NULL, " for column in columns),
+        present="".join(f"t.{quoted(column)} IS NOT NULL OR " for column in columns),
+        kept=kept,
+    )
+    row = connection.execute(text(statement), values | {"after": after, "most": BATCH}).one()
+    return row.last, row.reduced
+
+
+def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *, custom: bool) -> None:
+    """Read rejected records again that were kept with these fields, or (`custom`) with any custom one."""
+    connection.execute(REREAD_REJECTS, {"object": sobject, "names": list(names)})
+    if custom:
+        connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
+
+
+def filled(
+    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
+) -> TextClause:
+    """A statement for one object's table; `nothing` sets all columns to NULL but ours and `keeping`."""
+    return completed(statement, sobject, located(connection, REPLICA[sobject]), keeping)
+
+
+@lru_cache(maxsize=64)
+def completed(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
+    """As `filled`, for a table that is named in SQL."""
+    columns = [
+        quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN
+    ]
+    return text(
+        statement.format(
+            table=table,
+            nothing=", ".join(f"{column} = NULL" for column in columns),
+            empty=f"ROW({', '.join(columns)}) IS NULL AND custom = '{{}}'",
+            in_force=in_force("deleted_at"),
+            feed=FEED.format(survivor="NULL"),
+        )
+    )

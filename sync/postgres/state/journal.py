@@ -1,0 +1,85 @@
+"""The journal: one line per object and run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock_time
+
+from sqlalchemy import Connection, Engine, text
+
+from sync.postgres.load import Tally
+from sync.postgres.tables import transaction
+from sync.window import Window
+
+LONGEST_ERROR = 2_000  # characters of an error's text
+
+# A lease that was free proves that whoever left a run open is dead.
+ABANDON = text("""
+UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'process ended',
+       error = 'the process ended without a word'
+ WHERE object = :object AND outcome = 'running'
+""")
+LAST_VERIFY = text("""
+SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) AS last, now()
+  FROM sync.run WHERE object = :object
+   AND EXISTS (SELECT FROM sync.cursor WHERE object = :object AND complete_through IS NOT NULL)
+""")
+OPEN_RUN = text("""
+INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner) RETURNING id
+""")
+CLOSE_RUN = text(f"""
+UPDATE sync.run
+   SET finished_at = now(), outcome = :outcome, since = :since, until = :until,
+       error = left(:error, {LONGEST_ERROR}), error_class = :error_class,
+       complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object),
+       read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
+       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
+       findings = CAST(:findings AS jsonb)
+ WHERE id = :id
+""")
+
+
+def open_run(connection: Connection, sobject: str, command: str, owner: str) -> int:
+    """A journal line that says `running`; lines a dead process left open are closed."""
+    connection.execute(ABANDON, {"object": sobject})
+    values = {"object": sobject, "command": command, "owner": owner}
+    return int(connection.execute(OPEN_RUN, values).scalar_one())
+
+
+def close_run(
+    connection: Connection,
+    run_id: int,
+    sobject: str,
+    outcome: str,
+    *,
+    window: Window | None,
+    tally: Tally,
+    api_calls: int,
+    error: str | None,
+    error_class: str | None = None,
+    findings: Mapping[str, object] | None = None,
+) -> None:
+    """The journal line's outcome and counts, and what a verify found."""
+    values = asdict(tally) | {"id": run_id, "object": sobject, "outcome": outcome}
+    values |= {"error": error, "error_class": error_class}
+    values |= {"findings": json.dumps(findings) if findings is not None else None}
+    values |= {"since": window.since if window else None, "until": window.until if window else None}
+    connection.execute(CLOSE_RUN, values | {"api_calls": api_calls})
+
+
+def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
+    """Whether the time of day (UTC) for a verify has come since the last one, or since there is a journal.
+
+    Not before a first load is complete: there is nothing to compare.
+    """
+    if at is None:
+        return False
+    with transaction(engine) as connection:
+        last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
+    latest = datetime.combine(now.astimezone(UTC).date(), at, UTC)
+    if latest > now:
+        latest -= timedelta(days=1)
+    return last is not None and last < latest

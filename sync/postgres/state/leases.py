@@ -1,0 +1,159 @@
+"""Leases: one writer per object, and no commit of one that has lost its lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+from sync import logs
+from sync.errors import (
+    FenceLostError,
+    LeaseHeldError,
+    StoppedError,
+    SyncError,
+)
+from sync.postgres.tables import transaction
+
+log = logs.get("sync.postgres.state")
+
+LEASE_SECONDS, RENEW_SECONDS, POLL_SECONDS = 30, 8, 0.5
+
+SEED = text("""
+INSERT INTO sync.lease (object, expires_at)
+SELECT CAST(:object AS text), clock_timestamp()
+ WHERE NOT EXISTS (SELECT 1 FROM sync.lease WHERE object = :object)
+ON CONFLICT DO NOTHING
+""")
+# A locked row is one whose holder commits a page just now: held, and nothing to wait for in a transaction.
+TAKE = text("""
+UPDATE sync.lease SET owner = :owner, fence = fence + 1,
+       expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object = (SELECT object FROM sync.lease
+                  WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())
+                    FOR UPDATE SKIP LOCKED)
+RETURNING fence
+""")
+RENEW = text("""
+UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object = (SELECT object FROM sync.lease
+                  WHERE object = :object AND owner = :owner AND fence = :fence
+                    FOR UPDATE SKIP LOCKED)
+""")
+RELEASE = text("""
+UPDATE sync.lease SET owner = NULL WHERE object = :object AND owner = :owner AND fence = :fence
+""")
+# The row lock is held until commit: nobody can take the lease over while a page is being committed.
+FENCE = text("""
+UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object = :object AND owner = :owner AND fence = :fence
+RETURNING fence
+""")
+# Locked in the order in which a transaction that checks several fences locks them.
+REVOKE = text("""
+UPDATE sync.lease SET owner = NULL, fence = fence + 1
+ WHERE object IN (SELECT object FROM sync.lease WHERE owner <> :owner ORDER BY object FOR UPDATE)
+""")
+HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one object; `fence` is checked by every transaction that writes."""
+
+    object: str
+    owner: str
+    fence: int
+
+
+@contextmanager
+def lease(
+    engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event
+) -> Iterator[Lease]:
+    """Hold an object's lease, renewed in short transactions; wait for it up to `wait`.
+
+    LeaseHeldError names the holder when the wait was in vain.
+    """
+    held = take(engine, sobject, owner, wait, stop)
+    done = threading.Event()
+    renewing = threading.Thread(target=keep, args=(engine, held, done), name=f"lease-{sobject}", daemon=True)
+    renewing.start()
+    try:
+        yield held
+    finally:
+        done.set()
+        renewing.join()
+        try:
+            with transaction(engine) as connection:
+                connection.execute(RELEASE, asdict(held))
+        except SyncError as error:
+            # It expires by itself; the error that brought us here matters more.
+            log.warning("lease_not_released", object=sobject, reason=str(error))
+
+
+def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
+    """The lease, as soon as it is free."""
+    deadline = time.monotonic() + wait.total_seconds()
+    said = False
+    while True:
+        if stop.is_set():
+            raise StoppedError
+        with transaction(engine) as connection:
+            connection.execute(SEED, {"object": sobject})
+            fence = connection.execute(
+                TAKE, {"object": sobject, "owner": owner, "seconds": LEASE_SECONDS}
+            ).scalar()
+            holder = connection.execute(HOLDER, {"object": sobject}).one() if fence is None else None
+        if holder is None:
+            return Lease(sobject, owner, int(fence or 0))
+        if time.monotonic() >= deadline:
+            raise LeaseHeldError(
+                f"{sobject}: {holder.owner} is working on it (lease until {holder.expires_at:%H:%M:%S} UTC, "
+                "renewed while it lives); wait longer with --wait, or stop that process"
+            )
+        if not said:
+            log.info("lease_waiting", object=sobject, holder=holder.owner)
+            said = True
+        stop.wait(POLL_SECONDS)
+
+
+def keep(engine: Engine, held: Lease, done: threading.Event) -> None:
+    """Renew until done; a lost lease is noticed by the fence, an unreachable database by the work itself."""
+    while not done.wait(RENEW_SECONDS):
+        try:
+            with transaction(engine) as connection:
+                connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})
+        except SyncError as error:
+            log.warning("lease_not_renewed", object=held.object, reason=str(error))
+
+
+def check_fence(connection: Connection, held: Lease) -> None:
+    """First statement of every transaction that writes; FenceLostError when another process took over."""
+    if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:
+        raise FenceLostError(f"{held.object}: another process took over; nothing of this page was written")
+
+
+def revoke_others(connection: Connection, owner: str) -> None:
+    """Take the leases of all other processes: once this is committed they write nothing of what they have
+    read. Waits for those of their transactions that are being committed."""
+    connection.execute(REVOKE, {"owner": owner})
+
+
+@contextmanager
+def fenced(engine: Engine, held: Lease) -> Iterator[Connection]:
+    """A transaction that writes and may take long; FenceLostError when another process took over.
+
+    While it is open its lock on the lease keeps others away, and keeps the renewal away, too: a lease that is
+    about to expire is renewed with the commit, or a process that waits would take it right after.
+    """
+    with transaction(engine) as connection:
+        check_fence(connection, held)
+        began = time.monotonic()
+        yield connection
+        if time.monotonic() - began > RENEW_SECONDS:
+            check_fence(connection, held)

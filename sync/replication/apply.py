@@ -1,0 +1,268 @@
+"""Records into tables: what is seen of an object, a page in one transaction, and what may be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from math import ceil
+
+from sqlalchemy import Connection, text
+
+from sync import logs
+from sync.catalogue import transform
+from sync.catalogue.mapping import (
+    PLACING,
+    DescribedField,
+    Projection,
+    SObject,
+    project,
+)
+from sync.config import Settings
+from sync.errors import FieldsMovedError, GuardError, OrgChangedError
+from sync.postgres import ledger, load, state
+from sync.postgres.load import Edge, Mode, Tally
+from sync.postgres.state import Lease, Plan
+from sync.postgres.tables import (
+    REPLICA,
+    allow_long,
+    located,
+    transaction,
+)
+from sync.replication.runs import Link, Step, Work
+from sync.salesforce import extract
+from sync.salesforce.extract import Make
+from sync.window import Page
+
+log = logs.get(__name__)
+
+# A lost permission looks like a mass deletion. So many tombstones in one go are never refused, …
+FEW = 10
+# … up to this count they are where they are more than this share of the records held, …
+GUARDED_COUNT, GUARDED_SHARE_OF_FEW = 100, 0.5
+# … and above it where they are more than this share.
+GUARDED_SHARE = 0.01
+# Live rows, and rejected records, which are removed like them.
+HELD = """
+SELECT count(*) FROM (
+    SELECT FROM {table} WHERE deleted_at IS NULL
+     UNION ALL SELECT FROM sync.reject WHERE object = :object LIMIT :most) AS held
+"""
+REMOVED_AT_ONCE = 10_000
+
+# Fields of an object that may be refused one after the other before the work is given up.
+MOST_REFUSED = 50
+
+# Salesforce's clock and the database's may differ by so much; by more, one of them is wrong.
+CLOCKS_APART = timedelta(minutes=5)
+CLOCK = text("SELECT clock_timestamp()")
+
+ORG = text("""
+INSERT INTO sync.org AS o (organization_id) VALUES (:org)
+ON CONFLICT (single) DO UPDATE SET organization_id = o.organization_id
+RETURNING organization_id
+""")
+ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now(), replaced_at = now()")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An object as this org shows it now, Salesforce's clock, and what depends on its records."""
+
+    projection: Projection
+    at: datetime
+    edges: tuple[Edge, ...] = ()
+    # Why nothing may be claimed by this clock; "" where it agrees with the reference.
+    clock_error: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.projection.sobject.name
+
+
+def look(link: Link, sobject: SObject) -> View:
+    """Describe the object, after making sure that the org is the one whose records these are."""
+    organization = link.session.organization()
+    described, at = link.session.describe(sobject.name)
+    with transaction(link.engine) as connection:
+        check_org(connection, link, organization)
+        edges = ledger.edges(connection, sobject.name)
+        refused = ledger.refused(connection, sobject.name, described)
+        known = reference(connection, link)
+    if abs(at - known) > CLOCKS_APART:
+        # One server's wrong Date is not Salesforce's clock: another answer decides.
+        described, at = link.session.describe(sobject.name)
+        with transaction(link.engine) as connection:
+            known = reference(connection, link)
+    found = projection(link.settings, sobject, described, refused)
+    return View(found, at, edges, clock_error(sobject.name, at, known))
+
+
+def projection(
+    settings: Settings,
+    sobject: SObject,
+    described: Sequence[DescribedField],
+    refused: frozenset[str] = frozenset(),
+) -> Projection:
+    """What is replicated of an object, by its describe and the settings, without fields that are refused."""
+    excluded = settings.excluded_fields(sobject.name)
+    return project(sobject, described, settings.sync_custom_fields, excluded, refused)
+
+
+def without_refused(link: Link, name: str, work: Work) -> Work:
+    """The work, begun anew without a field that vanished since the describe, or that queries refuse although
+    describe lists it: one field must not stop the others."""
+
+    def all_but_those(held: Lease, run_id: int) -> Iterator[Step]:
+        met: set[tuple[str, ...]] = set()
+        while True:
+            try:
+                yield from work(held, run_id)
+            except FieldsMovedError as moved:
+                if moved.fields in met or len(met) == MOST_REFUSED:
+                    raise
+                met.add(moved.fields)
+                drop(link, name, held, moved)
+            else:
+                return
+
+    return all_but_those
+
+
+def drop(link: Link, name: str, held: Lease, moved: FieldsMovedError) -> None:
+    """Leave refused fields out from now on, and enter them in the ledger.
+
+    The error itself where nothing can be read without one of them.
+    """
+    described, _ = link.session.describe(name, anew=True)
+    log.warning("fields_moved", object=name, reason=str(moved)[:300])
+    for field in described:
+        if field.name.lower() in map(str.lower, moved.fields):
+            if field.name in PLACING:
+                raise moved
+            log.warning("field_refused", object=name, field=field.name, instead="it is left out for a day")
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, held)
+                ledger.refuse(connection, name, field)
+
+
+def reference(connection: Connection, link: Link) -> datetime:
+    """The time of the clock that Salesforce's is compared with."""
+    now: datetime = link.reference() if link.reference else connection.execute(CLOCK).scalar_one()
+    return now
+
+
+def clock_error(name: str, at: datetime, known: datetime) -> str:
+    """What is wrong where Salesforce's clock and the reference are too far apart; "" where they agree."""
+    if abs(at - known) <= CLOCKS_APART:
+        return ""
+    theirs, ours = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
+    return (
+        f"{name}: Salesforce's answers are dated {theirs} UTC and the database's clock says {ours}: one of "
+        "them is wrong, so complete_through stays where it is; rows that were read are kept. Check the time "
+        "(NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
+    )
+
+
+def check_org(connection: Connection, link: Link, organization: str) -> None:
+    """Remember the first org; OrgChangedError for any other, unless it is accepted: then everything is read
+    from the beginning, and other processes lose their leases."""
+    if not organization:
+        return
+    known = str(connection.execute(ORG, {"org": organization}).scalar_one())
+    if known == organization:
+        return
+    if not link.accept_org:
+        raise OrgChangedError(
+            f"these tables hold the records of org {known}, and the settings now lead to org {organization}: "
+            "nothing was written. If the org was copied or refreshed and shall replace the other, type: "
+            "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
+        )
+    connection.execute(ACCEPT, {"org": organization})
+    # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
+    # the org after it, and waits for the lock on its row.
+    state.revoke_others(connection, link.owner)
+    state.start_anew(connection)
+    log.warning(
+        "org_accepted",
+        before=known,
+        now=organization,
+        remedy="records that only the other org has are removed by: python -m sync verify --repair --approve",
+    )
+
+
+def maker(link: Link, projection: Projection) -> Make:
+    """What is made of records."""
+    return partial(transform.build, projection, region=link.settings.sync_default_region)
+
+
+def commit_page(
+    link: Link,
+    view: View,
+    held: Lease,
+    run_id: int,
+    page: Page,
+    plan: Plan | None = None,
+    mode: Mode = Mode.USUAL,
+) -> Tally:
+    """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
+    with state.fenced(link.engine, held) as connection:
+        announce = plan is None or not plan.first_load
+        if not announce:
+            load.unhurried(connection)
+        since = load.feed_position(connection)
+        tally = load.merge(
+            connection,
+            view.projection,
+            page.batch,
+            run_id,
+            announce=announce,
+            mode=mode,
+            keep=link.settings.tombstone_values_kept,
+        )
+        if announce and tally.written:
+            load.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
+        if page.batch.ids or page.batch.rejects:
+            state.touch(connection, view.name)
+        if plan is not None:
+            state.save_progress(connection, view.name, plan, page.progress, page.at)
+    return tally
+
+
+def by_id(link: Link, view: View, ids: Sequence[str]) -> Iterator[Page]:
+    """The records with these Ids as they are now."""
+    return extract.by_id(link.session, view.projection, ids, maker(link, view.projection))
+
+
+def guard(connection: Connection, link: Link, name: str, count: int) -> None:
+    """GuardError when so many tombstones are more than a mistake should be able to make.
+
+    Of the records held no more are counted than the decision needs: a count of millions may take minutes.
+    """
+    if link.approve or count <= FEW:
+        return
+    allow_long(connection)
+    share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
+    held = connection.execute(
+        text(HELD.format(table=located(connection, REPLICA[name]))),
+        {"object": name, "most": ceil(count / share)},
+    ).scalar_one()
+    if count > share * held:
+        raise GuardError(
+            f"{name}: {count:,} of {held:,} live records are gone from Salesforce, or hidden from the "
+            f"integration user: too many to be removed unasked; see `check`, and if they are gone indeed, "
+            f"type: python -m sync verify --object {name} --repair --approve"
+        )
+
+
+def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, datetime], reason: str) -> int:
+    """Tombstones for records that are proved gone, with the time of each; how many there were live."""
+    left, removed = iter(gone.items()), 0
+    while chunk := dict(islice(left, REMOVED_AT_ONCE)):
+        with state.fenced(link.engine, held) as connection:
+            keep = link.settings.tombstone_values_kept
+            state.touch(connection, name)
+            removed += load.remove(connection, name, chunk, reason, run_id, keep)
+    return removed

@@ -1,0 +1,286 @@
+"""The story: one object's pass, all objects side by side, what an operator asks for, and the proof.
+
+lease → derived columns of one version → describe → window → (page → rows → merge → progress)… → count checked
+→ purged records → cursor → values that move without a stamp
+
+While a page is being committed the next are fetched and transformed; no transaction waits for Salesforce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from math import ceil
+
+from sync import logs
+from sync.catalogue.objects import CATALOGUE
+from sync.errors import (
+    FATAL,
+    DeferredError,
+    FieldsMovedError,
+    LeaseHeldError,
+    ObjectsFailedError,
+    SyncError,
+    UsageError,
+)
+from sync.postgres import load, state
+from sync.postgres.state import Lease
+from sync.postgres.tables import transaction
+from sync.replication import (
+    apply,
+    deletes,
+    recompute,
+    refresh,
+    retention,
+    verify,
+)
+from sync.replication.apply import View
+from sync.replication.runs import (
+    Attempts,
+    Link,
+    Report,
+    Step,
+    Work,
+    for_each,
+    journalled,
+)
+from sync.replication.windows import (
+    Planner,
+    advance,
+    pass_planner,
+    read_window,
+    resync_planner,
+)
+from sync.salesforce import extract
+from sync.window import Scope, Window
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a resync would take."""
+
+    object: str
+    records: int
+    api_calls: int
+
+
+def sync_all(link: Link) -> list[Report]:
+    """One pass over every object, side by side; ObjectsFailedError names the failed, after all have run."""
+    reports = for_each(link.settings.sync_objects, lambda name: sync_object(link, name))
+    refresh_dependants(link)  # of those that were busy before
+    return reports
+
+
+def resync(link: Link, names: Sequence[str], since: datetime | None) -> list[Report]:
+    """Read everything changed since `since` again (None: everything), through the same merge."""
+    return for_each(names, lambda name: resync_object(link, name, since))
+
+
+def verify_all(link: Link, names: Sequence[str], *, repair: bool, sample: int | None) -> list[Report]:
+    """Compare the objects with the org; see `verify.examine`."""
+    return for_each(names, lambda name: verify_object(link, name, repair=repair, sample=sample))
+
+
+def sync_object(link: Link, name: str) -> Report:
+    """One object's incremental pass, from where the cursor stands to now, and what is to be read again.
+
+    Each is attempted, whatever became of the others; SyncError, or WorkFailedError where several failed.
+    """
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        yield from retention.forget(link, name, held, run_id)
+        view = apply.look(link, CATALOGUE[name])
+        check_budget(link)
+        attempts = Attempts(name, (*FATAL, FieldsMovedError))
+        with attempts.attempt("pass"):
+            resumed = yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+            if resumed:
+                # A window taken up again is complete as of its interruption; another one brings us to now.
+                view = apply.look(link, CATALOGUE[name])
+                yield from read_and_advance(link, view, held, run_id, pass_planner(link, name))
+        with attempts.attempt("reading of waiting records"):
+            yield from refresh.reread(link, view, held, run_id)
+        with attempts.attempt("refresh of formulas"):
+            yield from refresh.refresh(link, view, held, run_id)
+        attempts.check()
+
+    report, run = None, Attempts(name)
+    with run.attempt("pass"):
+        report = run_work(link, name, work)
+    # A failure of another object is in its own journal, and its own pass tries again.
+    with suppress(ObjectsFailedError):
+        refresh_dependants(link, but=name)
+    run.check()
+    assert report is not None
+    return report
+
+
+def resync_object(link: Link, name: str, since: datetime | None) -> Report:
+    """One object's records changed since `since`, read again."""
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        view = apply.look(link, CATALOGUE[name])
+        yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, since))
+
+    report = run_work(link, name, work)
+    refresh_dependants(link)
+    return report
+
+
+def read_and_advance(
+    link: Link, view: View, held: Lease, run_id: int, planner: Planner
+) -> Generator[Step, None, bool]:
+    """One window, what was purged meanwhile, then the cursor; whether the window was taken up again."""
+    plan = yield from read_window(link, view, held, run_id, planner)
+    deleted = None
+    if plan.advances or plan.resumed:
+        deleted = yield from deletes.remove_purged(link, view, held, run_id, plan)
+    advance(link, view, held, run_id, plan, deleted)
+    return plan.resumed
+
+
+def refresh_dependants(link: Link, but: str = "") -> None:
+    """Read again what depends on changed records of others, at once, under the lease of each object.
+
+    Objects whose lease is held elsewhere are skipped: the holder reads theirs at the end of its own pass.
+    `but` is left to its next pass. ObjectsFailedError names the failed, after all have been attempted.
+    """
+    failures: list[tuple[str, SyncError]] = []
+    for name in refresh.waiting(link):
+        if name != but and name in link.settings.sync_objects and not link.stop.is_set():
+            try:
+                at_once = replace(link, wait=timedelta())
+                if refresh.prepare(at_once, name):
+                    run_work(at_once, name, partial(reread, link, name))
+            except LeaseHeldError as held:
+                log.info("dependants_wait", object=name, reason=str(held)[:200])
+            except FATAL:
+                raise
+            except SyncError as failure:
+                failures.append((name, failure))
+    if failures:
+        raise ObjectsFailedError(failures)
+
+
+def reread(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
+    yield from refresh.reread(link, apply.look(link, CATALOGUE[name]), held, run_id)
+
+
+def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0) -> Report:
+    """Compare one object with the org; with `repair` mend it, by a whole reading where too much differs."""
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        view = apply.look(link, CATALOGUE[name])
+        found = yield from verify.examine(link, view, held, run_id, repair=repair, sample=sample)
+        if repair and found.too_many:
+            yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, None))
+            view = apply.look(link, CATALOGUE[name])
+            yield from verify.examine(link, view, held, run_id, repair=repair, whole=True)
+
+    return run_work(link, name, work)
+
+
+def scheduled(link: Link, name: str) -> None:
+    """What the worker does for an object: a pass, and once a night the proof, which repairs.
+
+    Each is attempted, whatever became of the other; SyncError, or WorkFailedError where both failed.
+    """
+    attempts = Attempts(name)
+    with attempts.attempt("pass"):
+        sync_object(link, name)
+    with attempts.attempt("verify"):
+        if state.verify_due(link.engine, name, link.settings.sync_verify_at):
+            verify_object(replace(link, command="verify"), name, repair=True)
+    attempts.check()
+
+
+def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
+    """Read single records again; SyncError names those that Salesforce does not show."""
+
+    refuse_erased(link, ids)
+
+    def work(held: Lease, run_id: int) -> Iterator[Step]:
+        view = apply.look(link, CATALOGUE[name])
+        found = set[str]()
+        for page in apply.by_id(link, view, ids):
+            tally = apply.commit_page(link, view, held, run_id, page)
+            found.update(page.batch.ids)
+            yield Step(name, Window(None, view.at), tally, len(found), len(ids))
+        if absent := [id_ for id_ in ids if id_ not in found]:
+            raise SyncError(
+                f"{name}: Salesforce shows no record {', '.join(absent)} (purged, or hidden from the "
+                "integration user); its row was left as it is; to have it removed if it is gone: "
+                f"python -m sync verify --object {name} --repair"
+            )
+
+    return run_work(link, name, work)
+
+
+def refuse_erased(link: Link, ids: Sequence[str]) -> None:
+    """UsageError for records that are erased on request: they are not read again."""
+    with transaction(link.engine) as connection:
+        erased = load.erased(connection, ids)
+    if erased:
+        raise UsageError(
+            f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
+            f"python -m sync erase --undo --id {' --id '.join(erased)}"
+        )
+
+
+# ── around the story ──────────────────────────────────────────────────────────────────────────────────
+
+
+def run_work(link: Link, name: str, work: Work) -> Report:
+    """Run the work under the object's lease, journalled.
+
+    Before it, derived columns of another version are computed again: whatever writes a row finds all others
+    of the version that it writes. A field that is refused in the midst of it does not stop the others.
+    """
+
+    def steps(held: Lease, run_id: int) -> Iterator[Step]:
+        yield from recompute.recompute(link, name, held, run_id)
+        yield from apply.without_refused(link, name, work)(held, run_id)
+
+    return journalled(link, name, steps)
+
+
+def check_budget(link: Link) -> None:
+    """Leave the rest of the org's API requests to others; an operator's resync is not held back."""
+    usage, share = link.session.usage, link.settings.sync_api_budget
+    if link.command in ("run", "worker") and usage is not None and usage.used >= share * usage.limit:
+        raise DeferredError(
+            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
+            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
+        )
+
+
+def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[Estimate]:
+    """How many records and API calls a resync would take; one counting query per object, nothing changes."""
+    records = {name: extract.count(link.session, name, Scope(since)) for name in names}
+    threshold = link.settings.sync_bulk_threshold
+    # A describe, and what getUpdated and getDeleted tell.
+    return [Estimate(name, n, 3 + extract.calls(n, threshold)) for name, n in records.items()]
+
+
+def estimate_ids(link: Link, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
+    """What reading these Ids again would take: a describe and the queries per object."""
+    refuse_erased(link, [id_ for ids in by_object.values() for id_ in ids])
+    per_query = extract.IDS_PER_QUERY
+    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
+
+
+def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
+    """Ids by the object that their prefix names; UsageError for a prefix outside the catalogue."""
+    by_prefix = {sobject.prefix: name for name, sobject in CATALOGUE.items()}
+    grouped: dict[str, list[str]] = {}
+    for id_ in ids:
+        if id_[:3] not in by_prefix:
+            known = ", ".join(f"{prefix} ({name})" for prefix, name in by_prefix.items())
+            raise UsageError(f"{id_} belongs to no replicated object: Ids here start with {known}")
+        grouped.setdefault(by_prefix[id_[:3]], []).append(id_)
+    return grouped

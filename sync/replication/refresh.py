@@ -1,0 +1,203 @@
+"""Values that move without a stamp: formulas, roll-ups, late fields, and what looks through other records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from sync import logs
+from sync.errors import StoppedError
+from sync.postgres import load, state
+from sync.postgres.load import Mode
+from sync.postgres.state import Lease, Marks
+from sync.postgres.tables import transaction
+from sync.replication import apply
+from sync.replication.apply import View
+from sync.replication.runs import Link, Step
+from sync.replication.windows import read_window
+from sync.window import Window
+
+log = logs.get(__name__)
+
+# More records than this that wait for their turn are read with all others, only the columns that may differ.
+ONE_BY_ONE = 10_000
+# Records read by their Ids in one pass: a hundred calls. The others wait for the next.
+MOST_A_PASS = 20_000
+# The first may be the rest of one that was interrupted, and is followed by one from the beginning.
+COLUMN_READINGS = 2
+
+WAITING = text("SELECT object FROM sync.reread UNION SELECT child FROM sync.changed_parent ORDER BY 1")
+MANY = text("""
+SELECT count(*) > :most FROM (
+    SELECT FROM sync.reread WHERE object = :object AND NOT whole LIMIT :most + 1) AS waiting
+""")
+PARENTS = text("SELECT EXISTS (SELECT FROM sync.changed_parent WHERE child = :object)")
+QUEUE = text("""
+SELECT record_id FROM sync.reread
+ WHERE object = :object AND record_id <> ALL (CAST(:read AS text[])) ORDER BY at, record_id LIMIT :most
+""")
+DONE = text("DELETE FROM sync.reread WHERE object = :object AND record_id = ANY (:ids) AND at <= :at")
+COLUMNS_DONE = (
+    text("DELETE FROM sync.reread WHERE object = :object AND NOT whole AND at <= :at"),
+    text("DELETE FROM sync.changed_parent WHERE child = :object AND NOT whole AND at <= :at"),
+)
+NOW = text("SELECT clock_timestamp()")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is to be read again: whether of `many` records only columns, whether `parents` have children
+    that are not queued yet, the next `ids`, and when this was looked up."""
+
+    many: bool
+    parents: bool
+    ids: Sequence[str]
+    asked: datetime
+
+
+def waiting(link: Link) -> list[str]:
+    """Objects of which records are to be read again."""
+    with transaction(link.engine) as connection:
+        return [row.object for row in connection.execute(WAITING)]
+
+
+def prepare(link: Link, name: str) -> bool:
+    """Whether a record of an object is to be read again, after looking for children of changed parents.
+
+    Most changed parents have none, so nothing is asked of Salesforce yet. It takes the object's lease, and
+    ends with the first children found; LeaseHeldError where another process works on the object.
+    """
+    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
+        found = False
+        while not found and not link.stop.is_set():
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, held)
+                if not connection.execute(PARENTS, {"object": name}).scalar_one():
+                    break
+                found = load.queue_children(connection, name) > 0
+    return name in waiting(link)
+
+
+def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+    """Read again what depends on records that changed: by Id, or the columns of all where those are many.
+
+    Each Id once, so that it ends: records whose formulas look through each other, and give another value
+    whenever they are asked, would be queued again by every reading. Those wait for the next pass. So do the
+    children of changed parents beyond the budget.
+    """
+    read: set[str] = set()
+    queued, readings = 0, COLUMN_READINGS
+    while True:
+        if link.stop.is_set():
+            raise StoppedError
+        found = next_waiting(link, view.name, read)
+        if found.many and readings:
+            done = yield from reread_columns(link, view, held, run_id, found.asked)
+            readings = 0 if done else readings - 1
+        elif found.parents and queued < MOST_A_PASS:
+            with transaction(link.engine) as connection:
+                state.check_fence(connection, held)
+                queued += load.queue_children(connection, view.name)
+            yield Step(view.name, Window(None, view.at))
+        elif found.ids:
+            yield from reread_ids(link, view, held, run_id, found)
+            read.update(found.ids)
+        else:
+            break
+    if len(read) >= MOST_A_PASS or found.parents:
+        log.info("reread_continues_next_pass", object=view.name, read=len(read))
+
+
+def next_waiting(link: Link, name: str, read: Collection[str]) -> Waiting:
+    """What waits: of the Ids those that have waited longest, without those read in this pass, as far as its
+    budget goes."""
+    most = min(ONE_BY_ONE, MOST_A_PASS - len(read))
+    with transaction(link.engine) as connection:
+        return Waiting(
+            connection.execute(MANY, {"object": name, "most": ONE_BY_ONE}).scalar_one(),
+            connection.execute(PARENTS, {"object": name}).scalar_one(),
+            connection.execute(QUEUE, {"object": name, "read": list(read), "most": most}).scalars().all(),
+            connection.execute(NOW).scalar_one(),
+        )
+
+
+def reread_columns(
+    link: Link, view: View, held: Lease, run_id: int, asked: datetime
+) -> Generator[Step, None, bool]:
+    """Read the columns of all records, and take from the queue what waited at `asked`; whether that was done.
+
+    It is not after a reading that an earlier run began: its first pages may be older than the change.
+    """
+    names = view.projection.volatile(link.settings.volatile_fields(view.name))
+    _, read = yield from read_columns(link, view, held, run_id, names)
+    if read is not None and read.resumed:
+        return False
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        for statement in COLUMNS_DONE:
+            connection.execute(statement, {"object": view.name, "at": asked})
+    return True
+
+
+def reread_ids(link: Link, view: View, held: Lease, run_id: int, found: Waiting) -> Iterator[Step]:
+    """Read the next records by their Ids."""
+    done = 0
+    for page in apply.by_id(link, view, found.ids):
+        tally = apply.commit_page(link, view, held, run_id, page)
+        done += len(page.batch.ids)
+        yield Step(view.name, Window(None, view.at), tally, done, len(found.ids))
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        connection.execute(DONE, {"object": view.name, "ids": list(found.ids), "at": found.asked})
+
+
+def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+    """Read the columns of all records that move without a stamp when it is time, and those that came late."""
+    with transaction(link.engine) as connection:
+        marks = state.marks(connection, view.name)
+    names = due(link, view, marks)
+    if not names:
+        return
+    filled, read = yield from read_columns(link, view, held, run_id, names)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
+        # As of its beginning: its first pages may be of an earlier run.
+        at = read.window.until if whole and read else marks.refreshed_at
+        state.note_refreshed(connection, view.name, at, filled)
+
+
+def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
+    """The fields to read of all records."""
+    if marks.complete_through is None:
+        return ()
+    late = set(marks.backfill)
+    moving = view.projection.volatile(link.settings.volatile_fields(view.name))
+    if marks.refreshed_at is None or view.at - marks.refreshed_at >= link.settings.sync_volatile_interval:
+        late |= set(moving)
+    return tuple(name for name in view.projection.names if name in late)
+
+
+def read_columns(
+    link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]
+) -> Generator[Step, None, tuple[tuple[str, ...], state.Plan | None]]:
+    """These columns of all records, through the same merge, into rows whose stamp is the same.
+
+    Returns the names of those that are selected, and the window as it was read, which may have been taken up.
+    """
+    if not names:
+        return (), None
+    log.info("refreshing", object=view.name, fields=",".join(names))
+    narrow = replace(view, projection=view.projection.only(names))
+
+    def plan(connection: Connection, seen: View, _: object) -> state.Plan:
+        return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
+
+    read = yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
+    with transaction(link.engine) as connection:
+        state.check_fence(connection, held)
+        state.clear_progress(connection, view.name, state.REFRESH)
+    return narrow.projection.names, read

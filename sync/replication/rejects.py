@@ -1,0 +1,132 @@
+"""Records that could not be stored, by reason: how many, since when, and when they are too many to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+
+from sqlalchemy import Connection, func, select, text
+
+from sync.catalogue.transform import Reject
+from sync.errors import RejectsError, UsageError
+from sync.postgres.tables import REPLICA, allow_long
+
+# A run that rejects more than both of these is no success, whatever else it stored.
+GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
+
+GROUPS = text("""
+SELECT r.object, r.reason, count(*) AS records, min(r.first_seen) AS since, max(r.last_seen) AS latest,
+       bool_or(a.reason IS NOT NULL) AS accepted,
+       count(*) FILTER (WHERE r.run_id = CAST(:run_id AS bigint)) AS of_run
+  FROM sync.reject AS r
+  LEFT JOIN sync.accepted AS a ON a.object = r.object AND a.reason = r.reason
+ WHERE r.object = ANY (CAST(:objects AS text[]))
+ GROUP BY r.object, r.reason
+ ORDER BY r.object, accepted, records DESC, r.reason
+""")
+KNOWN = text("""
+SELECT record_id, system_modstamp FROM sync.reject
+ WHERE object = :object AND record_id = ANY (CAST(:ids AS text[]))
+""")
+ACCEPT = text("""
+INSERT INTO sync.accepted (object, reason, accepted_by) VALUES (:object, :reason, :accepted_by)
+    ON CONFLICT (object, reason) DO NOTHING
+""")
+REFUSE = text("DELETE FROM sync.accepted WHERE object = :object AND reason = :reason RETURNING object")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rejected records of one reason (a field and a class of error): how many, since when, how many of
+    them were met by the run asked for, and whether an operator accepts the reason."""
+
+    object: str
+    reason: str
+    records: int
+    since: datetime
+    latest: datetime
+    accepted: bool
+    of_run: int = 0
+
+
+def groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
+    """The rejected records of these objects by reason, those not accepted first, the largest first."""
+    allow_long(connection)  # of a reason that is accepted there may be as many as records
+    rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
+    return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
+
+
+def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
+    """Those of the records that do not fit which are not among the rejected ones in the same version."""
+    if not found:
+        return []
+    rows = connection.execute(KNOWN, {"object": name, "ids": [one.id for one in found]})
+    known = {row.record_id: row.system_modstamp for row in rows}
+    return [
+        one
+        for one in found
+        if one.id not in known or (one.stamp and datetime.fromisoformat(one.stamp) != known[one.id])
+    ]
+
+
+def check(connection: Connection, name: str, run_id: int, read: int) -> None:
+    """RejectsError where a run met too many records that do not fit, by what it `read`, or where too many are
+    outstanding, by the rows of the table; reasons that are accepted do not count."""
+    found = [group for group in groups(connection, [name], run_id) if not group.accepted]
+    outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
+    if outstanding <= GUARDED_COUNT:
+        return
+    # So many rows that the outstanding ones are no larger share of them than is let go: more are not counted.
+    table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
+    some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
+    rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    if too_many(met, read):
+        what = f"{met:,} of {read:,} records that were read do not fit and were not stored"
+    elif too_many(outstanding, rows + outstanding):
+        what = f"{outstanding:,} records do not fit and are not stored, beside {rows:,} that are"
+    else:
+        return
+    raise RejectsError(
+        f"{name}: {what}: {told(found)}; complete_through stays where it is. Look: "
+        f"python -m sync rejects --object {name}; mend the values in Salesforce, or exclude the field "
+        "(SYNC_EXCLUDED_FIELDS), or go on without these records: "
+        f'python -m sync rejects --object {name} --accept "{found[0].reason}"'
+    )
+
+
+def too_many(count: int, of: int) -> bool:
+    return count > GUARDED_COUNT and count > GUARDED_SHARE * of
+
+
+def told(found: Iterable[Group], most: int = 5) -> str:
+    """The reasons with their numbers, as one text."""
+    listed = [f"{group.reason} ({group.records:,})" for group in found]
+    more = f", and {len(listed) - most} reasons more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def accept(connection: Connection, objects: Sequence[str], reason: str, accepted_by: str) -> list[str]:
+    """Let passes go on in spite of a reason, for those of the objects that have records rejected for it.
+
+    UsageError naming the reasons that there are, where none has.
+    """
+    found = groups(connection, objects)
+    names = [group.object for group in found if group.reason == reason]
+    if not names:
+        there = ", ".join(f'"{group.reason}"' for group in found) or "none"
+        raise UsageError(f'no record is rejected for "{reason}"; the reasons are: {there}')
+    for name in names:
+        connection.execute(ACCEPT, {"object": name, "reason": reason, "accepted_by": accepted_by})
+    return names
+
+
+def refuse(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
+    """Take an acceptance back; UsageError where there is none."""
+    names = [
+        name for name in objects if connection.execute(REFUSE, {"object": name, "reason": reason}).first()
+    ]
+    if not names:
+        raise UsageError(f'"{reason}" is not accepted for {", ".join(objects)}')
+    return names

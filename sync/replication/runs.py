@@ -1,0 +1,188 @@
+"""Around the work on an object: its lease, its journal line, its log line; objects side by side."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from sync import logs
+from sync.config import Settings
+from sync.errors import (
+    FATAL,
+    ObjectsFailedError,
+    SyncError,
+    WorkFailedError,
+)
+from sync.postgres import state
+from sync.postgres.load import Tally
+from sync.postgres.state import Lease
+from sync.postgres.tables import transaction
+from sync.salesforce.session import Session
+from sync.window import Window
+
+log = logs.get(__name__)
+
+LEVELS = {"succeeded": logging.INFO, "stopped": logging.INFO, "deferred": logging.WARNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A committed page (or the moment before the first): its tally, and how far the window is read."""
+
+    object: str
+    window: Window
+    tally: Tally = field(default_factory=Tally)
+    received: int = 0
+    expected: int | None = None
+    findings: Mapping[str, Any] | None = None  # what a verify found, at its end
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The two ends of the replication and what the work needs between them."""
+
+    settings: Settings
+    session: Session
+    engine: Engine
+    owner: str
+    command: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    wait: timedelta = timedelta(minutes=10)
+    on_step: Callable[[Step], None] = lambda _: None
+    ahead: int = 1  # pages fetched and transformed while one is being committed
+    approve: bool = False  # an operator lets more be removed than the guard would
+    # The clock that Salesforce's is compared with; None: the database's.
+    reference: Callable[[], datetime] | None = None
+    accept_org: bool = False  # an operator lets another org replace the one whose records these are
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one object's run did."""
+
+    object: str
+    window: Window | None
+    tally: Tally
+    api_calls: int
+    findings: Mapping[str, Any] | None = None
+
+
+Work = Callable[[Lease, int], Iterator[Step]]
+
+
+def journalled(link: Link, name: str, work: Work) -> Report:
+    """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
+    with (
+        state.lease(link.engine, name, link.owner, link.wait, link.stop) as held,
+        link.session.counted() as calls,
+    ):
+        with transaction(link.engine) as connection:
+            state.check_fence(connection, held)
+            run_id = state.open_run(connection, name, link.command, link.owner)
+        tally, window, findings = Tally(), None, None
+        outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
+        label: str | None = "unexpected"
+        try:
+            for step in work(held, run_id):
+                tally, window, findings = tally + step.tally, step.window, step.findings or findings
+                link.on_step(step)
+            outcome, error, label = "succeeded", "", None
+        except SyncError as failure:
+            outcome, error, label = failure.outcome, str(failure), failure.label
+            raise
+        finally:
+            report = Report(name, window, tally, calls.made, findings)
+            finish(link, report, run_id, outcome, error, label)
+    return report
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The kinds of work on an object, each attempted whatever became of those before it."""
+
+    name: str
+    fatal: tuple[type[SyncError], ...] = FATAL
+    failures: list[tuple[str, SyncError]] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self, kind: str) -> Iterator[None]:
+        """Keep a failure of this kind of work for the end; one that stops all kinds is raised at once."""
+        try:
+            yield
+        except self.fatal:
+            raise
+        except SyncError as failure:
+            self.failures.append((kind, failure))
+
+    def check(self) -> None:
+        """The failure, where there was one; WorkFailedError names several."""
+        if len(self.failures) == 1:
+            raise self.failures[0][1]
+        if self.failures:
+            raise WorkFailedError(self.name, self.failures)
+
+
+def finish(
+    link: Link, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
+) -> None:
+    """The run's canonical log line and its journal line; `label` is the class of the error."""
+    tally = report.tally
+    log.log(
+        LEVELS.get(outcome, logging.ERROR),
+        "object_synced",
+        object=report.object,
+        outcome=outcome,
+        run=run_id,
+        read=tally.read,
+        inserted=tally.inserted,
+        updated=tally.updated,
+        deleted=tally.deleted,
+        unchanged=tally.unchanged,
+        rejected=tally.rejected,
+        api_calls=report.api_calls,
+        **({"nuls_removed": tally.nuls} if tally.nuls else {}),
+        **({"error": error} if error else {}),
+    )
+    try:
+        with transaction(link.engine) as connection:
+            state.close_run(
+                connection,
+                run_id,
+                report.object,
+                outcome,
+                window=report.window,
+                tally=tally,
+                api_calls=report.api_calls,
+                error=logs.bounded(error, state.LONGEST_ERROR) or None,
+                error_class=label,
+                findings=report.findings,
+            )
+    except SyncError as failure:
+        # The work's own error is on its way; the next run marks this line as abandoned.
+        log.warning("journal_not_written", object=report.object, reason=str(failure))
+
+
+def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
+    """Every object is attempted, side by side; then the failed are named together."""
+    reports: list[Report] = []
+    failures: list[tuple[str, SyncError]] = []
+    with ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="object") as pool:
+        for name, future in [(name, pool.submit(work, name)) for name in names]:
+            try:
+                reports.append(future.result())
+            except SyncError as failure:
+                failures.append((name, failure))
+            except Exception as failure:
+                log.exception("object_crashed", object=name)
+                failures.append((name, SyncError(f"unexpected {type(failure).__name__}: {failure}")))
+    if failures:
+        raise ObjectsFailedError(failures)
+    return reports

@@ -1,0 +1,211 @@
+"""The same buckets on both sides: how many records each has, and their stamps. Those that differ matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from sync import logs
+from sync.catalogue.mapping import snake_case
+from sync.errors import SalesforceError
+from sync.postgres.tables import (
+    LISTING,
+    REPLICA,
+    located,
+    quoted,
+)
+from sync.replication.verify.work import Work, looking
+from sync.salesforce import soql
+from sync.salesforce.session.answers import moment
+from sync.salesforce.session.limits import clip, count
+
+log = logs.get(__name__)
+
+FINER = {"month": "day", "day": "hour"}
+LARGE = 50_000  # records; a larger bucket is looked at in finer ones
+MOST_GROUPS = 1_500  # of 2,000 that Salesforce answers at most
+BEGINNING = datetime(1990, 1, 1, tzinfo=UTC)
+# Erased records that a grouping leaves out by their Ids; of more the URL would be too long, and their buckets
+# differ and are listed each time.
+MOST_LEFT_OUT = 300
+SHORTEST = timedelta(days=31)  # a range that is too much for Salesforce even so is listed
+# After so many refusals, each of which may take minutes, everything is listed.
+MOST_REFUSALS = 12
+# Errors that say that a grouping was too much, not that it was wrong.
+TOO_MUCH = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "EXCEEDED_ID_LIMIT", "QUERY_TOO_COMPLICATED"})
+
+OURS = """
+SELECT date_trunc(:part, {column} AT TIME ZONE 'UTC') AS bucket, count(*) AS n,
+       min(system_modstamp) AS earliest, max(system_modstamp) AS latest
+  FROM {table} AS t
+ WHERE deleted_at IS NULL AND system_modstamp < :border AND {column} >= :start AND {column} < :end
+   AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = t.id
+                      AND l.system_modstamp >= :border)
+ GROUP BY 1
+"""
+
+Bucket = tuple[int, datetime, datetime]
+
+
+class TooMuchError(Exception):
+    """Salesforce has refused too many groupings; never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From `start` to before `end` of a date and time (None: without a border)."""
+
+    field: str
+    start: datetime | None
+    end: datetime | None
+
+    def condition(self, border: datetime) -> str:
+        """The range in SOQL, of records changed before `border`."""
+        terms = [f"SystemModstamp < {soql.literal(border)}"]
+        if self.start is not None:
+            terms.append(f"{self.field} >= {soql.literal(self.start)}")
+        if self.end is not None:
+            terms.append(f"{self.field} < {soql.literal(self.end)}")
+        return " AND ".join(terms)
+
+    def sql(self, number: int) -> str:
+        """The range in SQL, with parameters of this number."""
+        column = quoted(snake_case(self.field))
+        lower = f"{column} >= :start{number}" if self.start is not None else "true"
+        upper = f"{column} < :end{number}" if self.end is not None else "true"
+        return f"({lower} AND {upper})"
+
+    def values(self, number: int) -> dict[str, object]:
+        known = {f"start{number}": self.start, f"end{number}": self.end}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def halves(self) -> tuple[Range, Range]:
+        assert self.start is not None
+        assert self.end is not None
+        middle = (self.start + (self.end - self.start) / 2).replace(microsecond=0)
+        return Range(self.field, self.start, middle), Range(self.field, middle, self.end)
+
+
+def different(work: Work, border: datetime) -> Iterator[Range]:
+    """The ranges in which org and table differ, of records changed before `border`.
+
+    By months of creation, which never changes, and by days of change: a version that was lost moves its
+    record from one day to another.
+    """
+    names = set(work.view.projection.names)
+    try:
+        if "CreatedDate" in names:
+            yield from compared(work, border, Range("CreatedDate", BEGINNING, work.view.at), "month")
+        for part in by_groups(work, Range("SystemModstamp", BEGINNING, border)):
+            yield from compared(work, border, part, "day")
+    except TooMuchError:
+        log.warning("grouping_given_up", object=work.view.name, refused=work.refused, instead="listing")
+        yield Range("SystemModstamp", None, border)
+
+
+def by_groups(work: Work, whole: Range) -> Iterator[Range]:
+    """A range in parts in which the table has no more days than one answer may have groups."""
+    assert whole.end is not None
+    start, first = whole.start, None
+    for month in sorted(ours(work, whole, "month", whole.end)):
+        first = first or month
+        if month - first >= timedelta(days=MOST_GROUPS):
+            yield Range(whole.field, start, month)
+            start = first = month
+    yield Range(whole.field, start, whole.end)
+
+
+def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[Range]:
+    """Buckets that differ; large ones are looked at more finely, whether they differ or not."""
+    try:
+        theirs = grouped(work, border, whole, part)
+    except SalesforceError as error:
+        assert whole.start is not None
+        assert whole.end is not None
+        small = whole.end - whole.start <= SHORTEST
+        log.warning(
+            "grouping_failed",
+            object=work.view.name,
+            field=whole.field,
+            reason=str(error)[:200],
+            instead="halves" if too_much(error) and not small else "listing",
+        )
+        if too_much(error):
+            work.refused += 1
+            if work.refused == MOST_REFUSALS:
+                raise TooMuchError from None
+        if small or not too_much(error):
+            yield whole
+            return
+        for half in whole.halves():
+            yield from compared(work, border, half, part)
+        return
+    mine = ours(work, whole, part, border)
+    work.found.buckets += len(theirs.keys() | mine.keys())
+    for start in sorted(theirs.keys() | mine.keys()):
+        bucket = within(Range(whole.field, start, following(start, part)), whole)
+        largest = max(theirs.get(start, (0,))[0], mine.get(start, (0,))[0])
+        if largest > LARGE and part in FINER:
+            yield from compared(work, border, bucket, FINER[part])
+        elif theirs.get(start) != mine.get(start):
+            yield bucket
+
+
+def too_much(error: SalesforceError) -> bool:
+    return error.code in TOO_MUCH or "queryMore" in str(error)
+
+
+def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datetime, Bucket]:
+    """Salesforce's buckets, by their beginning."""
+    condition = f"IsDeleted = false AND {whole.condition(border)}"
+    if 0 < len(work.erased) <= MOST_LEFT_OUT:
+        condition += f" AND Id NOT IN {soql.listed(work.erased)}"
+    question = soql.buckets(work.view.name, condition, whole.field, part)
+    names = ("b0", *(("b1",) if len(soql.PARTS[part]) > 1 else ()), "n", "earliest", "latest")
+    answer = work.link.session.query(question, names, hasty=True)
+    found = {}
+    try:
+        for *key, records, earliest, latest in answer.body["records"]:
+            if None not in key and latest is not None:
+                found[beginning(part, key)] = (count(records), moment(earliest), moment(latest))
+    except (TypeError, ValueError, OverflowError) as error:
+        why = clip(repr(error), 200)
+        raise SalesforceError(f"{work.view.name}: a bucket cannot be read: {why}", status=200) from None
+    return found
+
+
+def beginning(part: str, key: list[Any]) -> datetime:
+    """When a bucket begins that SOQL names by its year and month, day, or day and hour."""
+    if part == "month":
+        return datetime(count(key[0]), count(key[1]), 1, tzinfo=UTC)
+    day = date.fromisoformat(str(key[0]))
+    return datetime(day.year, day.month, day.day, count(key[1]) if part == "hour" else 0, tzinfo=UTC)
+
+
+def following(start: datetime, part: str) -> datetime:
+    """When the next bucket begins."""
+    if part == "month":
+        return datetime(start.year + start.month // 12, start.month % 12 + 1, 1, tzinfo=UTC)
+    return start + (timedelta(days=1) if part == "day" else timedelta(hours=1))
+
+
+def within(bucket: Range, whole: Range) -> Range:
+    """The part of a bucket that lies in the range that was grouped."""
+    starts = [one.start for one in (bucket, whole) if one.start is not None]
+    ends = [one.end for one in (bucket, whole) if one.end is not None]
+    return Range(bucket.field, max(starts), min(ends))
+
+
+def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datetime, Bucket]:
+    """The table's buckets, without the records that changed of late: those are compared one by one."""
+    values = {"part": part, "border": border}
+    with looking(work) as connection:
+        name = work.view.name
+        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        statement = text(OURS.format(table=table, listing=listing, column=quoted(snake_case(whole.field))))
+        rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})
+        return {row.bucket.replace(tzinfo=UTC): (row.n, row.earliest, row.latest) for row in rows}

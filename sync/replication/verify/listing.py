@@ -1,0 +1,139 @@
+"""Listings by Id and stamp, kept in Postgres: a comparison of any size in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from operator import itemgetter
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from sync.catalogue.mapping import is_id
+from sync.catalogue.transform import Batch, Record
+from sync.errors import SyncError
+from sync.postgres import state
+from sync.postgres.tables import (
+    LISTING,
+    LOCKED,
+    NO_RIGHT,
+    REPLICA,
+    allow_long,
+    located,
+    transaction,
+)
+from sync.replication.runs import Step
+from sync.replication.verify.buckets import Range
+from sync.replication.verify.work import Work, looking, pages
+from sync.window import Window
+
+LIVE = "IsDeleted = false"
+
+TRUNCATE, DELETE = "TRUNCATE {listing}", "DELETE FROM {listing}"
+# TRUNCATE waits for a stale process that still reads, and needs a right that not every role has.
+PATIENCE = text("SET LOCAL lock_timeout = '1s'")
+ENTER = """
+INSERT INTO {listing} (record_id, system_modstamp)
+SELECT DISTINCT ON (id) id, stamp
+  FROM unnest(CAST(:ids AS text[]), CAST(:stamps AS timestamptz[])) AS given (id, stamp)
+ ORDER BY id, stamp DESC
+ON CONFLICT (record_id) DO UPDATE SET system_modstamp = excluded.system_modstamp
+"""
+# Listed, due, and not the same in the table; but for those that are known to be rejected in this version.
+MISSING = """
+SELECT l.record_id FROM {listing} AS l LEFT JOIN {table} AS t ON t.id = l.record_id
+ WHERE l.system_modstamp < :through
+   AND (t.id IS NULL OR t.deleted_at IS NOT NULL OR t.system_modstamp <> l.system_modstamp)
+   AND NOT EXISTS (SELECT FROM sync.reject AS r WHERE r.object = :object AND r.record_id = l.record_id
+                      AND r.system_modstamp = l.system_modstamp)
+   AND NOT EXISTS (SELECT FROM sync.erased AS e WHERE e.record_id = l.record_id AND e.lifted_at IS NULL)
+ ORDER BY 1
+"""
+UNLISTED = """
+SELECT t.id FROM {table} AS t
+ WHERE t.deleted_at IS NULL AND ({ranges})
+   AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = t.id)
+ ORDER BY 1
+"""
+# Looked up wherever they stand: a rejected record that was purged would be kept whole for ever.
+REJECTED = """
+SELECT r.record_id FROM sync.reject AS r
+ WHERE r.object = :object AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = r.record_id)
+"""
+
+
+@contextmanager
+def emptied(work: Work) -> Iterator[None]:
+    """An object's listing, empty at the beginning, and given back at the end, whatever ends the verify."""
+    clear(work)
+    try:
+        yield
+    finally:
+        # What is left where this fails is cleared by the next verify.
+        with suppress(SyncError):
+            clear(work)
+
+
+def clear(work: Work) -> None:
+    """Forget what was listed, and give its space back."""
+    with state.fenced(work.link.engine, work.held) as connection:
+        allow_long(connection)
+        listing = located(connection, LISTING[work.view.name])
+        try:
+            with connection.begin_nested():
+                connection.execute(PATIENCE)
+                connection.execute(text(TRUNCATE.format(listing=listing)))
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", "") not in (NO_RIGHT, LOCKED):
+                raise
+            connection.execute(text(DELETE.format(listing=listing)))
+
+
+def everything(work: Work, window: Window) -> Iterator[Step]:
+    """List all records of a window by Id and stamp, counted against Salesforce's own count."""
+    projection = work.view.projection.only(())
+    place = itemgetter(projection.names.index("Id"), projection.names.index("SystemModstamp"))
+    for page in pages(work, projection, window, as_they_are):
+        entries = [entry for entry in map(place, page.batch.records) if readable(entry)]
+        ids, stamps = zip(*entries, strict=True) if entries else ((), ())
+        with transaction(work.link.engine) as connection:
+            state.check_fence(connection, work.held)
+            enter = text(ENTER.format(listing=located(connection, LISTING[work.view.name])))
+            connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
+        work.found.listed += len(entries)
+        yield Step(work.view.name, window, received=page.received, expected=page.expected)
+
+
+def as_they_are(records: Sequence[Record]) -> Batch:
+    """Records that become no rows."""
+    return Batch(records=records, ids=[str(record[0]) for record in records])
+
+
+def readable(entry: tuple[object, object]) -> bool:
+    """Whether a record has an Id and a stamp; one that has not is rejected wherever it is read."""
+    id_, stamp = entry
+    try:
+        return isinstance(id_, str) and datetime.fromisoformat(str(stamp)).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
+    """Ids that are listed and not the same in the table, and Ids of rows and rejected records that are not
+    listed."""
+    values: dict[str, object] = {"object": work.view.name, "through": work.through}
+    conditions = []
+    for number, one in enumerate(ranges):
+        conditions.append(one.sql(number))
+        values |= one.values(number)
+    name = work.view.name
+    with looking(work) as connection:
+        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)
+        unlisted = connection.execute(
+            text(UNLISTED.format(table=table, listing=listing, ranges=" OR ".join(conditions))), values
+        )
+        rejected = connection.execute(text(REJECTED.format(listing=listing)), {"object": name}).scalars()
+        ids = sorted({*(row[0] for row in unlisted), *filter(is_id, rejected)})
+        return [row[0] for row in missing], ids

@@ -1,0 +1,332 @@
+"""A window by REST: pages in key order, resumable after any record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sync import logs
+from sync.catalogue.mapping import Projection
+from sync.catalogue.transform import Record
+from sync.errors import QueryLostError, SalesforceError
+from sync.salesforce import soql
+from sync.salesforce.extract.pages import (
+    EMPTY_PAGES,
+    SECOND,
+    Make,
+    endless,
+    mismatch,
+    visit,
+)
+from sync.salesforce.prefetch import each, prefetch
+from sync.salesforce.session import Answer, Session
+from sync.salesforce.session.limits import RECORDS_PER_PAGE, clip
+from sync.window import Key, Page, Progress, Window
+
+log = logs.get(__name__)
+
+RESTARTS = 3
+TEXT = {str, type(None)}
+
+
+def pages(
+    session: Session,
+    projection: Projection,
+    window: Window,
+    start: Progress,
+    make: Make,
+    *,
+    stepwise: bool = False,
+    first: Answer | None = None,
+    ahead: bool = True,
+) -> Iterator[Page]:
+    """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
+
+    Pages behind a locator need not be a snapshot: a record that changes between two of them, or is purged,
+    shifts the others, and counts of two moments do not show what was skipped. So their progress is taken up
+    only where the window is as it was. Where something moved, a late commit may have made up for it, or
+    Salesforce lost the result set (re-login, expired locator), the rest is read stepwise: every page is the
+    first of a query from the key of the one before, which nothing can shift. CountMismatchError when
+    Salesforce counts more records than came.
+    """
+    name, sure, restarts = projection.sobject.name, start, 0
+    if start.key is not None:
+        sure, stepwise = proved(session, projection, window, start), True
+    while True:
+        begin = latest = sure
+        try:
+            question = soql.select(projection, window.scope, begin.key)
+            answer, first = first or session.query(question, projection.names), None
+            stepwise = stepwise or begins_young(projection, answer, window)
+            census, several = Census.of(answer, window), False
+            total = 0 if stepwise else int(answer.body["totalSize"])
+            eager = ahead and not stepwise
+            found = result_set(session, projection, answer, window, begin, make, census, eager=eager)
+            for page, last in found:
+                # What a late commit brings is young: of those nobody knows which were there before.
+                moved = several and not stepwise and (census.young or bool(census.moved))
+                latest = replace(page.progress, total=total if several else 0)
+                if not several:
+                    sure = latest
+                yield replace(page, progress=latest)
+                del page  # not two pages in memory while the next is on its way
+                if moved:
+                    log.info("pages_moved", object=name, instead="stepwise")
+                    stepwise = True
+                    break
+                if stepwise and sure.key != begin.key and not last:
+                    break
+                several = True
+            else:
+                break
+        except QueryLostError as lost:
+            restarts = 0 if sure.received > begin.received else restarts + 1
+            if restarts > RESTARTS:
+                raise
+            log.warning("query_restarted", object=name, reason=str(lost)[:200])
+            stepwise = True
+            if latest.total and unmoved(session, name, window, latest):
+                sure = replace(latest, total=0)
+    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):
+        raise mismatch(name, "more", sure.settled)
+
+
+def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
+    """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
+    visited: set[str] = set()
+    name, total = projection.sobject.name, int(answer.body["totalSize"])
+    came = empty = 0
+    while True:
+        records = len(answer.body["records"])
+        came, empty = came + records, 0 if records else empty + 1
+        url, generation = answer.body.get("nextRecordsUrl"), answer.generation
+        done = bool(answer.body.get("done", url is None)) or not url
+        yield answer
+        del answer
+        if done:
+            return
+        if empty > EMPTY_PAGES:
+            raise endless(name, f"{EMPTY_PAGES} of them without a record")
+        # Records that change meanwhile may come twice; the whole of a result set does not.
+        if came > 2 * total + RECORDS_PER_PAGE:
+            raise endless(name, f"with {came:,} records by now where it counted {total:,}")
+        visit(name, url, visited)
+        answer = session.next_page(url, generation, projection.names)
+
+
+def result_set(
+    session: Session,
+    projection: Projection,
+    answer: Answer,
+    window: Window,
+    start: Progress,
+    make: Make,
+    census: Census,
+    *,
+    eager: bool,
+) -> Iterator[tuple[Page, bool]]:
+    """The pages of one query in key order, each with whether it is the last; then their count is checked."""
+    name, total = projection.sobject.name, int(answer.body["totalSize"])
+    progress = start
+    following = answers(session, projection, answer)
+    if eager:  # one is fetched while another is made into rows
+        following = prefetch([each(following)], session.stop, depth=1)
+    del answer
+    for page in following:
+        ids, stamps = keys(projection, page.body["records"])
+        census.note(ids, stamps)
+        progress = Progress(
+            landmark(ids, stamps, window) or progress.key,
+            received=start.received + census.within,
+            settled=start.settled + census.settled,
+        )
+        rows, at = texts(page.body.pop("records")), page.at
+        last = bool(page.body.get("done", True)) or not page.body.get("nextRecordsUrl")
+        del page, ids, stamps
+        batch = make(rows)
+        del rows
+        yield Page(batch, progress, progress.received, start.received + total, at), last
+        del batch
+    if census.distinct < total or (census.distinct > total and not census.moved):
+        raise mismatch(name, f"{total:,}", census.distinct)
+
+
+@dataclass(slots=True)
+class Census:
+    """Counts the distinct records of a result set in flat memory: they come in the order of their stamps.
+
+    A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
+    and maybe again at the end. Those are few and kept by Id, as are the odd ones, whose stamps are none: they
+    are rejected further on, and count all the same.
+    """
+
+    asked: str
+    until: str
+    border: str
+    came: int = 0
+    within: int = 0
+    top: str = ""
+    at_top: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
+    odd: set[str] = field(default_factory=set)
+    settled: int = 0
+
+    @classmethod
+    def of(cls, answer: Answer, window: Window) -> Census:
+        """Nothing so far of the result set that an answer begins."""
+        return cls(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
+
+    def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
+        for id_, stamp in zip(ids, stamps, strict=True):
+            second = stamp[:19] if isinstance(stamp, str) else ""
+            if not second[:1].isdigit():
+                self.odd.add(str(id_))
+                continue
+            if second >= self.asked:
+                self.moved.add(str(id_))
+                continue
+            if second != self.top:
+                if second < self.top:
+                    continue  # a record that came before
+                self.top = second
+                self.at_top.clear()
+            if id_ not in self.at_top:
+                self.at_top.add(id_)
+                self.came += 1
+                self.within += second <= self.until
+                self.settled += second < self.border
+
+    @property
+    def young(self) -> bool:
+        """Whether records came behind whose stamp, or before it, a transaction may commit still."""
+        return self.came > self.settled
+
+    @property
+    def distinct(self) -> int:
+        return self.came + len(self.moved) + len(self.odd)
+
+
+def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
+    """The Ids and the stamps of a page."""
+    id_, stamp = projection.names.index("Id"), projection.names.index("SystemModstamp")
+    # What is no text is rejected further on, and counts all the same.
+    ids = [
+        record[id_] if isinstance(record[id_], str) else clip(repr(record[id_]), 100) for record in records
+    ]
+    return ids, [record[stamp] for record in records]
+
+
+def begins_young(projection: Projection, answer: Answer, window: Window) -> bool:
+    """Whether all records behind a first page are young: then no further page of its is worth asking for."""
+    if answer.body.get("done", True):
+        return False
+    border = f"{window.settled:{SECOND}}"
+    _, stamps = keys(projection, answer.body["records"])
+    return any(isinstance(stamp, str) and stamp[:19] >= border for stamp in stamps)
+
+
+def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
+    """The key of a page's last record that has not changed since the query was asked.
+
+    A page is served with the values of its time: a record that changed meanwhile carries a stamp beyond
+    the window, and taking that for progress would skip everything in between.
+    """
+    for id_, stamp in zip(reversed(ids), reversed(stamps), strict=True):
+        try:
+            moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+        except ValueError:
+            continue  # the record is rejected further on; it is no landmark
+        if is_key(id_) and moment is not None and moment.tzinfo and moment <= window.until:
+            return Key(moment, id_)
+    return None
+
+
+def is_key(id_: object) -> bool:
+    """Whether this can be the Id of a place in the order; also asked of what the database has saved."""
+    return isinstance(id_, str) and id_.isascii() and id_.isalnum() and len(id_) <= 18
+
+
+def texts(records: Sequence[Sequence[Any]]) -> list[Record]:
+    """JSON values as `Record`s: what the Bulk API would write into its cells."""
+    columns = [
+        [value or "" for value in column]
+        if TEXT.issuperset(map(type, column))
+        else [as_text(value) for value in column]
+        for column in zip(*records, strict=True)
+    ]
+    return list(zip(*columns, strict=True))
+
+
+def as_text(value: Any) -> Any:
+    """The text of a scalar; objects and lists stay what they are, no field that is read holds one."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str | dict | list) else str(value)
+
+
+def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
+    """The progress if nothing is missing before it, else none: the window is read from its beginning."""
+    name = projection.sobject.name
+    if (
+        unmoved(session, name, window, progress)
+        if progress.total
+        else prefix_is_whole(session, projection, window, progress)
+    ):
+        return replace(progress, total=0)
+    log.warning("progress_discarded", object=name, received=progress.received)
+    return Progress()
+
+
+def unmoved(session: Session, name: str, window: Window, progress: Progress) -> bool:
+    """Whether a window has all the records still that it had when its first page came, none changed since.
+
+    Only of settled records their number tells: a late commit makes up for another that left the window.
+    """
+    before = soql.count_before(name, window.scope, None, window.settled)
+    return counted(session, name, before) == progress.total
+
+
+def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
+    """Whether Salesforce counts no more settled records up to the progress than came."""
+    assert progress.key is not None
+    name, key = projection.sobject.name, progress.key
+    if key.stamp < window.settled:
+        return counted(session, name, soql.count_up_to(name, window.scope, key)) <= progress.settled
+    return (
+        counted(session, name, soql.count_before(name, window.scope, None, window.settled))
+        <= progress.settled
+    )
+
+
+def counted(session: Session, name: str, question: str) -> int:
+    """What a COUNT() says; 0 where this org refuses it or cannot finish it (QUERY_TIMEOUT).
+
+    A count that proves nothing must not undo hours of reading.
+    """
+    try:
+        return int(session.query(question).body["totalSize"])
+    except SalesforceError as error:
+        if error.status != 400:
+            raise
+        log.warning("progress_unproved", object=name, reason=str(error)[:200])
+        return 0
+
+
+def by_id(
+    session: Session, projection: Projection, ids: Sequence[str], per_query: int, make: Make
+) -> Iterator[Page]:
+    """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
+    name = projection.sobject.name
+    for start in range(0, len(ids), per_query):
+        answer = session.query(soql.by_id(projection, ids[start : start + per_query]), projection.names)
+        total, seen = int(answer.body["totalSize"]), set[Any]()
+        for page in answers(session, projection, answer):
+            records = page.body["records"]
+            seen.update(keys(projection, records)[0])
+            yield Page(make(texts(records)), Progress(), start + len(seen), len(ids), page.at)
+        if len(seen) != total:
+            raise mismatch(name, f"{total:,}", len(seen))

@@ -1,0 +1,232 @@
+"""One thread's HTTPS: bounded in time and size, no redirect followed, private CAs beside public ones."""
+
+from __future__ import annotations
+
+import io
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, TextIO
+
+import certifi
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from sync.errors import SalesforceError
+from sync.salesforce.session.decode import decode
+from sync.salesforce.session.hosts import target_of
+from sync.salesforce.session.limits import (
+    CONNECT_SECONDS,
+    ERROR_BYTES,
+    MIB,
+    READ_SECONDS,
+    TOKEN,
+    Allowance,
+    TooLargeError,
+    clip,
+)
+from sync.salesforce.session.watch import Watch, WatchedSocket, watched
+
+CHUNK = 1 << 16  # bytes of a body decoded at once
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# The org's usage in Sforce-Limit-Info, wherever it stands; `per-app-api-usage` is that of one app.
+USAGE = re.compile(r"(?<![\w-])api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+# The encodings of a body that are believed: one that a server names is not looked up among all there are.
+CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_-]{1,20})", re.IGNORECASE)
+ENCODINGS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1"), "iso-8859-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+}
+LONGEST_CONTENT_TYPE = 200
+LONGEST_USAGE = 500
+LONGEST_DATE = 64
+
+
+class RedirectedError(Exception):
+    """A server answered with the address of another one; never leaves this package.
+
+    `host`: where it led, "" where that is no https URL.
+    """
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status = response.status_code
+        location = response.headers["Location"]
+        try:
+            self.host = target_of(location)
+        except ValueError:
+            self.host = ""
+        self.target = f"https://{self.host}" if self.host else clip(ascii(location), 200)
+        super().__init__(f"{self.status} to {self.target}")
+
+
+class TooSlowError(requests.Timeout):
+    """An answer took longer than its kind may."""
+
+
+@lru_cache(maxsize=8)
+def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
+    """The public CAs and the private one; made once, it takes some twenty milliseconds."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    if ca_bundle is not None and ca_bundle.is_dir():
+        context.load_verify_locations(capath=str(ca_bundle))
+    elif ca_bundle is not None:
+        context.load_verify_locations(cafile=str(ca_bundle))
+    context.sslsocket_class = WatchedSocket
+    return context
+
+
+class Http(requests.Session):
+    """requests over https alone, which reads no more than a call's allowance and follows nothing."""
+
+    def __init__(self, ca_bundle: Path | None = None) -> None:
+        super().__init__()
+        self.last: requests.Response | None = None
+        # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
+        self.auth = lambda request: request
+        self.hooks["response"].append(self._note)
+        self.adapters.clear()  # there is no way to send anything in clear
+        # Nothing of an answer goes into the next request; the API needs no cookie.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.mount("https://", Adapter(ca_bundle))
+
+    def request(  # type: ignore[override]  # ours has what a call may take; the client library passes it on
+        self,
+        method: str,
+        url: str,
+        *args: Any,
+        allowance: Allowance = TOKEN,
+        stream: bool = False,
+        **kwargs: Any,
+    ) -> requests.Response:
+        """One request and its whole answer, but for the body of a success where `stream` is set.
+
+        RedirectedError for an answer that leads elsewhere, TooLargeError and TooSlowError for one that takes
+        more than its allowance; else what requests raises.
+        """
+        kwargs["timeout"] = CONNECT_SECONDS, min(READ_SECONDS, allowance.answer)
+        kwargs["stream"] = True  # `fill` reads what is not streamed, as far as it may
+        with within(Watch(CONNECT_SECONDS + allowance.answer)):
+            response = super().request(method, url, *args, **kwargs)
+        usage = response.headers.get("Sforce-Limit-Info", "")
+        if len(usage) > LONGEST_USAGE or not USAGE.search(usage):
+            response.headers.pop("Sforce-Limit-Info", None)
+        if response.status_code in REDIRECTS and "Location" in response.headers:
+            response.close()
+            raise RedirectedError(response)
+        if not stream or response.status_code >= 300:
+            fill(response, allowance)
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: requests would follow with our secret, and read a redirect's body without a bound."""
+
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        # Proxies come from the environment; whom to trust is the setting's matter, and checked with it.
+        return {**super().merge_environment_settings(*args, **kwargs), "verify": True}
+
+    def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        self.last = response
+
+
+def fill(response: requests.Response, allowance: Allowance) -> None:
+    """Read the body of an answer; of an error's no more than tells what it is."""
+    failed = response.status_code >= 300
+    most = ERROR_BYTES if failed else allowance.size
+    pieces, size = [], 0
+    with within(Watch(allowance.body)):
+        while size <= most and (piece := response.raw.read(CHUNK, decode_content=True)):
+            pieces.append(piece)
+            size += len(piece)
+    if size > most:
+        response.close()  # the rest is on its way still
+        if not failed:
+            raise TooLargeError(f"the answer is larger than {most / MIB:.0f} MB and was not read", status=200)
+    # requests has no place to hand a body in.
+    response._content = b"".join(pieces)[:most]
+    response._content_consumed = True  # type: ignore[attr-defined]  # the stubs do not know it
+
+
+@contextmanager
+def within(watch: Watch) -> Iterator[None]:
+    """Read as long as a watch allows; failures of urllib3 and of the watch become those of requests."""
+    try:
+        with watched(watch):
+            yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+        if watch.reason:
+            raise TooSlowError(watch.reason) from None
+        if isinstance(error, requests.RequestException):
+            raise
+        raise requests.exceptions.ChunkedEncodingError(error) from None
+
+
+class ExactAnswer(requests.Response):
+    """A response whose numbers keep every digit, and whose text is UTF-8 whatever it says."""
+
+    def json(self, **_: Any) -> Any:
+        return decode(self.content)
+
+    @property
+    def text(self) -> str:
+        # requests would guess the encoding, for seconds, or take a codec that the server names.
+        return self.content.decode("utf-8", "replace")
+
+
+class Adapter(HTTPAdapter):
+    """Exact answers, and REQUESTS_CA_BUNDLE beside the public CAs, directly and behind a proxy."""
+
+    def __init__(self, ca_bundle: Path | None) -> None:
+        self.ca_bundle = ca_bundle
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
+        return super().init_poolmanager(*args, ssl_context=trusted(self.ca_bundle), **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        kwargs["ssl_context"] = trusted(self.ca_bundle)
+        if proxy.lower().startswith("https://"):
+            kwargs["proxy_ssl_context"] = trusted(self.ca_bundle)
+        return super().proxy_manager_for(proxy, **kwargs)
+
+    def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().build_response(*args, **kwargs)
+        # requests has no place to name the class; wrapping json() makes a cycle that keeps pages alive.
+        response.__class__ = ExactAnswer
+        return response
+
+
+def csv_lines(response: requests.Response) -> TextIO:
+    """A CSV body, line by line as it arrives, in the encoding it says it has: older orgs have ISO-8859-1.
+
+    Reading on is a UnicodeDecodeError where it has another. ValueError for another body: maintenance pages,
+    proxies.
+    """
+    kind = response.headers.get("Content-Type", "")
+    if not kind.startswith("text/csv"):
+        raise ValueError(f"no CSV but {clip(kind, 100)}")
+    charset = CHARSET.search(kind[:LONGEST_CONTENT_TYPE])
+    encoding = ENCODINGS.get(charset[1].lower()) if charset else "utf-8"
+    if encoding is None:
+        raise ValueError(f"CSV of an encoding that is not known: {clip(kind, 100)}")
+    raw = response.raw
+    raw.decode_content = True
+    raw.auto_close = False  # the wrappers ask once more at the end
+    text = io.TextIOWrapper(io.BufferedReader(raw, CHUNK), encoding=encoding, newline="")
+    text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # eight times what it takes by itself
+    return text
+
+
+def clock(response: requests.Response) -> datetime:
+    """Salesforce's time of the answer: its Date header, never this machine's clock."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"][:LONGEST_DATE]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise SalesforceError("the answer carries no readable Date header; a proxy may remove it") from None

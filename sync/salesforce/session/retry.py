@@ -1,0 +1,113 @@
+"""The one retry policy: attempts with growing pauses, all of which a request to stop cuts short."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import tenacity
+
+from sync import logs
+from sync.errors import DeferredError, StoppedError
+from sync.logs import activity
+from sync.salesforce.session.limits import LONGEST_RETRY_AFTER
+from sync.salesforce.session.rules import Transient
+
+log = logs.get("sync.salesforce.session")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests.
+
+    `defers`: a server that asks for a longer wait than a call may take defers the work; else it is a failure.
+    """
+
+    attempts: int = 6
+    total: float = 300
+    longest: float = 60
+    scale: float = 1
+    defers: bool = True
+
+
+def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
+    """Try by the policy; what it failed with last. StoppedError as soon as the process is asked to stop."""
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, Transient) else 0
+        backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
+        return policy.scale * max(backoff, asked)
+
+    def note(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "salesforce_retry",
+            attempt=state.attempt_number,
+            wait_s=round(state.upcoming_sleep, 1),
+            reason=str(error)[:300],
+        )
+
+    limits = tenacity.stop_any(
+        tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
+    )
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(worth_waiting_for),
+        stop=lambda state: limits(state) or tried(state),
+        wait=wait,
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=note,
+        reraise=True,
+    )
+    try:
+        return cast("T", retrying(interruptible, stop, attempt))
+    except Transient as last:
+        if last.retry_after > LONGEST_RETRY_AFTER and policy.defers:
+            raise DeferredError(
+                f"{last.error}; Retry-After asks to wait {in_words(last.retry_after)}, more than one call "
+                f"may take ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
+            ) from None
+        raise last.error from None
+
+
+def tried(state: tenacity.RetryCallState) -> bool:
+    """Whether the failure itself is worth no more attempts."""
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, Transient) and 0 < error.tries <= state.attempt_number
+
+
+def worth_waiting_for(error: BaseException) -> bool:
+    """Whether another attempt may succeed within the time that one call may take."""
+    return isinstance(error, Transient) and error.retry_after <= LONGEST_RETRY_AFTER
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:,.0f} seconds" if seconds <= 30 * 86400 else "more than a month"
+
+
+def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
+    """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
+    if stop.is_set():
+        raise StoppedError
+    activity.note()
+    result: list[T] = []
+    failure: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            result.append(attempt())
+        except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
+            failure.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="salesforce-call", daemon=True).start()
+    while not done.wait(0.1):
+        if stop.is_set():
+            raise StoppedError
+    if failure:
+        raise failure[0]
+    return result[0]

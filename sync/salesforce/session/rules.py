@@ -1,0 +1,235 @@
+"""What Salesforce's errors mean: one table from status, errorCode and message to what is done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+import requests
+from simple_salesforce.exceptions import SalesforceError as ClientError
+
+from sync.errors import (
+    DeferredError,
+    FieldsMovedError,
+    LoginError,
+    QueryLostError,
+    SalesforceError,
+    SyncError,
+)
+from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.limits import LONGEST_CODE, clip
+
+
+class Action(Enum):
+    """What an error means for the call that met it."""
+
+    RETRY = "retry"
+    DEFER = "defer"
+    LOGIN = "login"
+    RESTART = "restart"
+    REDESCRIBE = "redescribe"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Status, errorCode and message that it matches (None: any), the action, and what to tell a person."""
+
+    status: int | None
+    code: str | None
+    text: str | None
+    action: Action
+    advice: str = ""
+    tries: int = 0  # the most attempts that are worth making, 0 for as many as the policy allows
+
+
+# What edges and content networks add to HTTP's own statuses.
+EDGE = (520, 521, 522, 523, 524, 525, 526, 527, 529, 530, 598, 599)
+
+# The first rule that matches decides. Read top to bottom: particular before general.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        None,
+        "REQUEST_LIMIT_EXCEEDED",
+        "TotalRequests",
+        Action.DEFER,
+        "the org's daily API requests are used up",
+    ),
+    Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
+    # "… with the REST API", "… with the API": no login gets another session than this one.
+    Rule(
+        None,
+        "INVALID_SESSION_ID",
+        "session is not valid for use with the",
+        Action.FAIL,
+        "add the scope `api` to the app, and let its and the user's session policies allow API access",
+    ),
+    Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
+    Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
+    # After a move of the org or a refresh of a sandbox the old token dies without a 401.
+    Rule(None, "INVALID_JWT_FORMAT", None, Action.LOGIN),
+    Rule(403, None, "INVALID_JWT_FORMAT", Action.LOGIN),
+    Rule(None, "URL_NOT_RESET", None, Action.LOGIN),
+    Rule(None, "UNKNOWN_EXCEPTION", "Destination URL not reset", Action.LOGIN),
+    Rule(401, None, None, Action.LOGIN),
+    Rule(403, None, "Bad_OAuth_Token", Action.LOGIN),
+    Rule(None, "INVALID_QUERY_LOCATOR", None, Action.RESTART),
+    Rule(None, "INVALID_QUERY_LOCATOR_FORMAT", None, Action.RESTART),
+    Rule(None, "LOCATOR_LOCATION_EXCEEDS_SIZE", None, Action.RESTART),
+    Rule(None, "QUERY_LOCATOR_EXPIRED", None, Action.RESTART),
+    Rule(None, "QUERY_LOCATOR_NOT_FOUND", None, Action.RESTART),
+    Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
+    Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
+    # Each takes two minutes, and there is another way.
+    Rule(None, "QUERY_TIMEOUT", None, Action.RETRY, tries=2),
+    Rule(
+        None,
+        "TXN_SECURITY_METERING_ERROR",
+        None,
+        Action.RETRY,
+        "exempt the integration user from transaction security policies",
+    ),
+    Rule(None, "UNABLE_TO_LOCK_ROW", None, Action.RETRY),
+    Rule(None, "SERVER_UNAVAILABLE", None, Action.RETRY),
+    Rule(None, "UNKNOWN_EXCEPTION", None, Action.RETRY),
+    Rule(None, "INVALID_FIELD", None, Action.REDESCRIBE),
+    *(
+        Rule(
+            None,
+            "INVALID_TYPE",
+            f"'{name}'",
+            Action.FAIL,
+            "give the integration user the permission View Setup and Configuration",
+        )
+        for name in ("PermissionSetAssignment", "PermissionSet", "ObjectPermissions")
+    ),
+    Rule(None, "INVALID_TYPE", None, Action.FAIL, "give the integration user read access to the object"),
+    Rule(None, "INSUFFICIENT_ACCESS", None, Action.FAIL, "give the integration user read access"),
+    Rule(
+        None,
+        "API_DISABLED_FOR_ORG",
+        None,
+        Action.FAIL,
+        "this org or edition has no API access, or the app is new",
+    ),
+    Rule(
+        None,
+        "API_CURRENTLY_DISABLED",
+        None,
+        Action.FAIL,
+        "give the integration user the permission API Enabled; if it has that, Salesforce has an outage",
+    ),
+    Rule(
+        None,
+        "OPERATION_TOO_LARGE",
+        None,
+        Action.FAIL,
+        "give the integration user View All on the object, so that sharing is not worked out for each record",
+    ),
+    Rule(406, None, None, Action.RETRY),
+    Rule(408, None, None, Action.RETRY),
+    Rule(
+        410, None, None, Action.FAIL, "Salesforce has retired this API version: raise SALESFORCE_API_VERSION"
+    ),
+    *(
+        Rule(status, None, None, Action.FAIL, "a query is too long for a URL: name fewer SYNC_CUSTOM_FIELDS")
+        for status in (413, 414, 431)
+    ),
+    Rule(420, None, None, Action.RETRY),
+    Rule(429, None, None, Action.RETRY),
+    Rule(404, None, None, Action.FAIL, "hidden by permissions, or wrong SALESFORCE_API_VERSION"),
+    *(Rule(status, None, None, Action.RETRY) for status in (500, 502, 503, 504, 507, 508, 509, *EDGE)),
+)
+UNKNOWN = Rule(None, None, None, Action.FAIL)
+
+
+class Transient(Exception):
+    """A failure that another attempt may not meet; never leaves this room.
+
+    `error`: what it is in the end. `retry_after`: seconds to wait at least. `tries`: the most attempts that
+    are worth making, 0 for as many as the policy allows.
+    """
+
+    def __init__(self, error: SyncError, retry_after: float = 0, *, tries: int = 0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after = retry_after
+        self.tries = tries
+
+
+class Unauthorised(Exception):
+    """The token is not accepted (any more); never leaves this room.
+
+    `lasting`: what happened says why by itself, where a fresh token changes nothing.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+def classify(status: int, code: str, message: str) -> Rule:
+    """The rule for one error answer."""
+    for rule in RULES:
+        if (
+            rule.status in (None, status)
+            and rule.code in (None, code)
+            and (rule.text is None or rule.text in message)
+        ):
+            return rule
+    return UNKNOWN
+
+
+def judge(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
+    """The exception that an error answer means; `lost_on_404` for pages and jobs, which come and go."""
+    code, message = first_error(error.content)
+    status = int(error.status)
+    rule = classify(status, code, message)
+    what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
+    if rule.advice:
+        what += f" ({rule.advice})"
+    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR, but so may a dead token.
+    lost = lost_on_404 and status == 404 and rule.action is not Action.LOGIN
+    match Action.RESTART if lost else rule.action:
+        case Action.LOGIN:
+            return Unauthorised(what)
+        case Action.DEFER:
+            return DeferredError(what)
+        case Action.RETRY:
+            passing = SalesforceError(what, status=status, code=code, passing=True)
+            return Transient(passing, retry_after(response), tries=rule.tries)
+        case Action.RESTART:
+            return QueryLostError(what, status=status, code=code)
+        case Action.REDESCRIBE:
+            return FieldsMovedError(what, status=status, code=code)
+        case Action.FAIL:
+            return SalesforceError(what, status=status, code=code)
+
+
+def network_failure(error: Exception) -> Exception:
+    """The exception that no answer, or half of one, means."""
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return LoginError(
+            f"the server's certificate is not trusted: {clip(error)} "
+            "(a private CA goes into REQUESTS_CA_BUNDLE)"
+        )
+    what = f"no answer from Salesforce: {type(error).__name__}: {clip(error)}"
+    return Transient(SalesforceError(what, passing=True))
+
+
+def retry_after(response: requests.Response | None) -> float:
+    """Seconds that Retry-After asks for (a number, infinity too, or a date); 0 without one."""
+    value = response.headers.get("Retry-After", "").strip() if response is not None else ""
+    if value[:1] in "0123456789.+-":
+        try:
+            seconds = float(value[:LONGEST_CODE])
+        except ValueError:
+            return 0.0
+        return seconds if seconds > 0 else 0.0  # which a NaN is not
+    try:
+        asked = parsedate_to_datetime(value[:LONGEST_CODE])
+        return max(0.0, (asked - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
