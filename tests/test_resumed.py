@@ -8,8 +8,8 @@ import pytest
 
 from sync.replication import pipeline
 from sync.replication.runs import Step
-from tests.moving import BOTH, Killed, custom, killed_while_refreshing
-from tests.world import World
+from tests.moving import BOTH, Killed, custom, killed_while_refreshing, waiting
+from tests.world import LONG_AGO, World
 
 
 def die_at(world: World, page: int, command: str = "resync") -> Any:
@@ -135,3 +135,30 @@ def test_an_undisturbed_resync_goes_on(halfway: World) -> None:
 
     assert "job_create" not in {request.kind for request in halfway.sim.requests}
     halfway.assert_equal()
+
+
+@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+def test_a_first_load_beside_changing_accounts_goes_on(world: World) -> None:
+    """Contacts that wait because of an account wait for the end of their first load: its job is not begun again."""
+    world.page_by(2)
+    acme = world.org.create("Account", {"Name": "Acme"}, stamp=LONG_AGO)
+    made = [{"LastName": f"n{i}", "AccountId": acme} for i in range(7)]
+    world.org.create_many("Contact", made, stamp=LONG_AGO)
+    pipeline.sync_object(world.link(), "Account")
+    with pytest.raises(Killed):
+        pipeline.sync_object(die_at(world, 2, "run"), "Contact")
+    world.expire_leases()
+    world.org.update(acme, {"Name": "Acme Two"})
+    pipeline.sync_object(world.link(), "Account")
+    world.sim.requests.clear()
+
+    world.run()
+    world.run()
+
+    jobs = [r for r in world.sim.requests if r.kind == "job_create" and r.sobject == "Contact"]
+    assert [job for job in jobs if "WHERE" not in str(job.soql)] == []
+    assert {row["custom"]["Account_Display__c"] for row in world.rows("Contact").values()} == {
+        "Acme Two [unrated]"
+    }
+    assert waiting(world) == 0
+    world.assert_equal()

@@ -64,12 +64,21 @@ def waiting(link: Link) -> list[str]:
         return [row.object for row in connection.execute(WAITING)]
 
 
+def loaded(link: Link, name: str) -> bool:
+    """Whether an object's first load is whole."""
+    with transaction(link.engine) as connection:
+        return state.marks(connection, name).complete_through is not None
+
+
 def prepare(link: Link, name: str) -> bool:
     """Whether a record of an object is to be read again, after looking for children of changed parents.
 
     Most changed parents have none, so nothing is asked of Salesforce yet. It takes the object's lease, and
-    ends with the first children found; LeaseHeldError where another process works on the object.
+    ends with the first children found; LeaseHeldError where another process works on the object. During a
+    first load parents stay as they are: their children are not all here yet.
     """
+    if not loaded(link, name):
+        return False
     with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
         found = False
         while not found and not link.stop.is_set():
@@ -86,8 +95,11 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
 
     Each Id once, so that it ends: records whose formulas look through each other, and give another value
     whenever they are asked, would be queued again by every reading. Those wait for the next pass. So do the
-    children of changed parents beyond the budget.
+    children of changed parents beyond the budget, and all of an object during its first load: what is
+    committed beside a Bulk job makes it begin again.
     """
+    if not loaded(link, view.name):
+        return
     read: set[str] = set()
     queued, readings = 0, COLUMN_READINGS
     while True:
