@@ -241,8 +241,17 @@ def test_bulk_that_fails_for_good(
 
 
 @pytest.mark.parametrize("transport", ["bulk"], indirect=True)
-@pytest.mark.parametrize("fault", ["api_disabled_for_org", "gone", "malformed_query", "not_found"])
-@pytest.mark.parametrize("place", ["look", "list", "middle"])
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    covering(
+        [
+            (fault, place)
+            for fault in ("api_disabled_for_org", "gone", "malformed_query", "not_found")
+            for place in ("look", "list", "middle")
+        ],
+        enumerate,
+    ),
+)
 def test_a_job_of_before_that_is_refused(nine: World, fault: str, place: str) -> None:
     """A saved job that answers with any 4xx is followed by a new one: it must not block every further run."""
     strike(nine, "reset", "last", None)

@@ -22,7 +22,7 @@ from sync.replication import apply
 from sync.salesforce.extract import rest
 from tests.model import Truth
 
-EXAMPLES = int(os.environ.get("SOAK", "8"))
+EXAMPLES = int(os.environ.get("SOAK", "6"))
 HOW: dict[str, Any] = {
     "stateful_step_count": 25,
     "deadline": None,
