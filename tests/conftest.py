@@ -164,5 +164,6 @@ def loaded(world: World, databases: Databases) -> World:
     else:
         world.run()
         databases.loaded[world.transport] = Rows(world.database)
+        world.sim.requests.clear()  # a copy has asked for nothing
     world.seen = world.last_seq()
     return world

@@ -401,10 +401,26 @@ def test_a_job_without_an_end(loaded: World) -> None:
     loaded.assert_equal()
 
 
-def test_how_long_a_job_may_take() -> None:
-    """As long as REST would take for as many records; where REST cannot, half a day."""
+def test_a_job_without_an_end_where_rest_is_too_slow(loaded: World) -> None:
+    """Where REST cannot do it, or not for very many records, a job is waited for longer: half a day at most."""
+    loaded.org.create("Contact", {"LastName": "Dan"})
+    loaded.sim.options.bulk_polls = 10**6
+    loaded.sim.options.ordered_time_out = True
+    hours = 0
+    session = loaded.link().session
+
+    def look(_: float) -> None:
+        nonlocal hours
+        hours += 1
+        loaded.sim.clock.advance(3600)
+
+    session.pause = look  # type: ignore[method-assign,assignment]  # time passes, nobody waits
+    with pytest.raises(SyncError, match=r"is still .* after 13.0 hours .*and by REST .*QUERY_TIMEOUT"):
+        pipeline.sync_object(loaded.link(session=session), "Contact")
+
+    assert hours == 13
+    assert loaded.org.jobs.all() == []
     assert timedelta(hours=3) < bulk.SLOW + 10_000_000 * bulk.SLOW_PER_RECORD
-    assert timedelta(hours=12) == bulk.JOB_LIMIT
 
 
 @BULK

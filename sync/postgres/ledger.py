@@ -137,7 +137,7 @@ def refuse(connection: Connection, name: str, field: DescribedField) -> None:
 
 
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
-    """The fields that queries refused lately, and whose describe is still the same."""
+    """The fields that queries refused within the last day and whose describe is unchanged since."""
     now = {field.name: State.of(field, replicated=False) for field in described}
     rows = connection.execute(REFUSED, {"objects": [name]})
     return frozenset(row.field for row in rows if now.get(row.field) == State.stored(row))

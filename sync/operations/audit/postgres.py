@@ -1,4 +1,4 @@
-"""The doctor at the database: which server, which migrations, who reads, and whether we may really write."""
+"""`check` for the database: server, migrations, consumers, and a write that is rolled back."""
 
 from __future__ import annotations
 

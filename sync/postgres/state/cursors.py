@@ -53,7 +53,7 @@ UPDATE sync.progress
        mismatches = mismatches + 1
  WHERE object = :object AND purpose = :purpose
 """)
-# Counts the commits of records of an object, whoever makes them.
+# The epoch of an object: incremented by each transaction that writes or removes its records.
 TOUCH = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
@@ -199,8 +199,8 @@ def begin(
         same = left.since == wanted.since and left.selected == selected
         young = resume_for is None or wanted.until - left.until <= resume_for
         mismatches = left.mismatches if same else 0
-        # The results of a job are as old as the job: whatever was committed since may be newer. Pages that
-        # are asked for anew are not.
+        # The results of a Bulk job are as old as the job, so they are not read on after other records were
+        # committed. Pages of REST are queried again and always current.
         current = left.job is None or left.undisturbed
         if same and young and current and start.started:
             window = replace(wanted, until=left.until)

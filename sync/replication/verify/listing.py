@@ -11,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from sync.catalogue.mapping import is_id
-from sync.catalogue.transform import Batch, Record
 from sync.errors import SyncError
 from sync.postgres import state
 from sync.postgres.tables import (
@@ -26,6 +25,7 @@ from sync.postgres.tables import (
 from sync.replication.runs import Step
 from sync.replication.verify.buckets import Range
 from sync.replication.verify.work import Work, looking, pages
+from sync.salesforce.extract.parts import as_they_are
 from sync.window import Window
 
 LIVE = "IsDeleted = false"
@@ -103,11 +103,6 @@ def everything(work: Work, window: Window) -> Iterator[Step]:
             connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)
         yield Step(work.view.name, window, received=page.received, expected=page.expected)
-
-
-def as_they_are(records: Sequence[Record]) -> Batch:
-    """Records that become no rows."""
-    return Batch(records=records, ids=[str(record[0]) for record in records])
 
 
 def readable(entry: tuple[object, object]) -> bool:

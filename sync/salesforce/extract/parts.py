@@ -82,7 +82,7 @@ def with_rest(projection: Projection, learned: Learned, first: Projection) -> li
 
 
 def as_they_are(records: Sequence[Record]) -> Batch:
-    """Records that become no rows yet."""
+    """A batch of records that are not made into rows."""
     return Batch(records=records, ids=[str(record[0]) for record in records])
 
 
