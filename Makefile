@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test lint format soak mutations bench requirements migration clean
+.PHONY: demo test lint format soak mutations bench object field migration requirements clean
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
@@ -35,8 +35,14 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-migration: .venv/ready ## after a new line in sync/catalogue/objects.py: make migration MESSAGE="contact gets a nickname"
-	$(BIN)/python -m tests.autogenerate "$(MESSAGE)"
+object: .venv/ready ## a new object and its migration: NAME=Opportunity; of the org in the settings, or DESCRIBE=file.json
+	@$(BIN)/python -m migrations.declare object "$(NAME)" $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Customer_Number__c [INDEX=1] [DESCRIBE=file.json]
+	@$(BIN)/python -m migrations.declare field "$(OBJECT)" "$(NAME)" $(if $(INDEX),--index) $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
+	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

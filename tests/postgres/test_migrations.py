@@ -21,7 +21,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from sync.demo import embedded
-from sync.postgres import bookkeeping, tables
+from sync.postgres import bookkeeping, tables, views
 from tests.conftest import administer
 from tests.support.world import ROOT
 
@@ -319,7 +319,7 @@ def test_consumer_view_shows_the_columns(migrated: Engine, table: Any) -> None:
     """A consumer view has every column that means something among live rows, each once, and no other."""
     shown = columns_of(migrated, "crm", table.name)
 
-    assert sorted(shown) == sorted(tables.consumer_columns(table))
+    assert sorted(shown) == sorted(views.consumer_columns(table))
     assert not {"is_deleted", "master_record_id", "deleted_at", "deleted_reason"} & set(shown)
 
 
@@ -443,7 +443,7 @@ def project(tmp_path: Path) -> Path:
 def autogenerate(project: Path, *message: str) -> subprocess.CompletedProcess[str]:
     """What `make migration` does, with no settings at all."""
     return subprocess.run(
-        [sys.executable, "-m", "tests.autogenerate", *message],
+        [sys.executable, "-m", "migrations.autogenerate", *message],
         env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         cwd=project,
         capture_output=True,
@@ -506,7 +506,7 @@ def test_nothing_new_writes_nothing(project: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert (
         made.stdout
-        == "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+        == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
     )
     assert sorted(path.name for path in (project / "migrations" / "versions").glob("*.py")) == before
 

@@ -480,4 +480,4 @@ def test_modules_do_not_name_the_schema() -> None:
         and re.search(r"\bREPLICAS\b|\bsalesforce\.(\{|account|contact)", path.read_text())
     }
 
-    assert naming <= {"postgres/tables.py", "operations/audit/postgres.py"}
+    assert naming <= {"postgres/tables.py", "postgres/views.py", "operations/audit/postgres.py"}

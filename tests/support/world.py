@@ -213,7 +213,11 @@ def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str])
 
 def column_of(name: str) -> str:
     """Written down here again on purpose: the judge must not share the product's idea of a name."""
-    special = {"LastCURequestDate": "last_cu_request_date", "LastCUUpdateDate": "last_cu_update_date"}
+    special = {
+        f"{person}LastCU{what}Date": f"{before}last_cu_{what.lower()}_date"
+        for person, before in (("", ""), ("Person", "person_"))
+        for what in ("Request", "Update")
+    }
     return special.get(name) or re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
