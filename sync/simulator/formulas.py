@@ -7,7 +7,7 @@ from typing import Any
 
 from sync.simulator import values
 from sync.simulator.fields import DECIMAL_TYPES, Field, Formula
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.store import Store
 
 

@@ -1,22 +1,22 @@
 """The org: the life of records, from creation through the recycle bin to the purge."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sync.simulator import admin, ids, people, rows, staff, values
+from sync.simulator import admin, ids, rows, values
+from sync.simulator.bulk.jobs import Jobs
 from sync.simulator.clock import Clock
 from sync.simulator.fields import Field
-from sync.simulator.formulas import Formulas
-from sync.simulator.jobs import Jobs
+from sync.simulator.objects import staff
+from sync.simulator.objects.schema import SObject
 from sync.simulator.options import Options
 from sync.simulator.queries import Queries
 from sync.simulator.rows import Row, Values
-from sync.simulator.schema import Schema, SObject
-from sync.simulator.store import Store, quote
+from sync.simulator.state import open_state
+from sync.simulator.store import quote
 
 AGE = timedelta(days=6 * 365)
 
@@ -28,19 +28,12 @@ class Org:
     """
 
     def __init__(self, path: Path, clock: Clock, options: Options, seed: int = 1) -> None:
-        self.lock = threading.RLock()
-        self.clock = clock
-        self.options = options
-        self.schema = Schema(options)
-        self.store = Store(path)
-        self.formulas = Formulas(self.schema, self.store)
+        self.state = state = open_state(path, clock, options)
+        self.lock, self.clock, self.options = state.lock, clock, options
+        self.schema, self.store, self.formulas = state.schema, state.store, state.formulas
         self.described_at = clock.stamp()  # when the schema last changed
         self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
         self._numbers = dict.fromkeys(self.schema.objects, 1_000_000 + seed * 7_919)
-        for sobject in self.schema.objects.values():
-            self.store.create_table(sobject)
-            self.formulas.register(sobject)
-        self.store.execute("CREATE TABLE delete_log (object TEXT, id TEXT, stamp INTEGER)")
         self.user_id = ""
         born = clock.now() - AGE
         self.staff = self.create_many("User", staff.USERS, born)
@@ -51,8 +44,8 @@ class Org:
         self.create("PermissionSetAssignment", assignment, born)
         granted = [{"ParentId": self.permission_set_id, **each} for each in staff.OBJECT_PERMISSIONS]
         self.create_many("ObjectPermissions", granted, born)
-        self.queries = Queries(self, seed)
-        self.jobs = Jobs(self, seed)
+        self.queries = Queries(state, seed)
+        self.jobs = Jobs(state, self.queries, seed, self.user_id)
 
     def close(self) -> None:
         self.jobs.close()
@@ -128,7 +121,7 @@ class Org:
 
     def _new_row(self, sobject: SObject, record: Values, moment: int) -> Row:
         record_id = self.next_id(sobject.name)
-        if self.options.person_accounts and people.is_person(sobject, record):
+        if self.options.person_accounts and rows.is_person(sobject, record):
             contact_id = self.next_id("Contact")
             record = {"IsPersonAccount": True, "PersonContactId": contact_id, **record}
         return rows.new_row(sobject, record, record_id, moment, self.user_id)
@@ -136,7 +129,7 @@ class Org:
     def _contact_half(self, account: Row, moment: int) -> Row:
         contact = self.schema.objects["Contact"]
         row = rows.new_row(contact, {"LastName": "-"}, account["PersonContactId"], moment, self.user_id)
-        row |= people.contact_half(account)
+        row |= rows.contact_half(account)
         return row | rows.computed_name(contact, row)
 
     def _insert(self, sobject: SObject, written: Sequence[Row]) -> None:
@@ -158,7 +151,7 @@ class Org:
             moment = self._moment(stamp)
             self._write(record_id, rows.encode(sobject, changes), moment, system_only)
             other = self._other_half(record_id)
-            mirrored = people.mirrored(sobject, changes)
+            mirrored = rows.mirrored(sobject, changes)
             if other is not None and mirrored:
                 self._write(other, rows.encode(self._object(other), mirrored), moment, system_only)
 
@@ -286,21 +279,21 @@ class Org:
     def add_field(self, name: str, field: Field) -> None:
         """Add a field to an object, null (false) in all records."""
         with self._altering():
-            admin.add_field(self, name, field)
+            admin.add_field(self.state, name, field)
 
     def remove_field(self, name: str, field_name: str) -> None:
         with self._altering():
-            admin.remove_field(self, name, field_name)
+            admin.remove_field(self.state, name, field_name)
 
     def retype_field(self, name: str, field_name: str, **changes: Any) -> None:
         """Change a field in place, as by ``type="string", length=80``; values follow where they can."""
         with self._altering():
-            admin.retype_field(self, name, field_name, changes)
+            admin.retype_field(self.state, name, field_name, changes)
 
     def change_formula(self, name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
         """Give a calculated field a new function of its inputs, or a value to add to what it gave before."""
         with self._altering():
-            admin.change_formula(self, name, field_name, change)
+            admin.change_formula(self.state, name, field_name, change)
 
     def hide_field(self, name: str, field_name: str) -> None:
         """Take a field from the integration user, as field-level security does."""

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sync.simulator import values
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import Org
-from sync.simulator.schema import SObject
 from sync.simulator.store import quote
 from sync.simulator.wire import refuse
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from sync.simulator import describe, ids, replication
+from sync.simulator import ids, replication
+from sync.simulator.objects import describe
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import Org
 from sync.simulator.queries import BadLocator, Distortion, ForeignSession, Page, Queries
-from sync.simulator.schema import SObject
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.wire import Answer, Call, Refusal, error, json_answer, not_found, refuse
 

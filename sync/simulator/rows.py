@@ -1,10 +1,10 @@
-"""A record as it is first written: stamps, defaults, computed names, checked values."""
+"""A record as it is first written: stamps, defaults, computed names, checked values; person accounts."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from sync.simulator import values
-from sync.simulator.schema import SObject
+from sync.simulator.objects.schema import SObject
 
 Values = Mapping[str, Any]
 Row = dict[str, Any]
@@ -48,3 +48,41 @@ def computed_name(sobject: SObject, row: Values) -> Row:
     person = sobject.name in ("Contact", "User") or bool(row.get("IsPersonAccount"))
     parts = [str(row[part]) for part in _NAME_PARTS if row.get(part)]
     return {"Name": " ".join(parts)} if person and parts else {}
+
+
+# Person accounts are one customer as an account and a contact whose values mirror each other: Account's
+# field → Contact's field.
+MIRRORED = {
+    "FirstName": "FirstName",
+    "LastName": "LastName",
+    "Salutation": "Salutation",
+    "PersonEmail": "Email",
+    "PersonTitle": "Title",
+    "PersonDepartment": "Department",
+    "PersonMobilePhone": "MobilePhone",
+    "PersonHomePhone": "HomePhone",
+    "PersonBirthdate": "Birthdate",
+    "PersonLeadSource": "LeadSource",
+    "PersonHasOptedOutOfEmail": "HasOptedOutOfEmail",
+    "Nickname__pc": "Nickname__c",
+}
+_BACK = {contact: account for account, contact in MIRRORED.items()}
+
+
+def is_person(sobject: SObject, record: Values) -> bool:
+    """True for a new account that is given a person's last name."""
+    return sobject.name == "Account" and bool(record.get("LastName"))
+
+
+def contact_half(account: Row) -> Row:
+    """The values of the contact that belongs to a person account's row, in stored form."""
+    values: Row = {
+        contact: account[name] for name, contact in MIRRORED.items() if account.get(name) is not None
+    }
+    return {**values, "AccountId": account["Id"], "IsPersonAccount": 1}
+
+
+def mirrored(sobject: SObject, changes: Values) -> dict[str, Any]:
+    """What a change of one half means for the other."""
+    names = MIRRORED if sobject.name == "Account" else _BACK
+    return {names[name]: value for name, value in changes.items() if name in names}

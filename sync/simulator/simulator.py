@@ -10,7 +10,7 @@ from sync.simulator.app import App
 from sync.simulator.clock import Clock
 from sync.simulator.control import Guard
 from sync.simulator.faults import Faults
-from sync.simulator.generate import populate
+from sync.simulator.generate.customers import populate
 from sync.simulator.oauth import OAuth
 from sync.simulator.options import Options
 from sync.simulator.org import Org

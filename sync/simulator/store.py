@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sync.simulator.fields import Field
-from sync.simulator.schema import SObject
+from sync.simulator.objects.schema import SObject
 
 
 class Store:

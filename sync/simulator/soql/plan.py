@@ -7,7 +7,7 @@ from typing import Any
 
 from sync.simulator import values
 from sync.simulator.fields import Field
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.soql.conditions import Conditions
 from sync.simulator.soql.errors import SoqlError, invalid_field, malformed, no_such_column, no_such_object
 from sync.simulator.soql.nodes import Call, Item, Literal, Operand, Path, Query
@@ -39,6 +39,13 @@ class Plan:
     compound: bool = False
     long_texts: int = 0
     formulas: int = 0
+
+    def filter_sql(self, deleted_too: bool) -> str:
+        """The WHERE clause; it leaves records in the recycle bin out unless they are wanted."""
+        terms = [self.where_sql] if self.where_sql else []
+        if self.sobject.recyclable and not deleted_too:
+            terms.append("t.IsDeleted = 0")
+        return " WHERE " + " AND ".join(terms) if terms else ""
 
 
 class Planner:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sync.simulator.fields import DECIMAL_TYPES, TEXT_TYPES, Field
 from sync.simulator.formulas import function_name
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.soql.errors import invalid_field, malformed, no_such_column, no_such_relationship
 from sync.simulator.soql.nodes import Call, Operand, Path
 from sync.simulator.store import quote

@@ -9,11 +9,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from sync.simulator import hard, standard, values
+from sync.simulator import values
+from sync.simulator.generate import hard
+from sync.simulator.generate.places import DEPARTMENTS, PLACES, STEMS, TITLES, WEBSITES, Place
+from sync.simulator.objects import standard
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import AGE, Org
-from sync.simulator.places import DEPARTMENTS, PLACES, STEMS, TITLES, WEBSITES, Place
 from sync.simulator.rows import computed_name, encode
-from sync.simulator.schema import SObject
 
 HARD_EVERY = 97  # after the first records, which are all hard, every so many is
 BULK_EVERY, BULK_SIZE = 2000, 200  # data loads: that many neighbours share one stamp

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 
 # Keys every entry of describe global has, with the values that no object of ours varies.
 _COMMON: dict[str, Any] = {

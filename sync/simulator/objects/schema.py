@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sync.simulator import standard
 from sync.simulator.fields import Field
+from sync.simulator.objects import standard
 from sync.simulator.options import Options
 
 
