@@ -1,7 +1,10 @@
 """``python -m sync.simulator``: a local Salesforce until Ctrl-C."""
 
 import argparse
+from pathlib import Path
 
+from sync.simulator.generate.described import UnknownObjectError
+from sync.simulator.objects.described import DescribeError
 from sync.simulator.serve import serve
 from sync.simulator.simulator import FLOWS
 
@@ -20,8 +23,43 @@ def main() -> None:
     parser.add_argument(
         "--credentials-seed", type=int, help="the same seed makes the same credentials; else they are new"
     )
+    parser.add_argument(
+        "--describe",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an object more: the JSON of sobjects/X/describe; may be repeated",
+    )
+    parser.add_argument(
+        "--records",
+        type=_count,
+        action="append",
+        default=[],
+        metavar="OBJECT=NUMBER",
+        help="records of a described object, else one to five contacts; may be repeated",
+    )
     chosen = parser.parse_args()
-    serve(chosen.port, chosen.accounts, chosen.contacts, chosen.seed, chosen.flow, chosen.credentials_seed)
+    try:
+        serve(
+            chosen.port,
+            chosen.accounts,
+            chosen.contacts,
+            chosen.seed,
+            chosen.flow,
+            chosen.credentials_seed,
+            chosen.describe,
+            dict(chosen.records),
+        )
+    except (DescribeError, UnknownObjectError) as problem:
+        parser.error(str(problem))
+
+
+def _count(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not name or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not OBJECT=NUMBER, such as Opportunity=50")
+    return name, int(number)
 
 
 if __name__ == "__main__":

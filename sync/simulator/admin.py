@@ -34,7 +34,8 @@ def retype_field(state: OrgState, name: str, field_name: str, changes: dict[str,
     """Give a field another type, length or precision; values that do not fit the new one become null."""
     sobject = state.schema.objects[name]
     before = sobject.fields[field_name]
-    after = replace(before, **changes)
+    # What a recorded describe said was said of the old type.
+    after = replace(before, **changes, recorded={})
     sobject.fields[field_name] = after
     if not before.stored:
         state.formulas.register_field(sobject, after)

@@ -27,12 +27,15 @@ class Org:
     A ``stamp`` is the SystemModstamp to write, an aware datetime; without one it is the clock's now.
     """
 
-    def __init__(self, path: Path, clock: Clock, options: Options, seed: int = 1) -> None:
-        self.state = state = open_state(path, clock, options)
+    def __init__(
+        self, path: Path, clock: Clock, options: Options, seed: int = 1, described: Iterable[SObject] = ()
+    ) -> None:
+        self.state = state = open_state(path, clock, options, described)
         self.lock, self.clock, self.options = state.lock, clock, options
         self.schema, self.store, self.formulas = state.schema, state.store, state.formulas
         self.described_at = clock.stamp()  # when the schema last changed
         self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
+        self._auto_numbers: dict[tuple[str, str], int] = {}
         self._numbers = dict.fromkeys(self.schema.objects, 1_000_000 + seed * 7_919)
         self.user_id = ""
         born = clock.now() - AGE
@@ -42,8 +45,9 @@ class Org:
         self.permission_set_id = self.create("PermissionSet", staff.PERMISSION_SET, born)
         assignment = {"AssigneeId": self.user_id, "PermissionSetId": self.permission_set_id}
         self.create("PermissionSetAssignment", assignment, born)
-        granted = [{"ParentId": self.permission_set_id, **each} for each in staff.OBJECT_PERMISSIONS]
-        self.create_many("ObjectPermissions", granted, born)
+        self.described = [name for name, each in self.schema.objects.items() if each.recorded]
+        for name in (*staff.PERMITTED, *self.described):
+            self._permit(name, born)
         self.queries = Queries(state, seed)
         self.jobs = Jobs(state, self.queries, seed, self.user_id)
 
@@ -51,6 +55,25 @@ class Org:
         self.jobs.close()
         with self.lock:
             self.store.close()
+
+    def add_object(self, sobject: SObject) -> None:
+        """Add an object that ``read_describe`` made; ValueError when the org has one of this name."""
+        with self._altering():
+            self.schema.add(sobject)
+            self.store.create_table(sobject)
+            self.store.create_indexes(sobject, self.schema.parent_fields(sobject))
+            self._numbers[sobject.name] = self._numbers["Account"]
+            self.described.append(sobject.name)
+            self._permit(sobject.name, self.clock.now())
+
+    def create_indexes(self) -> None:
+        """Index all objects; once, when the first records are written."""
+        for sobject in self.schema.objects.values():
+            self.store.create_indexes(sobject, self.schema.parent_fields(sobject))
+
+    def _permit(self, name: str, stamp: datetime) -> None:
+        permission = {"SobjectType": name, "PermissionsRead": True, "PermissionsViewAllRecords": True}
+        self.create("ObjectPermissions", {"ParentId": self.permission_set_id, **permission}, stamp)
 
     # --- reading
 
@@ -124,7 +147,12 @@ class Org:
         if self.options.person_accounts and rows.is_person(sobject, record):
             contact_id = self.next_id("Contact")
             record = {"IsPersonAccount": True, "PersonContactId": contact_id, **record}
-        return rows.new_row(sobject, record, record_id, moment, self.user_id)
+        numbers = {
+            field.name: self.next_auto_number(sobject, field)
+            for field in sobject.fields.values()
+            if field.auto_number and record.get(field.name) is None
+        }
+        return rows.new_row(sobject, {**record, **numbers}, record_id, moment, self.user_id)
 
     def _contact_half(self, account: Row, moment: int) -> Row:
         contact = self.schema.objects["Contact"]
@@ -146,7 +174,7 @@ class Org:
         """
         with self.lock, self.store.transaction():
             sobject = self._object(record_id)
-            if sobject.recyclable and self._stored(record_id, "IsDeleted")[0]:
+            if self._in_bin(record_id):
                 raise ValueError(f"entity is deleted: {record_id}")
             moment = self._moment(stamp)
             self._write(record_id, rows.encode(sobject, changes), moment, system_only)
@@ -173,40 +201,47 @@ class Org:
 
     def _write(self, record_id: str, changes: Row, moment: int, system_only: bool = False) -> None:
         sobject = self._object(record_id)
-        stamps = {"SystemModstamp": moment}
+        stamps = {name: moment for name in ("SystemModstamp",) if name in sobject.fields}
         if not system_only and "LastModifiedDate" in sobject.fields:
             stamps["LastModifiedDate"] = moment
-        if "FirstName" in changes or "LastName" in changes:
-            known = (
-                "FirstName",
-                "LastName",
-                *(["IsPersonAccount"] if "IsPersonAccount" in sobject.fields else []),
-            )
+        if changes.keys() & set(rows.NAME_PARTS):
+            known = [name for name in (*rows.NAME_PARTS, "IsPersonAccount") if name in sobject.fields]
             row = dict(zip(known, self._stored(record_id, *known), strict=True)) | changes
             changes = changes | rows.computed_name(sobject, row)
-        self.store.update(sobject, record_id, stamps | changes)
+        if stamps or changes:
+            self.store.update(sobject, record_id, stamps | changes)
 
     # --- the recycle bin
 
     def delete(self, record_id: str, stamp: datetime | None = None) -> None:
-        """Move a record into the recycle bin, an account with its contacts; KeyError when it is unknown."""
+        """Move a record and its dependants into the recycle bin; KeyError when it is unknown.
+
+        A record of an object without recycle bin (no IsDeleted) is gone for good.
+        """
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             for each in self._family(record_id, deleted=False):
-                self._write(each, {"IsDeleted": 1}, moment)
+                if self._object(each).recyclable:
+                    self._write(each, {"IsDeleted": 1}, moment)
+                else:
+                    self._remove(each)
                 self._log_deletion(each, moment)
 
     def undelete(self, record_id: str, bump: bool | None = None, stamp: datetime | None = None) -> None:
-        """Take a record (and an account's contacts) out of the bin; ``bump=False`` keeps the stamps."""
+        """Take a record and its dependants out of the bin; ``bump=False`` keeps the stamps."""
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             bumps = self.options.undelete_bumps if bump is None else bump
-            restored = {"IsDeleted": 0, "MasterRecordId": None}
             family = self._family(record_id, deleted=True)
-            together = self._stored(record_id, "SystemModstamp")
+            together = self._stamp(record_id)
             for each in family:
-                if self._stored(each, "SystemModstamp") != together:
+                if self._stamp(each) != together:
                     continue  # a contact that was in the bin before its account went
+                fields = self._object(each).fields
+                restored = {
+                    "IsDeleted": 0,
+                    **({"MasterRecordId": None} if "MasterRecordId" in fields else {}),
+                }
                 if bumps:
                     self._write(each, restored, moment)
                 else:
@@ -215,19 +250,18 @@ class Org:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))
 
     def purge(self, record_id: str, log: bool = True) -> None:
-        """Remove a record for good, live or from the bin, an account with its contacts.
+        """Remove a record and its dependants for good, live or from the bin.
 
         The delete log keeps a trace for getDeleted unless ``log`` is False.
         """
         with self.lock, self.store.transaction():
             for each in self._family(record_id, deleted=None):
-                name = self._object(each).name
                 known = self.store.execute("SELECT 1 FROM delete_log WHERE id = ?", (each,)).fetchone()
-                if log and (known is None or not self._stored(each, "IsDeleted")[0]):
+                if log and (known is None or not self._in_bin(each)):
                     self._log_deletion(each, self._moment(None))
                 if not log:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))
-                self.store.execute(f"DELETE FROM {quote(name)} WHERE Id = ?", (each,))
+                self._remove(each)
 
     def purge_delete_log(self, until: datetime | None = None) -> None:
         """Forget deletions before a moment, as Salesforce's cleaning job does when the log grows too long."""
@@ -236,8 +270,14 @@ class Org:
             self.store.execute("DELETE FROM delete_log WHERE stamp < ?", (self.delete_log_start,))
 
     def merge(self, master_id: str, losers: Sequence[str], stamp: datetime | None = None) -> None:
-        """Merge losers into a master: they go to the bin, their children to the master."""
+        """Merge losers into a master: they go to the bin, their children to the master.
+
+        Raises ValueError for an object whose records cannot be merged.
+        """
         with self.lock, self.store.transaction():
+            sobject = self._object(master_id)
+            if not sobject.mergeable or "MasterRecordId" not in sobject.fields:
+                raise ValueError(f"{sobject.name} is not mergeable")
             moment = self._moment(stamp)
             for record_id in (master_id, *losers):
                 self._stored(record_id, "Id")
@@ -251,7 +291,7 @@ class Org:
         parent = self._object(master_id).name
         for child in self.schema.objects.values():
             for field in child.fields.values():
-                if parent not in field.reference_to or field.name == "MasterRecordId":
+                if parent not in field.reference_to or field.name == "MasterRecordId" or not field.stored:
                     continue
                 sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
                 for (record_id,) in self.store.execute(sql, (loser,)).fetchall():
@@ -263,12 +303,23 @@ class Org:
         other = self._other_half(record_id)
         account = other if other is not None and self._object(other).name == "Account" else record_id
         members = [account]
-        if self._object(account).name == "Account":
-            contacts = self.store.execute("SELECT Id FROM Contact WHERE AccountId = ?", (account,))
-            members += [row[0] for row in contacts]
-        return [
-            each for each in members if deleted is None or self._stored(each, "IsDeleted")[0] == int(deleted)
-        ]
+        for member in members:  # the list grows: dependants have dependants
+            for child, field in self.schema.dependants(self._object(member)):
+                sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
+                found = [row[0] for row in self.store.execute(sql, (member,))]
+                members += [each for each in found if each not in members]
+        return [each for each in members if deleted is None or self._in_bin(each) == deleted]
+
+    def _in_bin(self, record_id: str) -> bool:
+        return self._object(record_id).recyclable and bool(self._stored(record_id, "IsDeleted")[0])
+
+    def _stamp(self, record_id: str) -> Any:
+        name = self._object(record_id).stamp_field
+        return None if name is None else self._stored(record_id, name)[0]
+
+    def _remove(self, record_id: str) -> None:
+        name = self._object(record_id).name
+        self.store.execute(f"DELETE FROM {quote(name)} WHERE Id = ?", (record_id,))
 
     def _log_deletion(self, record_id: str, moment: int) -> None:
         name = self._object(record_id).name
@@ -327,6 +378,13 @@ class Org:
     def next_id(self, name: str) -> str:
         self._numbers[name] += 7  # neighbours differ in more than the last letter's case
         return ids.make(self.schema.objects[name].key_prefix, self._numbers[name])
+
+    def next_auto_number(self, sobject: SObject, field: Field) -> str:
+        """The next value of an auto number, such as ``INV-00001``; the first letters are the object's."""
+        key = (sobject.name, field.name)
+        self._auto_numbers[key] = self._auto_numbers.get(key, 0) + 1
+        bare = sobject.name.removesuffix("__c").rpartition("__")[2]
+        return f"{bare[:3].upper()}-{self._auto_numbers[key]:05}"
 
     def _moment(self, stamp: datetime | None) -> int:
         return values.seconds(stamp if stamp is not None else self.clock.now())

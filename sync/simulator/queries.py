@@ -162,7 +162,9 @@ class Queries:
         """Records with all their fields as REST gives them, hidden ones too; numbers as Decimal."""
         with self._state.lock:
             schema = self._state.schema.unrestricted()
-            fields = ", ".join(field.name for field in schema.visible_fields(schema.objects[name]))
+            fields = ", ".join(
+                field.name for field in schema.visible_fields(schema.objects[name]) if field.selectable
+            )
             plan = Planner(schema, parse(f"SELECT {fields} FROM {name}"), self._state.clock.now()).plan()
             sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql} {condition}"
             rows = self._state.store.execute(sql).fetchall()

@@ -179,7 +179,9 @@ class Rest:
                 raise Refusal(not_found())
             wanted = call.params.get("fields")
             names = (
-                _names(wanted) if wanted else [each.name for each in self._org.schema.visible_fields(sobject)]
+                _names(wanted)
+                if wanted
+                else [each.name for each in self._org.schema.visible_fields(sobject) if each.selectable]
             )
             self._check_fields(sobject, names)
             records = self._retrieve(sobject, names, [record_id], call)

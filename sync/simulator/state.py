@@ -1,12 +1,13 @@
 """What the parts of an org share: lock, clock, options, schema, rows and formulas."""
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sync.simulator.clock import Clock
 from sync.simulator.formulas import Formulas
-from sync.simulator.objects.schema import Schema
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.options import Options
 from sync.simulator.store import Store
 
@@ -23,9 +24,9 @@ class OrgState:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
-def open_state(path: Path, clock: Clock, options: Options) -> OrgState:
+def open_state(path: Path, clock: Clock, options: Options, described: Iterable[SObject] = ()) -> OrgState:
     """An empty org whose rows go to the SQLite file ``path``, with a table for each object."""
-    schema, store = Schema(options), Store(path)
+    schema, store = Schema(options, described), Store(path)
     state = OrgState(clock, options, schema, store, Formulas(schema, store))
     for sobject in schema.objects.values():
         store.create_table(sobject)

@@ -1,1 +1,1 @@
-"""Bulk API 2.0 query jobs: api answers the calls, jobs keeps them, results renders their rows as CSV."""
+"""Bulk API 2.0 query jobs: ``api`` answers calls, ``jobs`` keeps jobs, ``results`` renders rows as CSV."""

@@ -1,1 +1,1 @@
-"""The objects of the org: schema holds them, standard lists the fields, describe answers."""
+"""The org's objects: ``standard`` lists fields, ``described`` reads a describe, ``schema`` holds both."""

@@ -1,13 +1,17 @@
 """What exists in the org and what the integration user may see of it."""
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sync.simulator import ids
 from sync.simulator.fields import Field
-from sync.simulator.objects import standard
+from sync.simulator.objects import setup, standard
 from sync.simulator.options import Options
+
+# Custom objects get prefixes from a00 on.
+_PREFIXES = [f"a{first}{second}" for first in ids.ALPHABET for second in ids.ALPHABET]
 
 
 @dataclass
@@ -18,9 +22,29 @@ class SObject:
     label_plural: str
     key_prefix: str
     replicateable: bool = True
+    queryable: bool = True
+    mergeable: bool = True
     fields: dict[str, Field] = field(default_factory=dict)
     hidden_fields: set[str] = field(default_factory=set)
     hidden: bool = False
+    # Keys of a recorded describe; they win over those that the describe answers otherwise.
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return str(self.recorded.get("label") or self.name)
+
+    @property
+    def stamp_field(self) -> str | None:
+        """The field that tells when a record last changed; None when the object has none."""
+        names = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
+        return next((name for name in names if name in self.fields), None)
+
+    @property
+    def named_by_parts(self) -> bool:
+        """True when Salesforce computes Name from first and last name, as for contacts, leads and users."""
+        name = self.fields.get("Name")
+        return name is not None and not name.createable and "LastName" in self.fields
 
     @property
     def recyclable(self) -> bool:
@@ -31,7 +55,7 @@ class SObject:
 class Schema:
     """The objects by name; looks names up the way SOQL does, without regard to case."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, described: Iterable[SObject] = ()) -> None:
         self.options = options
         self._restricted = True
         self.generation = 0  # counts changes, so that open cursors notice
@@ -39,17 +63,32 @@ class Schema:
         for name, plural, prefix, replicateable, fields in (
             ("Account", "Accounts", "001", True, standard.account_fields()),
             ("Contact", "Contacts", "003", True, standard.contact_fields()),
-            ("Organization", "Organizations", "00D", False, standard.organization_fields()),
-            ("User", "Users", "005", True, standard.user_fields()),
-            ("PermissionSet", "Permission Sets", "0PS", False, standard.permission_set_fields()),
-            ("PermissionSetAssignment", "Assignments", "0Pa", False, standard.assignment_fields()),
-            ("ObjectPermissions", "Object Permissions", "110", False, standard.object_permission_fields()),
+            ("Organization", "Organizations", "00D", False, setup.organization_fields()),
+            ("User", "Users", "005", True, setup.user_fields()),
+            ("PermissionSet", "Permission Sets", "0PS", False, setup.permission_set_fields()),
+            ("PermissionSetAssignment", "Assignments", "0Pa", False, setup.assignment_fields()),
+            ("ObjectPermissions", "Object Permissions", "110", False, setup.object_permission_fields()),
         ):
-            self._add(SObject(name, plural, prefix, replicateable), fields)
+            self.objects[name] = SObject(
+                name, plural, prefix, replicateable, fields={each.name: each for each in fields}
+            )
+        for sobject in described:
+            self.add(sobject)
 
-    def _add(self, sobject: SObject, fields: Iterable[Field]) -> None:
-        sobject.fields = {each.name: each for each in fields}
+    def add(self, sobject: SObject) -> None:
+        """Add an object, with a free key prefix if it has none; ValueError when name or prefix is taken."""
+        if sobject.name.casefold() in {name.casefold() for name in self.objects}:
+            raise ValueError(f"the org already has an object {sobject.name}")
+        taken = {each.key_prefix: each.name for each in self.objects.values()}
+        sobject.key_prefix = sobject.key_prefix or next(each for each in _PREFIXES if each not in taken)
+        if sobject.key_prefix in taken:
+            raise ValueError(
+                f"{sobject.name} and {taken[sobject.key_prefix]} have the same keyPrefix {sobject.key_prefix}"
+            )
         self.objects[sobject.name] = sobject
+        permitted = self.objects["ObjectPermissions"].fields
+        names = (*permitted["SobjectType"].values, sobject.name)
+        permitted["SobjectType"] = replace(permitted["SobjectType"], values=names)
 
     def unrestricted(self) -> "Schema":
         """The same objects, seen by somebody from whom nothing is hidden."""
@@ -62,7 +101,7 @@ class Schema:
 
     def has(self, field: Field) -> bool:
         """True when the feature that brings the field is on."""
-        return field.feature is None or bool(getattr(self.options, field.feature))
+        return field.feature is None or all(getattr(self.options, option) for option in field.feature.split())
 
     def visible_objects(self) -> list[SObject]:
         return [sobject for sobject in self.objects.values() if not (sobject.hidden and self._restricted)]
@@ -94,9 +133,32 @@ class Schema:
         folded = relationship.casefold()
         for each in self.visible_fields(sobject):
             if each.relationship and each.reference_to and each.relationship.casefold() == folded:
-                parent = self.visible_object(each.reference_to[0])
-                return (each, parent) if parent is not None else None
+                parent = self.target(each)
+                visible = parent is not None and self.visible_object(parent.name) is not None
+                return (each, parent) if parent is not None and visible else None
         return None
+
+    def target(self, field: Field) -> SObject | None:
+        """The object that a reference leads to: of several the first that the org has; None for none."""
+        return next((self.objects[name] for name in field.reference_to if name in self.objects), None)
+
+    def dependants(self, sobject: SObject) -> list[tuple[SObject, Field]]:
+        """Objects whose records are deleted with a record of this one, and the fields that name it."""
+        return [
+            (child, each)
+            for child in self.objects.values()
+            for each in child.fields.values()
+            if sobject.name in each.reference_to and deletes_child(sobject, child, each)
+        ]
+
+    def parent_fields(self, sobject: SObject) -> list[str]:
+        """The fields through which a parent takes records of this object with it."""
+        return [
+            each.name
+            for each in sobject.fields.values()
+            for name in each.reference_to
+            if name in self.objects and deletes_child(self.objects[name], sobject, each)
+        ]
 
     def object_of_id(self, record_id: str) -> SObject | None:
         return next((each for each in self.objects.values() if record_id.startswith(each.key_prefix)), None)
@@ -104,9 +166,10 @@ class Schema:
     def _shaped(self, field: Field) -> Field:
         # Person accounts compute Account.Name from the person's names, so describe lets it be null.
         if self.options.person_accounts and field.name == "Name" and field.compound == "Name":
-            return Field(**{**_attributes(field), "nillable": True})
+            return replace(field, nillable=True)
         return field
 
 
-def _attributes(field: Field) -> dict[str, Any]:
-    return {name: getattr(field, name) for name in field.__dataclass_fields__}
+def deletes_child(parent: SObject, child: SObject, field: Field) -> bool:
+    """True when a record goes with its parent: by a master-detail field or a standard relationship."""
+    return field.cascade_delete or (child.name, field.name) in standard.CASCADES.get(parent.name, ())

@@ -98,7 +98,8 @@ class Scope:
         child_alias = self.alias_of(relationships[:-1])
         child = self._joins[relationships[:-1]][1]
         field = next(each for each in child.fields.values() if each.relationship == relationships[-1])
-        parent = self._schema.objects[field.reference_to[0]]
+        parent = self._schema.target(field)
+        assert parent is not None, "a path was resolved through it"
         alias = f"t{len(self._joins)}"
         self._joins[relationships] = (alias, parent)
         source = f"{child_alias}.{quote(field.name)}"
