@@ -1,6 +1,7 @@
 """``python -m sync.simulator``: a local Salesforce until Ctrl-C."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from sync.simulator.generate.described import UnknownObjectError
@@ -9,7 +10,7 @@ from sync.simulator.serve import serve
 from sync.simulator.simulator import FLOWS
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sync.simulator", description="A local Salesforce over HTTPS."
     )
@@ -39,7 +40,7 @@ def main() -> None:
         metavar="OBJECT=NUMBER",
         help="records of a described object, else one to five contacts; may be repeated",
     )
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     try:
         serve(
             chosen.port,
