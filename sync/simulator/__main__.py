@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sync.simulator.describes import DescribeError
 from sync.simulator.generate.described import UnknownObjectError
-from sync.simulator.objects.described import DescribeError
 from sync.simulator.serve import serve
 from sync.simulator.simulator import FLOWS
 

@@ -17,8 +17,8 @@ from sync.simulator import ids
 from sync.simulator.bulk.api import Bulk, query_of
 from sync.simulator.bulk.results import Closed
 from sync.simulator.control import Control, Guard
-from sync.simulator.fault_kinds import Effect
-from sync.simulator.faults import Faults
+from sync.simulator.faults.active import Faults
+from sync.simulator.faults.kinds import Effect
 from sync.simulator.oauth import OAuth
 from sync.simulator.org import Org
 from sync.simulator.queries import Queries

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from sync.simulator.clock import Clock
-from sync.simulator.fault_kinds import FAULTS
-from sync.simulator.faults import Fault, Faults
+from sync.simulator.describes import read_describe
+from sync.simulator.faults.active import Fault, Faults
+from sync.simulator.faults.kinds import FAULTS
 from sync.simulator.fields import Field
-from sync.simulator.objects.described import read_describe
 from sync.simulator.org import Org
 from sync.simulator.sessions import Sessions
 from sync.simulator.wire import Answer, Call, Request, json_answer

@@ -11,10 +11,10 @@ from typing import Any
 from sync.simulator.app import App
 from sync.simulator.clock import Clock
 from sync.simulator.control import Guard
-from sync.simulator.faults import Faults
+from sync.simulator.describes import load_describes
+from sync.simulator.faults.active import Faults
 from sync.simulator.generate import customers, described
 from sync.simulator.oauth import OAuth
-from sync.simulator.objects.described import load_describes
 from sync.simulator.options import Options
 from sync.simulator.org import Org
 from sync.simulator.sessions import Credentials, Sessions

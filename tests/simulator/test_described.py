@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from sync.simulator import Field, Simulator
-from sync.simulator.objects.described import DescribeError, load_describes, read_describe
+from sync.simulator import Field, Simulator, describes
+from sync.simulator.describes import DescribeError, load_describes, read_describe
 from tests.simulator.conftest import BulkClient
 
 HERE = Path(__file__).parent
@@ -168,6 +168,18 @@ def test_known_objects_are_not_replaced(tmp_path: Path) -> None:
         load_describes([tmp_path / "account.json"], tmp_path)
     with pytest.raises(DescribeError, match="has an object Opportunity already"):
         load_describes([OPPORTUNITY, OPPORTUNITY], tmp_path)
+
+
+def test_describes_of_the_catalogue_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator serves the describes that lie beside the product's declarations without being told."""
+    assert Path(__file__).parents[2] / "sync" / "catalogue" / "objects" == describes.FOLDER
+    monkeypatch.setattr(describes, "FOLDER", tmp_path)
+    (tmp_path / "invoice.json").write_text(json.dumps(INVOICE))
+
+    simulator = Simulator(contacts=30)
+    simulator.stop()
+
+    assert simulator.org.described == ["Invoice__c"]
 
 
 def test_key_prefixes_are_unique() -> None:
@@ -410,6 +422,29 @@ def test_master_detail_cascades() -> None:
         assert org.ids("Invoice__c", deleted=True) == [first, second]
         org.purge(account)
         assert org.ids("Invoice__c") == []
+
+
+def test_names_and_merges_follow_from_the_fields() -> None:
+    """Name is put together where it cannot be written, and what has MasterRecordId can be merged."""
+    named = [each for each in OPPORTUNITY["fields"] if each["name"] in ("Id", "IsDeleted", "SystemModstamp")]
+    more = [{"name": name, "type": "string", "length": 80} for name in ("FirstName", "LastName", "Company")]
+    name = {"name": "Name", "type": "string", "createable": False, "updateable": False, "nillable": False}
+    master = {"name": "MasterRecordId", "type": "reference", "referenceTo": ["Lead"]}
+    lead = {"name": "Lead", "keyPrefix": "00Q", "fields": [*named, *more, name, master]}
+    with Simulator(contacts=20, describes=[lead]) as simulator:
+        org = simulator.org
+        generated = org.records("Lead")
+        kept, lost = org.create_many("Lead", [{"FirstName": "Ada", "LastName": each} for each in ("X", "Y")])
+        org.update(kept, {"LastName": "Z"})
+        org.merge(kept, [lost])
+        assert org.record(kept)["Name"] == "Ada Z"
+        assert org.record(lost)["MasterRecordId"] == kept
+
+    assert len(generated) == 5
+    for each in generated:
+        parts = " ".join(filter(None, (each["FirstName"], each["LastName"])))
+        assert each["Name"] == (parts or each["Name"])
+        assert each["MasterRecordId"] is None
 
 
 def test_objects_without_a_recycle_bin() -> None:

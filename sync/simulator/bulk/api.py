@@ -10,7 +10,7 @@ import msgspec
 from sync.simulator import values
 from sync.simulator.bulk.csv_rows import DELIMITERS, LINE_ENDINGS, Dialect
 from sync.simulator.bulk.jobs import ABORTED, COMPLETE, ENDED, Job, NoSuchLocator, Page
-from sync.simulator.fault_kinds import Effect
+from sync.simulator.faults.kinds import Effect
 from sync.simulator.org import Org
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.soql.parse import parse

@@ -1,1 +1,1 @@
-"""The org's objects: ``standard`` lists fields, ``described`` reads a describe, ``schema`` holds both."""
+"""The org's objects: ``standard`` and ``setup`` list fields, ``schema`` holds all, ``describe`` answers."""

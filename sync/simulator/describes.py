@@ -14,7 +14,7 @@ from sync.simulator.generate.plausible import plausible
 from sync.simulator.objects.schema import SObject
 
 # The product saves the describes of its objects there. They are read as data; no module of it is imported.
-FOLDER = Path(__file__).resolve().parents[2] / "catalogue" / "objects"
+FOLDER = Path(__file__).resolve().parents[1] / "catalogue" / "objects"
 # Objects of which the simulator has its own schema, with rules that no describe tells.
 _PERMISSIONS = ("PermissionSet", "PermissionSetAssignment", "ObjectPermissions")
 KNOWN = frozenset({"Account", "Contact", "Organization", "User", *_PERMISSIONS})
@@ -78,10 +78,11 @@ class _Describe(msgspec.Struct, rename="camel"):
 
 
 def load_describes(
-    given: Iterable[Path | str | Mapping[str, Any]] = (), folder: Path = FOLDER
+    given: Iterable[Path | str | Mapping[str, Any]] = (), folder: Path | None = None
 ) -> list[SObject]:
-    """The objects of the describes given, then those of the JSON files in a folder that are not known yet.
+    """The objects of the describes given, then those of the JSON files in ``folder`` that are not known yet.
 
+    Without a folder it is the catalogue's, which may be absent.
     Raises DescribeError for a describe that cannot be served, and for a given one of an object that is
     there already.
     """
@@ -94,7 +95,7 @@ def load_describes(
                 "expected another object"
             )
         found[sobject.name] = sobject
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted((folder or FOLDER).glob("*.json")):
         sobject = read_describe(path)
         if sobject.name not in KNOWN:
             found.setdefault(sobject.name, sobject)
