@@ -302,13 +302,20 @@ class Org:
         self._stored(record_id, "Id")
         other = self._other_half(record_id)
         account = other if other is not None and self._object(other).name == "Account" else record_id
-        members = [account]
-        for member in members:  # the list grows: dependants have dependants
-            for child, field in self.schema.dependants(self._object(member)):
-                sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
-                found = [row[0] for row in self.store.execute(sql, (member,))]
-                members += [each for each in found if each not in members]
+        members = {account: self._object(account)}
+        level = members
+        while level:  # dependants have dependants
+            level = {each: child for each, child in self._dependants(level) if each not in members}
+            members |= level
         return [each for each in members if deleted is None or self._in_bin(each) == deleted]
+
+    def _dependants(self, parents: dict[str, SObject]) -> Iterator[tuple[str, SObject]]:
+        """The records that go with some records, and their objects."""
+        fields = {each.name: self.schema.dependants(each) for each in parents.values()}
+        for record_id, sobject in parents.items():
+            for child, field in fields[sobject.name]:
+                sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
+                yield from ((row[0], child) for row in self.store.execute(sql, (record_id,)))
 
     def _in_bin(self, record_id: str) -> bool:
         return self._object(record_id).recyclable and bool(self._stored(record_id, "IsDeleted")[0])

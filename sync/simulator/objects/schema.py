@@ -156,8 +156,10 @@ class Schema:
         return [
             each.name
             for each in sobject.fields.values()
-            for name in each.reference_to
-            if name in self.objects and deletes_child(self.objects[name], sobject, each)
+            if any(
+                name in self.objects and deletes_child(self.objects[name], sobject, each)
+                for name in each.reference_to
+            )
         ]
 
     def object_of_id(self, record_id: str) -> SObject | None:
