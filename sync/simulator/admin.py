@@ -11,6 +11,8 @@ from sync.simulator.objects.schema import SObject
 from sync.simulator.state import OrgState
 from sync.simulator.store import quote
 
+_OF_ANY_TYPE = ("custom", "idLookup", "inlineHelpText", "permissionable", "unique")
+
 
 def add_field(state: OrgState, name: str, field: Field) -> None:
     sobject = state.schema.objects[name]
@@ -34,8 +36,10 @@ def retype_field(state: OrgState, name: str, field_name: str, changes: dict[str,
     """Give a field another type, length or precision; values that do not fit the new one become null."""
     sobject = state.schema.objects[name]
     before = sobject.fields[field_name]
-    # What a recorded describe said was said of the old type.
-    after = replace(before, **changes, recorded={})
+    # What a recorded describe says of sorting and the like holds for the old type only.
+    flags = dict.fromkeys(("filterable", "sortable", "groupable")) if before.recorded else {}
+    recorded = {key: value for key, value in before.recorded.items() if key in _OF_ANY_TYPE}
+    after = replace(before, **{**flags, "recorded": recorded, **changes})
     sobject.fields[field_name] = after
     if not before.stored:
         state.formulas.register_field(sobject, after)

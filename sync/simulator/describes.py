@@ -11,13 +11,10 @@ import msgspec
 
 from sync.simulator.fields import COMPOUND_TYPES, DECIMAL_TYPES, EMPTY_TYPES, TYPES, Field, Formula
 from sync.simulator.generate.plausible import plausible
-from sync.simulator.objects.schema import SObject
+from sync.simulator.objects.schema import OWN, SObject
 
 # The product saves the describes of its objects there. They are read as data; no module of it is imported.
 FOLDER = Path(__file__).resolve().parents[1] / "catalogue" / "objects"
-# Objects of which the simulator has its own schema, with rules that no describe tells.
-_PERMISSIONS = ("PermissionSet", "PermissionSetAssignment", "ObjectPermissions")
-KNOWN = frozenset({"Account", "Contact", "Organization", "User", *_PERMISSIONS})
 _LENGTHS = {"id": 18, "reference": 18, "phone": 40, "email": 80, "multipicklist": 4099, "textarea": 32_768}
 _SYSTEM = ("Id", "IsDeleted", "CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById")
 _SYSTEM_FIELDS = frozenset({*_SYSTEM, "SystemModstamp"})
@@ -89,17 +86,26 @@ def load_describes(
     found: dict[str, SObject] = {}
     for source in given:
         sobject = read_describe(source)
-        if sobject.name in found or sobject.name in KNOWN:
+        if sobject.name in found or sobject.name in OWN:
             raise DescribeError(
                 f"{_label(source)}: name: the org has an object {sobject.name} already; "
                 "expected another object"
             )
-        found[sobject.name] = sobject
+        _keep(found, sobject, _label(source))
     for path in sorted((folder or FOLDER).glob("*.json")):
         sobject = read_describe(path)
-        if sobject.name not in KNOWN:
-            found.setdefault(sobject.name, sobject)
+        if sobject.name not in found and sobject.name not in OWN:
+            _keep(found, sobject, str(path))
     return list(found.values())
+
+
+def _keep(found: dict[str, SObject], sobject: SObject, label: str) -> None:
+    prefixes = {each.key_prefix: each.name for each in found.values()}
+    prefixes |= {prefix: name for name, (_, prefix, _, _) in OWN.items()}
+    if sobject.key_prefix and sobject.key_prefix in prefixes:
+        other = prefixes[sobject.key_prefix]
+        raise DescribeError(f"{label}: keyPrefix: {sobject.key_prefix} is that of {other}; expected another")
+    found[sobject.name] = sobject
 
 
 def read_describe(source: Path | str | Mapping[str, Any]) -> SObject:

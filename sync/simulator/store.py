@@ -88,6 +88,7 @@ class Store:
             self._db.execute(f"UPDATE {quote(sobject.name)} SET {quote(field.name)} = 0")
 
     def drop_column(self, sobject: SObject, field: Field) -> None:
+        self._db.execute(f"DROP INDEX IF EXISTS {quote(f'{sobject.name}_{field.name}')}")
         self._db.execute(f"ALTER TABLE {quote(sobject.name)} DROP COLUMN {quote(field.name)}")
 
     def insert(self, sobject: SObject, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

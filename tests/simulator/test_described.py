@@ -183,9 +183,18 @@ def test_describes_of_the_catalogue_are_served(tmp_path: Path, monkeypatch: pyte
 
 
 def test_key_prefixes_are_unique() -> None:
-    """Two objects with one key prefix are refused: an Id must tell its object."""
-    with pytest.raises(ValueError, match="have the same keyPrefix 006"):
+    """Two objects with one key prefix are refused, since an Id must tell its object; a missing one is chosen."""
+    with pytest.raises(DescribeError, match="keyPrefix: 006 is that of Opportunity; expected another"):
         Simulator(describes=[OPPORTUNITY, {**INVOICE, "keyPrefix": "006"}])
+    with pytest.raises(DescribeError, match="keyPrefix: 001 is that of Account"):
+        Simulator(describes=[{**INVOICE, "keyPrefix": "001"}])
+    simulator = Simulator(
+        describes=[{**INVOICE, "keyPrefix": None}, {**INVOICE, "name": "B__c", "keyPrefix": "a00"}]
+    )
+    simulator.stop()
+    prefixes = {name: simulator.org.schema.objects[name].key_prefix for name in ("Invoice__c", "B__c")}
+
+    assert prefixes == {"Invoice__c": "a01", "B__c": "a00"}
 
 
 # ── generated records ─────────────────────────────────────────────────────────────────────────────────

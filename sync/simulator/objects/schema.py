@@ -1,7 +1,7 @@
 """What exists in the org and what the integration user may see of it."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,16 @@ from sync.simulator.fields import Field
 from sync.simulator.objects import setup, standard
 from sync.simulator.options import Options
 
+# Objects of which no describe is needed: label in the plural, key prefix, replicateable, fields.
+OWN: dict[str, tuple[str, str, bool, Callable[[], list[Field]]]] = {
+    "Account": ("Accounts", "001", True, standard.account_fields),
+    "Contact": ("Contacts", "003", True, standard.contact_fields),
+    "Organization": ("Organizations", "00D", False, setup.organization_fields),
+    "User": ("Users", "005", True, setup.user_fields),
+    "PermissionSet": ("Permission Sets", "0PS", False, setup.permission_set_fields),
+    "PermissionSetAssignment": ("Assignments", "0Pa", False, setup.assignment_fields),
+    "ObjectPermissions": ("Object Permissions", "110", False, setup.object_permission_fields),
+}
 # Custom objects get prefixes from a00 on.
 _PREFIXES = [f"a{first}{second}" for first in ids.ALPHABET for second in ids.ALPHABET]
 
@@ -60,19 +70,12 @@ class Schema:
         self._restricted = True
         self.generation = 0  # counts changes, so that open cursors notice
         self.objects: dict[str, SObject] = {}
-        for name, plural, prefix, replicateable, fields in (
-            ("Account", "Accounts", "001", True, standard.account_fields()),
-            ("Contact", "Contacts", "003", True, standard.contact_fields()),
-            ("Organization", "Organizations", "00D", False, setup.organization_fields()),
-            ("User", "Users", "005", True, setup.user_fields()),
-            ("PermissionSet", "Permission Sets", "0PS", False, setup.permission_set_fields()),
-            ("PermissionSetAssignment", "Assignments", "0Pa", False, setup.assignment_fields()),
-            ("ObjectPermissions", "Object Permissions", "110", False, setup.object_permission_fields()),
-        ):
+        for name, (plural, prefix, replicateable, fields) in OWN.items():
             self.objects[name] = SObject(
-                name, plural, prefix, replicateable, fields={each.name: each for each in fields}
+                name, plural, prefix, replicateable, fields={each.name: each for each in fields()}
             )
-        for sobject in described:
+        # Those with a prefix first: the others get what is left.
+        for sobject in sorted(described, key=lambda each: not each.key_prefix):
             self.add(sobject)
 
     def add(self, sobject: SObject) -> None:
