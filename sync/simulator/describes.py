@@ -64,6 +64,12 @@ class _Field(msgspec.Struct, rename="camel"):
     picklist_values: list[_Choice] = []
 
 
+class _Child(msgspec.Struct, rename="camel"):
+    childSObject: str
+    field: str
+    cascade_delete: bool = False
+
+
 class _Describe(msgspec.Struct, rename="camel"):
     name: str
     fields: list[_Field]
@@ -72,6 +78,7 @@ class _Describe(msgspec.Struct, rename="camel"):
     replicateable: bool = True
     queryable: bool = True
     mergeable: bool | None = None
+    child_relationships: list[_Child] = []
 
 
 def load_describes(
@@ -131,6 +138,9 @@ def read_describe(source: Path | str | Mapping[str, Any]) -> SObject:
         replicateable=body.replicateable,
         queryable=body.queryable,
         mergeable="MasterRecordId" in fields if body.mergeable is None else body.mergeable,
+        cascades=frozenset(
+            f"{each.childSObject}.{each.field}" for each in body.child_relationships if each.cascade_delete
+        ),
         fields=fields,
         recorded=kept,
     )

@@ -235,7 +235,7 @@ class Org:
             family = self._family(record_id, deleted=True)
             together = self._stamp(record_id)
             for each in family:
-                if self._stamp(each) != together:
+                if self._stamp(each) not in (together, None):
                     continue  # a contact that was in the bin before its account went
                 fields = self._object(each).fields
                 restored = {

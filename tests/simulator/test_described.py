@@ -433,6 +433,21 @@ def test_master_detail_cascades() -> None:
         assert org.ids("Invoice__c") == []
 
 
+def test_child_relationships_cascade() -> None:
+    """The childRelationships of a describe say which records go with one of its own."""
+    parent = {"name": "OpportunityId", "type": "reference", "referenceTo": ["Opportunity"]}
+    line = {"name": "OpportunityLineItem", "keyPrefix": "00k", "fields": [*INVOICE["fields"][:3], parent]}
+    children = [{"childSObject": "OpportunityLineItem", "field": "OpportunityId", "cascadeDelete": True}]
+    with Simulator(describes=[{**OPPORTUNITY, "childRelationships": children}, line]) as simulator:
+        org = simulator.org
+        deal = org.create("Opportunity", DEAL)
+        item = org.create("OpportunityLineItem", {"OpportunityId": deal})
+        org.delete(deal)
+        assert org.ids("OpportunityLineItem", deleted=True) == [item]
+        org.undelete(deal)
+        assert org.ids("OpportunityLineItem", deleted=False) == [item]
+
+
 def test_names_and_merges_follow_from_the_fields() -> None:
     """Name is put together where it cannot be written, and what has MasterRecordId can be merged."""
     named = [each for each in OPPORTUNITY["fields"] if each["name"] in ("Id", "IsDeleted", "SystemModstamp")]

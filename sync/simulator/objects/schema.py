@@ -34,6 +34,7 @@ class SObject:
     replicateable: bool = True
     queryable: bool = True
     mergeable: bool = True
+    cascades: frozenset[str] = frozenset()  # by childRelationships, such as ``Contact.AccountId``
     fields: dict[str, Field] = field(default_factory=dict)
     hidden_fields: set[str] = field(default_factory=set)
     hidden: bool = False
@@ -72,7 +73,12 @@ class Schema:
         self.objects: dict[str, SObject] = {}
         for name, (plural, prefix, replicateable, fields) in OWN.items():
             self.objects[name] = SObject(
-                name, plural, prefix, replicateable, fields={each.name: each for each in fields()}
+                name,
+                plural,
+                prefix,
+                replicateable,
+                cascades=standard.CASCADES.get(name, frozenset()),
+                fields={each.name: each for each in fields()},
             )
         # Those with a prefix first: the others get what is left.
         for sobject in sorted(described, key=lambda each: not each.key_prefix):
@@ -177,4 +183,4 @@ class Schema:
 
 def deletes_child(parent: SObject, child: SObject, field: Field) -> bool:
     """True when a record goes with its parent: by a master-detail field or a standard relationship."""
-    return field.cascade_delete or (child.name, field.name) in standard.CASCADES.get(parent.name, ())
+    return field.cascade_delete or f"{child.name}.{field.name}" in parent.cascades

@@ -79,27 +79,26 @@ GENDERS = ("Male", "Female", "Nonbinary", "Not Listed")
 RATINGS = ("Hot", "Warm", "Cold")
 # Standard relationships whose children Salesforce deletes with the parent: cascadeDelete in the recorded
 # childRelationships of the parent. The child's own describe does not tell.
-CASCADES: dict[str, frozenset[tuple[str, str]]] = {
-    "Account": frozenset(
-        {
-            ("Asset", "AccountId"),
-            ("Attachment", "ParentId"),
-            ("Contact", "AccountId"),
-            ("ContactPointEmail", "ParentId"),
-            ("ContactPointPhone", "ParentId"),
-            ("ContentDocumentLink", "LinkedEntityId"),
-            ("Contract", "AccountId"),
-            ("Event", "WhatId"),
-            ("Note", "ParentId"),
-            ("Opportunity", "AccountId"),
-            ("Order", "AccountId"),
-            ("Partner", "AccountFromId"),
-            ("Partner", "AccountToId"),
-            ("ServiceAppointment", "ParentRecordId"),
-            ("Task", "WhatId"),
-        }
-    ),
-    "Contact": frozenset({("Asset", "ContactId"), ("OpportunityContactRole", "ContactId")}),
+_CASCADES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Account": {
+        "AccountId": ("Asset", "Contact", "Contract", "Opportunity", "Order"),
+        "ParentId": ("Attachment", "ContactPointEmail", "ContactPointPhone", "Note"),
+        "ParentRecordId": ("ServiceAppointment",),
+        "LinkedEntityId": ("ContentDocumentLink",),
+        "AccountFromId": ("Partner",),
+        "AccountToId": ("Partner",),
+        "WhatId": ("Event", "Task"),
+    },
+    "Contact": {
+        "ContactId": ("Asset", "CampaignMember", "CaseContactRole", "OpportunityContactRole"),
+        "ParentId": ("Attachment", "Note"),
+        "LinkedEntityId": ("ContentDocumentLink",),
+        "WhoId": ("Event", "Task"),
+    },
+}
+CASCADES = {
+    parent: frozenset(f"{child}.{field}" for field, children in fields.items() for child in children)
+    for parent, fields in _CASCADES.items()
 }
 READ_ONLY: dict[str, Any] = {"createable": False, "updateable": False}
 SYSTEM: dict[str, Any] = {"nillable": False, "updateable": False, "createable": False, "defaulted": True}
