@@ -35,8 +35,7 @@ class Org:
         self.schema, self.store, self.formulas = state.schema, state.store, state.formulas
         self.described_at = clock.stamp()  # when the schema last changed
         self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
-        self._auto_numbers: dict[tuple[str, str], int] = {}
-        self._numbers = dict.fromkeys(self.schema.objects, 1_000_000 + seed * 7_919)
+        self._numbers = ids.Numbers(seed)
         self.user_id = ""
         born = clock.now() - AGE
         self.staff = self.create_many("User", staff.USERS, born)
@@ -62,7 +61,6 @@ class Org:
             self.schema.add(sobject)
             self.store.create_table(sobject)
             self.store.create_indexes(sobject, self.schema.parent_fields(sobject))
-            self._numbers[sobject.name] = self._numbers["Account"]
             self.described.append(sobject.name)
             self._permit(sobject.name, self.clock.now())
 
@@ -344,9 +342,15 @@ class Org:
             admin.remove_field(self.state, name, field_name)
 
     def retype_field(self, name: str, field_name: str, **changes: Any) -> None:
-        """Change a field in place, as by ``type="string", length=80``; values follow where they can."""
+        """Change a field in place, as by ``type="string", length=80``; values follow where they can.
+
+        With person accounts a contact's field and its Person field of Account are one.
+        """
         with self._altering():
             admin.retype_field(self.state, name, field_name, changes)
+            other = rows.other_half(name, field_name) if self.options.person_accounts else None
+            if other is not None:
+                admin.retype_field(self.state, *other, changes)
 
     def change_formula(self, name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
         """Give a calculated field a new function of its inputs, or a value to add to what it gave before."""
@@ -383,15 +387,10 @@ class Org:
     # --- helpers
 
     def next_id(self, name: str) -> str:
-        self._numbers[name] += 7  # neighbours differ in more than the last letter's case
-        return ids.make(self.schema.objects[name].key_prefix, self._numbers[name])
+        return self._numbers.next_id(self.schema.objects[name].key_prefix)
 
     def next_auto_number(self, sobject: SObject, field: Field) -> str:
-        """The next value of an auto number, such as ``INV-00001``; the first letters are the object's."""
-        key = (sobject.name, field.name)
-        self._auto_numbers[key] = self._auto_numbers.get(key, 0) + 1
-        bare = sobject.name.removesuffix("__c").rpartition("__")[2]
-        return f"{bare[:3].upper()}-{self._auto_numbers[key]:05}"
+        return self._numbers.next_auto_number(sobject.name, field.name)
 
     def _moment(self, stamp: datetime | None) -> int:
         return values.seconds(stamp if stamp is not None else self.clock.now())

@@ -99,6 +99,14 @@ MIRRORED = {
 _BACK = {contact: account for account, contact in MIRRORED.items()}
 
 
+def other_half(name: str, field_name: str) -> tuple[str, str] | None:
+    """The object and field that mirror a field of an account or a contact, or None."""
+    names = {"Account": MIRRORED, "Contact": _BACK}.get(name, {})
+    if field_name not in names:
+        return None
+    return "Contact" if name == "Account" else "Account", names[field_name]
+
+
 def is_person(sobject: SObject, record: Values) -> bool:
     """True for a new account that is given a person's last name."""
     return sobject.name == "Account" and bool(record.get("LastName"))

@@ -602,6 +602,9 @@ def test_a_person_has_all_fields_of_its_contact(changing: BulkClient) -> None:
     assert (person["PersonAssistantName"], person["PersonPronouns"]) == ("Bo", "She/Her")
     assert person["PersonMailingAddress"]["street"] == "Rua 1"
     assert person["PersonMailingAddress"]["latitude"] == half["MailingLatitude"] == Decimal("38.7")
+    org.retype_field("Contact", "Birthdate", type="string", length=40)
+    org.update(contact, {"Birthdate": "in spring"})
+    assert org.record(account)["PersonBirthdate"] == "in spring"
 
 
 def test_the_command_line_reads_describes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
