@@ -3,7 +3,7 @@
     python -m migrations.declare object Opportunity [--describe FILE]
     python -m migrations.declare field Contact Customer_Number__c [--index] [--describe FILE]
 
-`make object NAME=…` and `make field OBJECT=… NAME=…` call it. The describe comes from the org in the settings,
+`make object NAME=…` and `make field OBJECT=… NAME=…` call it. The describe is the org's in the settings,
 or from FILE: the body of GET /services/data/vNN.0/sobjects/<name>/describe.
 """
 
