@@ -1,0 +1,237 @@
+"""The examples of the pages, for real: commands against an org and a database, SQL as a consumer's role, Python."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sync.catalogue.mapping import Field, Kind
+from sync.cli import commands as cli
+from sync.config.keys import check_signing_key
+from sync.operations import grants
+from sync.postgres import tables
+from tests.consuming import Role, role
+from tests.project.pages import PAGES, Block, all_blocks, blocks, commands, sync_arguments
+from tests.world import World
+
+# Commands that go on until they are stopped, or take minutes.
+NOT_RUN = {"worker", "demo", "simulator"}
+# Without a terminal a command does not ask: it lists, and says how to go on.
+ASKS = ["erase", "--email"]
+# Examples that a test of their own runs: the first words of each, and that test.
+ELSEWHERE = {"SELECT h.sfid": "test_the_comparison_in_the_documentation_works"}
+
+
+@pytest.fixture
+def ready(loaded: World) -> Iterator[tuple[World, Role]]:
+    """The records that the examples ask for, and a consumer's role that the operator has given access."""
+    loaded.org.update(loaded.ann, {"Email": "Ann@Example.com", "Phone": "(415) 555-2671", "Tier__c": "Gold"})
+    loaded.org.update(loaded.acme, {"Website": "https://www.Example.com/about"})
+    loaded.org.merge(loaded.bob, [loaded.cid])
+    loaded.run()
+    with role(loaded.engine) as consumer:
+        with tables.transaction(loaded.engine) as connection:
+            grants.grant(connection, consumer.name)
+        yield loaded, consumer
+
+
+def known(text: str, world: World, consumer: Role) -> str:
+    """An example with names that are known here."""
+    return (
+        re.sub(r"\bbilling\b", consumer.name, text)
+        .replace("003…", world.bob)
+        .replace("0035g0000004WPnAAM", world.cid)
+        .replace("48211", "0")
+    )
+
+
+# ── commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def typed(page: str) -> list[list[str]]:
+    """The commands of ours that a page's shell blocks hold, in order."""
+    every = [
+        sync_arguments(words) for block in blocks(page) if block.language == "sh" for words in commands(block)
+    ]
+    return [arguments for arguments in every if arguments and arguments[0] not in NOT_RUN]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if typed(page)])
+def test_commands_run(
+    page: str, ready: tuple[World, Role], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed one after the other, each command of a page does its work."""
+    world, consumer = ready
+    for arguments in typed(page):
+        code = run(world, [known(word, world, consumer) for word in arguments], monkeypatch)
+        printed = capsys.readouterr()
+
+        assert code == (2 if arguments[:2] == ASKS else 0), (arguments, printed.err)
+        assert printed.out.strip(), arguments
+        assert "Traceback" not in printed.err
+
+
+def run(world: World, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of `python -m sync ARGUMENTS…`, in this process."""
+    with monkeypatch.context() as patch:
+        for name, value in world.environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["sync", *arguments])
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
+
+
+def test_keys_are_made_as_shown(tmp_path: Path) -> None:
+    """The commands that make a key make one that is taken, and its certificate."""
+    made = [
+        words for block in blocks("docs/security.md") if block.language == "sh" for words in commands(block)
+    ]
+    for words in made:
+        if words[0] == "openssl":
+            subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+
+    check_signing_key((tmp_path / "key.pem").read_text())
+    assert "BEGIN CERTIFICATE" in (tmp_path / "cert.pem").read_text()
+
+
+# ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def statements(block: Block) -> list[str]:
+    """The statements of a block, without comments."""
+    text = re.sub(r"--.*$", "", block.text, flags=re.M)
+    return [one.strip() for one in text.split(";") if one.strip()]
+
+
+def example(block: Block) -> bool:
+    """Whether the block is run here, and not by a test of its own."""
+    return not block.text.startswith(tuple(ELSEWHERE))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/consumers.md"])
+def test_consumers_sql_runs(page: str, ready: tuple[World, Role]) -> None:
+    """Each statement of a consumer's page gives a consumer's role rows, and no value of the first is null."""
+    world, consumer = ready
+    asked = [one for block in blocks(page) if block.language == "sql" for one in statements(block)]
+    assert asked
+    for statement in asked:
+        found = consumer.ask(known(statement, world, consumer))
+        assert found, statement
+        assert found[0][0] is not None, statement
+
+
+def test_consumers_find_what_they_look_for(ready: tuple[World, Role]) -> None:
+    """The look-ups of docs/consumers.md find the one record that was meant."""
+    world, consumer = ready
+    expected = {
+        "email_normalized =": world.ann,
+        "IN (phone_e164": world.ann,
+        "website_host =": world.acme,
+        "'Gold'": world.ann,
+        "crm.resolve_id(": world.bob,
+        "crm.wait_until(": True,
+        "bool_and": True,
+    }
+    asked = [
+        one for block in blocks("docs/consumers.md") if block.language == "sql" for one in statements(block)
+    ]
+    for part, found in expected.items():
+        [statement] = [one for one in asked if part in one]
+        assert [row[0] for row in consumer.ask(known(statement, world, consumer))] == [found], statement
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in all_blocks("sql") if b.page not in ("README.md", "docs/consumers.md") and example(b)],
+    ids=str,
+)
+def test_operators_sql_runs(block: Block, loaded: World) -> None:
+    """Each statement for operators runs as the owner of the database."""
+    with role(loaded.engine) as worker, tables.transaction(loaded.engine) as connection:
+        for statement in statements(block):
+            connection.exec_driver_sql(re.sub(r"\bworker\b", worker.name, statement))
+        connection.rollback()
+
+
+def test_examples_without_a_run_have_one_elsewhere() -> None:
+    """A block that is left out here is run by a test of its own."""
+    tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    for block in all_blocks("sql"):
+        if not example(block):
+            [named] = [test for start, test in ELSEWHERE.items() if block.text.startswith(start)]
+            assert f"def {named}(" in tests
+
+
+# ── Python ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Consumer:
+    """A system of another team: its position, what it did, and its connection, as the examples name them."""
+
+    def __init__(self, connected: Role) -> None:
+        self.role = connected
+        self.position, self.seen, self.slept = 0, list[Any](), 0
+
+    def names(self) -> dict[str, Any]:
+        return {
+            "connection": SimpleNamespace(transaction=lambda: self.role.engine.begin()),
+            "load_position": lambda: self.position,
+            "save_position": lambda seq: setattr(self, "position", seq),
+            "apply": self.seen.append,
+            "query": self.query,
+            "query_value": lambda sql, *values: self.query(sql, *values)[0][0],
+            "time": SimpleNamespace(sleep=self.sleep, monotonic=time.monotonic),
+            "Field": Field,
+            "TEXT": Kind.TEXT,
+        }
+
+    def query(self, sql: str, *values: object) -> Any:
+        with self.role.engine.begin() as connection:
+            return connection.exec_driver_sql(sql, values).all()
+
+    def sleep(self, seconds: float) -> None:
+        """Where the example would wait for more, it has read everything."""
+        self.slept += 1
+        raise StopIteration
+
+
+def follows(consumer: Consumer, world: World) -> None:
+    assert [change.seq for change in consumer.seen] == [change.seq for change in world.feed()]
+    assert (consumer.position, consumer.slept) == (world.last_seq(), 1)
+
+
+def waits(consumer: Consumer, world: World) -> None:
+    assert consumer.slept == 0
+
+
+PYTHON: dict[str, Callable[[Consumer, World], None]] = {
+    "while True:": follows,
+    "written_at": waits,
+    'Field("Customer_Number__c"': waits,
+}
+
+
+@pytest.mark.parametrize("block", all_blocks("python"), ids=str)
+def test_python_runs(block: Block, ready: tuple[World, Role]) -> None:
+    """Each Python example does what its page says of it."""
+    world, connected = ready
+    consumer = Consumer(connected)
+    [check] = [found for start, found in PYTHON.items() if block.text.startswith(start)]
+    if check is waits:  # complete through a time after this test began
+        world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
+    with suppress(StopIteration):
+        exec(compile(block.text, str(block), "exec"), consumer.names())  # noqa: S102  the example itself
+    check(consumer, world)
