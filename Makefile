@@ -10,7 +10,7 @@ demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
 
 # At most six minutes on two cores. What has many combinations is tried in a subset in which each value occurs, and
-# properties on a fifth of their examples (tests/soak.py): `make soak` tries the whole product.
+# properties on a fifth of their examples (tests/support/soak.py): `make soak` tries the whole product.
 test: .venv/ready ## the whole suite; TEST_DATABASE_URL points it at another server
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
@@ -25,7 +25,7 @@ format: .venv/ready
 
 # The whole suite with SOAK in the environment: all combinations of faults, kills and ways to read, all examples of
 # properties, many more random histories, and planted bugs that must be found.
-soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/test_model.py for the random histories alone
+soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/replication/test_model.py for the random histories alone
 	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 # Plants the bugs of tests/mutations.py one at a time in a copy of the working tree, and runs the tests that must fail.

@@ -18,9 +18,9 @@ from sync.demo import embedded
 from sync.logs import printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
-from tests.databases import Databases, Rows, connected
-from tests.databases import administer as administer
-from tests.world import LONG_AGO, World
+from tests.support.databases import Databases, Rows, connected
+from tests.support.databases import administer as administer
+from tests.support.world import LONG_AGO, World
 
 NUMBERS = itertools.count(1)
 # Modules with a test of a minute, and with tests that wait for time to pass.

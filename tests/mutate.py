@@ -25,8 +25,8 @@ from queue import SimpleQueue
 from sqlalchemy.engine import make_url
 
 from sync.demo import embedded
-from tests.databases import administer
 from tests.mutations import MUTATIONS, Mutation
+from tests.support.databases import administer
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 60  # that a test may take with a bug in the code, which may never end

@@ -1,4 +1,4 @@
-"""Records the cassettes that `tests/test_cassettes.py` replays without a network.
+"""Records the cassettes that `tests/salesforce/test_cassettes.py` replays without a network.
 
     python -m tests.recording           tests/cassettes/simulator, from a simulator of its own
     python -m tests.recording --real    tests/cassettes/real, from the org that the SALESFORCE_* settings name
@@ -54,7 +54,7 @@ from sync.salesforce.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.org import Org
 from sync.window import Scope
-from tests.world import LONG_AGO
+from tests.support.world import LONG_AGO
 
 CASSETTES = Path(__file__).parent / "cassettes"
 HOUR, FEW = timedelta(hours=1), 10

@@ -20,7 +20,7 @@ from tests.benchmarks.bars import bars, printed
 from tests.benchmarks.database import server
 from tests.benchmarks.measure import TRANSPORTS, Findings
 from tests.benchmarks.rounds import Bench
-from tests.world import ROOT
+from tests.support.world import ROOT
 
 PUBLISHED = ROOT / "docs" / "benchmarks"
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from tests.world import ROOT
+from tests.support.world import ROOT
 
 
 def machine() -> dict[str, str]:

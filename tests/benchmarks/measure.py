@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import watch
-from tests.world import ROOT
+from tests.support.world import ROOT
 
 REST, BULK = "REST", "Bulk"
 TRANSPORTS = (REST, BULK)

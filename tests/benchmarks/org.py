@@ -16,7 +16,7 @@ import requests
 
 from sync.catalogue.mapping import DescribedField, Projection, project
 from sync.catalogue.objects import CATALOGUE
-from tests.world import ROOT
+from tests.support.world import ROOT
 
 VERSION = "66.0"
 NEEDED = {"SALESFORCE_LOGIN_URL", "SALESFORCE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"}

@@ -1,0 +1,267 @@
+"""The worker's loop: when jobs run, what counts as activity, and what ends a process that hangs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import Connection, text
+
+from sync import logs
+from sync.catalogue.objects import CATALOGUE
+from sync.errors import SyncError
+from sync.logs import activity
+from sync.operations import schedule
+from sync.postgres import load
+from sync.postgres.state import Lease
+from sync.postgres.tables import REPLICA, transaction
+from sync.replication import apply, pipeline
+from sync.replication.verify.work import Work, looking
+from sync.salesforce.prefetch import each, prefetch
+from sync.salesforce.session import RetryPolicy
+from tests.support.world import World
+
+LONG = timedelta(minutes=45)  # longer than the watchdog waits
+
+
+class Ended(BaseException):
+    """What ends the process here."""
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    """Set in the end, so that no thread of a test outlives it."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watchdog that waits for tenths of a second, and ends the test's thread, not the process."""
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(schedule, "WATCHDOG_SECONDS", 0.3)
+    monkeypatch.setattr(schedule, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(os, "_exit", end)
+
+
+def working(
+    stop: threading.Event,
+    jobs: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    interval: timedelta = LONG,
+) -> None:
+    """Let the jobs run for so long; `Ended` where the watchdog ends them before."""
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    try:
+        schedule.work(jobs, interval, stop)
+    finally:
+        timer.cancel()
+
+
+# ── the watchdog ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_hangs_ends_the_process(
+    quick: None, stop: threading.Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job without any activity ends the process with 1, and the log names it; the platform starts another."""
+    logs.setup("warning", "logfmt")
+    began = time.monotonic()
+    with pytest.raises(Ended) as ended:
+        working(stop, {"Contact": lambda: stop.wait(), "Account": lambda: None}, seconds=5)
+
+    assert ended.value.args == (1,)
+    assert 0.3 < time.monotonic() - began < 3
+    assert "event=watchdog objects=Contact " in capsys.readouterr().err
+
+
+def test_the_watchdog_waits_longer_than_any_call() -> None:
+    """The longest call and the usual statement fit into the limit, the waits between two attempts, too."""
+    from sync.salesforce.session.limits import CONNECT_SECONDS, LONGEST_RETRY_AFTER, RESULTS
+
+    assert CONNECT_SECONDS + RESULTS.answer + RESULTS.body < schedule.WATCHDOG_SECONDS <= 3600
+    assert max(LONGEST_RETRY_AFTER, RetryPolicy().longest) < schedule.WATCHDOG_SECONDS / 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_whose_thread_ended_ends_the_process(quick: None, stop: threading.Event) -> None:
+    """A job that nobody would ever run again is no idle one."""
+
+    def dying() -> None:
+        raise SystemExit
+
+    with pytest.raises(Ended):
+        working(stop, {"Contact": dying}, seconds=5)
+
+
+def test_idle_jobs_are_left_alone(quick: None, stop: threading.Event) -> None:
+    """Between two runs, and in the pause after a failure, nothing has to move. A job's work on another object's
+    records is its own activity: the other's job stays at rest."""
+
+    def accounts() -> None:
+        time.sleep(0.1)  # the contacts' job has ended
+        activity.note()
+
+    def failing() -> None:
+        raise SyncError("Salesforce is away")
+
+    jobs = {"Account": accounts, "Contact": lambda: None, "Lead": failing}
+    working(stop, jobs, seconds=0.8)
+
+
+def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Event) -> None:
+    """A thread that outlives its job, in a call that is not answered, keeps the ended job out of the watch."""
+
+    def job() -> None:
+        def late() -> Iterator[int]:
+            yield 1
+            time.sleep(0.1)
+            activity.note()
+            yield 2
+
+        assert next(prefetch([each(late())], stop)) == 1
+
+    working(stop, {"Contact": job}, seconds=0.8)
+
+
+def test_an_allowance_is_for_one_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job with an allowance is stuck only when that has passed, too; other activity does not shorten it."""
+    now = [1000.0]
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pulse = schedule.Pulse()
+    pulse.beat("Contact")
+    pulse.begin("Account")
+    pulse.beat("Account", 3600)
+    pulse.beat("Account")
+
+    def stuck(seconds: float) -> list[str]:
+        now[0] = 1000 + seconds
+        return pulse.stuck(1800)
+
+    assert (stuck(1801), stuck(5399), stuck(5401)) == ([], [], ["Account"])
+    pulse.rest("Account")
+    assert stuck(9999) == []
+
+
+# ── activity ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def noted() -> Iterator[list[float]]:
+    """The allowances of all activity within."""
+    allowances: list[float] = []
+    with activity.reported_to(allowances.append):
+        yield allowances
+
+
+@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+def test_each_look_at_a_bulk_job_is_activity(world: World) -> None:
+    """A job that stays in progress for hours is looked at again and again: no hang."""
+    world.org.create("Contact", {"LastName": "Ann"})
+    world.sim.options.bulk_polls = 40
+
+    with noted() as seen:
+        pipeline.sync_object(world.link("worker"), "Contact")
+
+    assert len([r for r in world.sim.requests if r.kind == "job"]) >= 40
+    assert len(seen) >= 40
+
+
+def test_each_page_and_each_attempt_is_activity(loaded: World) -> None:
+    """Whatever is asked of Salesforce, and tried again, counts, in the threads that fetch ahead, too."""
+    loaded.page_by(1)
+    for id_ in (loaded.ann, loaded.bob, loaded.cid):
+        loaded.org.update(id_, {"Title": "Boss"})
+    loaded.sim.faults.add("server_unavailable", on="page", times=3)
+
+    with noted() as seen:
+        pipeline.sync_object(loaded.link("worker"), "Contact")
+
+    transactions = loaded.sql("SELECT count(*) FROM sync.run")[0][0]
+    assert len(seen) >= len([r for r in loaded.sim.requests if r.sobject == "Contact"]) + transactions
+
+
+def timeout(connection: Connection) -> float:
+    """Seconds that a statement may take in this transaction."""
+    seconds: int = (
+        connection.execute(
+            text("SELECT setting::int FROM pg_settings WHERE name = :n"), {"n": "statement_timeout"}
+        ).scalar_one()
+        / 1000
+    )
+    return seconds
+
+
+def test_usual_statements_fit_into_the_limit(loaded: World) -> None:
+    """Every transaction is activity, and what it may wait for ends before the watchdog does."""
+    with noted() as seen, transaction(loaded.engine) as connection:
+        assert timeout(connection) < schedule.WATCHDOG_SECONDS / 10
+
+    assert seen == [0]
+
+
+def test_what_verify_asks_of_whole_tables_has_an_allowance(loaded: World) -> None:
+    """Its statements may take longer than the watchdog waits, all of one transaction together."""
+    link = loaded.link("worker")
+    view = apply.look(link, CATALOGUE["Contact"])
+    with (
+        noted() as seen,
+        looking(Work(link, view, Lease("Contact", "x", 1), 1, view.at, False, ())) as at_work,
+    ):
+        assert max(seen) >= 3 * timeout(at_work) > schedule.WATCHDOG_SECONDS
+
+
+def test_making_an_index_has_an_allowance(world: World) -> None:
+    """Each index at the end of a first load may take as long as its statement may."""
+    with noted() as seen, transaction(world.engine) as connection:
+        load.begin_first_load(connection, "Contact")  # which leaves the indexes of an empty table out
+        load.end_first_load(connection, "Contact", 1)
+        most = timeout(connection)
+
+    assert most > schedule.WATCHDOG_SECONDS
+    assert seen == [0, *[most] * len(REPLICA["Contact"].indexes)]
+
+
+# ── when jobs run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_when_jobs_run(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and then each interval, give or take a tenth; after a run that took longer at the next multiple;
+    after a failure with pauses that double, at most the interval. A stop waits for none of it."""
+    monkeypatch.setattr(schedule, "FIRST_BACKOFF", 0.1)
+    at: dict[str, list[float]] = {"usual": [], "long": [], "failing": []}
+
+    def job(name: str) -> None:
+        at[name].append(time.monotonic() - began)
+        if name == "long" and len(at[name]) == 1:
+            time.sleep(0.4)
+        if name == "failing" and len(at[name]) < 4:
+            raise SyncError("Salesforce is away")
+
+    began = time.monotonic()
+    working(stop, {name: partial(job, name) for name in at}, seconds=1.3, interval=timedelta(seconds=0.3))
+    took = time.monotonic() - began
+
+    late = 0.25  # of a busy machine
+    pauses = {name: [after - before for before, after in pairwise(runs)] for name, runs in at.items()}
+    assert max(runs[0] for runs in at.values()) < late
+    assert all(0.26 < pause < 0.34 + late for pause in pauses["usual"])
+    assert 0.56 < pauses["long"][0] < 0.64 + late
+    assert 0.07 < pauses["failing"][0] < 0.13 + late
+    assert 0.15 < pauses["failing"][1] < 0.25 + late
+    assert 0.23 < pauses["failing"][2] < 0.37 + late
+    assert took < 1.3 + late

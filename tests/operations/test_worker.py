@@ -1,0 +1,213 @@
+"""The unattended process: real signals, a database that goes away, a Salesforce that goes away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.processes import Process
+from tests.support.world import World
+
+
+@contextmanager
+def working(world: World, **environment: str) -> Iterator[Process]:
+    """A worker with a pass each second; killed in the end if the test has not ended it."""
+    process = world.start("sync", "worker", SYNC_INTERVAL="1s", **environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.05)
+
+
+def succeeded(world: World, more_than: int = 0) -> bool:
+    done = world.sql("SELECT count(*) FROM sync.run WHERE command = 'worker' AND outcome = 'succeeded'")
+    return int(done[0][0]) > more_than
+
+
+def ended(process: Process, within: float = 10) -> tuple[int, str]:
+    started = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - started < within, f"it took longer than {within} s to end"
+    return process.wait(), output
+
+
+def test_first_pass_at_once_then_each_interval(loaded: World) -> None:
+    """A worker works at once, not after an interval, and goes on."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    with working(loaded):
+        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss")
+        loaded.org.update(loaded.ann, {"Title": "Chief"})
+        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Chief")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly(loaded: World, number: signal.Signals) -> None:
+    """Asked to stop, the worker ends by itself with 0 and leaves no lease behind."""
+    with working(loaded) as process:
+        wait_for(lambda: succeeded(loaded, 1))
+        process.send_signal(number)
+        code, output = ended(process)
+
+    assert code == 0, output
+    assert "event=worker_stopped" in output
+    assert loaded.sql("SELECT object FROM sync.lease WHERE owner IS NOT NULL") == []
+
+
+def test_a_second_signal_changes_nothing(loaded: World) -> None:
+    """SIGTERM may come several times; it is the same request."""
+    with working(loaded) as process:
+        wait_for(lambda: succeeded(loaded, 1))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        code, output = ended(process)
+
+    assert code == 0, output
+
+
+def test_a_stop_does_not_wait_for_a_page(loaded: World) -> None:
+    """Salesforce may take minutes for a page, a dyno has seconds: the worker leaves it, and the journal says so."""
+    hanging = loaded.sim.faults.add("hang", on="query", times=None)
+    with working(loaded) as process:
+        wait_for(lambda: hanging.fired)
+        process.send_signal(signal.SIGTERM)
+        code, output = ended(process)
+
+    assert code == 0, output
+    assert "stopped" in {
+        row[0] for row in loaded.sql("SELECT outcome FROM sync.run WHERE command = 'worker'")
+    }
+    assert loaded.sql("SELECT object FROM sync.lease WHERE owner IS NOT NULL") == []
+    loaded.sim.faults.clear()
+    loaded.run()
+    loaded.assert_equal()
+
+
+def test_a_stop_between_pages_keeps_what_is_committed(loaded: World) -> None:
+    """A stop in the middle of a pass takes effect at the next page border; the next run resumes there."""
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(100)])
+    loaded.sim.options.page_sizes = 1
+    loaded.sim.options.latency = 0.05
+    with working(loaded) as process:
+        wait_for(lambda: len(loaded.rows("Contact")) > 10)
+        process.send_signal(signal.SIGTERM)
+        code, output = ended(process)
+    stored = len(loaded.rows("Contact"))
+    assert code == 0, output
+    assert stored < 103
+
+    loaded.sim.options.latency = 0
+    loaded.run()
+
+    loaded.assert_equal()
+    told = [record for op, record in loaded.news(loaded.seen) if op == "insert"]
+    assert len(told) == len(set(told)) == 100
+
+
+def test_a_merge_under_way_is_finished_or_cut_off(loaded: World) -> None:
+    """A worker stuck in the database past the shutdown time ends itself with 1 before Heroku would kill it."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    blocker = loaded.engine.raw_connection()
+    blocker.cursor().execute("LOCK TABLE salesforce.contact IN ACCESS EXCLUSIVE MODE")
+    with working(loaded) as process:
+        blocked = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_for(lambda: loaded.sql(blocked))
+        process.send_signal(signal.SIGTERM)
+        code, output = ended(process, within=29)
+    blocker.rollback()
+    blocker.close()
+
+    assert code == 1, output
+    assert "event=shutdown_forced" in output
+
+
+def test_the_database_goes_away_and_comes_back(loaded: World) -> None:
+    """The worker outlives a database that refuses connections, and works again once it is back."""
+    name = loaded.sql("SELECT current_database()")[0][0]
+    with loaded.elsewhere() as admin, working(loaded) as process:
+        wait_for(lambda: succeeded(loaded))
+        loaded.engine.dispose()
+        admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        time.sleep(3)
+        assert process.poll() is None, "the worker gave up"
+        admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        loaded.org.update(loaded.ann, {"Title": "Boss"})
+        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss")
+
+
+def test_the_database_turns_read_only_and_back(loaded: World) -> None:
+    """A read-only database (failover, maintenance) is waited out."""
+    name = loaded.sql("SELECT current_database()")[0][0]
+    with loaded.elsewhere() as admin, working(loaded) as process:
+        wait_for(lambda: succeeded(loaded))
+        loaded.engine.dispose()
+        admin(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        time.sleep(3)
+        assert process.poll() is None, "the worker gave up"
+        admin(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        loaded.org.update(loaded.ann, {"Title": "Boss"})
+        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss")
+
+
+def test_salesforce_goes_away_and_comes_back(loaded: World) -> None:
+    """The worker outlives a Salesforce that resets every connection."""
+    away = loaded.sim.faults.add("reset", on="any", times=None)
+    with working(loaded) as process:
+        wait_for(lambda: away.fired > 3)
+        assert process.poll() is None, "the worker gave up"
+        loaded.sim.faults.clear()
+        loaded.org.update(loaded.ann, {"Title": "Boss"})
+        wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss", seconds=40)
+
+
+def test_a_refused_login_does_not_end_the_worker(loaded: World) -> None:
+    """A login refused (secret rotated) is one attempt for all objects, and every journal line names the remedy."""
+    refused = loaded.sim.faults.add("token_wrong_secret", on="token", times=None)
+    with working(loaded) as process:
+        wait_for(lambda: loaded.sql("SELECT FROM sync.run WHERE outcome = 'failed' OFFSET 2"))
+        assert process.poll() is None, "the worker gave up"
+
+    errors = [row[0] for row in loaded.sql("SELECT error FROM sync.run WHERE outcome = 'failed'")]
+    assert refused.fired == 1
+    assert all("SALESFORCE_CLIENT_SECRET" in error for error in errors)
+    assert sum("login refused since" in error and "next attempt at" in error for error in errors) >= 2
+
+
+def test_wrong_settings_end_the_worker_at_once(loaded: World) -> None:
+    """Settings that no waiting mends end the worker with 3."""
+    with working(loaded, SALESFORCE_CLIENT_SECRET="") as process:
+        code, output = ended(process)
+
+    assert code == 3
+    assert "SALESFORCE_CLIENT_SECRET" in output
+
+
+def test_one_canonical_line_per_run_in_every_format(loaded: World) -> None:
+    """Each object's run ends in one line with its outcome and counts, in logfmt and in JSON."""
+    logfmt = loaded.command("run").stderr
+    as_json = loaded.command("run", LOG_FORMAT="json").stderr
+
+    lines = [line for line in logfmt.splitlines() if "event=object_synced" in line]
+    assert sorted(line.split("object=")[1].split()[0] for line in lines) == ["Account", "Contact"]
+    # A describe, a page, and what getUpdated and getDeleted tell.
+    assert all("outcome=succeeded" in line and "api_calls=4" in line for line in lines)
+    events = [json.loads(line) for line in as_json.splitlines()]
+    assert sorted(e["object"] for e in events if e["event"] == "object_synced") == ["Account", "Contact"]
