@@ -19,9 +19,9 @@ from sync.cli import commands as cli
 from sync.config.keys import check_signing_key
 from sync.operations import grants
 from sync.postgres import tables
-from tests.consuming import Role, role
+from tests.support.consuming import Role, role
 from tests.project.pages import PAGES, Block, all_blocks, blocks, commands, sync_arguments
-from tests.world import World
+from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
 NOT_RUN = {"worker", "demo", "simulator"}

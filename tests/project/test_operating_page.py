@@ -29,7 +29,7 @@ from tests.project.pages import (
     section,
     spans,
 )
-from tests.world import World
+from tests.support.world import World
 
 PAGE = "docs/operating.md"
 # Commands that need more than a dyno has.
