@@ -154,12 +154,18 @@ def modules() -> list[Path]:
 
 
 @cache
+def trees() -> dict[Path, ast.Module]:
+    """The modules, parsed."""
+    return {path: ast.parse(path.read_text()) for path in modules()}
+
+
+@cache
 def messages() -> tuple[str, ...]:
     """Every text in the code, with `…` for each value that is put into it."""
     found = []
-    for path in modules():
+    for path, tree in trees().items():
         constants = vars(importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)))
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
             elif isinstance(node, ast.JoinedStr):
@@ -189,8 +195,8 @@ def pattern(quoted: str) -> re.Pattern[str]:
 def log_events() -> dict[str, set[str]]:
     """The names of log events by level; `fields_…` for one whose end is a value."""
     found: dict[str, set[str]] = {}
-    for path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)

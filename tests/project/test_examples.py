@@ -19,14 +19,16 @@ from sync.cli import commands as cli
 from sync.config.keys import check_signing_key
 from sync.operations import grants
 from sync.postgres import tables
+from tests.project.pages import Block, all_blocks, blocks, commands, sync_arguments
 from tests.support.consuming import Role, role
-from tests.project.pages import PAGES, Block, all_blocks, blocks, commands, sync_arguments
 from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
 NOT_RUN = {"worker", "demo", "simulator"}
 # Without a terminal a command does not ask: it lists, and says how to go on.
 ASKS = ["erase", "--email"]
+# Pages whose SQL is for a consumer's role; that of the others is for the owner of the database.
+CONSUMERS = ("README.md", "docs/consumers.md")
 # Examples that a test of their own runs: the first words of each, and that test.
 ELSEWHERE = {"SELECT h.sfid": "test_the_comparison_in_the_documentation_works"}
 
@@ -57,21 +59,23 @@ def known(text: str, world: World, consumer: Role) -> str:
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def typed(page: str) -> list[list[str]]:
-    """The commands of ours that a page's shell blocks hold, in order."""
-    every = [
-        sync_arguments(words) for block in blocks(page) if block.language == "sh" for words in commands(block)
-    ]
-    return [arguments for arguments in every if arguments and arguments[0] not in NOT_RUN]
+def typed() -> list[list[str]]:
+    """The commands of ours in the shell blocks of all pages, in order, each once."""
+    found: list[list[str]] = []
+    for block in all_blocks("sh"):
+        for words in commands(block):
+            arguments = sync_arguments(words)
+            if arguments and arguments[0] not in NOT_RUN and arguments not in found:
+                found.append(arguments)
+    return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if typed(page)])
 def test_commands_run(
-    page: str, ready: tuple[World, Role], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ready: tuple[World, Role], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Typed one after the other, each command of a page does its work."""
+    """Typed one after the other, each command of the pages does its work."""
     world, consumer = ready
-    for arguments in typed(page):
+    for arguments in typed():
         code = run(world, [known(word, world, consumer) for word in arguments], monkeypatch)
         printed = capsys.readouterr()
 
@@ -121,41 +125,37 @@ def example(block: Block) -> bool:
     return not block.text.startswith(tuple(ELSEWHERE))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/consumers.md"])
-def test_consumers_sql_runs(page: str, ready: tuple[World, Role]) -> None:
-    """Each statement of a consumer's page gives a consumer's role rows, and no value of the first is null."""
+# What the look-ups of docs/consumers.md find, by a part of each: the one record that was meant.
+FOUND: dict[str, Callable[[World], object]] = {
+    "email_normalized =": lambda world: world.ann,
+    "IN (phone_e164": lambda world: world.ann,
+    "website_host =": lambda world: world.acme,
+    "'Gold'": lambda world: world.ann,
+    "crm.resolve_id(": lambda world: world.bob,
+    "crm.wait_until(": lambda _: True,
+    "bool_and": lambda _: True,
+}
+
+
+def test_consumers_sql_runs(ready: tuple[World, Role]) -> None:
+    """Each statement of the consumers' pages gives a consumer's role rows, and the look-ups find what was meant."""
     world, consumer = ready
-    asked = [one for block in blocks(page) if block.language == "sql" for one in statements(block)]
-    assert asked
+    asked = [one for block in all_blocks("sql") if block.page in CONSUMERS for one in statements(block)]
+    seen = set()
     for statement in asked:
-        found = consumer.ask(known(statement, world, consumer))
+        found = [row[0] for row in consumer.ask(known(statement, world, consumer))]
+
         assert found, statement
-        assert found[0][0] is not None, statement
-
-
-def test_consumers_find_what_they_look_for(ready: tuple[World, Role]) -> None:
-    """The look-ups of docs/consumers.md find the one record that was meant."""
-    world, consumer = ready
-    expected = {
-        "email_normalized =": world.ann,
-        "IN (phone_e164": world.ann,
-        "website_host =": world.acme,
-        "'Gold'": world.ann,
-        "crm.resolve_id(": world.bob,
-        "crm.wait_until(": True,
-        "bool_and": True,
-    }
-    asked = [
-        one for block in blocks("docs/consumers.md") if block.language == "sql" for one in statements(block)
-    ]
-    for part, found in expected.items():
-        [statement] = [one for one in asked if part in one]
-        assert [row[0] for row in consumer.ask(known(statement, world, consumer))] == [found], statement
+        assert found[0] is not None, statement
+        for part in [part for part in FOUND if part in statement]:
+            assert found == [FOUND[part](world)], statement
+            seen.add(part)
+    assert seen == set(FOUND)
 
 
 @pytest.mark.parametrize(
     "block",
-    [b for b in all_blocks("sql") if b.page not in ("README.md", "docs/consumers.md") and example(b)],
+    [b for b in all_blocks("sql") if b.page not in CONSUMERS and example(b)],
     ids=str,
 )
 def test_operators_sql_runs(block: Block, loaded: World) -> None:
@@ -224,14 +224,14 @@ PYTHON: dict[str, Callable[[Consumer, World], None]] = {
 }
 
 
-@pytest.mark.parametrize("block", all_blocks("python"), ids=str)
-def test_python_runs(block: Block, ready: tuple[World, Role]) -> None:
-    """Each Python example does what its page says of it."""
+def test_python_runs(ready: tuple[World, Role]) -> None:
+    """Each Python example of a page does what the page says of it."""
     world, connected = ready
-    consumer = Consumer(connected)
-    [check] = [found for start, found in PYTHON.items() if block.text.startswith(start)]
-    if check is waits:  # complete through a time after this test began
-        world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
-    with suppress(StopIteration):
-        exec(compile(block.text, str(block), "exec"), consumer.names())  # noqa: S102  the example itself
-    check(consumer, world)
+    # What is complete through a time after this test began has every write of it.
+    world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
+    for block in all_blocks("python"):
+        consumer = Consumer(connected)
+        [check] = [found for start, found in PYTHON.items() if block.text.startswith(start)]
+        with suppress(StopIteration):
+            exec(compile(block.text, str(block), "exec"), consumer.names())  # noqa: S102  the example itself
+        check(consumer, world)
