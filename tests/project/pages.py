@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import typer
 
-from sync.cli.commands import app
+from sync.demo.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))

@@ -19,8 +19,20 @@ from sync.cli import commands as cli
 from sync.config.keys import check_signing_key
 from sync.operations import grants
 from sync.postgres import tables
-from tests.project.pages import Block, all_blocks, blocks, commands, sync_arguments
+from tests.project.pages import (
+    PAGES,
+    Block,
+    all_blocks,
+    blocks,
+    commands,
+    read,
+    rows,
+    section,
+    sync_arguments,
+)
+from tests.project.test_pages import ANNOUNCED, targets
 from tests.support.consuming import Role, role
+from tests.support.databases import connected
 from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
@@ -153,6 +165,25 @@ def test_consumers_sql_runs(ready: tuple[World, Role]) -> None:
     assert seen == set(FOUND)
 
 
+def test_everything_in_crm_is_told(database: str) -> None:
+    """docs/consumers.md lists all views and functions of schema `crm`, and no page names another one."""
+    with connected(database) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'crm'::regnamespace "
+            "UNION SELECT proname FROM pg_proc WHERE pronamespace = 'crm'::regnamespace"
+        )
+        there = {name for (name,) in cursor.fetchall()}
+    listed = {
+        name
+        for cell, _ in rows(section("docs/consumers.md", "What is there"))
+        for name in re.findall(r"crm\.(\w+)", cell)
+    }
+    named = {name for page in PAGES for name in re.findall(r"\bcrm\.(\w+)", read(page))}
+
+    assert listed == there
+    assert named - there <= {"opportunity", "example"}  # of an object to come, and a host
+
+
 @pytest.mark.parametrize(
     "block",
     [b for b in all_blocks("sql") if b.page not in CONSUMERS and example(b)],
@@ -217,10 +248,14 @@ def waits(consumer: Consumer, world: World) -> None:
     assert consumer.slept == 0
 
 
+def declares(consumer: Consumer, world: World) -> None:
+    assert Field("Customer_Number__c", Kind.TEXT).column == "customer_number__c"
+
+
 PYTHON: dict[str, Callable[[Consumer, World], None]] = {
     "while True:": follows,
     "written_at": waits,
-    'Field("Customer_Number__c"': waits,
+    'Field("Customer_Number__c"': declares,
 }
 
 
@@ -231,7 +266,10 @@ def test_python_runs(ready: tuple[World, Role]) -> None:
     world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
     for block in all_blocks("python"):
         consumer = Consumer(connected)
+        code = compile(block.text, str(block), "exec")
         [check] = [found for start, found in PYTHON.items() if block.text.startswith(start)]
+        if check is declares and "field" in ANNOUNCED - targets():
+            continue  # no catalogue takes it yet
         with suppress(StopIteration):
-            exec(compile(block.text, str(block), "exec"), consumer.names())  # noqa: S102  the example itself
+            exec(code, consumer.names())  # noqa: S102  the example itself
         check(consumer, world)

@@ -13,8 +13,7 @@ from sqlalchemy import text
 
 from sync.cli import commands as cli
 from sync.errors import ObjectsFailedError, SyncError
-from sync.operations import report
-from sync.operations.report import Freshness, headline
+from sync.operations.status import Freshness, headline, read_status
 from sync.postgres import tables
 from tests.project.pages import (
     ROOT,
@@ -151,7 +150,7 @@ def lines_of(world: World) -> dict[str, str]:
     for name, statement in SITUATIONS.items():
         with tables.transaction(world.engine) as connection:
             connection.execute(text(statement.replace(":", "\\:")))
-            found[name] = report.status(connection, ("Contact",), timedelta(days=1)).headline
+            found[name] = read_status(connection, ("Contact",), timedelta(days=1)).headline
             connection.rollback()
     return found
 

@@ -10,8 +10,7 @@ from collections import defaultdict
 import pytest
 from alembic.config import CommandLine
 
-from sync import config
-from sync.config import Settings
+from sync.config.settings import Settings, settings_from
 from tests.project.pages import (
     PAGES,
     ROOT,
@@ -143,7 +142,7 @@ def test_settings_in_blocks_are_taken(block: Block) -> None:
     given = dict(line.split("=", 1) for line in block.text.splitlines())
 
     assert set(given) <= names()
-    config.of(NEEDED | given)
+    settings_from(NEEDED | given)
 
 
 @pytest.mark.parametrize("block", all_blocks("sh"), ids=str)
@@ -195,7 +194,7 @@ def check_heroku(command: list[str]) -> None:
             values = dict(one.split("=", 1) for one in given)
             assert set(values) <= names() | FOREIGN, command
             ours = {name: value for name, value in values.items() if name in names() and value != "…"}
-            config.of(NEEDED | ours)
+            settings_from(NEEDED | ours)
         case ["pg:credentials:create", "DATABASE_URL", "--name", role]:
             assert role.isidentifier()
         case _:

@@ -84,3 +84,4 @@ def test_what_the_text_says_of_them() -> None:
     million = measured(FIRST, 1_000_000, BULK)
     assert million is not None
     assert 1_000_000 * million["seconds"] / million["rows"] < 60, "the README says less than a minute"
+    assert million["peak_mb"] < 200, "the README says less than 200 MB"

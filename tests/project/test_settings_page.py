@@ -11,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from sync import config
-from sync.config import DatabaseSettings, Settings, explain
+from sync.cli.wiring import KNOWN
 from sync.config.names import strangers
+from sync.config.settings import DatabaseSettings, Settings, explain, load_settings, settings_from
+from sync.config.values import parse_duration
 from sync.errors import ConfigError
 from tests.project.pages import ROOT, blocks, rows, section, spans
 from tests.project.test_pages import NEEDED
@@ -48,12 +49,12 @@ def test_defaults_are_the_codes(name: str) -> None:
     elif default.split(":")[0] == "none":
         assert field.default in (None, frozenset())
     else:
-        assert meaning_of(name, default.strip("`")) == field.default
+        assert meaning_of(name, default.strip("`")) == getattr(settings_from(NEEDED, KNOWN), name.lower())
 
 
 def meaning_of(name: str, value: str) -> Any:
     """What the settings make of a value."""
-    return getattr(config.of(NEEDED | {name: value}), name.lower())
+    return getattr(settings_from(NEEDED | {name: value}), name.lower())
 
 
 def test_the_example_file_has_these_defaults() -> None:
@@ -89,7 +90,7 @@ def test_refusals_read_as_shown(
         for each, text in (NEEDED | {name: value}).items():
             patch.setenv(each, text)
         with pytest.raises(ConfigError) as refused:
-            config.load()
+            load_settings(KNOWN)
 
     lines = [line.removeprefix("  - ") for line in str(refused.value).splitlines()[1:]]
     assert [line.removeprefix(f"{name} ") for line in lines] == [message.removeprefix(f"{name} ")], (
@@ -120,7 +121,7 @@ def test_durations_are_as_shown() -> None:
     """The page's examples of durations are durations."""
     text = section(PAGE, "What is replicated, and when")
     [line] = re.findall(r"^A duration is written (.*)\.$", text, re.M)
-    assert [config.duration(span) for span in spans(line)] == [
+    assert [parse_duration(span) for span in spans(line)] == [
         timedelta(seconds=90),
         timedelta(minutes=10),
         timedelta(minutes=90),
