@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
 
 from tests.project import diagram
 from tests.project.layout import PACKAGES, layers
 from tests.project.pages import PAGES, ROOT, blocks, prose, rows, section
 from tests.replication.test_kill import BORDERS
+from tests.support.world import World
 
 PAGE = "docs/architecture.md"
 MOST_HOPS = 6
@@ -71,6 +75,45 @@ def test_every_transaction_is_there() -> None:
     assert told == list(range(1, BORDERS["rest", "pass"] + 1))
     more = {2: "two", 3: "three", 4: "four", 5: "five"}[BORDERS["bulk", "pass"] - BORDERS["rest", "pass"]]
     assert f"By Bulk API there are {more} more" in section(PAGE, "What each transaction holds")
+
+
+def transactions(world: World) -> list[str]:
+    """The SQL of each transaction of a pass by REST that reads three pages."""
+    world.environment["SYNC_OBJECTS"] = "Contact"
+    world.page_by(2)
+    world.run()
+    world.org.create_many("Contact", [{"LastName": f"new{i}"} for i in range(5)])
+    world.sim.clock.advance(60)
+    open_ones: dict[int, list[str]] = {}
+    committed: list[str] = []
+
+    def note(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        open_ones.setdefault(id(connection), []).append(statement)
+
+    def end(connection: Any) -> None:
+        committed.append(" ".join(open_ones.pop(id(connection), [])))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    event.listen(Engine, "commit", end)
+    try:
+        world.run()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        event.remove(Engine, "commit", end)
+    return committed
+
+
+def test_each_transaction_holds_what_is_told(world: World) -> None:
+    """Each transaction of a pass touches the tables that the page names for it."""
+    made = transactions(world)
+    told = rows(section(PAGE, "What each transaction holds"))
+
+    assert len(made) == BORDERS["rest", "pass"]
+    for number, holds, _ in told:
+        first, _, last = number.partition("–")
+        for place in range(int(first), int(last or first) + 1):
+            for table in re.findall(r"`(sync\.\w+)`", holds):
+                assert table in made[place - 1], f"transaction {place} does not touch {table}"
 
 
 def test_the_ten_words() -> None:
