@@ -30,7 +30,7 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 CURSORS = "sync/postgres/state/cursors.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
-LOAD = "sync/postgres/load/__init__.py"
+LOAD = "sync/postgres/load/merge.py"
 PERSONAL = "sync/postgres/load/personal.py"
 DEPENDANTS = "sync/postgres/load/dependants.py"
 APPLY = "sync/replication/apply.py"
@@ -39,22 +39,22 @@ DELETES = "sync/replication/deletes.py"
 REST = "sync/salesforce/extract/rest.py"
 BULK = "sync/salesforce/extract/bulk.py"
 RESULTS = "sync/salesforce/extract/results.py"
-EXTRACT = "sync/salesforce/extract/__init__.py"
+EXTRACT = "sync/salesforce/extract/extraction.py"
 PARTS = "sync/salesforce/extract/parts.py"
-SESSION = "sync/salesforce/session/__init__.py"
+SESSION = "sync/salesforce/session/session.py"
 CONNECTION = "sync/salesforce/session/connection.py"
 LOGIN = "sync/salesforce/session/login.py"
-HOSTS = "sync/salesforce/session/hosts.py"
+HOSTS = "sync/salesforce/session/addresses.py"
 HTTP = "sync/salesforce/session/http.py"
 LEARNED = "sync/salesforce/session/learned.py"
 LEDGER = "sync/postgres/ledger.py"
 REFRESH = "sync/replication/refresh.py"
 RECOMPUTE = "sync/replication/recompute.py"
-VERIFY = "sync/replication/verify/__init__.py"
+VERIFY = "sync/replication/verify/comparison.py"
 BUCKETS = "sync/replication/verify/buckets.py"
 LISTING = "sync/replication/verify/listing.py"
-SCHEDULE = "sync/operations/schedule.py"
-REPORT = "sync/operations/report.py"
+SCHEDULE = "sync/operations/worker.py"
+REPORT = "sync/operations/status.py"
 CLI = "sync/cli/commands.py"
 REJECTS = "sync/replication/rejects.py"
 TABLES = "sync/postgres/tables.py"
@@ -100,8 +100,8 @@ MUTATIONS = (
     bug(
         "cursor: it moves before the last page",
         APPLY,
-        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n",
-        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n"
+        "            cursors.save_progress(connection, view.name, plan, page.progress, page.at)\n",
+        "            cursors.save_progress(connection, view.name, plan, page.progress, page.at)\n"
         "            given = {'at': plan.window.settled, 'name': view.name}\n"
         "            move = 'UPDATE sync.cursor SET complete_through = :at WHERE object = :name'\n"
         "            connection.execute(text(move), given)\n",
@@ -167,7 +167,7 @@ MUTATIONS = (
     bug(
         "cursor: commits are not counted, so no Bulk job is ever too old",
         APPLY,
-        "        if page.batch.ids or page.batch.rejects:\n            state.touch(connection, view.name)\n",
+        "        if page.batch.ids or page.batch.rejects:\n            cursors.touch(connection, view.name)\n",
         "",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
     ),
@@ -281,7 +281,7 @@ MUTATIONS = (
     bug(
         "fence: the cursor moves without it",
         WINDOWS,
-        "        with state.fenced(link.engine, held) as connection:\n",
+        "        with leases.fenced(link.engine, held) as connection:\n",
         "        with transaction(link.engine) as connection:\n",
         "replication/test_mutants.py::test_the_cursor_moves_under_the_fence",
     ),
@@ -382,7 +382,7 @@ MUTATIONS = (
     bug(
         "guard of the org: what others have read of the replaced one is written",
         APPLY,
-        "    state.revoke_others(connection, link.owner)\n",
+        "    leases.revoke_others(connection, link.owner)\n",
         "",
         "replication/test_org.py::test_accepted_while_the_other_org_is_read[worker-rest]",
     ),
@@ -506,7 +506,7 @@ MUTATIONS = (
     bug(
         "count: pages that did not add up are resumed",
         WINDOWS,
-        "            state.distrust(connection, view.name, plan.purpose)\n",
+        "            cursors.distrust(connection, view.name, plan.purpose)\n",
         "            pass\n",
         "replication/test_faults.py::test_page_that_never_is_what_it_says[bulk]",
     ),
@@ -578,7 +578,7 @@ MUTATIONS = (
     bug(
         "deletions: nobody learns that they are refused for good",
         DELETES,
-        "            state.note_deletions_refused(connection, view.name, refused=True)\n",
+        "            cursors.note_deletions_refused(connection, view.name, refused=True)\n",
         "            pass\n",
         "replication/test_honest_success.py::test_refused_deletions_are_said",
     ),
@@ -643,7 +643,7 @@ MUTATIONS = (
     bug(
         "derived: columns that are half computed keep their version",
         RECOMPUTE,
-        "        state.forget_derived(connection, name, outdated)\n",
+        "        versions.forget_derived(connection, name, outdated)\n",
         "",
         "postgres/test_derived.py::test_killed_and_set_back_it_is_undone",
     ),
@@ -808,7 +808,7 @@ MUTATIONS = (
     bug(
         "privacy: tombstones are never emptied",
         RETENTION,
-        "count = load.empty_due(connection, name, after, until)",
+        "count = personal.empty_due(connection, name, after, until)",
         "count = 0",
         "replication/test_retention.py::test_tombstones_keep_their_values_for_thirty_days",
     ),
@@ -822,7 +822,7 @@ MUTATIONS = (
     bug(
         "privacy: stored values of an excluded field stay",
         RETENTION,
-        "last, count = load.reduce_fields(connection, name, columns, kept, values, last)",
+        "last, count = personal.reduce_fields(connection, name, columns, kept, values, last)",
         "last, count = None, 0",
         "replication/test_retention.py::test_excluded_fields_are_erased_and_never_asked_for[rest]",
     ),
@@ -844,7 +844,7 @@ MUTATIONS = (
     bug(
         "secrets: the access token is not known to the logs",
         CONNECTION,
-        '        logs.hide([token.access.partition("!")[2] or token.access])\n',
+        '        printable.hide([token.access.partition("!")[2] or token.access])\n',
         "",
         "replication/test_mutants.py::test_the_access_token_is_hidden",
     ),
@@ -871,8 +871,8 @@ MUTATIONS = (
     ),
     bug(
         "hosts: a page may be anywhere on the instance",
-        "sync/salesforce/session/paths.py",
-        '    if len(path) > LONGEST or not path.startswith(f"/services/data/v{version}/"):\n',
+        "sync/salesforce/session/addresses.py",
+        '    if len(path) > LONGEST_PATH or not path.startswith(f"/services/data/v{version}/"):\n',
         "    if len(path) > LONGEST:\n",
         "salesforce/test_door.py::test_paths_of_nobody",
     ),

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 import sync
-from sync import logs
 from sync.catalogue.mapping import full_id
 from sync.cli import show
 from sync.cli.wiring import (
@@ -30,15 +29,10 @@ from sync.errors import (
     SyncError,
     UsageError,
 )
-from sync.logs import printable
-from sync.operations import (
-    audit,
-    erasure,
-    grants,
-    report,
-    schedule,
-)
-from sync.postgres import changes, tables
+from sync.logs import logger, printable
+from sync.operations import erasure, grants, status, worker
+from sync.operations.audit import checks, mapped
+from sync.postgres import feed, tables
 from sync.replication import pipeline, runs
 from sync.replication import rejects as rejected
 from sync.replication.runs import Link
@@ -61,7 +55,7 @@ def main() -> None:
     # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
     # transform the next ones: not five milliseconds.
     sys.setswitchinterval(0.001)
-    logs.watch_crashes()
+    logger.watch_crashes()
     try:
         app()
     except ObjectsFailedError as failed:
@@ -73,7 +67,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     finally:
         show.flush()
-        logs.watch_crashes()  # Typer has put a hook of its own in its place
+        logger.watch_crashes()  # Typer has put a hook of its own in its place
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
@@ -96,12 +90,12 @@ def options(
     """Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers."""
 
 
-@app.command()
-def worker() -> None:
+@app.command("worker")
+def run_worker() -> None:
     """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
     with linked("worker", timedelta(minutes=10)) as link:
         jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
-        schedule.work(jobs, link.settings.sync_interval, link.stop)
+        worker.work(jobs, link.settings.sync_interval, link.stop)
 
 
 @app.command()
@@ -185,8 +179,8 @@ def verify(
         raise typer.Exit(5)
 
 
-@app.command()
-def status(
+@app.command("status")
+def print_status(
     as_json: Json = False,
     max_lag: Annotated[
         str | None,
@@ -199,7 +193,7 @@ def status(
     with database() as (settings, engine):
         usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
         with tables.transaction(engine) as connection:
-            found = report.status(
+            found = status.read_status(
                 connection, settings.sync_objects, a_duration(max_lag) if max_lag else usual
             )
     show.status(found, as_json=as_json)
@@ -211,7 +205,7 @@ def status(
 def check(as_json: Json = False) -> None:
     """Doctor: settings, login, org, permissions, every mapped field, API budget, database, migrations."""
     with linked("check", timedelta(0)) as link:
-        findings = list(audit.check(link.settings, link.session, link.engine))
+        findings = list(checks.check(link.settings, link.session, link.engine))
     show.findings(findings, as_json=as_json)
     codes = {finding.code for finding in findings if finding.state == "failed"}
     if codes:
@@ -223,7 +217,7 @@ def schema(objects: Objects = None, as_json: Json = False) -> None:
     """The mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
     with linked("schema", timedelta(0)) as link:
         names = known(objects, link.settings)
-        lines = [line for name in names for line in audit.schema(link.settings, link.session, name)]
+        lines = [line for name in names for line in mapped.schema(link.settings, link.session, name)]
     show.mapping(lines, as_json=as_json)
 
 
@@ -250,7 +244,7 @@ def rejects(
             for name in rejected.refuse(connection, names, refuse):
                 show.say(f'{name}: "{refuse}" is not accepted any more')
         elif every:
-            show.rejects(report.rejects(connection, names), as_json=as_json)
+            show.rejects(status.rejects(connection, names), as_json=as_json)
         else:
             show.reject_groups(rejected.groups(connection, names), as_json=as_json)
 
@@ -265,11 +259,11 @@ def changes_(
 ) -> None:
     """Read the change feed, in the order of commits."""
     stop = threading.Event()
-    with database() as (_, engine), schedule.stopping_on_signals(stop):
+    with database() as (_, engine), worker.stopping_on_signals(stop):
         if after is None:
             with tables.transaction(engine) as connection:
-                after = max(0, changes.last(connection) - 20)
-        show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+                after = max(0, feed.last(connection) - 20)
+        show.changes(feed.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
 
 
 @app.command()
@@ -291,7 +285,7 @@ def erase(
     if bool(ids) == (email is not None) or (undo and not ids):
         raise UsageError("give --id (may be repeated) or --email, one of the two; --undo goes with --id")
     given, stop = a_duration(wait), threading.Event()
-    with database() as (settings, engine), schedule.stopping_on_signals(stop):
+    with database() as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
                 found = erasure.matching(connection, email)
@@ -311,7 +305,7 @@ def erase(
 def other_org(link: Link) -> list[str]:
     """What is left to do after another org was accepted."""
     with tables.transaction(link.engine) as connection:
-        return report.other_org(connection, link.settings.sync_objects)
+        return status.other_org(connection, link.settings.sync_objects)
 
 
 def confirmed(count: int) -> bool:
@@ -341,36 +335,3 @@ def revoke(
     with database() as (_, engine), tables.transaction(engine) as connection:
         done = grants.revoke(connection, role)
     show.say(done)
-
-
-@app.command()
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")] = False,
-    accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
-    contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
-) -> None:
-    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
-    from sync.demo import demo as story
-
-    story.play(accounts, contacts, keep=keep)
-
-
-@app.command()
-def simulator(
-    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
-    accounts: Annotated[int, typer.Option(min=0)] = 2_000,
-    contacts: Annotated[int, typer.Option(min=0)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
-    flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
-    credentials_seed: Annotated[
-        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
-    ] = None,
-) -> None:
-    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
-    try:
-        from sync.simulator.serve import serve
-    except ImportError as missing:
-        raise SyncError(
-            f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
-        ) from None
-    serve(port, accounts, contacts, seed, flow, credentials_seed)

@@ -14,7 +14,6 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sync import logs
 from sync.cli.screen import (
     COLOURS,
     clean,
@@ -26,24 +25,19 @@ from sync.cli.screen import (
     table,
     write,
 )
-from sync.operations.audit import Finding, Mapped
+from sync.logs import logger
+from sync.operations.audit.findings import Finding
+from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
-from sync.operations.report import (
-    Rejected,
-    Status,
-    clock,
-    records,
-    short,
-    spoken,
-)
-from sync.postgres.changes import Change
+from sync.operations.status import Rejected, Status, clock, records, short, spoken
+from sync.postgres.feed import Change
 from sync.replication.pipeline import Estimate
 from sync.replication.rejects import Group
 from sync.replication.runs import Link, Report, Step
 
 __all__ = ["error", "flush", "say", "table"]  # beside what is below
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
 WIDE = 120  # characters of a terminal on which a finding and its remedy stand side by side

@@ -12,21 +12,25 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from sync import config, logs
 from sync.catalogue.objects import CATALOGUE
-from sync.config import DatabaseSettings
+from sync.catalogue.selection import selection_problems
+from sync.config.settings import DatabaseSettings, Known, load_database_settings, load_settings
+from sync.config.values import parse_duration
 from sync.errors import ReplicaSchemaError, SyncError, UsageError
-from sync.operations import schedule
+from sync.logs import logger
+from sync.operations import worker
 from sync.postgres import tables
 from sync.replication.runs import Link
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 
-log = logs.get(__name__)
+log = logger.get(__name__)
+
+KNOWN = Known(tuple(CATALOGUE), selection_problems)
 
 
 def a_duration(given: str) -> timedelta:
     try:
-        return config.duration(given)
+        return parse_duration(given)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -93,8 +97,8 @@ def settle(engine: Engine, settings: DatabaseSettings) -> None:
 @contextmanager
 def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
     """Settings and engine of a command that needs no Salesforce."""
-    settings = config.load_database()
-    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    settings = load_database_settings(KNOWN)
+    logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
     engine = open_engine(settings, owner(settings), size=1)
     try:
         settle(engine, settings)
@@ -106,17 +110,17 @@ def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
 @contextmanager
 def linked(command: str, wait: timedelta) -> Iterator[Link]:
     """Both ends, a stop event that signals set, and everything closed afterwards."""
-    settings = config.load()
+    settings = load_settings(KNOWN)
     # A person at a terminal reads the command's own words; a worker's log is its words.
     quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
     level = "warning" if quiet else settings.log_level
-    logs.setup(level, settings.log_format, settings.secrets, settings.dyno)
+    logger.setup(level, settings.log_format, settings.secrets, settings.dyno)
     me, stop = owner(settings), threading.Event()
     engine = open_engine(settings, me)
     try:
         if command != "check":  # names it among everything else that it finds
             settle(engine, settings)
-        with schedule.stopping_on_signals(stop):
+        with worker.stopping_on_signals(stop):
             yield Link(settings, Session(settings, stop), engine, me, command, stop, wait)
     finally:
         engine.dispose()

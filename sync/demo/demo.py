@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 
-from sync import config, logs
 from sync.cli import show
 from sync.cli.show import say
+from sync.cli.wiring import KNOWN
+from sync.config.settings import settings_from
 from sync.demo import embedded
 from sync.errors import SyncError
-from sync.operations import report, schedule
-from sync.postgres import changes, tables
+from sync.logs import logger, printable
+from sync.operations import status, worker
+from sync.postgres import feed, tables
 from sync.replication import pipeline
 from sync.replication.runs import Link
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 
 if TYPE_CHECKING:
     from sync.simulator import Simulator
@@ -42,9 +44,9 @@ def play(accounts: int, contacts: int, *, keep: bool) -> None:
         raise SyncError(
             f"the demo needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
         ) from None
-    logs.setup("error", "pretty")
+    logger.setup("error", "pretty")
     stop = threading.Event()
-    with schedule.stopping_on_signals(stop):
+    with worker.stopping_on_signals(stop):
         title(f"A Salesforce org of {accounts:,} accounts and {contacts:,} contacts, and a PostgreSQL")
         with Simulator(accounts=accounts, contacts=contacts) as org, embedded.postgres() as url:
             with linked(org, url, stop) as link:
@@ -96,7 +98,7 @@ def tell(link: Link, sim: Simulator) -> None:
     second = a_pass(link)
 
     title(f"4. What the change feed says: select * from crm.changes({seen})")
-    show.changes(changes.stream(link.engine, seen, follow=False, stop=link.stop), as_json=False)
+    show.changes(feed.stream(link.engine, seen, follow=False, stop=link.stop), as_json=False)
 
     title(f"5. The collated customer {moved}, before and after: select * from crm.customer")
     after = customer(link.engine, moved)
@@ -113,7 +115,7 @@ def tell(link: Link, sim: Simulator) -> None:
 
     title("7. Status")
     with tables.transaction(link.engine) as connection:
-        found = report.status(connection, link.settings.sync_objects, timedelta(minutes=30))
+        found = status.read_status(connection, link.settings.sync_objects, timedelta(minutes=30))
     show.status(found, as_json=False)
 
     title("8. API calls")
@@ -147,10 +149,10 @@ def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
 def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
     """The worker, as on a dyno, every thirty seconds."""
     title("The worker is running; Ctrl-C ends everything")
-    logs.setup("info", "pretty")
+    logger.setup("info", "pretty")
     with linked(sim, url, stop, "worker") as link:
         jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
-        schedule.work(jobs, timedelta(seconds=30), stop)
+        worker.work(jobs, timedelta(seconds=30), stop)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
@@ -160,8 +162,8 @@ def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
 @contextmanager
 def linked(sim: Simulator, url: str, stop: threading.Event, command: str = "demo") -> Iterator[Link]:
     """Both ends of the demo's replication."""
-    settings = config.of(settings_of(sim, url))
-    logs.hide(settings.secrets)
+    settings = settings_from(settings_of(sim, url), KNOWN)
+    printable.hide(settings.secrets)
     engine = tables.engine(settings.postgres, owner="demo")
     try:
         session = Session(settings, stop)
@@ -177,7 +179,7 @@ def customer(engine: Engine, id_: str) -> Mapping[str, Any]:
 
 def newest(engine: Engine) -> int:
     with tables.transaction(engine) as connection:
-        return changes.last(connection)
+        return feed.last(connection)
 
 
 def title(line: str) -> None:

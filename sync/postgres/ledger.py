@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from sync.catalogue.mapping import DescribedField, Projection
 from sync.catalogue.objects import CATALOGUE
-from sync.postgres.load import Edge
+from sync.postgres.load.dependants import Edge
 from sync.postgres.tables import KEPT
 
 # The last line of a field is its state.

@@ -11,7 +11,6 @@ from math import ceil
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.catalogue import transform
 from sync.catalogue.mapping import (
     PLACING,
@@ -20,11 +19,17 @@ from sync.catalogue.mapping import (
     SObject,
     project,
 )
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, GuardError, OrgChangedError
-from sync.postgres import ledger, load, state
-from sync.postgres.load import Edge, Mode, Tally
-from sync.postgres.state import Lease, Plan
+from sync.logs import logger
+from sync.postgres import ledger
+from sync.postgres.load import dependants, first, merge
+from sync.postgres.load.dependants import Edge
+from sync.postgres.load.merge import Tally
+from sync.postgres.load.sql import Mode
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import Plan
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
     allow_long,
@@ -32,11 +37,11 @@ from sync.postgres.tables import (
     transaction,
 )
 from sync.replication.runs import Link, Step, Work
-from sync.salesforce import extract
-from sync.salesforce.extract import Make
+from sync.salesforce.extract import extraction
+from sync.salesforce.extract.pages import Make
 from sync.window import Page
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 # A lost permission looks like a mass deletion. So many tombstones in one go are never refused, …
 FEW = 10
@@ -144,7 +149,7 @@ def drop(link: Link, name: str, held: Lease, moved: FieldsMovedError) -> None:
                 raise moved
             log.warning("field_refused", object=name, field=field.name, instead="it is left out for a day")
             with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
+                leases.check_fence(connection, held)
                 ledger.refuse(connection, name, field)
 
 
@@ -183,8 +188,8 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
     connection.execute(ACCEPT, {"org": organization})
     # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
     # the org after it, and waits for the lock on its row.
-    state.revoke_others(connection, link.owner)
-    state.start_anew(connection)
+    leases.revoke_others(connection, link.owner)
+    cursors.start_anew(connection)
     log.warning(
         "org_accepted",
         before=known,
@@ -208,12 +213,12 @@ def commit_page(
     mode: Mode = Mode.USUAL,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    with state.fenced(link.engine, held) as connection:
+    with leases.fenced(link.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
-            load.unhurried(connection)
-        since = load.feed_position(connection)
-        tally = load.merge(
+            first.unhurried(connection)
+        since = dependants.feed_position(connection)
+        tally = merge.merge(
             connection,
             view.projection,
             page.batch,
@@ -223,17 +228,17 @@ def commit_page(
             keep=link.settings.tombstone_values_kept,
         )
         if announce and tally.written:
-            load.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
+            dependants.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
         if page.batch.ids or page.batch.rejects:
-            state.touch(connection, view.name)
+            cursors.touch(connection, view.name)
         if plan is not None:
-            state.save_progress(connection, view.name, plan, page.progress, page.at)
+            cursors.save_progress(connection, view.name, plan, page.progress, page.at)
     return tally
 
 
 def by_id(link: Link, view: View, ids: Sequence[str]) -> Iterator[Page]:
     """The records with these Ids as they are now."""
-    return extract.by_id(link.session, view.projection, ids, maker(link, view.projection))
+    return extraction.by_id(link.session, view.projection, ids, maker(link, view.projection))
 
 
 def guard(connection: Connection, link: Link, name: str, count: int) -> None:
@@ -261,8 +266,8 @@ def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, d
     """Tombstones for records that are proved gone, with the time of each; how many there were live."""
     left, removed = iter(gone.items()), 0
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
-        with state.fenced(link.engine, held) as connection:
+        with leases.fenced(link.engine, held) as connection:
             keep = link.settings.tombstone_values_kept
-            state.touch(connection, name)
-            removed += load.remove(connection, name, chunk, reason, run_id, keep)
+            cursors.touch(connection, name)
+            removed += merge.remove(connection, name, chunk, reason, run_id, keep)
     return removed

@@ -8,19 +8,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.errors import SalesforceError, SyncError
-from sync.postgres import state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease, Marks, Plan
+from sync.logs import logger
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import Marks, Plan
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, located, transaction
-from sync.replication import apply, verify
+from sync.replication import apply
 from sync.replication.apply import View
 from sync.replication.runs import Link, Step
-from sync.salesforce.session import Deletions
+from sync.replication.verify import comparison
+from sync.salesforce.session.answers import Deletions
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 EVERY = timedelta(minutes=5)  # Salesforce advises against asking more often
 # The log keeps 15 days; asking for more would be refused.
@@ -45,11 +47,11 @@ def remove_purged(
     reaches back to the last time makes a verify necessary, which repairs.
     """
     with transaction(link.engine) as connection:
-        marks = state.marks(connection, view.name)
+        marks = cursors.marks(connection, view.name)
         # Not ahead of any answer of the window: one server's wrong Date must not count as known. A window
         # that was taken up again began long ago.
         if not plan.resumed:
-            view = replace(view, at=min(view.at, state.earliest(connection, view.name, plan)))
+            view = replace(view, at=min(view.at, cursors.earliest(connection, view.name, plan)))
     since = marks.deleted_through or marks.complete_through
     if since is None:  # a first load: no record is there that could have gone
         return None
@@ -68,15 +70,15 @@ def remove_purged(
             raise
         log.warning("deletions_unknown", object=view.name, reason=str(error)[:300], instead="nightly verify")
         with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.note_deletions_refused(connection, view.name, refused=True)
+            leases.check_fence(connection, held)
+            cursors.note_deletions_refused(connection, view.name, refused=True)
         return None
     if listed is None:
         if lately(marks, view.at, VERIFIED_LATELY) and since > view.at - VERIFIED_LATELY:
             log.warning("deletions_unknown", object=view.name, reason="the delete log was lost again")
             return marks.deleted_through
         log.warning("delete_log_gone", object=view.name, since=since.isoformat(), instead="verify --repair")
-        found = yield from verify.examine(link, view, held, run_id, repair=True, whole=True)
+        found = yield from comparison.examine(link, view, held, run_id, repair=True, whole=True)
         through = end
         if found.different:
             raise SyncError(
@@ -88,9 +90,9 @@ def remove_purged(
         yield from remove_listed(link, view, held, run_id, listed)
         through = min(listed.through, end)
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.note_deleted(connection, view.name, through, view.at)
-        state.note_deletions_refused(connection, view.name, refused=False)
+        leases.check_fence(connection, held)
+        cursors.note_deleted(connection, view.name, through, view.at)
+        cursors.note_deletions_refused(connection, view.name, refused=False)
     return through
 
 

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 
-from sync import logs
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import (
     FATAL,
@@ -26,17 +25,12 @@ from sync.errors import (
     SyncError,
     UsageError,
 )
-from sync.postgres import load, state
-from sync.postgres.state import Lease
+from sync.logs import logger
+from sync.postgres.load import personal
+from sync.postgres.state import journal
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import (
-    apply,
-    deletes,
-    recompute,
-    refresh,
-    retention,
-    verify,
-)
+from sync.replication import apply, deletes, recompute, refresh, retention
 from sync.replication.apply import View
 from sync.replication.runs import (
     Attempts,
@@ -47,6 +41,7 @@ from sync.replication.runs import (
     for_each,
     journalled,
 )
+from sync.replication.verify import comparison
 from sync.replication.windows import (
     Planner,
     advance,
@@ -54,10 +49,10 @@ from sync.replication.windows import (
     read_window,
     resync_planner,
 )
-from sync.salesforce import extract
+from sync.salesforce.extract import extraction, parts
 from sync.window import Scope, Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +171,11 @@ def verify_object(link: Link, name: str, *, repair: bool, sample: int | None = 0
 
     def work(held: Lease, run_id: int) -> Iterator[Step]:
         view = apply.look(link, CATALOGUE[name])
-        found = yield from verify.examine(link, view, held, run_id, repair=repair, sample=sample)
+        found = yield from comparison.examine(link, view, held, run_id, repair=repair, sample=sample)
         if repair and found.too_many:
             yield from read_and_advance(link, view, held, run_id, resync_planner(link, name, None))
             view = apply.look(link, CATALOGUE[name])
-            yield from verify.examine(link, view, held, run_id, repair=repair, whole=True)
+            yield from comparison.examine(link, view, held, run_id, repair=repair, whole=True)
 
     return run_work(link, name, work)
 
@@ -194,7 +189,7 @@ def scheduled(link: Link, name: str) -> None:
     with attempts.attempt("pass"):
         sync_object(link, name)
     with attempts.attempt("verify"):
-        if state.verify_due(link.engine, name, link.settings.sync_verify_at):
+        if journal.verify_due(link.engine, name, link.settings.sync_verify_at):
             verify_object(replace(link, command="verify"), name, repair=True)
     attempts.check()
 
@@ -224,7 +219,7 @@ def resync_ids(link: Link, name: str, ids: Sequence[str]) -> Report:
 def refuse_erased(link: Link, ids: Sequence[str]) -> None:
     """UsageError for records that are erased on request: they are not read again."""
     with transaction(link.engine) as connection:
-        erased = load.erased(connection, ids)
+        erased = personal.erased(connection, ids)
     if erased:
         raise UsageError(
             f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
@@ -261,16 +256,16 @@ def check_budget(link: Link) -> None:
 
 def estimate(link: Link, names: Sequence[str], since: datetime | None) -> list[Estimate]:
     """How many records and API calls a resync would take; one counting query per object, nothing changes."""
-    records = {name: extract.count(link.session, name, Scope(since)) for name in names}
+    records = {name: extraction.count(link.session, name, Scope(since)) for name in names}
     threshold = link.settings.sync_bulk_threshold
     # A describe, and what getUpdated and getDeleted tell.
-    return [Estimate(name, n, 3 + extract.calls(n, threshold)) for name, n in records.items()]
+    return [Estimate(name, n, 3 + extraction.calls(n, threshold)) for name, n in records.items()]
 
 
 def estimate_ids(link: Link, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
     """What reading these Ids again would take: a describe and the queries per object."""
     refuse_erased(link, [id_ for ids in by_object.values() for id_ in ids])
-    per_query = extract.IDS_PER_QUERY
+    per_query = parts.IDS_PER_QUERY
     return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 

@@ -8,11 +8,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.errors import StoppedError
-from sync.postgres import load, state
-from sync.postgres.load import Mode
-from sync.postgres.state import Lease, Marks
+from sync.logs import logger
+from sync.postgres.load import dependants
+from sync.postgres.load.sql import Mode
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import Marks
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply
 from sync.replication.apply import View
@@ -20,7 +22,7 @@ from sync.replication.runs import Link, Step
 from sync.replication.windows import read_window
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 # More records than this that wait for their turn are read with all others, only the columns that may differ.
 ONE_BY_ONE = 10_000
@@ -67,7 +69,7 @@ def waiting(link: Link) -> list[str]:
 def loaded(link: Link, name: str) -> bool:
     """Whether an object's first load is whole."""
     with transaction(link.engine) as connection:
-        return state.marks(connection, name).complete_through is not None
+        return cursors.marks(connection, name).complete_through is not None
 
 
 def prepare(link: Link, name: str) -> bool:
@@ -79,14 +81,14 @@ def prepare(link: Link, name: str) -> bool:
     """
     if not loaded(link, name):
         return False
-    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
+    with leases.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
         found = False
         while not found and not link.stop.is_set():
             with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
+                leases.check_fence(connection, held)
                 if not connection.execute(PARENTS, {"object": name}).scalar_one():
                     break
-                found = load.queue_children(connection, name) > 0
+                found = dependants.queue_children(connection, name) > 0
     return name in waiting(link)
 
 
@@ -111,8 +113,8 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
             readings = 0 if done else readings - 1
         elif found.parents and queued < MOST_A_PASS:
             with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
-                queued += load.queue_children(connection, view.name)
+                leases.check_fence(connection, held)
+                queued += dependants.queue_children(connection, view.name)
             yield Step(view.name, Window(None, view.at))
         elif found.ids:
             yield from reread_ids(link, view, held, run_id, found)
@@ -148,7 +150,7 @@ def reread_columns(
     if read is not None and read.resumed:
         return False
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         for statement in COLUMNS_DONE:
             connection.execute(statement, {"object": view.name, "at": asked})
     return True
@@ -162,24 +164,24 @@ def reread_ids(link: Link, view: View, held: Lease, run_id: int, found: Waiting)
         done += len(page.batch.ids)
         yield Step(view.name, Window(None, view.at), tally, done, len(found.ids))
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         connection.execute(DONE, {"object": view.name, "ids": list(found.ids), "at": found.asked})
 
 
 def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     """Read the columns of all records that move without a stamp when it is time, and those that came late."""
     with transaction(link.engine) as connection:
-        marks = state.marks(connection, view.name)
+        marks = cursors.marks(connection, view.name)
     names = due(link, view, marks)
     if not names:
         return
     filled, read = yield from read_columns(link, view, held, run_id, names)
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
         # As of its beginning: its first pages may be of an earlier run.
         at = read.window.until if whole and read else marks.refreshed_at
-        state.note_refreshed(connection, view.name, at, filled)
+        cursors.note_refreshed(connection, view.name, at, filled)
 
 
 def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
@@ -195,7 +197,7 @@ def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
 
 def read_columns(
     link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]
-) -> Generator[Step, None, tuple[tuple[str, ...], state.Plan | None]]:
+) -> Generator[Step, None, tuple[tuple[str, ...], cursors.Plan | None]]:
     """These columns of all records, through the same merge, into rows whose stamp is the same.
 
     Returns the names of those that are selected, and the window as it was read, which may have been taken up.
@@ -205,11 +207,11 @@ def read_columns(
     log.info("refreshing", object=view.name, fields=",".join(names))
     narrow = replace(view, projection=view.projection.only(names))
 
-    def plan(connection: Connection, seen: View, _: object) -> state.Plan:
-        return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
+    def plan(connection: Connection, seen: View, _: object) -> cursors.Plan:
+        return cursors.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
 
     read = yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.clear_progress(connection, view.name, state.REFRESH)
+        leases.check_fence(connection, held)
+        cursors.clear_progress(connection, view.name, cursors.REFRESH)
     return narrow.projection.names, read

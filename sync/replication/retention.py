@@ -10,16 +10,18 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync import logs
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import SyncError
-from sync.postgres import ledger, load, state
-from sync.postgres.state import Lease
+from sync.logs import logger
+from sync.postgres import ledger
+from sync.postgres.load import first, personal
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import allow_long, transaction
 from sync.replication.runs import Link, Step
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 DUE = text("SELECT now(), now() - CAST(:keep AS interval)")
 BEGINNING = datetime(1700, 1, 1, tzinfo=UTC)
@@ -38,15 +40,15 @@ def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
     with transaction(link.engine) as connection:
         # While a first load is under way there is no index on deleted_at.
         allow_long(connection)
-        state.note_replicated(connection, link.settings.sync_objects)
-        marks = state.marks(connection, name)
+        cursors.note_replicated(connection, link.settings.sync_objects)
+        marks = cursors.marks(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
         if marks.emptied_through is not None and (until is None or until < marks.emptied_through):
             # Values are kept longer now: what was deleted since then comes of age another time.
-            state.note_emptied(connection, name, until)
+            cursors.note_emptied(connection, name, until)
             marks = replace(marks, emptied_through=until)
         after = marks.emptied_through or BEGINNING
-        of_age = keep is not None and load.any_deleted(connection, name, after, until)
+        of_age = keep is not None and personal.any_deleted(connection, name, after, until)
         shown = ledger.ever_shown(connection) if marks.selection != wanted else frozenset()
     window = Window(None, now)
     if misspelt := sorted(link.settings.custom_fields_named - shown) if shown else []:
@@ -66,12 +68,12 @@ def forget_tombstones(
     """
     emptied, done = 0, False
     while not done:
-        with state.fenced(link.engine, held) as connection:
+        with leases.fenced(link.engine, held) as connection:
             allow_long(connection)
-            count = load.empty_due(connection, name, after, until)
-            emptied, done = emptied + count, count < load.BATCH
+            count = personal.empty_due(connection, name, after, until)
+            emptied, done = emptied + count, count < personal.BATCH
             if done:
-                state.note_emptied(connection, name, until)
+                cursors.note_emptied(connection, name, until)
         yield Step(name, window)
     if emptied:
         log.info("tombstones_emptied", object=name, records=emptied)
@@ -89,17 +91,17 @@ def forget_fields(link: Link, name: str, held: Lease, run_id: int, window: Windo
     reduced = 0
     while last is not None:
         with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            last, count = load.reduce_fields(connection, name, columns, kept, values, last)
+            leases.check_fence(connection, held)
+            last, count = personal.reduce_fields(connection, name, columns, kept, values, last)
         reduced += count
         yield Step(name, window)
     wanted = selection(link, name)
-    with state.fenced(link.engine, held) as connection:
+    with leases.fenced(link.engine, held) as connection:
         allow_long(connection)
-        load.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
-        state.note_selection(connection, name, wanted)
+        personal.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
+        cursors.note_selection(connection, name, wanted)
         if reduced:
-            load.announce_reload(connection, name, run_id)
+            first.announce_reload(connection, name, run_id)
     if reduced:
         log.warning("fields_erased", object=name, records=reduced, selection=wanted)
         forget_statistics(link, name)
@@ -110,7 +112,7 @@ def forget_statistics(link: Link, name: str) -> None:
     it."""
     try:
         with transaction(link.engine) as connection:
-            load.analyse_all(connection, name)
+            first.analyse_all(connection, name)
     except SyncError as error:
         log.warning("statistics_not_refreshed", object=name, reason=str(error))
 

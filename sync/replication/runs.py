@@ -13,22 +13,22 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from sync import logs
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import (
     FATAL,
     ObjectsFailedError,
     SyncError,
     WorkFailedError,
 )
-from sync.postgres import state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease
+from sync.logs import logger, printable
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import journal, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 LEVELS = {"succeeded": logging.INFO, "stopped": logging.INFO, "deferred": logging.WARNING}
 
@@ -81,12 +81,12 @@ Work = Callable[[Lease, int], Iterator[Step]]
 def journalled(link: Link, name: str, work: Work) -> Report:
     """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
     with (
-        state.lease(link.engine, name, link.owner, link.wait, link.stop) as held,
+        leases.lease(link.engine, name, link.owner, link.wait, link.stop) as held,
         link.session.counted() as calls,
     ):
         with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            run_id = state.open_run(connection, name, link.command, link.owner)
+            leases.check_fence(connection, held)
+            run_id = journal.open_run(connection, name, link.command, link.owner)
         tally, window, findings = Tally(), None, None
         outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
         label: str | None = "unexpected"
@@ -153,7 +153,7 @@ def finish(
     )
     try:
         with transaction(link.engine) as connection:
-            state.close_run(
+            journal.close_run(
                 connection,
                 run_id,
                 report.object,
@@ -161,7 +161,7 @@ def finish(
                 window=report.window,
                 tally=tally,
                 api_calls=report.api_calls,
-                error=logs.bounded(error, state.LONGEST_ERROR) or None,
+                error=printable.bounded(error, journal.LONGEST_ERROR) or None,
                 error_class=label,
                 findings=report.findings,
             )

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from sync import logs
 from sync.errors import (
     CountMismatchError,
     RejectsError,
@@ -16,17 +15,21 @@ from sync.errors import (
     StoppedError,
     SyncError,
 )
-from sync.postgres import ledger, load, state
-from sync.postgres.load import Mode
-from sync.postgres.state import Lease, Plan
+from sync.logs import logger
+from sync.postgres import ledger
+from sync.postgres.load import first
+from sync.postgres.load.sql import Mode
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import Plan
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply, rejects
 from sync.replication.apply import View
 from sync.replication.runs import Link, Step
-from sync.salesforce import extract
+from sync.salesforce.extract import bulk, extraction
 from sync.window import Page
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 LARGE = 100_000  # rows written after which the planner's statistics are refreshed at once
 
@@ -42,10 +45,10 @@ def pass_planner(link: Link, name: str) -> Planner:
 
     def plan(connection: Connection, view: View, covered: datetime | None) -> Plan:
         selected = view.projection.fingerprint
-        through = state.marks(connection, name).complete_through
+        through = cursors.marks(connection, name).complete_through
         if view.clock_error and through is not None and through > view.at:
             raise SyncError(view.clock_error)
-        return state.plan_pass(connection, name, view.at, link.settings.sync_overlap, selected, covered)
+        return cursors.plan_pass(connection, name, view.at, link.settings.sync_overlap, selected, covered)
 
     return plan
 
@@ -55,7 +58,7 @@ def resync_planner(link: Link, name: str, since: datetime | None) -> Planner:
 
     def plan(connection: Connection, view: View, covered: datetime | None) -> Plan:
         overlap, selected = link.settings.sync_overlap, view.projection.fingerprint
-        return state.plan_resync(connection, name, since, view.at, overlap, selected, covered)
+        return cursors.plan_resync(connection, name, since, view.at, overlap, selected, covered)
 
     return plan
 
@@ -80,7 +83,7 @@ def read_window(
                 tally = apply.commit_page(link, view, held, run_id, page, plan, how)
             except SyncError:
                 if page.progress.job not in (None, job):
-                    extract.discard(link.session, page.progress.job)  # nobody else knows of it
+                    bulk.discard(link.session, page.progress.job)  # nobody else knows of it
                 raise
             job, written, read = page.progress.job, written + tally.written, read + tally.read
             step = Step(view.name, plan.window, tally, page.received, page.expected)
@@ -93,13 +96,13 @@ def read_window(
                 raise StoppedError
     except CountMismatchError:
         with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.distrust(connection, view.name, plan.purpose)
+            leases.check_fence(connection, held)
+            cursors.distrust(connection, view.name, plan.purpose)
         if job is not None:
-            extract.discard(link.session, job)
+            bulk.discard(link.session, job)
         raise
     if job is not None:
-        extract.discard(link.session, job)
+        bulk.discard(link.session, job)
     if written > LARGE and not plan.first_load:
         analyse(link, view.name)
     if plan.advances and view.clock_error:
@@ -110,8 +113,8 @@ def read_window(
 def note_slow(link: Link, view: View, held: Lease, since: datetime | None) -> None:
     """Remember that queries in an order are not finished in time here, or that they are again."""
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.note_slow(connection, view.name, since)
+        leases.check_fence(connection, held)
+        cursors.note_slow(connection, view.name, since)
 
 
 def covered_through(link: Link, view: View) -> datetime | None:
@@ -122,7 +125,7 @@ def covered_through(link: Link, view: View) -> datetime | None:
     except SalesforceError as error:
         log.warning("coverage_unknown", object=view.name, reason=str(error)[:300])
         return None
-    if state.lagging(view.at, covered):
+    if cursors.lagging(view.at, covered):
         log.warning("coverage_lags", object=view.name, covered=covered.isoformat(), counted="24h")
     return covered
 
@@ -134,37 +137,37 @@ def begin(
     name = view.name
     entries: list[ledger.Entry] = []
     with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        marks = state.marks(connection, name)
+        leases.check_fence(connection, held)
+        marks = cursors.marks(connection, name)
         if marks.slow_since is not None:
             # Once a day it is tried whether they still are.
             link.session.learned(name).slow = view.at - marks.slow_since < SLOW_FOR
             if not link.session.learned(name).slow:
-                state.note_slow(connection, name, None)
+                cursors.note_slow(connection, name, None)
         if mode is Mode.USUAL:
             loaded = marks.complete_through is not None
             entries = ledger.note(connection, view.projection)
             late = [entry.field for entry in entries if entry.late and loaded]
-            state.note_fields(connection, name, view.projection.hidden, late)
+            cursors.note_fields(connection, name, view.projection.hidden, late)
         plan = planner(connection, view, covered)
         if plan.resumed and plan.window.until > view.at + apply.CLOCKS_APART:
             # Begun by a clock that was ahead: nobody knows as of when its pages were read.
             log.warning("progress_discarded", object=name, reason="the window's end lies in the future")
-            state.clear_progress(connection, name, plan.purpose)
+            cursors.clear_progress(connection, name, plan.purpose)
             plan = replace(planner(connection, view, covered), orphan=plan.start.job)
         if plan.first_load:
-            load.begin_first_load(connection, name)
+            first.begin_first_load(connection, name)
     for change in dict.fromkeys(entry.change for entry in entries):
         fields = ",".join(entry.field for entry in entries if entry.change == change)
         log.warning(f"fields_{change.replace(' ', '_')}", object=name, fields=fields)
     if plan.orphan is not None:
-        extract.discard(link.session, plan.orphan)
+        bulk.discard(link.session, plan.orphan)
     return plan
 
 
 def pages(link: Link, view: View, plan: Plan) -> Iterator[Page]:
     """The window's pages as rows, some of them ahead of who commits them."""
-    return extract.pages(
+    return extraction.pages(
         link.session,
         view.projection,
         plan.window,
@@ -183,15 +186,15 @@ def advance(link: Link, view: View, held: Lease, run_id: int, plan: Plan, delete
     that are mended meanwhile lie beyond its end.
     """
     try:
-        with state.fenced(link.engine, held) as connection:
+        with leases.fenced(link.engine, held) as connection:
             rejects.check(connection, view.name, run_id, plan.read)
-            state.advance(connection, view.name, plan, deleted)
+            cursors.advance(connection, view.name, plan, deleted)
             if plan.first_load:
-                load.end_first_load(connection, view.name, run_id)
+                first.end_first_load(connection, view.name, run_id)
     except RejectsError:
         with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.clear_progress(connection, view.name, plan.purpose)
+            leases.check_fence(connection, held)
+            cursors.clear_progress(connection, view.name, plan.purpose)
         raise
     if plan.first_load:
         analyse(link, view.name)
@@ -201,6 +204,6 @@ def analyse(link: Link, name: str) -> None:
     """Fresh statistics; without them queries are slower for a while, and nothing else is wrong."""
     try:
         with transaction(link.engine) as connection:
-            load.analyse(connection, name)
+            first.analyse(connection, name)
     except SyncError as error:
         log.warning("statistics_not_refreshed", object=name, reason=str(error))

@@ -39,7 +39,7 @@ from sync.catalogue.transform import (
     website_host,
 )
 from sync.catalogue.values import Unfit
-from sync.postgres import load
+from sync.postgres.load import merge
 from sync.salesforce.extract import rest
 from tests.support.soak import some_of
 
@@ -869,7 +869,7 @@ END $$
 def stored(postgres: Connection, batch: Batch, *columns: str) -> list[tuple[Any, ...]]:
     """The columns (all, unless named) of a batch's rows after a COPY."""
     postgres.execute(text("TRUNCATE kept"))
-    load.copy(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
+    merge.copy(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
     wanted = ", ".join(columns or COLUMNS)
     return [tuple(row) for row in postgres.execute(text(f"SELECT {wanted} FROM kept ORDER BY place"))]
 

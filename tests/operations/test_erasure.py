@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sync.catalogue.objects import CATALOGUE
-from sync.cli.commands import app
+from sync.demo.commands import app
 from sync.errors import UsageError
 from sync.operations import erasure
-from sync.postgres import load, tables
+from sync.postgres import tables
+from sync.postgres.load import merge
 from sync.replication import apply, pipeline
 from sync.simulator.fields import Field
 from tests.support.world import ROOT, World
@@ -186,7 +187,7 @@ def test_a_page_fetched_before_is_checked_when_it_is_written(person: World) -> N
 
     for announce in (True, False):
         with tables.transaction(person.engine) as connection:
-            load.merge(connection, view.projection, page.batch, 1, announce=announce)
+            merge.merge(connection, view.projection, page.batch, 1, announce=announce)
 
     assert_erased(person, person.ann)
     assert person.row(person.bob)["title"] == "Boss"

@@ -16,7 +16,7 @@ from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.values import LONGEST_INDEXED
 from sync.demo import embedded
 from sync.errors import FenceLostError, ObjectsFailedError, StoppedError
-from sync.postgres import state
+from sync.postgres.state import leases
 from sync.replication import pipeline, recompute
 from sync.replication.runs import Step
 from sync.simulator import Simulator
@@ -55,7 +55,7 @@ def germany(world: World) -> None:
     world.environment["SYNC_DEFAULT_REGION"] = "DE"
 
 
-def nothing(_held: state.Lease, _run_id: int) -> Iterator[Step]:
+def nothing(_held: leases.Lease, _run_id: int) -> Iterator[Step]:
     """Work under the lease that does nothing itself."""
     return iter(())
 
@@ -151,7 +151,7 @@ def test_a_version_names_what_it_depends_on(called: World) -> None:
     """The field, our code's number, the region where it matters, and the libraries."""
     noted = dict(called.sql("SELECT column_name, version FROM sync.derived WHERE object = 'Contact'"))
 
-    assert noted == recompute.versions(CATALOGUE["Contact"], "US")
+    assert noted == recompute.current_versions(CATALOGUE["Contact"], "US")
     assert set(noted) == {"email_normalized", "phone_e164", "mobile_phone_e164"}
     assert noted["mobile_phone_e164"].startswith("MobilePhone: e164 1, region US, phonenumbers ")
     assert noted["email_normalized"].startswith("Email: email 1, Python 3.")

@@ -9,7 +9,7 @@ import pytest
 
 from sync.replication import pipeline
 from sync.replication.runs import Step
-from sync.salesforce import session as session_module
+from sync.salesforce.session import session
 from sync.simulator import Field
 from tests.support.moving import (
     BOTH,
@@ -45,11 +45,11 @@ def late(world: World) -> list[str]:
 
 def test_describe_is_conditional(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again a describe is answered by 304, after a lost token too; a change and an hour bring it whole."""
-    session = world.link().session
+    asked = world.link().session
 
     def describe() -> tuple[set[str], list[int]]:
         world.sim.requests.clear()
-        fields = {field.name for field in session.describe("Contact")[0]}
+        fields = {field.name for field in asked.describe("Contact")[0]}
         return fields, [request.status for request in world.sim.requests if request.kind == "describe"]
 
     first, status = describe()
@@ -60,7 +60,7 @@ def test_describe_is_conditional(world: World, monkeypatch: pytest.MonkeyPatch) 
     world.org.add_field("Contact", rank())
     assert describe() == (first | {"Rank__c"}, [200])
     assert describe() == (first | {"Rank__c"}, [304])
-    monkeypatch.setattr(session_module, "DESCRIBE_SECONDS", -1)
+    monkeypatch.setattr(session, "DESCRIBE_SECONDS", -1)
     assert describe() == (first | {"Rank__c"}, [200])
 
 
@@ -95,7 +95,7 @@ def test_a_permission_that_is_no_change(loaded: World, monkeypatch: pytest.Monke
     assert news(loaded) == [("Title", "vanished")]
     loaded.org.show_field("Contact", "Title")
     loaded.org.described_at = before
-    monkeypatch.setattr(session_module, "DESCRIBE_SECONDS", -1)
+    monkeypatch.setattr(session, "DESCRIBE_SECONDS", -1)
     pipeline.sync_all(link)
     assert news(loaded) == [("Title", "vanished"), ("Title", "returned")]
 

@@ -6,7 +6,6 @@ import time
 
 from sqlalchemy import Connection, text
 
-from sync.postgres import load
 from sync.postgres.load import first
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import pipeline
@@ -31,7 +30,7 @@ def test_a_reader_before_the_indexes_are_dropped(world: World) -> None:
             idle.execute(text("SELECT * FROM crm.contact"))
             began = time.monotonic()
             with transaction(world.engine) as connection:
-                load.begin_first_load(connection, "Contact")
+                first.begin_first_load(connection, "Contact")
                 took = time.monotonic() - began
                 limit = connection.execute(text("SHOW lock_timeout")).scalar_one()
 

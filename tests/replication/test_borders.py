@@ -15,11 +15,13 @@ from sync.catalogue import transform
 from sync.catalogue.mapping import DescribedField, project
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, LeaseHeldError
-from sync.postgres import load, state
+from sync.postgres.load import first, merge
+from sync.postgres.state import leases
 from sync.postgres.tables import transaction
-from sync.replication import apply, pipeline, verify
+from sync.replication import apply, pipeline
 from sync.replication.runs import Step
-from sync.salesforce import session as session_module
+from sync.replication.verify import comparison
+from sync.salesforce.session import session
 from sync.simulator import Field
 from tests.support.moving import BOTH, Killed, custom, silently
 from tests.support.world import LONG_AGO, World
@@ -33,30 +35,30 @@ VALID = "SELECT expires_at > clock_timestamp() FROM sync.lease WHERE owner = 'ho
 
 def test_a_lease_never_expires_while_its_holder_lives(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two renewals in a row may fail before a lease expires, and one that is held is valid at every moment."""
-    relation = state.leases.RENEW_SECONDS / state.leases.LEASE_SECONDS
+    relation = leases.RENEW_SECONDS / leases.LEASE_SECONDS
     assert relation < 1 / 3
-    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 1.5 * relation)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 1.5 * relation)
 
     valid: list[bool] = []
     ends = time.monotonic() + 1.8
-    with state.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
+    with leases.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
         while time.monotonic() < ends:
             valid += [row[0] for row in loaded.sql(VALID)]
             time.sleep(0.02)
         with pytest.raises(LeaseHeldError):
-            state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
 
     assert set(valid) == {True}
-    assert state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
+    assert leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
 
 
 def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the indexes of a first load are made nothing renews the lease: a process that waits does not get it
     right after the commit, and the load goes on to its end."""
-    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1.2)
-    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 0.4)
-    monkeypatch.setattr(state.leases, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.2)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.4)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.02)
     world.page_by(1)
     world.org.create_many("Contact", [{"LastName": name} for name in ("Ann", "Bob")], stamp=LONG_AGO)
 
@@ -67,7 +69,7 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
     with pytest.raises(Killed):
         pipeline.sync_object(world.link(on_step=die), "Contact")
     world.expire_leases()
-    making, began, taken = load.end_first_load, threading.Event(), []
+    making, began, taken = first.end_first_load, threading.Event(), []
 
     def slowly(connection: Connection, name: str, run_id: int) -> None:
         began.set()
@@ -76,9 +78,9 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
 
     def wait() -> None:
         began.wait(10)
-        taken.append(state.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
+        taken.append(leases.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
 
-    monkeypatch.setattr(load, "end_first_load", slowly)
+    monkeypatch.setattr(merge, "end_first_load", slowly)
     newcomer = threading.Thread(target=wait)
     newcomer.start()
     world.sim.options.latency = 0.05  # what comes after the commit takes its time
@@ -99,7 +101,7 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
 ) -> None:
     """A version that committed late within the day before the last verify is found, though it is neither the
     first nor the last of its day and no bucket shows it."""
-    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(comparison, "SMALL", 0)
     border = (loaded.sim.clock.now() + 5 * DAY).replace(hour=12, minute=30, second=0, microsecond=0)
     at = border - before
     for id_, moment in ((loaded.ann, -2), (loaded.bob, -1), (loaded.cid, 2)):
@@ -146,12 +148,12 @@ def test_a_describe_is_asked_for_whole_once_an_hour(world: World, monkeypatch: p
     """Within an hour a describe is conditional; the first call after it is not, whatever Last-Modified says."""
     passed = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr(session_module, "time", clock)
-    session, seen = world.link().session, []
+    monkeypatch.setattr(session, "time", clock)
+    asked, seen = world.link().session, []
 
     for passed[0] in (0, 1800, 3590, 3610, 3620, 7190, 7230):
         world.sim.requests.clear()
-        session.describe("Contact")
+        asked.describe("Contact")
         seen += [request.status for request in world.sim.requests if request.kind == "describe"]
 
     assert seen == [200, 304, 304, 200, 304, 304, 200]
@@ -232,7 +234,7 @@ def test_of_equal_stamps_in_one_page_the_later_wins(loaded: World, announce: boo
     records = [[version.get(name, "") for name in projection.names] for version in versions]
 
     with transaction(loaded.engine) as connection:
-        load.merge(connection, projection, transform.build(projection, records, "US"), 1, announce=announce)
+        merge.merge(connection, projection, transform.build(projection, records, "US"), 1, announce=announce)
 
     assert loaded.row(known["Id"])["title"] == "last"
 

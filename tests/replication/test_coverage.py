@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from sync.errors import ObjectsFailedError, SyncError
-from sync.postgres import state
+from sync.postgres.state import cursors
 from sync.replication import pipeline
 from sync.replication.runs import Step
 from sync.simulator import replication
@@ -300,14 +300,14 @@ MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.
 @given(MOMENTS, SPANS, st.lists(st.none() | MOMENTS, max_size=3))
 def test_reach(until: datetime, overlap: timedelta, covered: list[datetime | None]) -> None:
     """Never into the overlap, never beyond what is covered within a day, never further back than that."""
-    reached = state.reach(until, overlap, *covered)
+    reached = cursors.reach(until, overlap, *covered)
     known, latest = [at for at in covered if at is not None], until - overlap
 
     assert reached <= latest
     assert all(reached <= max(at, min(latest, until - DAY)) for at in known)
     assert reached in (latest, *(max(at, until - DAY) for at in known))
     assert reached >= min(latest, until - DAY)
-    ladder = [state.reach(until, overlap, until - hours * HOUR) for hours in range(30)]
+    ladder = [cursors.reach(until, overlap, until - hours * HOUR) for hours in range(30)]
     assert all(after <= before for before, after in pairwise(ladder))
 
 

@@ -18,7 +18,7 @@ from sync.errors import (
 from sync.replication import pipeline
 from sync.replication.runs import Step
 from sync.salesforce import soql
-from sync.salesforce.session import RetryPolicy
+from sync.salesforce.session.retry import RetryPolicy
 from sync.simulator import FAULTS, Fault
 from tests.support.soak import covering, pairs_with_first
 from tests.support.world import LONG_AGO, NEVER_WAIT, World

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from sync.errors import ObjectsFailedError, RejectsError, UsageError
-from sync.operations import report
+from sync.operations import status
 from sync.postgres import tables
 from sync.replication import pipeline, rejects
 from tests.support.consuming import GRANTS, Role, role
@@ -40,7 +40,7 @@ def one_unfit(loaded: World) -> World:
 def line(world: World) -> str:
     """The first line of `status`."""
     with tables.transaction(world.engine) as connection:
-        found = report.status(connection, world.link().settings.sync_objects, timedelta(hours=1))
+        found = status.read_status(connection, world.link().settings.sync_objects, timedelta(hours=1))
     return found.headline
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sync import logs
 from sync.errors import FenceLostError, ObjectsFailedError, SalesforceError
-from sync.postgres import state
+from sync.logs import printable
+from sync.postgres.state import leases
 from sync.replication import pipeline
 from sync.replication.runs import Step
 from sync.salesforce.session.limits import Allowance
@@ -42,7 +42,7 @@ def test_the_cursor_moves_under_the_fence(loaded: World) -> None:
     def overtaken(step: Step) -> None:
         if step.received:
             loaded.expire_leases()
-            state.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
         pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
@@ -118,12 +118,12 @@ def test_the_access_token_is_hidden(tmp_path: Path) -> None:
     with hostile(tmp_path) as there:
         there.session().login()
 
-    assert key not in logs.redact(f"it was {key} that came")
+    assert key not in printable.redact(f"it was {key} that came")
 
 
 def test_no_more_of_a_body_is_read_than_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is too large is given up at its bound: the rest is not fetched to be thrown away."""
-    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(1 << 20, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.session.QUERY", Allowance(1 << 20, 30, 30))
     sent: list[int] = []
 
     def pages(_: Asked) -> Iterator[bytes]:

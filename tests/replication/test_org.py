@@ -19,8 +19,9 @@ from sync.errors import (
     SyncError,
 )
 from sync.postgres.state import leases
-from sync.replication import pipeline, verify
+from sync.replication import pipeline
 from sync.replication.runs import Link, Step
+from sync.replication.verify import comparison
 from sync.salesforce.session.login import organization_of
 from sync.simulator import Simulator, oauth
 from sync.simulator.oauth import OAuth
@@ -310,7 +311,7 @@ def test_the_right_org_goes_on(loaded: World, other: World) -> None:
 def test_accepted(loaded: World, other: World, monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
     """Everything is read anew and told as one `reload` per object; verify removes what only the old org had."""
     if not small:
-        monkeypatch.setattr(verify, "SMALL", 0)
+        monkeypatch.setattr(comparison, "SMALL", 0)
     accept(other)
 
     assert known(other) == other.org.organization_id[:15]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from sync.operations import erasure
-from sync.postgres import ledger, load
+from sync.postgres import ledger
 from sync.postgres.load import dependants
 from sync.postgres.tables import transaction
 from sync.replication import pipeline, refresh
@@ -98,14 +98,14 @@ def test_what_a_page_erases_hides_no_parent(loaded: World) -> None:
     """Entries of erased persons among those of a page do not push a parent out of what is looked at."""
     with transaction(loaded.engine) as connection:
         edges = ledger.edges(connection, "Account")
-        since = load.feed_position(connection)
+        since = dependants.feed_position(connection)
         entry = (
             "WITH n AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) INSERT INTO sync.change "
             "(seq, object, record_id, op, changed) SELECT last_seq, 'Account', :i, :op, '{name}' FROM n"
         )
         for id_, op in ((loaded.acme, "update"), (loaded.bolt, "erase")):
             connection.execute(text(entry), {"i": id_, "op": op})
-        load.note_parents(connection, "Account", since, edges, merged=False)
+        dependants.note_parents(connection, "Account", since, edges, merged=False)
 
     assert loaded.acme in {line.record_id for line in loaded.sql(PARENTS)}
 
@@ -245,7 +245,7 @@ def test_pages_and_pieces_do_not_lock_each_other_out(moved: World) -> None:
 
     def queue() -> None:
         with transaction(moved.engine) as connection:
-            queued.append(load.queue_children(connection, "Contact"))
+            queued.append(dependants.queue_children(connection, "Contact"))
 
     queueing = threading.Thread(target=queue)
     with transaction(moved.engine) as page:
@@ -347,7 +347,7 @@ def test_parents_without_children_where_most_have_one_parent(world: World) -> No
         "SELECT 'Contact', 'account_id', 'none' || n, false FROM generate_series(1, 100) AS n"
     )
     with transaction(world.engine) as connection:
-        assert load.queue_children(connection, "Contact") == 0
+        assert dependants.queue_children(connection, "Contact") == 0
         assert rows_read(connection, "contact") < 100
     assert waiting(world) == 0
 

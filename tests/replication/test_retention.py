@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sync import config
+from sync.cli.wiring import KNOWN
+from sync.config.settings import load_settings, settings_from
 from sync.errors import ConfigError
-from sync.operations import audit
+from sync.operations.audit import checks, mapped, org
 from sync.replication import pipeline
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.simulator.fields import Field
 from tests.support.world import World
 
@@ -259,8 +260,8 @@ def test_a_misspelt_custom_field_erases_nothing(rich: World, setting: str) -> No
     rich.run()
 
     assert custom(rich, rich.ann) == {"Nick__c": "nick", "Level__c": "gold"}
-    settings = config.of(rich.environment)
-    found = list(audit.check(settings, Session(settings, rich.stop), rich.engine))
+    settings = settings_from(rich.environment, KNOWN)
+    found = list(checks.check(settings, Session(settings, rich.stop), rich.engine))
     [named] = [finding for finding in found if finding.subject == "custom fields"]
     assert named.state == "warning"
     assert f"{setting} names Levle__c" in named.detail
@@ -322,11 +323,11 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
 def test_schema_shows_what_is_excluded(rich: World) -> None:
     """`schema` tells an excluded field from a hidden one, and `check` does not ask for its permission."""
     rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Birthdate"
-    settings = config.of(rich.environment)
+    settings = settings_from(rich.environment, KNOWN)
     session = Session(settings, rich.stop)
-    lines = {line.field: line.state for line in audit.schema(settings, session, "Contact")}
+    lines = {line.field: line.state for line in mapped.schema(settings, session, "Contact")}
     assert lines["Birthdate"] == "excluded"
-    findings = list(audit.an_object(settings, session, "Contact", rich.engine))
+    findings = list(org.an_object(settings, session, "Contact", rich.engine))
     assert "Birthdate" not in " ".join(finding.detail for finding in findings)
 
 
@@ -360,17 +361,18 @@ def test_wrong_settings_are_named(
         monkeypatch.setenv(setting, given)
 
     with pytest.raises(ConfigError, match=f"(?s){name}.*{complaint}"):
-        config.load()
+        load_settings(KNOWN)
 
 
 def test_settings_as_they_are_meant(world: World) -> None:
     """Excluding, and how long values are kept, by their settings."""
-    settings = config.of(
+    settings = settings_from(
         world.environment
         | {
             "SYNC_EXCLUDED_FIELDS": "Contact.Birthdate, PhotoUrl,Account.Level__c",
             "SYNC_TOMBSTONE_VALUES": "KEEP",
-        }
+        },
+        KNOWN,
     )
     assert settings.excluded_fields("Contact") == {"Birthdate", "PhotoUrl"}
     assert settings.excluded_fields("Account") == {"PhotoUrl", "Level__c"}

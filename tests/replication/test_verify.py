@@ -11,9 +11,9 @@ import pytest
 
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, ObjectsFailedError, SyncError
-from sync.replication import apply, pipeline, verify
+from sync.replication import apply, pipeline
 from sync.replication.runs import journalled
-from sync.replication.verify import buckets
+from sync.replication.verify import buckets, comparison
 from sync.simulator import Field
 from tests.support.soak import SOAK
 from tests.support.world import LONG_AGO, World
@@ -28,7 +28,7 @@ def old(loaded: World, monkeypatch: pytest.MonkeyPatch) -> World:
     loaded.sim.clock.advance(3 * 86400)
     loaded.run()
     loaded.sql("UPDATE sync.cursor SET verified_through = complete_through")
-    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(comparison, "SMALL", 0)
     loaded.seen = loaded.last_seq()
     return loaded
 
@@ -390,7 +390,7 @@ def test_never_loaded(world: World) -> None:
 
 def test_too_many_differences_are_read_whole(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that lost most of its rows is mended by a whole reading, not by a million look-ups."""
-    monkeypatch.setattr(verify, "MOST", 2)
+    monkeypatch.setattr(comparison, "MOST", 2)
     old.sql("DELETE FROM salesforce.contact")
 
     assert found(old)["remaining"] == 3
@@ -479,7 +479,7 @@ def test_a_dead_verify_leaves_no_job(old: World) -> None:
 
     def work(held: Any, run_id: int) -> Iterator[Any]:
         view = apply.look(link, CATALOGUE["Contact"])
-        steps = verify.examine(link, view, held, run_id, repair=False)
+        steps = comparison.examine(link, view, held, run_id, repair=False)
         next(steps)
         yield next(steps)
         raise KeyboardInterrupt

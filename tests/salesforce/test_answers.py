@@ -18,7 +18,7 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.operations import audit
+from sync.operations.audit import checks
 from sync.postgres import ledger, tables
 from sync.replication import pipeline
 from sync.replication.runs import Step
@@ -350,7 +350,7 @@ def test_odd_descriptions_are_left_out(loaded: World, command: str, caplog: pyte
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     if command == "check":
         link = loaded.link()
-        found = list(audit.check(link.settings, link.session, link.engine))
+        found = list(checks.check(link.settings, link.session, link.engine))
         [finding] = [one for one in found if one.detail.startswith("left out: ")]
         assert (finding.subject, finding.state) == ("Contact fields", "warning")
         assert "Worse__c" in finding.detail

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sync.errors import ObjectsFailedError, SyncError
-from sync.operations import audit, report
-from sync.operations.report import Status
+from sync.operations import status
+from sync.operations.audit import checks
+from sync.operations.status import Status
 from sync.postgres import tables
 from sync.replication import pipeline
 from tests.support.moving import BOTH, Killed
@@ -33,9 +34,9 @@ def refused(world: World) -> str:
     return str(failure.value)
 
 
-def status(world: World) -> Status:
+def status_of(world: World) -> Status:
     with tables.transaction(world.engine) as connection:
-        return report.status(connection, ("Account", "Contact"), timedelta(minutes=30))
+        return status.read_status(connection, ("Account", "Contact"), timedelta(minutes=30))
 
 
 @BOTH
@@ -157,18 +158,18 @@ def test_a_resync_claims_nothing_either(loaded: World) -> None:
 
 def test_status_names_a_cursor_in_the_future(loaded: World) -> None:
     """What an earlier version believed is no OK: the first line says so, and its remedy mends all of it."""
-    assert status(loaded).headline.startswith("OK")
+    assert status_of(loaded).headline.startswith("OK")
     loaded.sql(
         "UPDATE sync.cursor SET complete_through = now() + interval '30 days', refreshed_at = now() + "
         "interval '30 days', deleted_through = now() + interval '30 days' WHERE object = 'Contact'"
     )
-    found = status(loaded)
+    found = status_of(loaded)
     assert found.headline.startswith("WARNING: Contact is said to be complete through ")
     assert "python -m sync resync --object Contact --full" in found.headline
 
     pipeline.resync(loaded.link("resync"), ["Contact"], None)
 
-    assert status(loaded).headline.startswith("OK")
+    assert status_of(loaded).headline.startswith("OK")
     loaded.org.delete(loaded.cid)
     loaded.org.purge(loaded.cid)
     loaded.sim.clock.advance(3600)
@@ -185,7 +186,9 @@ def test_check_compares_the_clocks(loaded: World, seconds: float) -> None:
     """`check` says whether the clocks agree, and what to look at where they do not."""
     loaded.sim.clock.advance(seconds)
     link = loaded.link("check")
-    [found] = [one for one in audit.check(link.settings, link.session, link.engine) if one.subject == "clock"]
+    [found] = [
+        one for one in checks.check(link.settings, link.session, link.engine) if one.subject == "clock"
+    ]
 
     assert found.state == ("failed" if seconds else "ok")
     assert ("NTP" in found.remedy) == bool(seconds)

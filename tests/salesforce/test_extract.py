@@ -26,12 +26,12 @@ from sync.catalogue.mapping import (
 )
 from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
-from sync.salesforce import extract, soql
-from sync.salesforce.extract import parts, rest, results
+from sync.salesforce import soql
+from sync.salesforce.extract import extraction, parts, rest, results
 from sync.salesforce.extract.pages import mismatch
 from sync.salesforce.extract.rest import Census, landmark
 from sync.salesforce.extract.results import Address, Part, Results
-from sync.salesforce.session.decode import decode, decode_records
+from sync.salesforce.session.bodies import decode, decode_records
 from sync.window import Key, Progress, Scope, Window
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
@@ -92,7 +92,7 @@ def test_a_mismatch_says_what_happens_now() -> None:
 )
 def test_estimated_calls(records: int, threshold: int, calls: int) -> None:
     """About how many calls a window takes: pages by REST; a job, its pages and their list by Bulk API."""
-    assert extract.calls(records, threshold) == calls
+    assert extraction.calls(records, threshold) == calls
 
 
 def test_length_of_a_query() -> None:

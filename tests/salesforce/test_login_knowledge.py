@@ -18,9 +18,9 @@ from sync.errors import (
     SalesforceError,
 )
 from sync.replication import pipeline
-from sync.salesforce.session import RetryPolicy
 from sync.salesforce.session import connection as connection_module
 from sync.salesforce.session import refused as refused_module
+from sync.salesforce.session.retry import RetryPolicy
 from sync.simulator import Simulator
 from tests.salesforce.test_session import ASKS, CONTACTS, FIELDS, Listener, connect, kinds, names
 from tests.salesforce.test_session import listener as listener  # a fixture

@@ -20,7 +20,7 @@ from sync.errors import (
     QueryLostError,
     SalesforceError,
 )
-from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.rules import (
     RULES,
     Action,

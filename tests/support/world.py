@@ -20,12 +20,15 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import config, logs
-from sync.postgres import changes, tables
-from sync.postgres.changes import Change
+from sync.cli.wiring import KNOWN
+from sync.config.settings import Settings, settings_from
+from sync.logs import logger
+from sync.postgres import feed, tables
+from sync.postgres.feed import Change
 from sync.replication import pipeline
 from sync.replication.runs import Link, Report
-from sync.salesforce.session import RetryPolicy, Session
+from sync.salesforce.session.retry import RetryPolicy
+from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support import processes
 from tests.support.processes import Process
@@ -54,12 +57,12 @@ class World:
         self.sim, self.org = sim, sim.org
         self.database = database
         self.environment = {"DATABASE_URL": database, **sim.environment(), **settings}
-        self.settings = config.of(self.environment)
+        self.settings = settings_from(self.environment, KNOWN)
         self.stop = threading.Event()
         self.engine = tables.engine(self.settings.postgres, owner="test")
 
     def __enter__(self) -> World:
-        logs.setup("warning", "logfmt")
+        logger.setup("warning", "logfmt")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -134,7 +137,7 @@ class World:
         return self.rows("Account" if id_.startswith("001") else "Contact")[id_]
 
     def feed(self, after: int = 0) -> list[Change]:
-        return list(changes.stream(self.engine, after, follow=False, stop=threading.Event()))
+        return list(feed.stream(self.engine, after, follow=False, stop=threading.Event()))
 
     def news(self, after: int) -> list[tuple[str, str | None]]:
         """The feed after a number as (op, record Id)."""
@@ -142,7 +145,7 @@ class World:
 
     def last_seq(self) -> int:
         with tables.transaction(self.engine) as connection:
-            return changes.last(connection)
+            return feed.last(connection)
 
     def cursor(self, sobject: str) -> datetime | None:
         found = self.sql("SELECT complete_through FROM sync.cursor WHERE object = :name", name=sobject)
@@ -178,9 +181,9 @@ class World:
 
 
 @lru_cache(maxsize=8)
-def settings_of(environment: tuple[tuple[str, str], ...]) -> config.Settings:
+def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
     """The settings of an environment, which tests change between two passes: five milliseconds each time."""
-    return config.of(dict(environment))
+    return settings_from(dict(environment), KNOWN)
 
 
 def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync import logs
 from sync.catalogue.mapping import snake_case
 from sync.errors import SalesforceError
+from sync.logs import logger
 from sync.postgres.tables import (
     LISTING,
     REPLICA,
@@ -23,7 +23,7 @@ from sync.salesforce import soql
 from sync.salesforce.session.answers import moment
 from sync.salesforce.session.limits import clip, count
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 FINER = {"month": "day", "day": "hour"}
 LARGE = 50_000  # records; a larger bucket is looked at in finer ones

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import func, select
 
-from sync.postgres.load import Tally
+from sync.postgres.load.merge import Tally
 from sync.postgres.tables import REPLICA
 from sync.replication import apply
 from sync.replication.runs import Step

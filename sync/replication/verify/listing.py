@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sync.catalogue.mapping import is_id
 from sync.errors import SyncError
-from sync.postgres import state
+from sync.postgres.state import leases
 from sync.postgres.tables import (
     LISTING,
     LOCKED,
@@ -77,7 +77,7 @@ def emptied(work: Work) -> Iterator[None]:
 
 def clear(work: Work) -> None:
     """Forget what was listed, and give its space back."""
-    with state.fenced(work.link.engine, work.held) as connection:
+    with leases.fenced(work.link.engine, work.held) as connection:
         allow_long(connection)
         listing = located(connection, LISTING[work.view.name])
         try:
@@ -98,7 +98,7 @@ def everything(work: Work, window: Window) -> Iterator[Step]:
         entries = [entry for entry in map(place, page.batch.records) if readable(entry)]
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
         with transaction(work.link.engine) as connection:
-            state.check_fence(connection, work.held)
+            leases.check_fence(connection, work.held)
             enter = text(ENTER.format(listing=located(connection, LISTING[work.view.name])))
             connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)

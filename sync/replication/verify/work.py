@@ -11,14 +11,14 @@ from sqlalchemy import Connection, text
 
 from sync.catalogue.mapping import Projection
 from sync.logs import activity
-from sync.postgres import state
-from sync.postgres.state import Lease
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import allow_long, transaction
 from sync.replication.apply import View
 from sync.replication.runs import Link
 from sync.replication.verify.findings import Findings
-from sync.salesforce import extract
-from sync.salesforce.extract import Make
+from sync.salesforce.extract import bulk, extraction
+from sync.salesforce.extract.pages import Make
 from sync.window import Page, Window
 
 STATEMENT_SECONDS = 1800  # that one statement of a comparison may take
@@ -56,12 +56,12 @@ def pages(work: Work, projection: Projection, window: Window, make: Make) -> Ite
     """All pages of a window, from its beginning; a Bulk job that reads it is deleted, whoever ends it."""
     link, name, job = work.link, work.view.name, None
     with transaction(link.engine) as connection:
-        state.check_fence(connection, work.held)
-        plan = state.plan_listing(connection, name, window)
+        leases.check_fence(connection, work.held)
+        plan = cursors.plan_listing(connection, name, window)
     if plan.orphan is not None:
-        extract.discard(link.session, plan.orphan)
+        bulk.discard(link.session, plan.orphan)
     try:
-        for page in extract.pages(
+        for page in extraction.pages(
             link.session,
             projection,
             window,
@@ -73,11 +73,11 @@ def pages(work: Work, projection: Projection, window: Window, make: Make) -> Ite
             job = page.progress.job
             yield page
             with transaction(link.engine) as connection:
-                state.check_fence(connection, work.held)
-                state.save_progress(connection, name, plan, page.progress, page.at)
+                leases.check_fence(connection, work.held)
+                cursors.save_progress(connection, name, plan, page.progress, page.at)
             del page
     finally:
         if job is not None:
-            extract.discard(link.session, job)
+            bulk.discard(link.session, job)
     with transaction(link.engine) as connection:
-        state.clear_progress(connection, name, plan.purpose)
+        cursors.clear_progress(connection, name, plan.purpose)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sync import logs
 from sync.catalogue.mapping import Projection
 from sync.errors import (
     BulkRefusedError,
@@ -21,6 +20,7 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
+from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import SECOND, Make, mismatch
 from sync.salesforce.extract.rest import counted
@@ -35,14 +35,14 @@ from sync.salesforce.extract.results import (
     told,
 )
 from sync.salesforce.prefetch import prefetch
-from sync.salesforce.session import Session
+from sync.salesforce.session.addresses import job_version, record_id
 from sync.salesforce.session.limits import clip, count
-from sync.salesforce.session.paths import job_version, record_id
+from sync.salesforce.session.session import Session
 from sync.window import Page, Progress, Window
 
 __all__ = ["MAX_RECORDS", "NO_MORE", "discard", "pages"]
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job

@@ -15,8 +15,8 @@ from sync.errors import SalesforceError
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import Make
 from sync.salesforce.extract.rest import by_id as asked_by_id
-from sync.salesforce.session import Session
 from sync.salesforce.session.learned import Learned
+from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Scope
 
 IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sync import logs
 from sync.catalogue.mapping import Projection
 from sync.catalogue.transform import Record
 from sync.errors import QueryLostError, SalesforceError
+from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
@@ -21,11 +21,12 @@ from sync.salesforce.extract.pages import (
     visit,
 )
 from sync.salesforce.prefetch import each, prefetch
-from sync.salesforce.session import Answer, Session
+from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.limits import RECORDS_PER_PAGE, clip
+from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 RESTARTS = 3
 TEXT = {str, type(None)}

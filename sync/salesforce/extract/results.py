@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Any, TextIO, TypeVar
 from urllib.parse import urlencode
 
-from sync import logs
 from sync.catalogue.transform import Batch, Record
 from sync.errors import (
     BulkRefusedError,
@@ -19,6 +18,7 @@ from sync.errors import (
     QueryLostError,
     SalesforceError,
 )
+from sync.logs import logger
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
     Make,
@@ -26,11 +26,12 @@ from sync.salesforce.extract.pages import (
     visit,
 )
 from sync.salesforce.prefetch import Source
-from sync.salesforce.session import Answer, Session
+from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.limits import clip
+from sync.salesforce.session.session import Session
 from sync.window import Progress
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 T = TypeVar("T")
 
 # Records handed on at once, and fewer where they have many fields: no more values than this.

@@ -14,10 +14,10 @@ import requests
 from simple_salesforce.exceptions import SalesforceAuthenticationFailed
 from simple_salesforce.login import token_login
 
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import LoginError, SalesforceError
-from sync.salesforce.session.error_bodies import first_error
-from sync.salesforce.session.hosts import host_of, trusted
+from sync.salesforce.session.addresses import host_of, trusted
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.http import Http, RedirectedError
 from sync.salesforce.session.limits import LONGEST_CODE, clip
 from sync.salesforce.session.rules import Transient, network_failure, retry_after

@@ -18,7 +18,7 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.limits import LONGEST_CODE, clip
 
 

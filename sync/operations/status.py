@@ -156,7 +156,7 @@ def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
     return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
 
 
-def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
+def read_status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
     """Everything at once, from one snapshot; `max_lag` decides what is stale."""
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
