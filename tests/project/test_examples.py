@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from sync.catalogue.mapping import Field, Kind
 from sync.cli import commands as cli
@@ -32,7 +34,7 @@ from tests.project.pages import (
 )
 from tests.project.test_pages import ANNOUNCED, targets
 from tests.support.consuming import Role, role
-from tests.support.databases import connected
+from tests.support.databases import administer, connected
 from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
@@ -121,6 +123,26 @@ def test_keys_are_made_as_shown(tmp_path: Path) -> None:
 
     check_signing_key((tmp_path / "key.pem").read_text())
     assert "BEGIN CERTIFICATE" in (tmp_path / "cert.pem").read_text()
+
+
+def test_databases_are_made_as_shown(server: str) -> None:
+    """The options of `createdb` make a database that is taken: its encoding is UTF8."""
+    [words] = [words for block in all_blocks("sh") for words in commands(block) if words[0] == "createdb"]
+    given = dict(zip(words[1:-1:2], words[2:-1:2], strict=True))
+    name = f"sync_test_{os.getpid()}_shown"
+    administer(
+        server,
+        f"CREATE DATABASE {name} ENCODING '{given['--encoding']}' LOCALE '{given['--locale']}' "
+        f"TEMPLATE {given['--template']}",
+    )
+    try:
+        target = make_url(server).set(database=name, drivername="postgresql+psycopg2")
+        engine = tables.engine(target, owner="test")
+        with tables.transaction(engine) as connection:
+            assert connection.exec_driver_sql("SHOW server_encoding").scalar() == "UTF8"
+        engine.dispose()
+    finally:
+        administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 # ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────
