@@ -151,7 +151,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
     except DBAPIError as error:
-        failure = tables.judged(engine, error)
+        failure = tables.translate_error(engine, error)
         detail = " ".join(str(error.orig).partition("DETAIL:")[2].partition("HINT:")[0].split())
         advice = ADVICE.get(getattr(error.orig, "pgcode", ""), "")
         what = "; ".join(filter(None, (str(failure), detail.rstrip("."), advice)))

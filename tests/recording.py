@@ -50,7 +50,7 @@ from sync.demo import embedded
 from sync.logs import logger
 from sync.postgres import tables
 from sync.replication import pipeline
-from sync.replication.runs import Link
+from sync.replication.runs import SyncContext
 from sync.salesforce import soql
 from sync.salesforce.session.session import Session
 from sync.simulator import FLOWS, Simulator
@@ -151,7 +151,7 @@ def first_load(session: Session) -> None:
     engine = tables.engine(session.settings.postgres, owner="recording")
     try:
         for name in CATALOGUE:
-            pipeline.sync_object(Link(session.settings, session, engine, "recording", "run"), name)
+            pipeline.sync_object(SyncContext(session.settings, session, engine, "recording", "run"), name)
     finally:
         engine.dispose()
 

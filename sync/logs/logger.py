@@ -25,8 +25,6 @@ from sync.logs.printable import (
     visible_json,
 )
 
-__all__ = ["bounded", "get", "hide", "redact", "setup", "watch_crashes"]
-
 Event = MutableMapping[str, Any]
 
 # Heroku splits longer lines into several events.

@@ -21,7 +21,7 @@ from sync.postgres.load.merge import Tally
 from sync.postgres.state import cursors, leases, versions
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication.runs import Link, Step
+from sync.replication.runs import PageResult, SyncContext
 from sync.replication.windows import LARGE, analyse
 from sync.window import Window
 
@@ -40,14 +40,14 @@ def current_versions(sobject: SObject, region: str) -> dict[str, str]:
     }
 
 
-def recompute(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
+def recompute(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Compute the derived columns again that are of another version than this process writes, in all rows.
 
     Short transactions; only rows whose values differ are written, and told as `update`. StoppedError when the
     process is asked to stop: the next one begins again, and finds the rows that are done as they are to be.
     """
-    wanted = current_versions(CATALOGUE[name], link.settings.sync_default_region)
-    with transaction(link.engine) as connection:
+    wanted = current_versions(CATALOGUE[name], context.settings.sync_default_region)
+    with transaction(context.engine) as connection:
         noted = versions.derived_versions(connection, name)
         if noted == wanted:
             return
@@ -59,30 +59,30 @@ def recompute(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]
         # From the first row that is written to the last they are mixed, whatever version is wanted next.
         versions.forget_derived(connection, name, outdated)
         # The `reload` at the end of a first load tells all.
-        announce = cursors.marks(connection, name).complete_through is not None
+        announce = cursors.read_cursor(connection, name).complete_through is not None
         window = Window(None, connection.execute(NOW).scalar_one())
     log.info("derived_outdated", object=name, columns=",".join(outdated))
     pairs = [pair for pair in CATALOGUE[name].derived if pair[1].column in outdated]
     last: str | None = ""
     written = 0
     while last is not None:
-        if link.stop.is_set():
+        if context.stop.is_set():
             raise StoppedError
-        with transaction(link.engine) as connection:
+        with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            last, count = recompute_rows(connection, link, name, pairs, last, run_id, announce=announce)
+            last, count = recompute_rows(connection, context, name, pairs, last, run_id, announce=announce)
             if last is None:
                 versions.note_derived(connection, name, wanted)
         written += count
-        yield Step(name, window, Tally(updated=count))
+        yield PageResult(name, window, Tally(updated=count))
     log.info("derived_recomputed", object=name, columns=",".join(outdated), records=written)
     if written > LARGE:
-        analyse(link, name)
+        analyse(context, name)
 
 
 def recompute_rows(
     connection: Connection,
-    link: Link,
+    context: SyncContext,
     name: str,
     pairs: list[tuple[Field, Derived]],
     after: str,
@@ -97,7 +97,7 @@ def recompute_rows(
     if not rows:
         return None, 0
     ids, *columns = zip(*rows, strict=True)
-    region = link.settings.sync_default_region
+    region = context.settings.sync_default_region
     made = [
         [value or None for value in derive(derived.normalise, [raw or "" for raw in column], region)]
         for (_, derived), column in zip(pairs, columns[: len(pairs)], strict=True)

@@ -38,7 +38,7 @@ from sync.catalogue.transform import (
     normalise_email,
     website_host,
 )
-from sync.catalogue.values import Unfit
+from sync.catalogue.values import UnrepresentableValueError
 from sync.postgres.load import merge
 from sync.salesforce.extract import rest
 from tests.support.soak import some_of
@@ -243,9 +243,9 @@ def test_nulls_are_kept(kind: Kind) -> None:
 )
 def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str) -> None:
     """A value that Postgres could not keep exactly is refused with the reason, never bent."""
-    with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
+    with pytest.raises(UnrepresentableValueError, match=f"^{re.escape(reason)}$"):
         values.CONVERT[kind]([value])
-    with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
+    with pytest.raises(UnrepresentableValueError, match=f"^{re.escape(reason)}$"):
         values.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
 
 
@@ -264,7 +264,7 @@ def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str)
 def test_what_is_no_text_is_refused(value: Any, reason: str) -> None:
     """A column is made of texts that UTF-8 can hold; anything else is refused, wherever it stands."""
     for column in ([value], ["a", value, "é"]):
-        with pytest.raises(Unfit, match=f"^{reason}$"):
+        with pytest.raises(UnrepresentableValueError, match=f"^{reason}$"):
             values.texts(column)
 
 

@@ -265,7 +265,7 @@ def test_the_demo_prints_a_url_that_lives(
     keep: bool, sim: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The demo names its database only where `--keep` leaves it running."""
-    demo.show_the_way(sim, "postgresql:///demo?host=/tmp/x", keep=keep)
+    demo.show_next_steps(sim, "postgresql:///demo?host=/tmp/x", keep=keep)
 
     told = capsys.readouterr().out
     assert ("postgresql:///demo" in told) is keep

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy.engine import make_url
 
-from sync.cli import show
+from sync.cli import screen, show
 from sync.cli.wiring import KNOWN
 from sync.config.settings import settings_from
 from sync.errors import ObjectsFailedError, SyncError
@@ -50,14 +50,14 @@ def attempt(world: World, **changed: Any) -> None:
     """One pass as the command `run` makes it, its errors said as the command says them."""
     settings = settings_from(world.environment, KNOWN)
     logger.setup("debug", "logfmt", settings.secrets)
-    link = replace(world.link(), settings=settings, session=Session(settings, world.stop, NEVER_WAIT))
+    context = replace(world.context(), settings=settings, session=Session(settings, world.stop, NEVER_WAIT))
     try:
-        show.reports(pipeline.sync_all(replace(link, **changed)))
+        show.reports(pipeline.sync_all(replace(context, **changed)))
     except ObjectsFailedError as failed:
         for name, error in failed.failures:
-            show.error(failed.told(name, error))
+            screen.error(failed.describe(name, error))
     except SyncError as error:
-        show.error(str(error))
+        screen.error(str(error))
 
 
 def login_refused(world: World) -> None:
@@ -89,7 +89,7 @@ def database_refused(world: World) -> None:
         engine = tables.engine(settings.postgres, owner="test")
         with pytest.raises(SyncError) as refused, tables.transaction(engine):
             pass
-        show.error(str(refused.value))
+        screen.error(str(refused.value))
         logger.get("sync.test").error("database", exc_info=refused.value)
 
 
@@ -110,7 +110,7 @@ def crash(world: World) -> None:
     def fail(_: object) -> None:
         raise RuntimeError(" ".join(forms(DATABASE)))
 
-    attempt(world, on_step=fail)
+    attempt(world, on_page=fail)
 
 
 def records_that_do_not_fit(world: World) -> None:

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from sync.cli import commands as cli
-from sync.cli import show
+from sync.cli import screen, show
 from sync.errors import ConfigError, SyncError
 from sync.logs import logger, printable
 from sync.logs.printable import CONTROLS
@@ -241,9 +241,9 @@ def printings(text: str) -> dict[str, Callable[[bool], None]]:
         "status": lambda as_json: show.status(a_status(text), as_json=as_json),
         "check": lambda as_json: show.findings([finding], as_json=as_json),
         "schema": lambda as_json: show.mapping([mapped], as_json=as_json),
-        "error": lambda _: show.error(text),
-        "settings": lambda _: show.error(f"two lines:\n  - {text.replace(chr(10), ' ')}", lines=True),
-        "say": lambda _: show.say(text),
+        "error": lambda _: screen.error(text),
+        "settings": lambda _: screen.error(f"two lines:\n  - {text.replace(chr(10), ' ')}", lines=True),
+        "say": lambda _: screen.say(text),
     }
 
 
@@ -298,10 +298,10 @@ def test_data_gets_no_colour_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    show.table("", ("subject", "what"), [("ok", "failed")])
+    screen.table("", ("subject", "what"), [("ok", "failed")])
     assert "\x1b[32m" not in stream.getvalue()
     assert "\x1b[31m" not in stream.getvalue()
-    show.table("", ("subject", "state"), [("x", "ok")])
+    screen.table("", ("subject", "state"), [("x", "ok")])
     assert "\x1b[32mok" in stream.getvalue()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sync.operations import status
-from sync.operations.status import Freshness, Status, headline, short, spoken
+from sync.operations.status import Freshness, Status, format_duration, headline, truncate
 from tests.support.world import LONG_AGO, World
 
 THROUGH = datetime(2026, 1, 31, 2, 30, tzinfo=UTC)
@@ -117,7 +117,7 @@ def test_a_long_reason_keeps_its_remedy() -> None:
         "the last run of Contact failed: Contact is said to be complete through 2026-03-01 … of the two was wrong"
         in line
     )
-    assert len(short(FAILING)) <= 160
+    assert len(truncate(FAILING)) <= 160
 
 
 def test_what_fails_now_comes_first() -> None:
@@ -229,15 +229,15 @@ def test_not_loaded_while_somebody_loads() -> None:
 )
 def test_spoken(span: timedelta, words: str) -> None:
     """A span is said in the two units that matter."""
-    assert spoken(span) == words
+    assert format_duration(span) == words
 
 
 def test_short() -> None:
     """A reason is one line of at most 160 characters, and never nothing; its end stays, which says what to do."""
-    assert short("a\n  b\tc") == "a b c"
-    assert short("x" * 161) == "x" * 52 + " … " + "x" * 105
-    assert short("x" * 160) == "x" * 160
-    assert short(None) == short("") == "no reason given"
+    assert truncate("a\n  b\tc") == "a b c"
+    assert truncate("x" * 161) == "x" * 52 + " … " + "x" * 105
+    assert truncate("x" * 160) == "x" * 160
+    assert truncate(None) == truncate("") == "no reason given"
 
 
 # ── what the database says ────────────────────────────────────────────────────────────────────────────

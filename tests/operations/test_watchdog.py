@@ -24,7 +24,7 @@ from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import apply, pipeline
 from sync.replication.verify.work import Work, looking
-from sync.salesforce.prefetch import each, prefetch
+from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.retry import RetryPolicy
 from tests.support.world import World
 
@@ -132,7 +132,7 @@ def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Even
             activity.note()
             yield 2
 
-        assert next(prefetch([each(late())], stop)) == 1
+        assert next(prefetch([as_source(late())], stop)) == 1
 
     working(stop, {"Contact": job}, seconds=0.8)
 
@@ -174,7 +174,7 @@ def test_each_look_at_a_bulk_job_is_activity(world: World) -> None:
     world.sim.options.bulk_polls = 40
 
     with noted() as seen:
-        pipeline.sync_object(world.link("worker"), "Contact")
+        pipeline.sync_object(world.context("worker"), "Contact")
 
     assert len([r for r in world.sim.requests if r.kind == "job"]) >= 40
     assert len(seen) >= 40
@@ -188,7 +188,7 @@ def test_each_page_and_each_attempt_is_activity(loaded: World) -> None:
     loaded.sim.faults.add("server_unavailable", on="page", times=3)
 
     with noted() as seen:
-        pipeline.sync_object(loaded.link("worker"), "Contact")
+        pipeline.sync_object(loaded.context("worker"), "Contact")
 
     transactions = loaded.sql("SELECT count(*) FROM sync.run")[0][0]
     assert len(seen) >= len([r for r in loaded.sim.requests if r.sobject == "Contact"]) + transactions
@@ -215,11 +215,11 @@ def test_usual_statements_fit_into_the_limit(loaded: World) -> None:
 
 def test_what_verify_asks_of_whole_tables_has_an_allowance(loaded: World) -> None:
     """Its statements may take longer than the watchdog waits, all of one transaction together."""
-    link = loaded.link("worker")
-    view = apply.look(link, CATALOGUE["Contact"])
+    context = loaded.context("worker")
+    schema = apply.describe_object(context, CATALOGUE["Contact"])
     with (
         noted() as seen,
-        looking(Work(link, view, Lease("Contact", "x", 1), 1, view.at, False, ())) as at_work,
+        looking(Work(context, schema, Lease("Contact", "x", 1), 1, schema.at, False, ())) as at_work,
     ):
         assert max(seen) >= 3 * timeout(at_work) > worker.WATCHDOG_SECONDS
 

@@ -183,9 +183,9 @@ def test_grant_and_revoke(loaded: World) -> None:
             assert said == f"role {consumer.name} has no right on schema crm any more"
         loaded.sql("CREATE VIEW crm.much_later AS SELECT 1 AS one")
         loaded.sql(f"GRANT USAGE ON SCHEMA crm TO {consumer.name}")
-        for view in ("crm.account", "crm.later", "crm.much_later", CALLS["changes"]):
+        for schema in ("crm.account", "crm.later", "crm.much_later", CALLS["changes"]):
             with pytest.raises(ProgrammingError, match="permission denied"):
-                consumer.ask(f"SELECT * FROM {view}")
+                consumer.ask(f"SELECT * FROM {schema}")
 
 
 def test_grant_explains_what_cannot_be_granted(world: World) -> None:
@@ -436,11 +436,11 @@ def test_a_role_with_all_rights_that_owns_nothing(world: World) -> None:
                 f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
                 f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}",
             )
-        link = world.link()
-        reports = pipeline.sync_all(replace(link, engine=worker.engine))
+        context = world.context()
+        reports = pipeline.sync_all(replace(context, engine=worker.engine))
         world.org.update(ann, {"Title": "Boss"})
         world.org.delete(bob)
-        pipeline.sync_all(replace(link, engine=worker.engine))
+        pipeline.sync_all(replace(context, engine=worker.engine))
 
     assert [one.tally.inserted for one in reports] == [0, 2]
     assert world.row(ann)["title"] == "Boss"

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sync.postgres.load import first
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.consuming import GRANTS, role
 from tests.support.world import World
 
@@ -47,14 +47,14 @@ def test_a_reader_after_the_indexes_were_dropped(world: World) -> None:
     with role(world.engine) as consumer:
         consumer.granted(*GRANTS)
 
-        def read(step: Step) -> None:
+        def read(step: PageResult) -> None:
             if step.tally.written and not readers:
                 readers.append(consumer.connect())
                 readers[0].execute(text("SELECT * FROM crm.contact"))
                 dropped.append(indexes(world))
 
         try:
-            pipeline.sync_object(world.link(on_step=read), "Contact")
+            pipeline.sync_object(world.context(on_page=read), "Contact")
             assert readers[0].execute(text("SELECT count(*) FROM crm.contact")).scalar_one() == 3
         finally:
             for reader in readers:

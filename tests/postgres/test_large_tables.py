@@ -163,7 +163,7 @@ def long(seen: Mapping[str, float], *parts: str) -> bool:
 def test_what_a_verify_reads_whole(loaded: World) -> None:
     """The listing that is cleared, the comparison, and the sample of a verify."""
     with limits(loaded) as seen:
-        pipeline.verify_object(loaded.link("verify"), "Contact", repair=False, sample=2)
+        pipeline.verify_object(loaded.context("verify"), "Contact", repair=False, sample=2)
 
     assert long(seen, 'TRUNCATE "sync"."listing_contact"', '"listing_contact" AS l', "ORDER BY random()")
 
@@ -171,7 +171,7 @@ def test_what_a_verify_reads_whole(loaded: World) -> None:
 def test_what_a_guard_counts(world: World) -> None:
     """The guard against mass removal counts as many rows as a hundred times the removals."""
     with limits(world) as seen, transaction(world.engine) as connection, pytest.raises(GuardError):
-        apply.guard(connection, world.link(), "Contact", 60_000)
+        apply.guard(connection, world.context(), "Contact", 60_000)
 
     assert long(seen, "AS held")
 
@@ -186,7 +186,7 @@ def test_what_a_pass_reads_whole(loaded: World) -> None:
     held = leases.take(loaded.engine, "Contact", "me", timedelta(0), loaded.stop)
 
     with limits(loaded) as seen:
-        list(retention.forget(loaded.link(), "Contact", held, 1))
+        list(retention.forget(loaded.context(), "Contact", held, 1))
         with transaction(loaded.engine) as connection:
             rejects.check(connection, "Contact", 1, 0)
 

@@ -16,7 +16,7 @@ from sync.postgres.load import merge
 from sync.postgres.state import leases
 from sync.postgres.tables import transaction
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.world import World
 
 
@@ -50,16 +50,16 @@ def test_a_stale_owner_cannot_commit(loaded: World) -> None:
     loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(6)])
     loaded.sim.options.page_sizes = 2
     cursor = loaded.cursor("Contact")
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
             leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert len(loaded.rows("Contact")) == 3 + 2
     assert len(loaded.news(loaded.seen)) == 2
@@ -71,9 +71,9 @@ def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
     """Overtaken after its last page, a process must not declare the window complete."""
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     cursor = loaded.cursor("Contact")
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
@@ -81,7 +81,7 @@ def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
 
     loaded.sim.clock.advance(60)
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert loaded.cursor("Contact") == cursor
 

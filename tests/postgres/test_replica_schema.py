@@ -122,7 +122,7 @@ def test_passes_and_proof(beside: World) -> None:
     beside.run()
     beside.sql(f"UPDATE {CHOSEN}.contact SET title = 'tampered' WHERE id = :id", id=beside.ann)
     beside.sql(f"DELETE FROM {CHOSEN}.account WHERE id = :id", id=beside.bolt)
-    pipeline.verify_all(beside.link("verify"), ["Account", "Contact"], repair=True, sample=None)
+    pipeline.verify_all(beside.context("verify"), ["Account", "Contact"], repair=True, sample=None)
     beside.assert_equal()
 
 
@@ -135,7 +135,7 @@ def test_a_purge_and_a_resync(beside: World) -> None:
     beside.sql(f"UPDATE {CHOSEN}.contact SET title = 'tampered' WHERE id = :id", id=beside.ann)
 
     beside.run()
-    pipeline.resync(beside.link("resync"), ["Contact"], None)
+    pipeline.resync(beside.context("resync"), ["Contact"], None)
 
     assert beside.row(beside.cid)["deleted_reason"] == "purged"
     assert beside.row(beside.ann)["title"] is None
@@ -165,8 +165,8 @@ def test_privacy_and_dependants(beside: World) -> None:
 def test_consumers_and_operators(beside: World) -> None:
     """`check`, `status`, `grant` and `erase` look at the chosen schema, and a consumer reads it by schema crm."""
     beside.run()
-    link = beside.link("check")
-    found = {each.subject: each for each in checks.check(link.settings, link.session, beside.engine)}
+    context = beside.context("check")
+    found = {each.subject: each for each in checks.check(context.settings, context.session, beside.engine)}
     assert {each.subject for each in found.values() if each.state == "failed"} == set()
 
     with tables.transaction(beside.engine) as connection:
@@ -191,13 +191,13 @@ def test_rights_name_the_chosen_schema(beside: World) -> None:
     with role(beside.engine) as stranger:
         engine = tables.engine(stranger.engine.url, owner="test")
         try:
-            link = beside.link("check")
-            found = {each.subject: each for each in checks.check(link.settings, link.session, engine)}
+            context = beside.context("check")
+            found = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
             remedy = found["migrations"].remedy
             assert f"GRANT USAGE ON SCHEMA {CHOSEN}, sync, crm TO " in remedy
             for statement in re.findall(r"GRANT [^;]+(?=;)", remedy):
                 beside.sql(statement)
-            again = {each.subject: each for each in checks.check(link.settings, link.session, engine)}
+            again = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
         finally:
             engine.dispose()
     assert {each.subject for each in again.values() if each.state == "failed"} == set()
@@ -414,10 +414,10 @@ def test_another_name_ends_every_command(
 
 def test_check_names_another_name(beside: World) -> None:
     """`check` names the setting among everything else that it finds."""
-    link = beside.link("check")
+    context = beside.context("check")
     engine = tables.engine(beside.settings.postgres, owner="test", replicas="salesforce")
     try:
-        found = {each.subject: each for each in checks.check(link.settings, link.session, engine)}
+        found = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
     finally:
         engine.dispose()
 

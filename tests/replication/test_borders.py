@@ -19,7 +19,7 @@ from sync.postgres.load import first, merge
 from sync.postgres.state import leases
 from sync.postgres.tables import transaction
 from sync.replication import apply, pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.replication.verify import comparison
 from sync.salesforce.session import session
 from sync.simulator import Field
@@ -62,12 +62,12 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
     world.page_by(1)
     world.org.create_many("Contact", [{"LastName": name} for name in ("Ann", "Bob")], stamp=LONG_AGO)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received == 1:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(world.link(on_step=die), "Contact")
+        pipeline.sync_object(world.context(on_page=die), "Contact")
     world.expire_leases()
     making, began, taken = first.end_first_load, threading.Event(), []
 
@@ -85,7 +85,7 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
     newcomer.start()
     world.sim.options.latency = 0.05  # what comes after the commit takes its time
 
-    pipeline.sync_object(world.link(), "Contact")  # the rest of that window, and one up to now
+    pipeline.sync_object(world.context(), "Contact")  # the rest of that window, and one up to now
 
     newcomer.join(20)
     assert len(taken) == 1
@@ -108,7 +108,7 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
         loaded.org.update(id_, {"Title": "known"}, stamp=at + moment * MINUTE)
     loaded.sim.clock.freeze(border)
     loaded.run()
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
     [(through,)] = loaded.sql("SELECT verified_through FROM sync.cursor WHERE object = 'Contact'")
     assert through == border - OVERLAP
     loaded.org.update(loaded.bob, {"Title": "late"}, stamp=at)
@@ -116,7 +116,7 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
     loaded.run()
     assert loaded.row(loaded.bob)["title"] == "known", "the pass itself found it: this test proves nothing"
 
-    found = pipeline.verify_object(loaded.link("verify"), "Contact", repair=True).findings
+    found = pipeline.verify_object(loaded.context("verify"), "Contact", repair=True).findings
 
     assert found is not None
     assert [(one["kind"], one["id"]) for one in found["differences"]] == [("stale", loaded.bob)]
@@ -130,7 +130,7 @@ def test_filling_a_new_field_is_not_the_refresh(loaded: World) -> None:
     """A field filled in old records in between does not put off the formulas: their day counts from the last
     time all of them were read."""
     silently(loaded, loaded.ann, Spend__c=100)
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sim.clock.advance(20 * 3600)
     loaded.org.add_field("Contact", Field("Rank__c", "string", length=20))
     silently(loaded, loaded.ann, Rank__c="first")
@@ -149,7 +149,7 @@ def test_a_describe_is_asked_for_whole_once_an_hour(world: World, monkeypatch: p
     passed = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
     monkeypatch.setattr(session, "time", clock)
-    asked, seen = world.link().session, []
+    asked, seen = world.context().session, []
 
     for passed[0] in (0, 1800, 3590, 3610, 3620, 7190, 7230):
         world.sim.requests.clear()
@@ -166,10 +166,10 @@ def claims(world: World) -> list[datetime | None]:
     """Every complete_through that a pass over the contacts leaves, step by step."""
     seen = [world.cursor("Contact")]
 
-    def look(_: Step) -> None:
+    def look(_: PageResult) -> None:
         seen.append(world.cursor("Contact"))
 
-    pipeline.sync_object(world.link(on_step=look), "Contact")
+    pipeline.sync_object(world.context(on_page=look), "Contact")
     return list(dict.fromkeys([*seen, world.cursor("Contact")]))
 
 
@@ -197,12 +197,12 @@ def test_a_resumed_window_ends_where_it_was_begun(loaded: World) -> None:
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
         loaded.org.update(id_, {"Title": "Boss"}, stamp=begun - HOUR)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     loaded.expire_leases()
     loaded.sim.clock.advance(1800)
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
@@ -268,9 +268,9 @@ def test_what_the_guard_lets_go(world: World, count: int, rows: int, refused: bo
         pytest.raises(GuardError, match=told) if refused else nullcontext(),
         transaction(world.engine) as connection,
     ):
-        apply.guard(connection, world.link(), "Contact", count)
+        apply.guard(connection, world.context(), "Contact", count)
     with transaction(world.engine) as connection:
-        apply.guard(connection, world.link(approve=True), "Contact", count)
+        apply.guard(connection, world.context(approve=True), "Contact", count)
 
 
 def test_the_guard_counts_rejected_records_as_held(world: World) -> None:
@@ -281,9 +281,9 @@ def test_the_guard_counts_rejected_records_as_held(world: World) -> None:
         "SELECT 'Contact', n::text, 'too long', '{}' FROM generate_series(1, 20) AS n"
     )
     with transaction(world.engine) as connection:
-        apply.guard(connection, world.link(), "Contact", 11)
+        apply.guard(connection, world.context(), "Contact", 11)
         with pytest.raises(GuardError):
-            apply.guard(connection, world.link(), "Contact", 12)
+            apply.guard(connection, world.context(), "Contact", 12)
 
 
 def test_a_small_table_does_not_vanish_unasked(world: World) -> None:
@@ -294,8 +294,8 @@ def test_a_small_table_does_not_vanish_unasked(world: World) -> None:
         world.org.purge(id_, log=False)
 
     with pytest.raises(GuardError, match="Account: 100 of 100 live records"):
-        pipeline.verify_object(world.link("verify"), "Account", repair=True)
+        pipeline.verify_object(world.context("verify"), "Account", repair=True)
 
     assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 100
-    pipeline.verify_object(world.link("verify", approve=True), "Account", repair=True)
+    pipeline.verify_object(world.context("verify", approve=True), "Account", repair=True)
     assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 0

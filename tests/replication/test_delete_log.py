@@ -8,7 +8,7 @@ import pytest
 
 from sync.errors import GuardError, ObjectsFailedError
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.replication.verify import comparison
 from sync.simulator import replication
 from tests.replication.test_deletes import BOTH, assert_alive, live, tombstone
@@ -121,7 +121,7 @@ def test_verify_by_hand_of_too_much(loaded: World, monkeypatch: pytest.MonkeyPat
     for id_ in (loaded.ann, loaded.bob):
         loaded.org.purge(id_, log=False)
 
-    pipeline.verify_object(loaded.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify", approve=True), "Contact", repair=True)
 
     assert_alive(loaded)
 
@@ -287,7 +287,7 @@ def test_guard_in_a_pass(world: World, how: str) -> None:
         assert failed.value.code == GuardError.exit_code == 6
         assert (world.cursor("Contact"), len(live(world))) == (before, 200)
 
-    pipeline.verify_object(world.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(world.context("verify", approve=True), "Contact", repair=True)
     world.run()
 
     claimed = world.cursor("Contact")
@@ -321,12 +321,12 @@ def test_killed_between_removal_and_cursor(loaded: World, gone: tuple[str, int])
     loaded.org.update(loaded.bob, {"Title": "Boss"})
     loaded.sim.clock.advance(60)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.tally.deleted:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     assert loaded.cursor("Contact") == before
     assert loaded.row(loaded.ann)["deleted_at"] is not None
     loaded.run()

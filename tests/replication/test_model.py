@@ -47,7 +47,7 @@ def test_whatever_happens_the_tables_equal_the_org(server: str, template: str) -
 
 
 def no_overlap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cursors, "reach", lambda until, *_: until)
+    patch.setattr(cursors, "claimable", lambda until, *_: until)
 
 
 def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
@@ -63,13 +63,15 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
     commit = apply.commit_page
 
-    def eager(link: Any, view: Any, held: Any, run_id: int, page: Any, plan: Any = None, *rest: Any) -> Any:
-        tally = commit(link, view, held, run_id, page, plan, *rest)
+    def eager(
+        context: Any, schema: Any, held: Any, run_id: int, page: Any, plan: Any = None, *rest: Any
+    ) -> Any:
+        tally = commit(context, schema, held, run_id, page, plan, *rest)
         if plan is not None and plan.advances:
-            with link.engine.begin() as connection:
+            with context.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "UPDATE sync.cursor SET complete_through = greatest(complete_through, %s) WHERE object = %s",
-                    (plan.window.until - plan.window.overlap, view.name),
+                    (plan.window.until - plan.window.overlap, schema.name),
                 )
         return tally
 

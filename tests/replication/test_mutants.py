@@ -12,7 +12,7 @@ from sync.errors import FenceLostError, ObjectsFailedError, SalesforceError
 from sync.logs import printable
 from sync.postgres.state import leases
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.salesforce.session.limits import Allowance
 from sync.simulator import replication
 from tests.support.hostile import ONCE, TOKEN, Asked, answer, hostile
@@ -39,13 +39,13 @@ def test_the_cursor_moves_under_the_fence(loaded: World) -> None:
     loaded.sim.clock.advance(60)
     cursor = loaded.cursor("Contact")
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         if step.received:
             loaded.expire_leases()
             leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert loaded.cursor("Contact") == cursor
 
@@ -87,9 +87,9 @@ def test_a_verify_that_leaves_differences_proves_nothing(loaded: World) -> None:
     loaded.sql("DELETE FROM salesforce.contact WHERE id = :id", id=loaded.ann)
     proved = "SELECT verified_through FROM sync.cursor WHERE object = 'Contact'"
 
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=False)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=False)
     before = loaded.sql(proved)
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
 
     assert before == [(None,)]
     assert loaded.sql(proved) == [(loaded.cursor("Contact"),)]
@@ -101,11 +101,13 @@ def test_a_record_that_only_the_listing_lacks_stays(loaded: World) -> None:
     loaded.run()
     loaded.org.delete(loaded.ann)
 
-    def undelete(step: Step) -> None:
+    def undelete(step: PageResult) -> None:
         if step.received and loaded.ann not in loaded.org.ids("Contact", deleted=False):
             loaded.org.undelete(loaded.ann, bump=False)
 
-    found = pipeline.verify_object(loaded.link("verify", on_step=undelete), "Contact", repair=True).findings
+    found = pipeline.verify_object(
+        loaded.context("verify", on_page=undelete), "Contact", repair=True
+    ).findings
 
     assert found is not None
     assert found["gone"] == 0

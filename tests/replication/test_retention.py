@@ -72,15 +72,15 @@ def test_values_erased_with_the_deletion(loaded: World, how: str) -> None:
     loaded.sim.clock.advance(600)
     loaded.run()
     if how == "vanished":
-        pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=True, sample=0)
+        pipeline.verify_all(loaded.context("verify"), ["Contact"], repair=True, sample=0)
 
     assert left(loaded, loaded.ann) == LEFT | ({"master_record_id"} if how == "merged" else set())
     assert loaded.row(loaded.ann)["deleted_reason"] == how
     seen, stamp = loaded.last_seq(), loaded.row(loaded.ann)["synced_at"]
     for again in (["Contact"], ["Contact"]):
         loaded.run()
-        pipeline.resync(loaded.link("resync"), again, None)
-        [report] = pipeline.verify_all(loaded.link("verify"), again, repair=True, sample=None)
+        pipeline.resync(loaded.context("resync"), again, None)
+        [report] = pipeline.verify_all(loaded.context("verify"), again, repair=True, sample=None)
         assert report.findings is not None
         assert report.findings["remaining"] == 0
     assert loaded.feed(seen) == []
@@ -130,7 +130,7 @@ def test_an_empty_tombstone_stays_empty(loaded: World) -> None:
     loaded.org.delete(loaded.ann)
     loaded.run()
     loaded.environment["SYNC_TOMBSTONE_VALUES"] = "keep"
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sql("UPDATE salesforce.contact SET system_modstamp = system_modstamp - interval '1 second'")
     loaded.run()
     assert left(loaded, loaded.ann) == LEFT
@@ -217,8 +217,8 @@ def test_excluded_fields_are_erased_and_never_asked_for(rich: World) -> None:
     rich.sim.requests.clear()
     rich.org.update(rich.ann, {"Email": "new@x.example", "Title": "Chief"})
     rich.run()
-    pipeline.resync(rich.link("resync"), ["Contact"], None)
-    [report] = pipeline.verify_all(rich.link("verify"), ["Contact"], repair=False, sample=None)
+    pipeline.resync(rich.context("resync"), ["Contact"], None)
+    [report] = pipeline.verify_all(rich.context("verify"), ["Contact"], repair=False, sample=None)
 
     assert report.findings is not None
     assert report.findings["remaining"] == 0
@@ -311,7 +311,7 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
         raise RuntimeError("killed")
 
     with pytest.raises(Exception, match="killed"):
-        pipeline.sync_object(rich.link(on_step=stop_after_one), "Contact")
+        pipeline.sync_object(rich.context(on_page=stop_after_one), "Contact")
     assert {rich.row(id_)["title"] for id_ in (rich.ann, rich.bob)} >= {"Boss"}
     assert told(rich) == []
 

@@ -36,7 +36,7 @@ from sync.errors import LoginError
 from sync.postgres import tables
 from sync.postgres.load.merge import Tally
 from sync.replication import pipeline
-from sync.replication.runs import Link
+from sync.replication.runs import SyncContext
 from sync.salesforce.extract import rest
 from sync.salesforce.session.session import Session
 from sync.simulator import FLOWS, Simulator
@@ -251,7 +251,7 @@ def test_first_load_fills_the_tables(database: str, replay: Replay) -> None:
     """The recorded first load gives exactly the recorded records as rows, complete by Salesforce's clock."""
     with Stage(FIRST_LOAD, database) as stage, replay(FIRST_LOAD):
         # Not side by side: while a connection of one thread is made, vcr lets those of others through.
-        reports = [pipeline.sync_object(stage.link, name) for name in CATALOGUE]
+        reports = [pipeline.sync_object(stage.context, name) for name in CATALOGUE]
         accounts = {row["name"]: row for row in stage.rows("Account")}
         contacts = {row["last_name"]: row for row in stage.rows("Contact")}
         stage.assert_rows_are_the_recorded_records()
@@ -275,7 +275,7 @@ class Stage:
         session = Session(settings, retry=NEVER_WAIT)
         headers = interactions(path)[0]["response"]["headers"]
         [dated] = [parsedate_to_datetime(each[0]) for name, each in headers.items() if name.lower() == "date"]
-        self.link = Link(
+        self.context = SyncContext(
             settings,
             session,
             self.engine,

@@ -352,7 +352,7 @@ def test_a_run_makes_one_attempt_for_all_objects(world: World) -> None:
     """All objects of a run share one attempt; the journal of each says why, and the command ends with 3."""
     refused = world.sim.faults.add("token_wrong_secret", times=None)
     with pytest.raises(ObjectsFailedError) as failure:
-        pipeline.sync_all(world.link(retry=RetryPolicy()))
+        pipeline.sync_all(world.context(retry=RetryPolicy()))
 
     assert failure.value.code == 3
     assert refused.fired == 1

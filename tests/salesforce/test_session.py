@@ -706,7 +706,7 @@ def test_a_long_wait_of_a_call_that_is_not_needed(sim: Simulator, session: Sessi
     sim.faults.add("unavailable_html", on="query", times=None, retry_after=3600)
 
     with pytest.raises(SalesforceError, match="503") as failure:
-        session.query(CONTACTS, hasty=True)
+        session.query(CONTACTS, best_effort=True)
     assert failure.value.passing
     assert kinds(sim)["query"] == 1
 

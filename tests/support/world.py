@@ -26,7 +26,7 @@ from sync.logs import logger
 from sync.postgres import feed, tables
 from sync.postgres.feed import Change
 from sync.replication import pipeline
-from sync.replication.runs import Link, Report
+from sync.replication.runs import Report, SyncContext
 from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
@@ -70,10 +70,10 @@ class World:
 
     # ── the product ──
 
-    def link(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> Link:
+    def context(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> SyncContext:
         settings = settings_of(tuple(self.environment.items()))
         session = Session(settings, self.stop, retry)
-        link = Link(
+        context = SyncContext(
             settings,
             session,
             self.engine,
@@ -84,11 +84,11 @@ class World:
             reference=self.sim.clock.now,
         )
         # Who acts between two pages wants none fetched before.
-        return replace(link, **({"ahead": 0} if "on_step" in changed else {}) | changed)
+        return replace(context, **({"ahead": 0} if "on_step" in changed else {}) | changed)
 
     def run(self) -> list[Report]:
         """One incremental pass over all objects."""
-        return pipeline.sync_all(self.link())
+        return pipeline.sync_all(self.context())
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A real process: `python -m sync …` with this world's settings and nothing else of the machine's."""

@@ -9,14 +9,9 @@ from sqlalchemy import Engine
 
 from sync.config.settings import Settings
 from sync.operations.audit import org, postgres
-from sync.operations.audit.findings import ROOT, Finding, guarded
-from sync.operations.audit.mapped import Mapped, schema
-from sync.operations.audit.org import an_object, login
-from sync.operations.audit.postgres import consumers
+from sync.operations.audit.findings import Finding, guarded
 from sync.postgres.tables import quoted, schemas
 from sync.salesforce.session.session import Session
-
-__all__ = ["ROOT", "Finding", "Mapped", "an_object", "check", "consumers", "guarded", "login", "schema"]
 
 
 def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Finding]:

@@ -263,7 +263,7 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
 
 def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
     """The records of a query that is not worth trying for long."""
-    records: list[tuple[Any, ...]] = session.query(question, names, hasty=True).body["records"]
+    records: list[tuple[Any, ...]] = session.query(question, names, best_effort=True).body["records"]
     return records
 
 

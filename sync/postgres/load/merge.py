@@ -22,35 +22,11 @@ from sync.catalogue.transform import (
     Reject,
     reject,
 )
-from sync.postgres.load.dependants import (
-    Edge,
-    feed_position,
-    note_parents,
-    queue_children,
-)
-from sync.postgres.load.derived import is_empty, read_derived, rewrite_derived
-from sync.postgres.load.first import (
-    analyse,
-    analyse_all,
-    announce_reload,
-    begin_first_load,
-    end_first_load,
-    unhurried,
-)
 from sync.postgres.load.personal import (
-    BATCH,
-    any_deleted,
     empty,
-    empty_due,
-    erase,
-    erased,
-    erased_of,
     hollow,
     keep_out,
     keep_out_rejects,
-    reduce_fields,
-    reread_rejects,
-    twin_named,
 )
 from sync.postgres.load.sql import (
     FEED,
@@ -59,36 +35,6 @@ from sync.postgres.load.sql import (
     statements,
 )
 from sync.postgres.tables import REPLICA, located
-
-__all__ = [
-    "BATCH",
-    "Edge",
-    "Mode",
-    "Tally",
-    "analyse",
-    "analyse_all",
-    "announce_reload",
-    "any_deleted",
-    "begin_first_load",
-    "compare",
-    "empty_due",
-    "end_first_load",
-    "erase",
-    "erased",
-    "erased_of",
-    "feed_position",
-    "is_empty",
-    "merge",
-    "note_parents",
-    "queue_children",
-    "read_derived",
-    "reduce_fields",
-    "remove",
-    "reread_rejects",
-    "rewrite_derived",
-    "twin_named",
-    "unhurried",
-]
 
 # Errors that one record causes: data exceptions, constraints, a value too long for an index.
 RECORD_ERRORS = ("22", "23", "54000")

@@ -22,15 +22,13 @@ from sync.postgres.state import cursors, leases
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import apply, rejects
-from sync.replication.apply import View
-from sync.replication.runs import Link, Step
+from sync.replication.apply import ObjectSchema
+from sync.replication.runs import PageResult, SyncContext
 from sync.replication.verify import buckets, deep, listing
 from sync.replication.verify.buckets import Range
 from sync.replication.verify.findings import Difference, Findings
 from sync.replication.verify.work import Work
 from sync.window import Page, Window
-
-__all__ = ["Difference", "Findings", "examine"]
 
 log = logger.get(__name__)
 
@@ -44,54 +42,54 @@ LOG_REACHES = timedelta(days=14)
 
 
 def examine(
-    link: Link,
-    view: View,
+    context: SyncContext,
+    schema: ObjectSchema,
     held: Lease,
     run_id: int,
     *,
     repair: bool,
     sample: int | None = 0,
     whole: bool = False,
-) -> Generator[Step, None, Findings]:
+) -> Generator[PageResult, None, Findings]:
     """Compare one object; with `repair` read what differs again and remove what is proved gone.
 
     `sample` records are compared value by value, too (None: all of them). Where very many look different
     they are asked for one by one only if `whole`; else the findings say `too_many`.
     """
-    with transaction(link.engine) as connection:
-        marks = cursors.marks(connection, view.name)
-        large = is_large(connection, view.name)
-        erased = personal.erased_of(connection, view.name)
-    if marks.complete_through is None:
-        raise SyncError(f"{view.name} has never been loaded: first type python -m sync run, then verify")
-    through = marks.complete_through
-    work = Work(link, view, held, run_id, through, repair, erased)
+    with transaction(context.engine) as connection:
+        cursor = cursors.read_cursor(connection, schema.name)
+        large = is_large(connection, schema.name)
+        erased = personal.erased_of(connection, schema.name)
+    if cursor.complete_through is None:
+        raise SyncError(f"{schema.name} has never been loaded: first type python -m sync run, then verify")
+    through = cursor.complete_through
+    work = Work(context, schema, held, run_id, through, repair, erased)
     work.found.erased = len(erased)
-    border = marks.verified_through
+    border = cursor.verified_through
     border = None if border is None or not large else min(border - MARGIN, through)
 
     with listing.emptied(work):
         yield from compared(work, border, sample, whole=whole)
-    with transaction(link.engine) as connection:
-        work.found.note_rejected(rejects.groups(connection, [view.name]))
+    with transaction(context.engine) as connection:
+        work.found.note_rejected(rejects.groups(connection, [schema.name]))
     if work.found.remaining == 0 and not work.found.too_many:
-        with transaction(link.engine) as connection:
+        with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.note_verified(connection, view.name, through)
+            cursors.note_verified(connection, schema.name, through)
     found = work.found
-    yield Step(view.name, Window(border, view.at), findings=found.summary())
+    yield PageResult(schema.name, Window(border, schema.at), findings=found.summary())
     return found
 
 
-def compared(work: Work, border: datetime | None, sample: int | None, *, whole: bool) -> Iterator[Step]:
+def compared(work: Work, border: datetime | None, sample: int | None, *, whole: bool) -> Iterator[PageResult]:
     """List what has to be listed, and look at each record that differs."""
-    view = work.view
-    yield from listing.everything(work, Window(border, view.at, condition=listing.LIVE))
+    schema = work.schema
+    yield from listing.everything(work, Window(border, schema.at, condition=listing.LIVE))
     ranges = [Range("SystemModstamp", border, None)]
     if border is not None:
         for opened in buckets.different(work, border):
             condition = f"{listing.LIVE} AND {opened.condition(border)}"
-            yield from listing.everything(work, Window(None, view.at, condition=condition))
+            yield from listing.everything(work, Window(None, schema.at, condition=condition))
             ranges.append(opened)
         work.found.opened = len(ranges) - 1
     missing, unlisted = listing.suspects(work, ranges)
@@ -102,10 +100,10 @@ def compared(work: Work, border: datetime | None, sample: int | None, *, whole: 
         try:
             yield from confirm(work, [*missing, *unlisted], set(unlisted))
         except GuardError:
-            yield Step(view.name, Window(border, view.at), findings=work.found.summary())
+            yield PageResult(schema.name, Window(border, schema.at), findings=work.found.summary())
             raise
     if sample != 0:
-        yield from deep.compare(work, sample, lambda page: judged(work, page))
+        yield from deep.compare(work, sample, lambda page: classify_page(work, page))
 
 
 def is_large(connection: Connection, name: str) -> bool:
@@ -114,13 +112,13 @@ def is_large(connection: Connection, name: str) -> bool:
     return connection.execute(select(func.count()).select_from(some)).scalar_one() > SMALL
 
 
-def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step]:
+def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[PageResult]:
     """Read the suspects by their Ids: some have changed meanwhile, the others differ indeed."""
     present: set[str] = set()
-    for page in apply.by_id(work.link, work.view, list(filter(is_id, ids))):
+    for page in apply.by_id(work.context, work.schema, list(filter(is_id, ids))):
         present.update(page.batch.ids)
-        tally = judged(work, page)
-        yield Step(work.view.name, Window(None, work.view.at), tally, len(present), len(ids))
+        tally = classify_page(work, page)
+        yield PageResult(work.schema.name, Window(None, work.schema.at), tally, len(present), len(ids))
     # Only what a listing with a count that matched did not have, and a look-up does not find, is gone.
     gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present]
     if not gone:
@@ -129,28 +127,28 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Step
     for id_ in gone:
         work.found.add(Difference(id_, "gone", ("purged" if id_ in logged else "vanished",)))
     if work.repair:
-        with transaction(work.link.engine) as connection:
-            apply.guard(connection, work.link, work.view.name, len(gone))
+        with transaction(work.context.engine) as connection:
+            apply.guard(connection, work.context, work.schema.name, len(gone))
         purged = {id_: logged[id_] for id_ in gone if id_ in logged}
-        vanished = dict.fromkeys((id_ for id_ in gone if id_ not in logged), work.view.at)
+        vanished = dict.fromkeys((id_ for id_ in gone if id_ not in logged), work.schema.at)
         for reason, which in (("purged", purged), ("vanished", vanished)):
-            removed = apply.remove(work.link, work.view.name, work.held, work.run_id, which, reason)
+            removed = apply.remove(work.context, work.schema.name, work.held, work.run_id, which, reason)
             work.found.mended += len(which)  # rejected records that are gone, too
-            yield Step(work.view.name, Window(None, work.view.at), Tally(deleted=removed))
+            yield PageResult(work.schema.name, Window(None, work.schema.at), Tally(deleted=removed))
 
 
-def judged(work: Work, page: Page) -> Tally:
+def classify_page(work: Work, page: Page) -> Tally:
     """Note what differs of a page of whole records; with `repair` merge it. Changes after the time that is
     verified are not due yet."""
-    with transaction(work.link.engine) as connection:
-        keep = work.link.settings.tombstone_values_kept
-        rows = merge.compare(connection, work.view.projection, page.batch.lines, keep)
-        unknown = rejects.unknown(connection, work.view.name, page.batch.rejects)
+    with transaction(work.context.engine) as connection:
+        keep = work.context.settings.tombstone_values_kept
+        rows = merge.compare(connection, work.schema.projection, page.batch.lines, keep)
+        unknown = rejects.unknown(connection, work.schema.name, page.batch.rejects)
     due = [row for row in rows if row.stamp < work.through]
     unfit = [one for one in unknown if one.stamp is None or datetime.fromisoformat(one.stamp) < work.through]
     for one in unfit:
         work.found.add(Difference(one.id, "unfit", (one.reason,)))
-    names = {each.column: each.name for each in work.view.projection.fields}
+    names = {each.column: each.name for each in work.schema.projection.fields}
     for row in due:
         fields = tuple(names.get(name, name) for name in row.fields)
         if row.absent:
@@ -161,18 +159,18 @@ def judged(work: Work, page: Page) -> Tally:
             work.found.add(Difference(row.id, "values", fields))
     if not (work.repair and (due or unfit)):
         return Tally(read=len(page.batch.ids))
-    tally = apply.commit_page(work.link, work.view, work.held, work.run_id, page, mode=Mode.REPAIR)
+    tally = apply.commit_page(work.context, work.schema, work.held, work.run_id, page, mode=Mode.REPAIR)
     work.found.mended += len(due) + len(unfit)  # rejected from now on, and counted as that
     return tally
 
 
 def delete_log(work: Work) -> dict[str, datetime]:
     """What was deleted lately, by Salesforce's log; nothing where it cannot be had."""
-    minute = work.view.at.replace(second=0, microsecond=0)
+    minute = work.schema.at.replace(second=0, microsecond=0)
     # The minute that is not yet over, too, where the org lets us ask for it.
     for end in (minute + timedelta(minutes=1), minute):
         try:
-            return work.link.session.deleted(work.view.name, end - LOG_REACHES, end).records
+            return work.context.session.deleted(work.schema.name, end - LOG_REACHES, end).records
         except SalesforceError as error:
-            log.info("deletions_unknown", object=work.view.name, reason=str(error)[:300])
+            log.info("deletions_unknown", object=work.schema.name, reason=str(error)[:300])
     return {}

@@ -22,29 +22,16 @@ from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract import bulk, parts, rest
 from sync.salesforce.extract.bulk import TOO_COMPLICATED, discard
-from sync.salesforce.extract.pages import Make
+from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.parts import IDS_PER_QUERY, RestlessError
 from sync.salesforce.extract.rest import RESTARTS
-from sync.salesforce.prefetch import each, prefetch
+from sync.salesforce.extract.results import MAX_RECORDS, NO_MORE
+from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import clip
 from sync.salesforce.session.session import Session
 from sync.window import Page, Progress, Scope, Window
-
-__all__ = [
-    "IDS_PER_QUERY",
-    "Make",
-    "Page",
-    "Progress",
-    "Window",
-    "by_id",
-    "calls",
-    "count",
-    "discard",
-    "pages",
-    "probe",
-]
 
 log = logger.get(__name__)
 
@@ -60,7 +47,7 @@ def pages(
     projection: Projection,
     window: Window,
     start: Progress,
-    make: Make,
+    build_rows: RowBuilder,
     *,
     threshold: int,
     mismatches: int = 0,
@@ -76,7 +63,7 @@ def pages(
     Fields that do not fit into one query are read in parts.
     """
     start = usable(session, projection, start)
-    read = Reading(session, projection, window, make, threshold, mismatches, ahead)
+    read = Reading(session, projection, window, build_rows, threshold, mismatches, ahead)
     while True:
         try:
             for page in either_way(read, start):
@@ -99,7 +86,7 @@ class Reading:
     session: Session
     projection: Projection
     window: Window
-    make: Make
+    build_rows: RowBuilder
     threshold: int
     mismatches: int
     ahead: int
@@ -167,20 +154,20 @@ def first_page(read: Reading) -> Answer:
 def by_rest(read: Reading, start: Progress, first: Answer | None = None, *, stepwise: bool) -> Iterator[Page]:
     """The window's pages by REST; `first` is the answer to its query where that was asked already."""
     groups = parts.of_window(read.projection, read.learned)
-    make = read.make if len(groups) == 1 else parts.as_they_are
+    build_rows = read.build_rows if len(groups) == 1 else parts.as_they_are
     found = rest.pages(
         read.session,
         groups[0],
         read.window,
         start,
-        make,
+        build_rows,
         stepwise=stepwise,
         first=first,
         ahead=read.ahead > 0,
     )
     if len(groups) > 1:
-        found = parts.completed(read.session, read.projection, groups, found, read.make)
-    return prefetch([each(found)], read.session.stop, depth=read.ahead) if read.ahead else found
+        found = parts.completed(read.session, read.projection, groups, found, read.build_rows)
+    return prefetch([as_source(found)], read.session.stop, depth=read.ahead) if read.ahead else found
 
 
 def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
@@ -191,12 +178,14 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
     session, job, restarts = read.session, start.job, 0
     while True:
         groups = parts.of_job(read.projection, read.learned)
-        make = read.make if len(groups) == 1 else parts.as_they_are
+        build_rows = read.build_rows if len(groups) == 1 else parts.as_they_are
         try:
             # A job that takes long is waited for where an ordered query would take longer.
-            found = bulk.pages(session, groups[0], read.window, start, make, expected, read.learned.slow)
+            found = bulk.pages(
+                session, groups[0], read.window, start, build_rows, expected, read.learned.slow
+            )
             if len(groups) > 1:
-                found = parts.completed(session, read.projection, groups, found, read.make)
+                found = parts.completed(session, read.projection, groups, found, read.build_rows)
             for page in found:
                 job = page.progress.job
                 yield page
@@ -230,7 +219,7 @@ def usable(session: Session, projection: Projection, start: Progress) -> Progres
             raise SalesforceError(f"{clip(ascii(start.key.id), 40)} is no Id")
         if start.job is not None:
             session.path(start.job)
-            if start.page_url not in ("", bulk.NO_MORE):
+            if start.page_url not in ("", NO_MORE):
                 session.path(start.page_url)
     except SalesforceError as error:
         log.warning("progress_discarded", object=projection.sobject.name, reason=str(error))
@@ -261,7 +250,7 @@ def refused_alone(session: Session, projection: Projection) -> list[str]:
     for name in sorted(parts.calculated_of(projection)):
         part = projection.only([name])
         try:
-            session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, hasty=True)
+            session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, best_effort=True)
         except SalesforceError as error:
             if error.code != TOO_COMPLICATED:
                 raise
@@ -283,7 +272,9 @@ def count(session: Session, name: str, scope: Scope) -> int:
     return int(session.query(soql.count(name, scope)).body["totalSize"])
 
 
-def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
+def by_id(
+    session: Session, projection: Projection, ids: Sequence[str], build_rows: RowBuilder
+) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages.
 
     RestlessError at the end where some changed all the time.
@@ -291,7 +282,7 @@ def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Ma
     restless: RestlessError | None = None
     for start in range(0, len(ids), IDS_PER_QUERY):
         try:
-            for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], make):
+            for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], build_rows):
                 yield replace(page, received=start + page.received, expected=len(ids))
         except RestlessError as error:
             restless = error
@@ -299,16 +290,18 @@ def by_id(session: Session, projection: Projection, ids: Sequence[str], make: Ma
         raise restless
 
 
-def few_by_id(session: Session, projection: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
+def few_by_id(
+    session: Session, projection: Projection, ids: Sequence[str], build_rows: RowBuilder
+) -> Iterator[Page]:
     """The records with these Ids, no more than one query may name."""
     while True:
         groups = parts.of_ids(projection, session.learned(projection.sobject.name))
         try:
             if len(groups) == 1:
-                yield from parts.by_id(session, projection, ids, make)
+                yield from parts.by_id(session, projection, ids, build_rows)
             else:
                 pieces = parts.by_id(session, groups[0], ids, parts.as_they_are)
-                yield from parts.completed(session, projection, groups, pieces, make)
+                yield from parts.completed(session, projection, groups, pieces, build_rows)
         except SalesforceError as error:
             learn(session, projection, error)
         else:
@@ -321,7 +314,7 @@ def probe(session: Session, projection: Projection) -> int:
         groups = parts.of_window(projection, session.learned(projection.sobject.name))
         try:
             for part in groups:
-                session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, hasty=True)
+                session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, best_effort=True)
             return len(groups)
         except SalesforceError as error:
             learn(session, projection, error)
@@ -331,5 +324,5 @@ def calls(records: int, threshold: int) -> int:
     """About how many API calls a window of so many records takes, without the describe."""
     if records <= threshold:
         return max(1, ceil(records / PAGE))
-    pages = ceil(records / bulk.MAX_RECORDS)
+    pages = ceil(records / MAX_RECORDS)
     return 1 + JOB_CALLS + pages + ceil(pages / 5)

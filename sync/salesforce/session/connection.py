@@ -37,7 +37,7 @@ from sync.salesforce.session.http import (
     USAGE,
     Http,
     RedirectedError,
-    clock,
+    server_time,
 )
 from sync.salesforce.session.limits import RECORDS_PER_PAGE, Allowance, clip
 from sync.salesforce.session.login import Token, permitted, request_token
@@ -46,7 +46,7 @@ from sync.salesforce.session.retry import RetryPolicy, attempts
 from sync.salesforce.session.rules import (
     Transient,
     Unauthorised,
-    judge,
+    classify_error,
     network_failure,
 )
 
@@ -201,7 +201,7 @@ class Connection:
         try:
             body = ask(client)
         except ClientError as error:
-            raise judge(error, http.last, lost_on_404=lost_on_404) from None
+            raise classify_error(error, http.last, lost_on_404=lost_on_404) from None
         except RedirectedError as redirected:
             raise self._moved(redirected) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -215,7 +215,7 @@ class Connection:
         log.debug(
             "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
         )
-        return Answer(body, clock(response))
+        return Answer(body, server_time(response))
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))

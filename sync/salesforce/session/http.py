@@ -292,7 +292,7 @@ def csv_lines(response: requests.Response) -> TextIO:
     return text
 
 
-def clock(response: requests.Response) -> datetime:
+def server_time(response: requests.Response) -> datetime:
     """Salesforce's time of the answer: its Date header, never this machine's clock."""
     try:
         return parsedate_to_datetime(response.headers["Date"][:LONGEST_DATE]).astimezone(UTC)

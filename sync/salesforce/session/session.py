@@ -33,7 +33,6 @@ from sync.salesforce.session.bodies import decode_records
 from sync.salesforce.session.connection import (
     BATCH_SIZE,
     CALLS,
-    LOGINS_PER_HOUR,
     Calls,
     Connection,
 )
@@ -51,8 +50,6 @@ from sync.salesforce.session.limits import (
 )
 from sync.salesforce.session.login import ORGANIZATION
 from sync.salesforce.session.retry import RetryPolicy
-
-__all__ = ["LOGINS_PER_HOUR", "Answer", "Deletions", "RetryPolicy", "Session", "Usage"]
 
 log = logger.get(__name__)
 T = TypeVar("T")
@@ -105,7 +102,7 @@ class Session:
         return self.settings.salesforce_api_version
 
     @property
-    def hasty(self) -> RetryPolicy:
+    def best_effort(self) -> RetryPolicy:
         """The retry policy of calls that are not needed."""
         return replace(self.retry, attempts=min(2, self.retry.attempts), defers=False)
 
@@ -114,13 +111,13 @@ class Session:
         if self.stop.wait(seconds * self.retry.scale):
             raise StoppedError
 
-    def query(self, soql: str, names: tuple[str, ...] = (), *, hasty: bool = False) -> Answer:
+    def query(self, soql: str, names: tuple[str, ...] = (), *, best_effort: bool = False) -> Answer:
         """The first page of a query, deleted records included, each a tuple of the fields named.
 
         `hasty`: not tried for long, where the caller has another way.
         """
         path = f"/services/data/v{self.version}/queryAll/"
-        policy = self.hasty if hasty else None
+        policy = self.best_effort if best_effort else None
 
         def ask(sf: Salesforce) -> Any:
             headers = {BATCH_SIZE: f"batchSize={self._batch_of(names)}"}
@@ -172,7 +169,7 @@ class Session:
         except ValueError as error:
             raise SalesforceError(str(error)) from None
 
-    def describe(self, name: str, *, anew: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
+    def describe(self, name: str, *, refresh: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
         """An object's fields as this user sees them, and Salesforce's clock.
 
         Where they were asked for before, Salesforce only says whether they changed since; `anew` asks for all
@@ -180,7 +177,7 @@ class Session:
         """
         path = f"/services/data/v{self.version}/sobjects/{name}/describe"
         known = self._described.get(name)
-        if anew or (known is not None and time.monotonic() - known.asked > DESCRIBE_SECONDS):
+        if refresh or (known is not None and time.monotonic() - known.asked > DESCRIBE_SECONDS):
             known = None
         condition = {"If-Modified-Since": known.modified} if known is not None else {}
 
@@ -224,7 +221,7 @@ class Session:
 
         Not tried for long: there are passes without it, too. SalesforceError where it is refused or odd.
         """
-        return covered(self._replication(name, "updated", start, end, self.hasty))
+        return covered(self._replication(name, "updated", start, end, self.best_effort))
 
     def deleted(self, name: str, start: datetime, end: datetime) -> Deletions:
         """What getDeleted tells of a window of whole minutes; SalesforceError where it is refused or odd."""
@@ -256,7 +253,7 @@ class Session:
         body: dict[str, Any] | None = None,
         *,
         version: str = "",
-        hasty: bool = False,
+        best_effort: bool = False,
     ) -> Answer:
         """A JSON resource by its path on the instance; the body of an answer without one is None.
 
@@ -269,7 +266,7 @@ class Session:
             response = self._connection.send(sf, method, path, RESOURCE, version=version, **what)
             return response.json() if response.content else None
 
-        return self._connection.call(ask, lost_on_404=True, policy=self.hasty if hasty else None)
+        return self._connection.call(ask, lost_on_404=True, policy=self.best_effort if best_effort else None)
 
     def stream(self, path: str, read: Callable[[Mapping[str, str], TextIO], T]) -> T:
         """What `read` makes of a CSV resource: of its headers, and its lines as they arrive.
