@@ -63,13 +63,17 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON COLUMN crm.{view}.%I IS %L', shown.attname, shown.description);
     END LOOP;
+    EXECUTE pg_catalog.format(
+        'COMMENT ON VIEW crm.{view} IS %L', 'Live records of the '
+        || pg_catalog.split_part(
+            pg_catalog.obj_description('salesforce.{view}'::pg_catalog.regclass, 'pg_class'), ':', 1) || '.');
 END
 $$
 """
 
 
 def describe_view(view: str) -> None:
-    """Give the columns of an object's consumer view the comments of its table's."""
+    """Comment an object's consumer view, and give its columns the comments of its table's."""
     op.execute(DESCRIBE.format(view=view))
 
 

@@ -56,7 +56,9 @@ class World:
     def __init__(self, sim: Simulator, database: str, **settings: str) -> None:
         self.sim, self.org = sim, sim.org
         self.database = database
-        self.environment = {"DATABASE_URL": database, **sim.environment(), **settings}
+        # Whatever else a team has declared: what is counted here is of these two.
+        chosen = {"SYNC_OBJECTS": "Account,Contact"}
+        self.environment = {"DATABASE_URL": database, **chosen, **sim.environment(), **settings}
         self.settings = settings_from(self.environment, KNOWN)
         self.stop = threading.Event()
         self.engine = tables.engine(self.settings.postgres, owner="test")
@@ -84,7 +86,7 @@ class World:
             reference=self.sim.clock.now,
         )
         # Who acts between two pages wants none fetched before.
-        return replace(context, **({"ahead": 0} if "on_step" in changed else {}) | changed)
+        return replace(context, **({"ahead": 0} if "on_page" in changed else {}) | changed)
 
     def run(self) -> list[Report]:
         """One incremental pass over all objects."""
