@@ -1,4 +1,5 @@
-"""The ledger of fields: what an org's fields were, when they changed, and what follows for old records."""
+"""The field ledger: the fields that the org showed, when they changed, and which changes affect old
+records."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from sync.catalogue.mapping import DescribedField, Projection
 from sync.postgres.load.dependants import Dependency
 from sync.postgres.tables import KEPT
 
-# The last line of a field is its state.
+# The last entry of a field is its current state.
 CURRENT = """
 SELECT DISTINCT ON (object, field) * FROM sync.field {where} ORDER BY object, field, id DESC
 """
@@ -26,7 +27,7 @@ INSERT INTO sync.field
 VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated,
         :own_column)
 """)
-# What leads to an object, what formulas may read of it, and the formulas that look through a relationship.
+# Lookups to an object, the object's own fields, and formulas that read fields through a relationship.
 RELATED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
 SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads,
@@ -37,13 +38,13 @@ SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads
         OR (calculated AND replicated AND position('.' IN formula) > 0))
  ORDER BY object, field
 """)
-# A field that describe lists and queries refuse is tried again after a day, or once its describe differs.
+# A field that describe lists and queries refuse is tried again after a day, or when its describe changes.
 REFUSED = text(f"""
 SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
  WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
-# Account.Name, and of Account.Parent.Name both steps. What the org says is compared, and is never part of a
-# pattern.
+# Tokens of a formula: `Account.Name`; `Account.Parent.Name` gives both steps. Names from the org are compared
+# with tokens and never become part of a pattern.
 TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
 EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
@@ -52,13 +53,13 @@ SELECT object, field, at FROM now
  WHERE change = 'vanished' AND replicated AND object = ANY (:objects) ORDER BY 1, 2
 """)
 
-# Changes after which old records do not have the field's values yet.
+# Changes after which rows that are already stored lack the field's current values.
 LATE = frozenset({"added", "returned", "retyped", "formula", "selected", "promoted"})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A field as the ledger has it; `own_column` tells whether it is kept in a column of its own."""
+    """A field's properties as the ledger stores them; `own_column`: whether it has a column of its own."""
 
     type: str
     size: str
@@ -71,6 +72,7 @@ class State:
 
     @classmethod
     def of(cls, field: DescribedField, *, replicated: bool, own_column: bool = False) -> State:
+        """Return the state of a field of a describe."""
         return cls(
             field.type,
             field.size,
@@ -84,7 +86,7 @@ class State:
 
     @classmethod
     def stored(cls, row: Row[Any]) -> State:
-        """The state in a line of the ledger."""
+        """Return the state that a row of the ledger holds."""
         return cls(
             row.type,
             row.size,
@@ -100,7 +102,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line to come: a field, what happened to it, and how it is now."""
+    """A new entry of the ledger: a field, its change, and its state after the change."""
 
     field: str
     change: str
@@ -108,12 +110,13 @@ class Entry:
 
     @property
     def late(self) -> bool:
-        """Whether old records have to be read again for it."""
+        """Whether stored records have to be read again for this field."""
         return self.change in LATE and self.state.replicated
 
 
 def note(connection: Connection, projection: Projection) -> list[Entry]:
-    """Enter what changed since the ledger was last written; nothing is news in an empty one."""
+    """Write the changes since the last describe; return them. The first describe of an object returns no
+    changes."""
     name = projection.sobject.name
     known = {
         row.field: (
@@ -135,30 +138,32 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
 
 
 def write_entry(connection: Connection, name: str, entry: Entry) -> None:
-    """Write one line."""
+    """Write one entry."""
     values = asdict(entry.state) | {"targets": list(entry.state.targets)}
     connection.execute(ENTER, values | {"object": name, "field": entry.field, "change": entry.change})
 
 
 def refuse(connection: Connection, name: str, field: DescribedField) -> None:
-    """Enter that queries refuse a field that describe lists."""
+    """Record that queries refuse a field that describe lists."""
     write_entry(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
 
 
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
-    """The fields that queries refused within the last day and whose describe is unchanged since."""
+    """Return the names of fields that queries refused within the last day and whose describe is unchanged
+    since."""
     now = {field.name: State.of(field, replicated=False) for field in described}
     rows = connection.execute(REFUSED, {"objects": [name]})
     return frozenset(row.field for row in rows if now.get(row.field) == State.stored(row))
 
 
 def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
-    """Fields that queries refuse, with their objects and since when: they are not replicated."""
+    """Return (object, field, time of the refusal) of fields that queries refuse; they are not replicated."""
     return [(row.object, row.field, row.at) for row in connection.execute(REFUSED, {"objects": objects})]
 
 
 def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:
-    """What a describe says that the ledger does not. Removed and hidden look alike: it is not there."""
+    """Compare a describe with the ledger. Salesforce lists neither removed nor hidden fields: both are
+    `vanished`."""
     for name, state in now.items():
         change, before = known.get(name, ("", None))
         if before is None:
@@ -173,7 +178,7 @@ def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> It
 
 
 def difference(before: State, now: State) -> str:
-    """The change that weighs most, where there are several at once."""
+    """Return the most important of several simultaneous changes."""
     if now.replicated != before.replicated:
         return "selected" if now.replicated else "left out"
     if now.type != before.type or now.targets != before.targets:
@@ -186,10 +191,10 @@ def difference(before: State, now: State) -> str:
 
 
 def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
-    """The columns in which replicated records name records of this object, as far as they have one, and which
-    columns of those their formulas read.
+    """Return the replicated lookups to an object, with the columns that formulas read through each of them.
 
-    The look-up of a merged record is left out: only a tombstone has one.
+    A lookup without a column of its own is left out, and so is MasterRecordId: only tombstones have it. The
+    columns are None where a formula reads a field that the feed cannot name.
     """
     related = connection.execute(RELATED, {"object": name}).all()
     readable = columns_read(name, related)
@@ -207,17 +212,20 @@ def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
 
 
 def columns_read(name: str, related: Sequence[Row[Any]]) -> dict[str, str]:
-    """The column as which the feed names a change, for what a formula may name of an object: a field, or a
-    relationship; in small letters. What is not replicated has none."""
+    """Map what a formula may name of an object (field or relationship, lower case) to the column that the
+    feed names.
+
+    Fields that are not replicated have no column.
+    """
     columns = {field.name: field.column for field in CATALOGUE[name].fields} if name in CATALOGUE else {}
     fields = [row for row in related if row.object == name and row.replicated]
-    # All custom fields are in one column.
+    # All custom fields share one column.
     found = {row.relationship.lower(): columns.get(row.field, "custom") for row in fields if row.relationship}
     return found | {row.field.lower(): columns.get(row.field, "custom") for row in fields}
 
 
 def read_through(formula: str, relationship: str) -> Iterator[str]:
-    """What a formula names behind a relationship, in small letters."""
+    """Yield the names, in lower case, that a formula reads through a relationship."""
     tokens = TOKEN.findall(formula.lower())
     for first, dot, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if dot == "." and first == relationship.lower():
@@ -225,10 +233,11 @@ def read_through(formula: str, relationship: str) -> Iterator[str]:
 
 
 def ever_shown(connection: Connection) -> frozenset[str]:
-    """The names of all fields that any object has ever shown."""
+    """Return the names of all fields that any object has ever shown."""
     return frozenset(connection.execute(EVER).scalars())
 
 
 def vanished(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
-    """Fields that are not shown any more, with their objects and since when: they keep their last values."""
+    """Return (object, field, time) of replicated fields that are not shown any more; they keep their last
+    values."""
     return [(row.object, row.field, row.at) for row in connection.execute(VANISHED, {"objects": objects})]

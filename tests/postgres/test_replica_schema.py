@@ -257,7 +257,7 @@ def test_the_schemas_are_the_same_but_for_the_name(beside: World, database: str)
     [
         *((name, "is taken") for name in ("crm", "sync", "public", "information_schema", "pg_toast", "pg_x")),
         *(
-            (name, "is no schema name")
+            (name, "is not a schema name")
             for name in ("CRM", "my schema", 'a"b', "a-b", "1a", "ä", " ", "a.b", "a;b")
         ),
         ("a" * 64, "has 64 characters"),
