@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from sync.catalogue.derivation import Derivation
@@ -56,6 +57,10 @@ LONGEST_FORMULA = 20_000
 def snake_case(name: str) -> str:
     """`BillingPostalCode` → `billing_postal_code`, `LastCURequestDate` → `last_cu_request_date`."""
     return WORD_BORDER.sub("_", name).lower()
+
+
+# The names of the catalogue: each pass needs the column of every field several times.
+column_name = cache(snake_case)
 
 
 def checksum(id15: str) -> str:
@@ -116,7 +121,7 @@ class Field:
 
     @property
     def column(self) -> str:
-        return snake_case(self.name)
+        return column_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,7 @@ class SObject:
 
     @property
     def table(self) -> str:
-        return snake_case(self.name)
+        return column_name(self.name)
 
     @property
     def columns(self) -> tuple[str, ...]:
