@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 import requests
@@ -18,6 +17,7 @@ from sync.demo import embedded
 from sync.logs import printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
+from tests.support import databases as databases_of_tests
 from tests.support.databases import Databases, Rows, connected
 from tests.support.databases import administer as administer
 from tests.support.world import LONG_AGO, World
@@ -57,22 +57,14 @@ def own_secrets() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL whose owner may create databases."""
-    with ExitStack() as stack:
-        url = os.environ.get("TEST_DATABASE_URL") or stack.enter_context(embedded.postgres())
-        target = make_url(url).set(drivername="postgresql+psycopg2")
+    with databases_of_tests.server() as url:
         try:
-            create_engine(target, poolclass=NullPool).connect().close()
+            create_engine(url, poolclass=NullPool).connect().close()
         except OperationalError as error:
             pytest.exit(
                 f"no PostgreSQL at TEST_DATABASE_URL ({error.orig}); unset it for the embedded one", 3
             )
-        server = target.render_as_string(hide_password=False)
-        if "TEST_DATABASE_URL" not in os.environ:
-            # Ours alone, and gone afterwards: it need not survive a power cut.
-            unsafe = ("fsync", "full_page_writes")
-            administer(server, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
-            administer(server, "SELECT pg_reload_conf()")
-        yield server
+        yield url
 
 
 @pytest.fixture(scope="session")
