@@ -99,13 +99,18 @@ def server() -> Iterator[str]:
             yield as_driven(url)
             return
         with pytest.MonkeyPatch.context() as patch:
-            if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
-                patch.setattr(tempfile, "tempdir", str(MEMORY))
+            patch.setattr(tempfile, "tempdir", str(folder_of_servers()))
             url = as_driven(stack.enter_context(embedded.postgres()))
         unsafe = ("fsync", "full_page_writes")
         administer(url, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
         administer(url, "SELECT pg_reload_conf()")
         yield url
+
+
+def folder_of_servers() -> Path:
+    """Where the files of a server are made: in memory, or where temporary files are."""
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
+    return MEMORY if roomy else Path(tempfile.gettempdir())
 
 
 def as_driven(url: str) -> str:
