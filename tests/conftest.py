@@ -18,7 +18,7 @@ from sync.logs import printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
 from tests.support import databases as databases_of_tests
-from tests.support.databases import Databases, Rows, connected
+from tests.support.databases import Databases
 from tests.support.databases import administer as administer
 from tests.support.world import LONG_AGO, World
 
@@ -149,13 +149,7 @@ def loaded(world: World, databases: Databases) -> World:
         [{"LastName": name, "AccountId": world.acme} for name in ("Ann", "Bob", "Cid")],
         stamp=LONG_AGO,
     )
-    # The same org gives the same rows: the first test of a process loads them, for the others they are copied.
-    if world.transport in databases.loaded:
-        with connected(world.database) as connection:
-            databases.loaded[world.transport].put_back(connection)
-    else:
-        world.run()
-        databases.loaded[world.transport] = Rows(world.database)
-        world.sim.requests.clear()  # a copy has asked for nothing
+    databases.load(f"loaded by {world.transport}", world.run)
+    world.sim.requests.clear()  # a copy has asked for nothing
     world.seen = world.last_seq()
     return world

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -189,7 +189,7 @@ class Databases:
         self.name = ""
         self.fingerprint = ""
         self.empty: Rows | None = None
-        self.loaded: dict[str, Rows] = {}  # the rows after a first load, by transport
+        self.loaded: dict[str, Rows] = {}  # the rows of states that several tests begin with
         self.connection: Connection | None = (
             None  # to the database, kept: a new one reads the whole catalog again
         )
@@ -208,6 +208,19 @@ class Databases:
                 self.fingerprint = fingerprint(connection)
             self.empty = self.empty or Rows(self.url())
         return self.url()
+
+    def load(self, state: str, load: Callable[[], object]) -> bool:
+        """Bring the database to a state that `load` makes of the empty one; whether the rows were copied.
+
+        The same org gives the same rows: the first test of a process loads them, for the others they are copied.
+        """
+        if state in self.loaded:
+            with connected(self.url()) as connection:
+                self.loaded[state].put_back(connection)
+            return True
+        load()
+        self.loaded[state] = Rows(self.url())
+        return False
 
     def _restored(self) -> bool:
         """Whether the rows could be put back and the schema is as it was."""
