@@ -129,6 +129,9 @@ def scratch_copy() -> Iterator[Path]:
 def run(copy: Path, url: str, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of Python in a copy."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "TEST_DATABASE_URL": url}
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # each run would compile what the one before it has compiled
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
