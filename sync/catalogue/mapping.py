@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from sync.catalogue.derivation import Derivation
@@ -74,6 +75,7 @@ def snake_case(name: str) -> str:
     return WORD_BORDER.sub("_", name).lower()
 
 
+@cache  # each pass needs the column of every field several times
 def sql_name(name: str) -> str:
     """The table or column of an object or field: custom ones in lower case, as Heroku Connect names them."""
     return name.lower() if "__" in name else snake_case(name)
