@@ -270,9 +270,7 @@ class Settings(DatabaseSettings):
             if value is not None and not value.is_dir():
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
-            raise wrong(
-                f"{value} does not exist or holds no certificate: give a PEM file with the CA's certificates"
-            ) from None
+            raise wrong(f"{value} does not exist or is no PEM file of the CA's certificates") from None
         return value
 
     @property
@@ -319,7 +317,7 @@ class Settings(DatabaseSettings):
 class Known:
     """The names of all objects that can be replicated, and the check of a selection.
 
-    `problems` takes object names, volatile fields and excluded fields; it returns messages with remedies.
+    `problems` takes object names, volatile and excluded fields; it returns messages with remedies.
     """
 
     objects: tuple[str, ...] = ()
@@ -331,10 +329,8 @@ AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
 
 
 def load_settings(known: Known = ANY) -> Settings:
-    """Read all settings from the environment and `.env`.
-
-    Raises ConfigError, which names everything that is wrong at once.
-    """
+    """Read all settings from the environment and `.env`; raise ConfigError, which names everything wrong at
+    once."""
     return loaded(Settings, known, login_problems(LoginSettings()))
 
 

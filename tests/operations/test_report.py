@@ -114,7 +114,7 @@ def test_a_long_reason_keeps_its_remedy() -> None:
 
     assert line.endswith("type: python -m sync resync --object Contact --full")
     assert (
-        "the last run of Contact failed: Contact is recorded as complete through 2026-03-01 … of the two is wrong"
+        "the last run of Contact failed: Contact is recorded as complete through 2026-03-01 … one of the two is wrong"
         in line
     )
     assert len(truncate(FAILING)) <= 160

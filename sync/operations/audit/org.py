@@ -194,7 +194,8 @@ def refused(fitted: Projection, error: SalesforceError) -> str:
     if named and (isinstance(error, FieldsMovedError) or error.code.startswith("INVALID_FIELD")):
         return (
             f"describe lists {named[0]} and the query refuses it: correct the field or its package; "
-            f"or exclude it by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, {AGAIN}"
+            f"or exclude it by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, "
+            f"{AGAIN}"
         )
     if error.code == "QUERY_TOO_COMPLICATED":
         return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {AGAIN}"
