@@ -3,23 +3,29 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
+# Each worker of the tests, and each process that a test starts, would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format soak mutations bench requirements migration clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format soak mutations bench object field migration requirements clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
 
-# At most six minutes on two cores. What has many combinations is tried in a subset in which each value occurs, and
+# At most five minutes on two cores. What has many combinations is tried in a subset in which each value occurs, and
 # properties on a fifth of their examples (tests/support/soak.py): `make soak` tries the whole product.
-test: .venv/ready ## the whole suite; TEST_DATABASE_URL points it at another server
+test: .venv/ready ## the whole suite, or ARGS=tests/salesforce/test_soql.py; TEST_DATABASE_URL names another server
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
-lint: .venv/ready
+lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/ready
+format: .venv/ready ## what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -35,8 +41,14 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-migration: .venv/ready ## after a new line in sync/catalogue/objects.py: make migration MESSAGE="contact gets a nickname"
-	$(BIN)/python -m tests.autogenerate "$(MESSAGE)"
+object: .venv/ready ## a new object and its migration: NAME=Opportunity; of the org in the settings, or DESCRIBE=file.json
+	@$(BIN)/python -m migrations.declare object "$(NAME)" $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Customer_Number__c [INDEX=1] [DESCRIBE=file.json]
+	@$(BIN)/python -m migrations.declare field "$(OBJECT)" "$(NAME)" $(if $(INDEX),--index) $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
+	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
@@ -46,7 +58,7 @@ requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --no-emit-index-url $(ARGS) -c requirements-dev.txt -o requirements-bench.txt
 
-clean:
+clean: ## remove the virtual environment and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 .venv/ready: requirements-dev.txt

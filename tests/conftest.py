@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import requests
@@ -18,7 +18,8 @@ from sync.demo import embedded
 from sync.logs import printable
 from sync.simulator import Simulator, simulator
 from sync.simulator.transport import certificates
-from tests.support.databases import Databases, Rows, connected
+from tests.support import databases as databases_of_tests
+from tests.support.databases import Databases
 from tests.support.databases import administer as administer
 from tests.support.world import LONG_AGO, World
 
@@ -28,9 +29,16 @@ LONGEST = ("test_model.py", "test_consumer_killed.py")
 WAITING = ("test_worker.py",)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a third of the time tests wait, for processes and for time to pass."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: a third of the time tests wait, for processes and for time to pass.
+
+    A single file has as many as there are cores when it runs the product as a whole, and else none: to start a
+    worker takes longer than its tests. Nor has a single test one.
+    """
+    cores = os.cpu_count() or 1
+    if len(config.args) > 1 or not (file := Path(config.args[0].partition("::")[0])).is_file():
+        return cores + 1
+    return cores if "::" not in config.args[0] and "World" in file.read_text() else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,22 +65,14 @@ def own_secrets() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL whose owner may create databases."""
-    with ExitStack() as stack:
-        url = os.environ.get("TEST_DATABASE_URL") or stack.enter_context(embedded.postgres())
-        target = make_url(url).set(drivername="postgresql+psycopg2")
+    with databases_of_tests.server() as url:
         try:
-            create_engine(target, poolclass=NullPool).connect().close()
+            create_engine(url, poolclass=NullPool).connect().close()
         except OperationalError as error:
             pytest.exit(
                 f"no PostgreSQL at TEST_DATABASE_URL ({error.orig}); unset it for the embedded one", 3
             )
-        server = target.render_as_string(hide_password=False)
-        if "TEST_DATABASE_URL" not in os.environ:
-            # Ours alone, and gone afterwards: it need not survive a power cut.
-            unsafe = ("fsync", "full_page_writes")
-            administer(server, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
-            administer(server, "SELECT pg_reload_conf()")
-        yield server
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -157,13 +157,7 @@ def loaded(world: World, databases: Databases) -> World:
         [{"LastName": name, "AccountId": world.acme} for name in ("Ann", "Bob", "Cid")],
         stamp=LONG_AGO,
     )
-    # The same org gives the same rows: the first test of a process loads them, for the others they are copied.
-    if world.transport in databases.loaded:
-        with connected(world.database) as connection:
-            databases.loaded[world.transport].put_back(connection)
-    else:
-        world.run()
-        databases.loaded[world.transport] = Rows(world.database)
-        world.sim.requests.clear()  # a copy has asked for nothing
+    databases.load(f"loaded by {world.transport}", world.run)
+    world.sim.requests.clear()  # a copy has asked for nothing
     world.seen = world.last_seq()
     return world

@@ -22,11 +22,8 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from queue import SimpleQueue
 
-from sqlalchemy.engine import make_url
-
-from sync.demo import embedded
 from tests.mutations import MUTATIONS, Mutation
-from tests.support.databases import administer
+from tests.support.databases import server
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 60  # that a test may take with a bug in the code, which may never end
@@ -52,6 +49,7 @@ def main(words: Sequence[str]) -> int:
         return fail(f"no mutation has {' or '.join(words)} in its name or module")
     if wrong := [problem for mutation in chosen for problem in problems(mutation, ROOT)]:
         return fail(*wrong)
+    # One PostgreSQL for all runs of pytest: starting one takes longer than most of the tests.
     with server() as url, ExitStack() as stack:
         copies = [stack.enter_context(scratch_copy()) for _ in range(min(PARALLEL, len(chosen)))]
         if not_whole := whole(copies[0], url, chosen):
@@ -128,23 +126,12 @@ def scratch_copy() -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def server() -> Iterator[str]:
-    """The URL of one PostgreSQL for all runs of pytest: starting one takes longer than most of the tests."""
-    with ExitStack() as stack:
-        url = os.environ.get("TEST_DATABASE_URL")
-        if not url:
-            given = make_url(stack.enter_context(embedded.postgres()))
-            url = given.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
-            unsafe = ("fsync", "full_page_writes")  # it need not survive a power cut
-            administer(url, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
-            administer(url, "SELECT pg_reload_conf()")
-        yield url
-
-
 def run(copy: Path, url: str, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of Python in a copy."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "TEST_DATABASE_URL": url}
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # each run would compile what the one before it has compiled
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

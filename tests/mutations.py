@@ -802,7 +802,7 @@ MUTATIONS = (
         LOAD,
         "        empty(connection, name, batch.ids, keep)\n",
         "",
-        "replication/test_retention.py::test_values_erased_with_the_deletion[deleted-rest]",
+        "replication/test_retention.py::test_values_erased_with_the_deletion[rest-deleted]",
     ),
     bug(
         "privacy: tombstones are never emptied",

@@ -270,7 +270,9 @@ class Settings(DatabaseSettings):
             if value is not None and not value.is_dir():
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
-            raise wrong(f"{value} does not exist or is no PEM file of the CA's certificates") from None
+            raise wrong(
+                f"{value} does not exist or holds no certificate: give a PEM file with the CA's"
+            ) from None
         return value
 
     @property

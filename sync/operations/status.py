@@ -286,7 +286,8 @@ def headline(
             f"{why}: consumers see the state of that time{tail}"
         )
     oldest = max((state.lag for state in found if state.lag is not None), default=timedelta(0))
-    names = " and ".join(state.object for state in found)
+    *others, last = [state.object for state in found]
+    names = f"{', '.join(others)} and {last}" if others else last
     tail = ""
     broken = [state for state in found if state.last_outcome not in (None, "succeeded")][:1]
     endings = [

@@ -187,10 +187,11 @@ Table(
     Column("relationship", Text(), nullable=False),
     Column("targets", ARRAY(Text()), nullable=False),
     Column("replicated", Boolean(), nullable=False),
+    Column("own_column", Boolean()),
     Index(None, "object", "field", "id"),
     CheckConstraint(
         "change IN ('known', 'added', 'vanished', 'returned', 'retyped', 'resized', 'formula', 'selected', "
-        "'left out', 'refused')",
+        "'left out', 'refused', 'promoted', 'demoted')",
         name="change",
     ),
     schema=BOOKKEEPING,

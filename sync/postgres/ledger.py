@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, Projection
-from sync.catalogue.objects import CATALOGUE
 from sync.postgres.load.dependants import Dependency
 from sync.postgres.tables import KEPT
 
@@ -23,8 +23,9 @@ SELECT DISTINCT ON (object, field) * FROM sync.field {where} ORDER BY object, fi
 KNOWN = text(CURRENT.format(where="WHERE object = :object"))
 ENTER = text("""
 INSERT INTO sync.field
-       (object, field, change, type, size, calculated, formula, relationship, targets, replicated)
-VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated)
+       (object, field, change, type, size, calculated, formula, relationship, targets, replicated, own_column)
+VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated,
+        :own_column)
 """)
 # Lookups to an object, the object's own fields, and formulas that read fields through a relationship.
 RELATED = text(f"""
@@ -53,12 +54,12 @@ SELECT object, field, at FROM now
 """)
 
 # Changes after which rows that are already stored lack the field's current values.
-LATE = frozenset({"added", "returned", "retyped", "formula", "selected"})
+LATE = frozenset({"added", "returned", "retyped", "formula", "selected", "promoted"})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A field's properties as the ledger stores them."""
+    """A field's properties as the ledger stores them; `own_column`: whether it has a column of its own."""
 
     type: str
     size: str
@@ -67,9 +68,10 @@ class State:
     relationship: str
     targets: tuple[str, ...]
     replicated: bool
+    own_column: bool
 
     @classmethod
-    def of(cls, field: DescribedField, *, replicated: bool) -> State:
+    def of(cls, field: DescribedField, *, replicated: bool, own_column: bool = False) -> State:
         """Return the state of a field of a describe."""
         return cls(
             field.type,
@@ -79,6 +81,7 @@ class State:
             field.relationship,
             field.targets,
             replicated,
+            own_column,
         )
 
     @classmethod
@@ -92,6 +95,8 @@ class State:
             row.relationship,
             tuple(row.targets),
             row.replicated,
+            # Not known of lines from before custom fields could have a column.
+            row.replicated and "__" not in row.field if row.own_column is None else row.own_column,
         )
 
 
@@ -121,7 +126,11 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
         for row in connection.execute(KNOWN, {"object": name})
     }
     selected = set(projection.names)
-    now = {field.name: State.of(field, replicated=field.name in selected) for field in projection.described}
+    own = {field.name for field in projection.fields}
+    now = {
+        field.name: State.of(field, replicated=field.name in selected, own_column=field.name in own)
+        for field in projection.described
+    }
     entries = list(news(known, now))
     for entry in entries:
         write_entry(connection, name, entry)
@@ -176,6 +185,8 @@ def difference(before: State, now: State) -> str:
         return "retyped"
     if (now.calculated, now.formula) != (before.calculated, before.formula):
         return "formula"
+    if now.own_column != before.own_column:
+        return "promoted" if now.own_column else "demoted"
     return "resized"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +29,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Kind, SObject
-from sync.catalogue.objects import CATALOGUE
 from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
@@ -61,6 +61,15 @@ TYPES: dict[Kind, TypeEngine[Any]] = {
 REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
 # Columns that this product adds to those of the fields.
 OWN = ("custom", "deleted_at", "deleted_reason", "synced_at")
+# Room in each block for the next version of its rows, and vacuum before a twentieth of them is dead: replicas
+# are updated far more often than they grow.
+STORAGE = {
+    "fillfactor": 90,
+    "autovacuum_vacuum_scale_factor": 0.05,
+    "autovacuum_analyze_scale_factor": 0.02,
+}
+# How the comment of a replica begins: the object's API name follows.
+COMMENT = "Salesforce object"
 # What a tombstone keeps when its values are erased: Id, stamp, and the survivor of a merge.
 KEPT = frozenset({"id", "is_deleted", "system_modstamp", "master_record_id"})
 # Columns without meaning for live rows: consumer views leave them out.
@@ -80,42 +89,58 @@ def replica(sobject: SObject) -> Table:
                 TYPES[field.kind],
                 primary_key=field.kind is Kind.ID,
                 nullable=field.column not in REQUIRED,
+                comment=f"Salesforce field {sobject.name}.{field.name}.",
             )
         )
-        columns.extend(Column(derived.column, Text()) for derived in field.derived)
+        columns.extend(
+            Column(derived.column, Text(), comment=f"Computed from {field.name}: {derived.normalise.name}.")
+            for derived in field.derived
+        )
     return Table(
         sobject.table,
         metadata,
         *columns,
-        Column("custom", JSONB(), nullable=False, server_default=text("'{}'")),
-        Column("deleted_at", DateTime(timezone=True)),
-        Column("deleted_reason", Text()),
-        Column("synced_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        *own_columns(),
         *(Index(None, column) for column in sobject.lookups),
         Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         schema=REPLICAS,
+        comment=f"{COMMENT} {sobject.name}: live records, and deleted ones as tombstones.",
+        postgresql_with=STORAGE,
     )
+
+
+def own_columns() -> list[Column[Any]]:
+    """The columns of every replica that come from no field."""
+    return [
+        Column(
+            "custom",
+            JSONB(),
+            nullable=False,
+            server_default=text("'{}'"),
+            comment="The custom fields that the integration user can read, by API name.",
+        ),
+        Column(
+            "deleted_at",
+            DateTime(timezone=True),
+            comment="When the record was deleted in Salesforce; null for a live one.",
+        ),
+        Column(
+            "deleted_reason",
+            Text(),
+            comment="Why the record is not live: deleted, merged, purged, vanished or erased.",
+        ),
+        Column(
+            "synced_at",
+            DateTime(timezone=True),
+            nullable=False,
+            server_default=text("now()"),
+            comment="When this row was last written.",
+        ),
+    ]
 
 
 REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
 LISTING: dict[str, Table] = {name: listing(sobject.table) for name, sobject in CATALOGUE.items()}
-
-
-def consumer_columns(table: Table) -> list[str]:
-    """Return the column names of an object's consumer view."""
-    return [column.name for column in table.columns if column.name not in TOMBSTONE]
-
-
-def consumer_view(table: str, columns: Sequence[str]) -> str:
-    """Return the SQL that creates the consumer view of one object's live rows.
-
-    `columns` may grow at the end only: PostgreSQL's CREATE OR REPLACE VIEW refuses moved columns.
-    """
-    listed = ",\n       ".join(columns)
-    return (
-        f"CREATE OR REPLACE VIEW {CONSUMERS}.{table} AS\nSELECT {listed}\n"
-        f"  FROM {REPLICAS}.{table}\n WHERE deleted_at IS NULL"
-    )
 
 
 def quoted(identifier: str) -> str:

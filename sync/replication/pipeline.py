@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import (
     FATAL,
     DeferredError,

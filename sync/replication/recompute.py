@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Derived, Field, SObject
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import derive
 from sync.errors import StoppedError
 from sync.logs import logger

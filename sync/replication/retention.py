@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.postgres import ledger

@@ -20,9 +20,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
+from migrations import autogenerate as generator
 from sync.demo import embedded
-from sync.postgres import bookkeeping, tables
+from sync.postgres import bookkeeping, tables, views
 from tests.conftest import administer
+from tests.support import processes
+from tests.support.databases import folder_of_servers
 from tests.support.world import ROOT
 
 SCRIPTS = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
@@ -117,13 +120,23 @@ def in_process(engine: Engine, do: Any, *arguments: Any) -> None:
 def alembic(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`alembic …` of the project in a folder, started elsewhere, with these settings and no others."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    command = ["alembic", "-c", str(folder / "alembic.ini"), *arguments]
+    if folder == ROOT:
+        return processes.run(command, {**kept, **environment}, ROOT.parent)
+    return python(command, folder.parent, {**kept, **environment})
+
+
+def python(
+    command: Sequence[str], cwd: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """`python -m …` of a new interpreter, which has imported nothing."""
     return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), *arguments],
-        env={**kept, **environment},
-        cwd=folder.parent,
+        [sys.executable, "-m", *command],
+        env=environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
         check=False,
     )
 
@@ -319,7 +332,7 @@ def test_consumer_view_shows_the_columns(migrated: Engine, table: Any) -> None:
     """A consumer view has every column that means something among live rows, each once, and no other."""
     shown = columns_of(migrated, "crm", table.name)
 
-    assert sorted(shown) == sorted(tables.consumer_columns(table))
+    assert sorted(shown) == sorted(views.consumer_columns(table))
     assert not {"is_deleted", "master_record_id", "deleted_at", "deleted_reason"} & set(shown)
 
 
@@ -391,15 +404,7 @@ def test_rollback_is_not_blocked(database: str, migrated: Engine) -> None:
 def test_missing_setting_is_named(tmp_path: Path) -> None:
     """Without DATABASE_URL a release fails with that word and what to write, and no traceback."""
     kept = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"],
-        env=kept,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(["alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"], tmp_path, kept)
 
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
@@ -441,20 +446,15 @@ def project(tmp_path: Path) -> Path:
 
 
 def autogenerate(project: Path, *message: str) -> subprocess.CompletedProcess[str]:
-    """What `make migration` does, with no settings at all."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.autogenerate", *message],
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
+    """What `make migration` does, with no settings at all but where its PostgreSQL may have its files."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return python(
+        ["migrations.autogenerate", *message], project, {**kept, "TMPDIR": str(folder_of_servers())}
     )
 
 
 def test_new_field_is_one_line_and_a_generated_migration(
-    project: Path, empty_database: str, empty: Engine
+    project: Path, database: str, migrated: Engine
 ) -> None:
     """One line in the catalogue becomes a migration that adds the column, shows it, and can be undone."""
     catalogue = project / "sync" / "catalogue" / "objects.py"
@@ -478,23 +478,17 @@ def test_new_field_is_one_line_and_a_generated_migration(
         )
         assert linted.returncode == 0, linted.stdout.decode()
 
-    before = columns_of_view_at(empty_database, empty, project, HEAD)
-    assert alembic(project, "upgrade", "head", DATABASE_URL=empty_database).returncode == 0
-    assert columns_of(empty, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
-    assert {"nick_name", "nick_name_lower"} <= set(columns_of(empty, "salesforce", "contact"))
-    assert alembic(project, "check", DATABASE_URL=empty_database).returncode == 0
+    before = columns_of(migrated, "crm", "contact")
+    assert alembic(project, "upgrade", "head", DATABASE_URL=database).returncode == 0
+    assert columns_of(migrated, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
+    assert {"nick_name", "nick_name_lower"} <= set(columns_of(migrated, "salesforce", "contact"))
+    assert alembic(project, "check", DATABASE_URL=database).returncode == 0
 
-    assert alembic(project, "downgrade", "-1", DATABASE_URL=empty_database).returncode == 0
-    assert columns_of(empty, "crm", "contact") == before
-    assert not {"nick_name", "nick_name_lower"} & set(columns_of(empty, "salesforce", "contact"))
-    assert alembic(project, "upgrade", "head", DATABASE_URL=empty_database).returncode == 0
-    assert columns_of(empty, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
-
-
-def columns_of_view_at(url: str, engine: Engine, project: Path, revision: str) -> list[str]:
-    done = alembic(project, "upgrade", revision, DATABASE_URL=url)
-    assert done.returncode == 0, done.stderr
-    return columns_of(engine, "crm", "contact")
+    assert alembic(project, "downgrade", "-1", DATABASE_URL=database).returncode == 0
+    assert columns_of(migrated, "crm", "contact") == before
+    assert not {"nick_name", "nick_name_lower"} & set(columns_of(migrated, "salesforce", "contact"))
+    assert alembic(project, "upgrade", "head", DATABASE_URL=database).returncode == 0
+    assert columns_of(migrated, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
 
 
 def test_nothing_new_writes_nothing(project: Path) -> None:
@@ -506,14 +500,12 @@ def test_nothing_new_writes_nothing(project: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert (
         made.stdout
-        == "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+        == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
     )
     assert sorted(path.name for path in (project / "migrations" / "versions").glob("*.py")) == before
 
 
-def test_migration_needs_a_message(project: Path) -> None:
+def test_migration_needs_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     """A migration without a name is refused before anything is started."""
-    made = autogenerate(project, " ")
-
-    assert made.returncode == 2
-    assert made.stderr == 'say what changes: make migration MESSAGE="contact gets a nickname"\n'
+    assert generator.main([" "]) == 2
+    assert capsys.readouterr().err == 'say what changes: make migration MESSAGE="contact gets a nickname"\n'

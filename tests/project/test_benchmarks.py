@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.salesforce import soql
 from sync.simulator import Simulator
 from sync.window import Scope
@@ -45,6 +45,7 @@ from tests.benchmarks.measure import (
     process,
 )
 from tests.benchmarks.org import Org
+from tests.support.soak import SOAK
 
 ACCOUNTS, CONTACTS = 20, 130
 
@@ -114,7 +115,7 @@ def test_a_page_that_is_none_is_an_error(populated: Simulator, org: Org, fault: 
         list(limit.rest_pages(org, org.log_in(), "SELECT Id FROM Contact"))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", TRANSPORTS if SOAK else (BULK,))  # the whole run below is by REST
 def test_the_product_beside_the_limit(
     populated: Simulator, org: Org, target: Database, tmp_path: Path, transport: str
 ) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +23,7 @@ from sync.postgres.state import cursors
 from sync.replication import pipeline
 from sync.replication.runs import PageResult
 from sync.simulator import replication
+from tests.support.soak import covering
 from tests.support.world import World
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -134,8 +135,13 @@ def deleted_and_purged(world: World, stamp: datetime) -> None:
     world.org.purge(world.bob)
 
 
-@pytest.mark.parametrize("change", [created, moved, deleted, merged, deleted_and_purged])
-@pytest.mark.parametrize("lag", [40 * MINUTE, 23 * HOUR])
+@pytest.mark.parametrize(
+    ("lag", "change"),
+    covering(
+        list(product((40 * MINUTE, 23 * HOUR), (created, moved, deleted, merged, deleted_and_purged))),
+        enumerate,
+    ),
+)
 def test_late_commit_under_a_lag(
     loaded: World, lag: timedelta, change: Callable[[World, datetime], None]
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import product
 
 import pytest
 
 from sync.replication import pipeline
 from sync.replication.runs import PageResult
+from tests.support.soak import covering, pairs
 from tests.support.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
@@ -140,9 +142,9 @@ def test_reject_of_a_purged_record(loaded: World) -> None:
 # ── what the log names and is there ───────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("stay", [True, False])
-@pytest.mark.parametrize("bump", [True, False])
-@pytest.mark.parametrize("passes", [0, 1])
+@pytest.mark.parametrize(
+    ("passes", "bump", "stay"), covering(list(product((0, 1), (True, False), (True, False))), pairs)
+)
 def test_undeleted_is_not_removed(loaded: World, passes: int, bump: bool, stay: bool) -> None:
     """A record taken out of the bin stays, though the log goes on naming it, before and after a pass saw it gone."""
     loaded.sim.options.undeleted_stay_listed = stay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
@@ -134,6 +134,12 @@ def until_it_runs(world: World) -> None:
         world.run()
 
 
+def kinds_by_each_way(case: tuple[str, str, str]) -> list[Hashable]:
+    """The features of (way, fault, place): each fault, one of each kind of handling by each way, and each place."""
+    way, fault, place = case
+    return [fault, (way, fault if fault in KINDS else ""), (way, "at", place)]
+
+
 def told_once(world: World) -> bool:
     told = [c.record_id for c in world.feed(world.seen) if (c.op, c.object) == ("insert", "Contact")]
     return len(told) == len(set(told)) == 9
@@ -151,7 +157,7 @@ def told_once(world: World) -> bool:
             ),
             *(("bulk", fault, "creation") for fault in (*REFUSED, "not_found")),
         ],
-        pairs_with_first,
+        kinds_by_each_way,
     ),
     indirect=["transport"],
 )

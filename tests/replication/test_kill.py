@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.support import processes
+from tests.support.databases import Databases
 from tests.support.soak import SOAK
 from tests.support.world import LONG_AGO, World
 
@@ -53,9 +54,9 @@ def five(world: World) -> World:
 
 
 @pytest.fixture
-def five_more(five: World) -> World:
+def five_more(five: World, databases: Databases) -> World:
     """Five more of them after the first load."""
-    five.run()
+    databases.load(f"five by {five.transport}", five.run)
     five.seen = five.last_seq()
     five.org.create_many("Contact", [{"LastName": f"new{i}"} for i in range(5)])
     five.sim.clock.advance(60)  # what changes in the second of the query is read stepwise

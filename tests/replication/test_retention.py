@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sync.operations.audit import checks, mapped, org
 from sync.replication import pipeline
 from sync.salesforce.session.session import Session
 from sync.simulator.fields import Field
+from tests.support.soak import covering
 from tests.support.world import World
 
 LEFT = {"id", "is_deleted", "system_modstamp", "deleted_at", "deleted_reason", "synced_at"}
@@ -57,8 +59,11 @@ def test_tombstones_keep_their_values_for_thirty_days(loaded: World) -> None:
     assert loaded.feed(seen) == []
 
 
-@WAYS
-@pytest.mark.parametrize("how", ["deleted", "merged", "purged", "vanished"])
+@pytest.mark.parametrize(
+    ("transport", "how"),
+    covering(list(product(("rest", "bulk"), ("deleted", "merged", "purged", "vanished"))), enumerate),
+    indirect=["transport"],
+)
 def test_values_erased_with_the_deletion(loaded: World, how: str) -> None:
     """With SYNC_TOMBSTONE_VALUES=erase nothing but Id, stamps, reason and survivor is left, however it went; while
     the record lies in the recycle bin, reading it again changes nothing."""

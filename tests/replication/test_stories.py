@@ -251,8 +251,8 @@ def test_complete_through_never_claims_the_overlap(loaded: World) -> None:
 
 def test_thousands_of_rows_on_one_stamp_across_pages(world: World) -> None:
     """Thousands of records on one second are all read, however the pages cut through them."""
-    number = 5_000 if SOAK else 1_000
-    world.page_by([700, 1, 2000, 333] if SOAK else [140, 1, 400, 67])
+    number = 5_000 if SOAK else 500
+    world.page_by([700, 1, 2000, 333] if SOAK else [70, 1, 200, 33])
     world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(number)], stamp=LONG_AGO)
 
     world.run()
@@ -413,11 +413,11 @@ def test_record_that_only_postgres_refuses(loaded: World) -> None:
     """What the transformation lets through and Postgres does not is found by halving and quarantined alone."""
     loaded.sql("ALTER TABLE salesforce.contact ADD CONSTRAINT no_bob CHECK (last_name <> 'Robert')")
     loaded.org.update(loaded.bob, {"LastName": "Robert"})
-    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(300)])
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(100)])
 
     contact = loaded.run()[1]
 
-    assert (contact.tally.rejected, contact.tally.inserted) == (1, 300)
+    assert (contact.tally.rejected, contact.tally.inserted) == (1, 100)
     [rejected] = loaded.sql("SELECT record_id, reason FROM sync.reject")
     assert rejected.record_id == loaded.bob
     assert rejected.reason == "refused by Postgres: 23514 check_violation"

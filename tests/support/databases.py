@@ -5,15 +5,21 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg2
+import pytest
 from psycopg2.extensions import connection as Connection
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
+
+from sync.demo import embedded
 
 # Everything of a schema that a test could change, as one hash: tables, columns, constraints, functions, triggers,
 # views, rights, and settings of the database. Indexes count by their definition: a first load makes them anew.
@@ -66,12 +72,50 @@ TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('sync', 'salesforce') ORDER BY 1
 """
 SEQUENCES = "SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences ORDER BY 1"
+# What a test has left behind. Connections between two transactions are kept for the next test: a new one reads the
+# catalog again, which takes longer than most statements.
 OTHERS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+   AND NOT (application_name = %(kept)s AND state = 'idle')
 """
+OWNER = "test"  # of the connections that are kept
+SHARED = "_shared_"  # in the name of a database that many tests use
+MEMORY = Path("/dev/shm")  # noqa: S108  what is made there has a name that nobody can guess
+ROOM = 2 << 30  # bytes: the log of a server alone may have one gigabyte
 TIME = re.compile(rb"\b20\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?\+00\b")
 RECENT = timedelta(days=2)
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL whose owner may create databases: TEST_DATABASE_URL, else one that ends with this.
+
+    Ours alone, and gone afterwards, it need not survive a power cut. Its files are in memory where there is room: a
+    database has three hundred, and on disk it takes a quarter of a second of CPU to make one.
+    """
+    with ExitStack() as stack:
+        if url := os.environ.get("TEST_DATABASE_URL"):
+            yield as_driven(url)
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(folder_of_servers()))
+            url = as_driven(stack.enter_context(embedded.postgres()))
+        unsafe = ("fsync", "full_page_writes")
+        administer(url, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
+        administer(url, "SELECT pg_reload_conf()")
+        yield url
+
+
+def folder_of_servers() -> Path:
+    """Where the files of a server are made: in memory, or where temporary files are."""
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
+    return MEMORY if roomy else Path(tempfile.gettempdir())
+
+
+def as_driven(url: str) -> str:
+    """The URL with the driver that SQLAlchemy is to use."""
+    return make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
 
 def administer(server: str, *statements: str) -> None:
@@ -85,13 +129,17 @@ def administer(server: str, *statements: str) -> None:
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
     """One transaction of psycopg2, times in UTC."""
-    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg2.connect(dsn, options="-c timezone=UTC")
+    connection = connect(url)
     try:
         with connection:
             yield connection
     finally:
         connection.close()
+
+
+def connect(url: str) -> Connection:
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg2.connect(dsn, options="-c timezone=UTC")
 
 
 class Rows:
@@ -141,7 +189,10 @@ class Databases:
         self.name = ""
         self.fingerprint = ""
         self.empty: Rows | None = None
-        self.loaded: dict[str, Rows] = {}  # the rows after a first load, by transport
+        self.loaded: dict[str, Rows] = {}  # the rows of states that several tests begin with
+        self.connection: Connection | None = (
+            None  # to the database, kept: a new one reads the whole catalog again
+        )
 
     def url(self) -> str:
         return make_url(self.server).set(database=self.name).render_as_string(hide_password=False)
@@ -151,28 +202,54 @@ class Databases:
         if not self.name or not self._restored():
             self.drop()
             self.made += 1
-            self.name = f"{self.prefix}_{os.getpid()}_shared_{self.made}"
+            self.name = f"{self.prefix}_{os.getpid()}{SHARED}{self.made}"
             administer(self.server, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
             with connected(self.url()) as connection:
                 self.fingerprint = fingerprint(connection)
             self.empty = self.empty or Rows(self.url())
         return self.url()
 
+    def load(self, state: str, load: Callable[[], object]) -> bool:
+        """Bring the database to a state that `load` makes of the empty one; whether the rows were copied.
+
+        The same org gives the same rows: the first test of a process loads them, for the others they are copied.
+        """
+        if state in self.loaded:
+            with connected(self.url()) as connection:
+                self.loaded[state].put_back(connection)
+            return True
+        load()
+        self.loaded[state] = Rows(self.url())
+        return False
+
     def _restored(self) -> bool:
         """Whether the rows could be put back and the schema is as it was."""
         assert self.empty is not None
-        try:
-            with connected(self.url()) as connection:
-                with connection.cursor() as cursor:
-                    cursor.execute(OTHERS)
-                if fingerprint(connection) != self.fingerprint:
-                    return False
-                self.empty.put_back(connection)
-        except psycopg2.Error:
-            return False
-        return True
+        for _ in range(2):  # a test may have ended the connection that was kept
+            try:
+                with self._kept() as connection:
+                    with connection.cursor() as cursor:
+                        cursor.execute(OTHERS, {"kept": f"sync {OWNER}"})
+                    if fingerprint(connection) != self.fingerprint:
+                        return False
+                    self.empty.put_back(connection)
+                return True
+            except psycopg2.Error:
+                self._leave()
+        return False
+
+    def _kept(self) -> Connection:
+        if self.connection is None:
+            self.connection = connect(self.url())
+        return self.connection
+
+    def _leave(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
     def drop(self) -> None:
+        self._leave()
         if self.name:
             administer(self.server, f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
             self.name = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import combinations
 from typing import Any, TypeVar
 
 SOAK = "SOAK" in os.environ
@@ -29,6 +30,11 @@ def covering(cases: Sequence[Case], features: Callable[[Any], Iterable[Hashable]
         taken.add(best)
         left -= set(features(cases[best]))
     return [cases[place] for place in sorted(taken)]
+
+
+def pairs(case: Sequence[Hashable]) -> list[Hashable]:
+    """The features of a case of any matrix: each two of its values together."""
+    return list(combinations(enumerate(case), 2))
 
 
 def pairs_with_first(case: Sequence[Hashable]) -> list[Hashable]:

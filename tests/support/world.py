@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from sync.cli.wiring import KNOWN
@@ -31,6 +31,7 @@ from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support import processes
+from tests.support.databases import OWNER, SHARED
 from tests.support.processes import Process
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,17 +57,21 @@ class World:
     def __init__(self, sim: Simulator, database: str, **settings: str) -> None:
         self.sim, self.org = sim, sim.org
         self.database = database
-        self.environment = {"DATABASE_URL": database, **sim.environment(), **settings}
-        self.settings = settings_from(self.environment, KNOWN)
+        # Whatever else a team has declared: what is counted here is of these two.
+        chosen = {"SYNC_OBJECTS": "Account,Contact"}
+        self.environment = {"DATABASE_URL": database, **chosen, **sim.environment(), **settings}
+        self.settings = settings_of(tuple(self.environment.items()))
         self.stop = threading.Event()
-        self.engine = tables.engine(self.settings.postgres, owner="test")
+        self.engine = engine_of(self.settings.postgres)
 
     def __enter__(self) -> World:
         logger.setup("warning", "logfmt")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.engine.dispose()
+        # The connections to a shared database serve the next test.
+        if SHARED not in self.database or self.engine.pool.checkedout():  # type: ignore[attr-defined]
+            self.engine.dispose()
 
     # ── the product ──
 
@@ -84,7 +89,7 @@ class World:
             reference=self.sim.clock.now,
         )
         # Who acts between two pages wants none fetched before.
-        return replace(context, **({"ahead": 0} if "on_step" in changed else {}) | changed)
+        return replace(context, **({"ahead": 0} if "on_page" in changed else {}) | changed)
 
     def run(self) -> list[Report]:
         """One incremental pass over all objects."""
@@ -168,7 +173,7 @@ class World:
     def assert_equal(self, objects: Iterable[str] = ("Account", "Contact"), but: Iterable[str] = ()) -> None:
         """Every record of the org is in the tables, value by value, and nothing else; `but` are rejected."""
         for sobject in objects:
-            expected = {id_: self.org.record(id_) for id_ in self.org.ids(sobject, deleted=None)}
+            expected = {record["Id"]: record for record in self.org.records(sobject)}
             rows = self.rows(sobject)
             assert set(rows) - set(but) == set(expected) - set(but), (
                 f"{sobject}: other records than in the org"
@@ -184,6 +189,12 @@ class World:
 def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
     """The settings of an environment, which tests change between two passes: five milliseconds each time."""
     return settings_from(dict(environment), KNOWN)
+
+
+@lru_cache(maxsize=4)
+def engine_of(url: URL) -> Engine:
+    """The engine of a database that tests use one after the other: new connections are slow."""
+    return tables.engine(url, owner=OWNER)
 
 
 def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str]) -> dict[str, Any]:
@@ -211,9 +222,14 @@ def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str])
     return different
 
 
+@cache
 def column_of(name: str) -> str:
     """Written down here again on purpose: the judge must not share the product's idea of a name."""
-    special = {"LastCURequestDate": "last_cu_request_date", "LastCUUpdateDate": "last_cu_update_date"}
+    special = {
+        f"{person}LastCU{what}Date": f"{before}last_cu_{what.lower()}_date"
+        for person, before in (("", ""), ("Person", "person_"))
+        for what in ("Request", "Update")
+    }
     return special.get(name) or re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 

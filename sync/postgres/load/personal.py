@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.sql.elements import TextClause
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import snake_case
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import Reject
 from sync.postgres.load.sql import FEED, in_force
 from sync.postgres.tables import (
