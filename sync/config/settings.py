@@ -113,8 +113,7 @@ class DatabaseSettings(BaseSettings):
 
     @property
     def postgres(self) -> URL:
-        """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides
-        otherwise."""
+        """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides."""
         url = translated(make_url(self.database_url.get_secret_value()))
         url = url.set(drivername="postgresql+psycopg2")
         # In the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
@@ -317,10 +316,7 @@ class Settings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names of all objects that can be replicated, and the check of a selection.
-
-    `problems` takes object names, volatile and excluded fields; it returns messages with remedies.
-    """
+    """The names of all objects that can be replicated, and `problems`: the check of a selection."""
 
     objects: tuple[str, ...] = ()
     problems: Callable[[Sequence[str], frozenset[str], frozenset[str]], Iterable[str]] = lambda *_: ()
