@@ -12,7 +12,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations import replicas
-from sync import config
+from sync.cli.wiring import KNOWN
+from sync.config.settings import load_database_settings
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
 from sync.postgres import bookkeeping, replica_schema, tables
 
@@ -133,7 +134,7 @@ def main() -> None:
         run(handed_over, context.config.attributes.get(replica_schema.WANTED))
         return
     try:
-        settings = config.load_database()
+        settings = load_database_settings(KNOWN)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
@@ -150,7 +151,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
     except DBAPIError as error:
-        failure = tables.judged(engine, error)
+        failure = tables.translate_error(engine, error)
         detail = " ".join(str(error.orig).partition("DETAIL:")[2].partition("HINT:")[0].split())
         advice = ADVICE.get(getattr(error.orig, "pgcode", ""), "")
         what = "; ".join(filter(None, (str(failure), detail.rstrip("."), advice)))

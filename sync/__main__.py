@@ -1,3 +1,3 @@
-from sync.cli.commands import main
+from sync.demo.commands import main
 
 main()

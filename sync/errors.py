@@ -178,13 +178,13 @@ class ObjectsFailedError(SyncError):
     """Some objects failed; the others were synchronised."""
 
     def __init__(self, failures: Sequence[tuple[str, SyncError]]) -> None:
-        super().__init__("; ".join(self.told(name, error) for name, error in failures))
+        super().__init__("; ".join(self.describe(name, error) for name, error in failures))
         self.failures = tuple(failures)
         codes = {error.exit_code for _, error in failures}
         # One shared reason keeps its own exit code, so that a script can tell "budget" from "broken".
         self.code = codes.pop() if len(codes) == 1 else 1
 
     @staticmethod
-    def told(name: str, error: SyncError) -> str:
+    def describe(name: str, error: SyncError) -> str:
         """The error with the object's name before it, once."""
         return str(error) if str(error).startswith(name) else f"{name}: {error}"

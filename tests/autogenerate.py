@@ -16,7 +16,7 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from sync.config import DatabaseSettings
+from sync.config.settings import DatabaseSettings
 from sync.demo import embedded
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -30,7 +30,7 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 CURSORS = "sync/postgres/state/cursors.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
-LOAD = "sync/postgres/load/__init__.py"
+LOAD = "sync/postgres/load/merge.py"
 PERSONAL = "sync/postgres/load/personal.py"
 DEPENDANTS = "sync/postgres/load/dependants.py"
 APPLY = "sync/replication/apply.py"
@@ -39,22 +39,22 @@ DELETES = "sync/replication/deletes.py"
 REST = "sync/salesforce/extract/rest.py"
 BULK = "sync/salesforce/extract/bulk.py"
 RESULTS = "sync/salesforce/extract/results.py"
-EXTRACT = "sync/salesforce/extract/__init__.py"
+EXTRACT = "sync/salesforce/extract/extraction.py"
 PARTS = "sync/salesforce/extract/parts.py"
-SESSION = "sync/salesforce/session/__init__.py"
+SESSION = "sync/salesforce/session/session.py"
 CONNECTION = "sync/salesforce/session/connection.py"
 LOGIN = "sync/salesforce/session/login.py"
-HOSTS = "sync/salesforce/session/hosts.py"
+HOSTS = "sync/salesforce/session/addresses.py"
 HTTP = "sync/salesforce/session/http.py"
 LEARNED = "sync/salesforce/session/learned.py"
 LEDGER = "sync/postgres/ledger.py"
 REFRESH = "sync/replication/refresh.py"
 RECOMPUTE = "sync/replication/recompute.py"
-VERIFY = "sync/replication/verify/__init__.py"
+VERIFY = "sync/replication/verify/comparison.py"
 BUCKETS = "sync/replication/verify/buckets.py"
 LISTING = "sync/replication/verify/listing.py"
-SCHEDULE = "sync/operations/schedule.py"
-REPORT = "sync/operations/report.py"
+SCHEDULE = "sync/operations/worker.py"
+REPORT = "sync/operations/status.py"
 CLI = "sync/cli/commands.py"
 REJECTS = "sync/replication/rejects.py"
 TABLES = "sync/postgres/tables.py"
@@ -79,15 +79,15 @@ MUTATIONS = (
     bug(
         "cursor: it goes beyond what getUpdated covers",
         CURSORS,
-        "reach(progress.until, plan.window.overlap, progress.covered, deleted)",
-        "reach(progress.until, plan.window.overlap, deleted)",
+        "claimable(progress.until, plan.window.overlap, progress.covered, deleted)",
+        "claimable(progress.until, plan.window.overlap, deleted)",
         "replication/test_coverage.py::test_first_load_is_covered_too",
     ),
     bug(
         "cursor: it goes beyond what getDeleted covers",
         CURSORS,
-        "reach(progress.until, plan.window.overlap, progress.covered, deleted)",
-        "reach(progress.until, plan.window.overlap, progress.covered)",
+        "claimable(progress.until, plan.window.overlap, progress.covered, deleted)",
+        "claimable(progress.until, plan.window.overlap, progress.covered)",
         "replication/test_delete_log.py::test_a_log_that_lags_holds_complete_through_back",
     ),
     bug(
@@ -100,9 +100,9 @@ MUTATIONS = (
     bug(
         "cursor: it moves before the last page",
         APPLY,
-        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n",
-        "            state.save_progress(connection, view.name, plan, page.progress, page.at)\n"
-        "            given = {'at': plan.window.settled, 'name': view.name}\n"
+        "            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)\n",
+        "            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)\n"
+        "            given = {'at': plan.window.settled, 'name': schema.name}\n"
         "            move = 'UPDATE sync.cursor SET complete_through = :at WHERE object = :name'\n"
         "            connection.execute(text(move), given)\n",
         "postgres/test_leases.py::test_a_stale_owner_cannot_move_the_cursor",
@@ -146,7 +146,7 @@ MUTATIONS = (
     bug(
         "cursor: it moves by a clock that is wrong",
         WINDOWS,
-        "    if plan.advances and view.clock_error:\n",
+        "    if plan.advances and schema.clock_error:\n",
         "    if False:\n",
         "salesforce/test_clock.py::test_a_wrong_clock_claims_nothing[2592000-rest]",
     ),
@@ -167,7 +167,7 @@ MUTATIONS = (
     bug(
         "cursor: commits are not counted, so no Bulk job is ever too old",
         APPLY,
-        "        if page.batch.ids or page.batch.rejects:\n            state.touch(connection, view.name)\n",
+        "        if page.batch.ids or page.batch.rejects:\n            cursors.count_commit(connection, schema.name)\n",
         "",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
     ),
@@ -281,8 +281,8 @@ MUTATIONS = (
     bug(
         "fence: the cursor moves without it",
         WINDOWS,
-        "        with state.fenced(link.engine, held) as connection:\n",
-        "        with transaction(link.engine) as connection:\n",
+        "        with leases.fenced(context.engine, held) as connection:\n",
+        "        with transaction(context.engine) as connection:\n",
         "replication/test_mutants.py::test_the_cursor_moves_under_the_fence",
     ),
     bug(
@@ -333,21 +333,21 @@ MUTATIONS = (
     bug(
         "guard: a small table may vanish",
         APPLY,
-        "if link.approve or count <= FEW:",
-        "if link.approve or count <= GUARDED_COUNT:",
+        "if context.approve or count <= FEW:",
+        "if context.approve or count <= GUARDED_COUNT:",
         "replication/test_borders.py::test_a_small_table_does_not_vanish_unasked",
     ),
     bug(
         "guard: a pass removes whatever the delete log names",
         DELETES,
-        "        apply.guard(connection, link, view.name, len(gone))\n",
+        "        apply.guard(connection, context, schema.name, len(gone))\n",
         "        pass\n",
         "replication/test_delete_log.py::test_guard_in_a_pass[logged]",
     ),
     bug(
         "guard: a verify removes whatever it does not find",
         VERIFY,
-        "            apply.guard(connection, work.link, work.view.name, len(gone))\n",
+        "            apply.guard(connection, work.context, work.schema.name, len(gone))\n",
         "            pass\n",
         "replication/test_borders.py::test_a_small_table_does_not_vanish_unasked",
     ),
@@ -361,7 +361,7 @@ MUTATIONS = (
     bug(
         "guard of rejects: a run that stores nothing succeeds",
         WINDOWS,
-        "            rejects.check(connection, view.name, run_id, plan.read)\n",
+        "            rejects.check(connection, schema.name, run_id, plan.read)\n",
         "",
         "replication/test_honest_success.py::test_a_run_that_stores_nothing_fails[rest]",
     ),
@@ -375,14 +375,14 @@ MUTATIONS = (
     bug(
         "guard of the org: another one is read into the same tables",
         APPLY,
-        "    if not link.accept_org:\n",
+        "    if not context.accept_org:\n",
         "    if False:\n",
         "replication/test_org.py::test_another_org_is_refused[run]",
     ),
     bug(
         "guard of the org: what others have read of the replaced one is written",
         APPLY,
-        "    state.revoke_others(connection, link.owner)\n",
+        "    leases.revoke_others(connection, context.owner)\n",
         "",
         "replication/test_org.py::test_accepted_while_the_other_org_is_read[worker-rest]",
     ),
@@ -506,7 +506,7 @@ MUTATIONS = (
     bug(
         "count: pages that did not add up are resumed",
         WINDOWS,
-        "            state.distrust(connection, view.name, plan.purpose)\n",
+        "            cursors.distrust(connection, schema.name, plan.purpose)\n",
         "            pass\n",
         "replication/test_faults.py::test_page_that_never_is_what_it_says[bulk]",
     ),
@@ -578,7 +578,7 @@ MUTATIONS = (
     bug(
         "deletions: nobody learns that they are refused for good",
         DELETES,
-        "            state.note_deletions_refused(connection, view.name, refused=True)\n",
+        "            cursors.note_deletions_refused(connection, schema.name, refused=True)\n",
         "            pass\n",
         "replication/test_honest_success.py::test_refused_deletions_are_said",
     ),
@@ -614,15 +614,14 @@ MUTATIONS = (
     bug(
         "formulas: a field that is filled in old records counts as their refresh",
         REFRESH,
-        "if whole and read else marks.refreshed_at",
-        "if read else marks.refreshed_at",
+        "if whole and read else cursor.refreshed_at",
+        "if read else cursor.refreshed_at",
         "replication/test_borders.py::test_filling_a_new_field_is_not_the_refresh",
     ),
     bug(
         "formulas: they are never read again",
         REFRESH,
-        "    if marks.refreshed_at is None or view.at - marks.refreshed_at >= "
-        "link.settings.sync_volatile_interval:\n",
+        "    if cursor.refreshed_at is None or schema.at - cursor.refreshed_at >= interval:\n",
         "    if False:\n",
         "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
     ),
@@ -643,7 +642,7 @@ MUTATIONS = (
     bug(
         "derived: columns that are half computed keep their version",
         RECOMPUTE,
-        "        state.forget_derived(connection, name, outdated)\n",
+        "        versions.forget_derived(connection, name, outdated)\n",
         "",
         "postgres/test_derived.py::test_killed_and_set_back_it_is_undone",
     ),
@@ -808,7 +807,7 @@ MUTATIONS = (
     bug(
         "privacy: tombstones are never emptied",
         RETENTION,
-        "count = load.empty_due(connection, name, after, until)",
+        "count = personal.empty_due(connection, name, after, until)",
         "count = 0",
         "replication/test_retention.py::test_tombstones_keep_their_values_for_thirty_days",
     ),
@@ -822,7 +821,7 @@ MUTATIONS = (
     bug(
         "privacy: stored values of an excluded field stay",
         RETENTION,
-        "last, count = load.reduce_fields(connection, name, columns, kept, values, last)",
+        "last, count = personal.reduce_fields(connection, name, columns, kept, values, last)",
         "last, count = None, 0",
         "replication/test_retention.py::test_excluded_fields_are_erased_and_never_asked_for[rest]",
     ),
@@ -844,7 +843,7 @@ MUTATIONS = (
     bug(
         "secrets: the access token is not known to the logs",
         CONNECTION,
-        '        logs.hide([token.access.partition("!")[2] or token.access])\n',
+        '        printable.hide([token.access.partition("!")[2] or token.access])\n',
         "",
         "replication/test_mutants.py::test_the_access_token_is_hidden",
     ),
@@ -871,8 +870,8 @@ MUTATIONS = (
     ),
     bug(
         "hosts: a page may be anywhere on the instance",
-        "sync/salesforce/session/paths.py",
-        '    if len(path) > LONGEST or not path.startswith(f"/services/data/v{version}/"):\n',
+        "sync/salesforce/session/addresses.py",
+        '    if len(path) > LONGEST_PATH or not path.startswith(f"/services/data/v{version}/"):\n',
         "    if len(path) > LONGEST:\n",
         "salesforce/test_door.py::test_paths_of_nobody",
     ),

@@ -41,16 +41,18 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync import config, logs
 from sync.catalogue.mapping import checksum, project
 from sync.catalogue.objects import CATALOGUE
-from sync.config import Settings
+from sync.cli.wiring import KNOWN
+from sync.config import flows
+from sync.config.settings import Settings, load_settings, settings_from
 from sync.demo import embedded
+from sync.logs import logger
 from sync.postgres import tables
 from sync.replication import pipeline
-from sync.replication.runs import Link
+from sync.replication.runs import SyncContext
 from sync.salesforce import soql
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.org import Org
 from sync.window import Scope
@@ -126,13 +128,13 @@ def record_simulator(folder: Path, database: str) -> None:
 def record_real(folder: Path) -> None:
     """The careful cassettes of the org that the environment's settings name."""
     os.environ.setdefault("DATABASE_URL", NO_DATABASE)
-    settings = config.load()
+    settings = load_settings(KNOWN)
     record(folder / f"login-{settings.flow}.yaml", settings, log_in, careful=True, origin="real")
     record(folder / "window.yaml", settings, window, careful=True, origin="real")
 
 
 def of(simulator: Simulator, flow: str, database: str = NO_DATABASE) -> Settings:
-    return config.of({"DATABASE_URL": database, **simulator.environment(flow)})
+    return settings_from({"DATABASE_URL": database, **simulator.environment(flow)}, KNOWN)
 
 
 def log_in(session: Session) -> None:
@@ -149,7 +151,7 @@ def first_load(session: Session) -> None:
     engine = tables.engine(session.settings.postgres, owner="recording")
     try:
         for name in CATALOGUE:
-            pipeline.sync_object(Link(session.settings, session, engine, "recording", "run"), name)
+            pipeline.sync_object(SyncContext(session.settings, session, engine, "recording", "run"), name)
     finally:
         engine.dispose()
 
@@ -233,7 +235,7 @@ def refuse_secrets(interactions: Sequence[Any], settings: Settings) -> None:
         f"{response['body']['string']}\n{response['headers']}"
         for request, response in ((each["request"], each["response"]) for each in interactions)
     )
-    for name in sorted(frozenset().union(*config.flows.FLOWS.values(), {"SALESFORCE_SECURITY_TOKEN"})):
+    for name in sorted(frozenset().union(*flows.FLOWS.values(), {"SALESFORCE_SECURITY_TOKEN"})):
         value = getattr(settings, name.lower())
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
         lines = [line for line in plain.splitlines() if len(line) >= 8] or [plain]
@@ -369,7 +371,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = CASSETTES) -> No
     )
     parser.add_argument("--real", action="store_true", help="from the org of the SALESFORCE_* settings")
     origin = "real" if parser.parse_args(arguments).real else "simulator"
-    logs.setup("error", "logfmt")
+    logger.setup("error", "logfmt")
     if origin == "real":
         record_real(folder / origin)
     else:

@@ -23,7 +23,7 @@ from sync.catalogue.values import (
     CONVERT,
     JSON_BOOLEAN,
     Column,
-    Unfit,
+    UnrepresentableValueError,
     boolean,
     check_index,
     instant,
@@ -123,7 +123,7 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
         return Batch()
     try:
         return build_rows(projection, records, region)
-    except Unfit as unfit:
+    except UnrepresentableValueError as unfit:
         if len(records) == 1:
             if bare := bare_tombstone(projection, records[0]):
                 return build_rows(projection, [bare], region)
@@ -143,7 +143,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
             columns[name], removed, wholes[name] = texts(raw)
             nuls += removed
             if name in REQUIRED and "" in columns[name]:
-                raise Unfit("missing")
+                raise UnrepresentableValueError("missing")
     cells: list[Column] = []
     indexed = projection.sobject.lookups
     for field in projection.fields:
@@ -165,7 +165,7 @@ def build_rows(projection: Projection, records: Sequence[Record], region: str) -
     cells += tombstones(columns)
     lines = ["\t".join(row).encode() for row in zip(*cells, strict=True)]
     if max(map(len, lines)) > LONGEST_ROW:
-        raise Unfit("record too long")
+        raise UnrepresentableValueError("record too long")
     return Batch(lines, records, (), columns["Id"], columns["IsDeleted"].count("true"), nuls)
 
 
@@ -174,8 +174,8 @@ def naming(field: str) -> Iterator[None]:
     """Say which field a value that does not fit is of."""
     try:
         yield
-    except Unfit as unfit:
-        raise Unfit(f"{field}: {unfit}") from None
+    except UnrepresentableValueError as unfit:
+        raise UnrepresentableValueError(f"{field}: {unfit}") from None
 
 
 def escaped(column: Column, whole: str | None = None) -> Column:
@@ -246,7 +246,7 @@ def bare_tombstone(projection: Projection, record: Record) -> Record | None:
         return None
     try:
         build_rows(projection, [bare], "US")
-    except Unfit:
+    except UnrepresentableValueError:
         return None
     return bare
 
@@ -259,7 +259,7 @@ def reject(projection: Projection, record: Record, reason: str) -> Reject:
     kept = dict(zip(projection.names, record, strict=True))
     try:
         stamp = instant(kept["SystemModstamp"])
-    except (Unfit, TypeError):
+    except (UnrepresentableValueError, TypeError):
         stamp = None
     id_ = str(kept["Id"] or "").replace("\0", "").encode("ascii", "backslashreplace").decode()
     kinds = projection.describe_types
@@ -278,7 +278,7 @@ def json_value(kind: str, value: Any) -> Any:
     if kind in NUMBER_TYPES:
         try:
             return Decimal(number(value))
-        except Unfit:
+        except UnrepresentableValueError:
             return value
     return value
 

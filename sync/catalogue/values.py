@@ -26,7 +26,7 @@ USUAL = {28: ".+0000", 24: ".Z"}
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-class Unfit(Exception):
+class UnrepresentableValueError(Exception):
     """A value Postgres could not keep exactly; the message is a class of error, and never holds the value."""
 
 
@@ -36,12 +36,12 @@ def texts(column: Column) -> tuple[Column, int, str]:
         whole = "".join(column)
     except TypeError:
         odd = next(value for value in column if not isinstance(value, str))
-        raise Unfit(f"expected text, got {kind_of(odd)}") from None
+        raise UnrepresentableValueError(f"expected text, got {kind_of(odd)}") from None
     if not whole.isascii():
         try:
             whole.encode()
         except UnicodeEncodeError:
-            raise Unfit("half of a surrogate pair, or bytes that are no UTF-8") from None
+            raise UnrepresentableValueError("half of a surrogate pair, or bytes that are no UTF-8") from None
     if nuls := whole.count("\0"):
         column = [value.replace("\0", "") for value in column]
     return column, nuls, whole
@@ -50,17 +50,17 @@ def texts(column: Column) -> tuple[Column, int, str]:
 def identifier(column: Column) -> Column:
     whole = "".join(column)
     if set(map(len, column)) - {18}:
-        raise Unfit("an Id has 18 characters")
+        raise UnrepresentableValueError("an Id has 18 characters")
     # It would be asked for by its Id one day, and Salesforce refuses the whole query for one that is none.
     if not (whole.isascii() and whole.isalnum()):
-        raise Unfit("an Id has letters and digits only")
+        raise UnrepresentableValueError("an Id has letters and digits only")
     return column
 
 
 def reference(column: Column) -> Column:
     """Ids of other records; shorter texts than an Id are kept, longer ones would not fit into an index."""
     if max(map(len, column), default=0) > 18:
-        raise Unfit("an Id has 18 characters")
+        raise UnrepresentableValueError("an Id has 18 characters")
     return column
 
 
@@ -76,7 +76,7 @@ def choices(value: str) -> str:
 def boolean(column: Column) -> Column:
     for value in set(column):
         if value not in JSON_BOOLEAN:
-            raise Unfit("not true or false")
+            raise UnrepresentableValueError("not true or false")
     return column
 
 
@@ -87,18 +87,18 @@ def numbers(column: Column) -> Column:
 def number(value: str) -> str:
     """The number, with all its digits, as Postgres and JSON write it."""
     if not NUMBER.fullmatch(value):
-        raise Unfit("not a number")
+        raise UnrepresentableValueError("not a number")
     try:
         known = Decimal(value)
     except InvalidOperation:  # an exponent beyond all measure
-        raise Unfit("number out of range") from None
+        raise UnrepresentableValueError("number out of range") from None
     if not (known.is_finite() and -FRACTION_DIGITS <= known.adjusted() < WHOLE_DIGITS):
-        raise Unfit("number out of range")
+        raise UnrepresentableValueError("number out of range")
     # The first digit fits, the last one may not: only in long numbers, or in those with an exponent.
     if len(value) > FRACTION_DIGITS or "e" in value or "E" in value:
         exponent = known.as_tuple().exponent
         if not isinstance(exponent, int) or exponent < -FRACTION_DIGITS:
-            raise Unfit("number out of range")
+            raise UnrepresentableValueError("number out of range")
     return str(known)
 
 
@@ -110,9 +110,9 @@ def integer(value: str) -> str:
     # Salesforce may send 400.0 or 4.0E2 for a whole number.
     known = Decimal(number(value))
     if known != known.to_integral_value():
-        raise Unfit("not a whole number")
+        raise UnrepresentableValueError("not a whole number")
     if not -BIGINT <= known < BIGINT:
-        raise Unfit("number out of range")
+        raise UnrepresentableValueError("number out of range")
     return str(int(known))
 
 
@@ -124,7 +124,7 @@ def day(value: str) -> str:
     try:
         return date.fromisoformat(value).isoformat()
     except ValueError:
-        raise Unfit("not a date") from None
+        raise UnrepresentableValueError("not a date") from None
 
 
 def instants(column: Column) -> Column:
@@ -152,13 +152,13 @@ def instant(value: str) -> str:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise Unfit("not a date and time") from None
+        raise UnrepresentableValueError("not a date and time") from None
     if moment.tzinfo is None:
-        raise Unfit("a date and time without its zone")
+        raise UnrepresentableValueError("a date and time without its zone")
     try:
         return moment.astimezone(UTC).isoformat()
     except OverflowError:
-        raise Unfit("date and time out of range") from None
+        raise UnrepresentableValueError("date and time out of range") from None
 
 
 def distinct(column: Column, convert: Callable[[str], str]) -> Column:
@@ -177,7 +177,7 @@ def check_index(column: Column) -> None:
     if max(map(len, column), default=0) > LONGEST_INDEXED // 4 and any(
         len(value.encode()) > LONGEST_INDEXED for value in column
     ):
-        raise Unfit("too long for the column's index")
+        raise UnrepresentableValueError("too long for the column's index")
 
 
 CONVERT: Mapping[Kind, Callable[[Column], Column]] = {

@@ -1,1 +1,4 @@
-"""Commands: arguments, what is printed, exit codes. Start with `commands`."""
+"""Commands: arguments, output for people and programs, exit codes.
+
+The only package that draws tables. Start with `commands`, then `wiring` (settings, database, session).
+"""

@@ -12,17 +12,16 @@ from typing import Annotated
 import typer
 
 import sync
-from sync import logs
 from sync.catalogue.mapping import full_id
-from sync.cli import show
+from sync.cli import screen, show
 from sync.cli.wiring import (
-    a_duration,
-    a_sample,
-    a_time,
-    database,
-    known,
-    linked,
-    owner,
+    duration_option,
+    lease_owner,
+    open_context,
+    open_database,
+    sample_option,
+    selected_objects,
+    time_option,
 )
 from sync.errors import (
     ConfigError,
@@ -30,18 +29,13 @@ from sync.errors import (
     SyncError,
     UsageError,
 )
-from sync.logs import printable
-from sync.operations import (
-    audit,
-    erasure,
-    grants,
-    report,
-    schedule,
-)
-from sync.postgres import changes, tables
+from sync.logs import logger, printable
+from sync.operations import erasure, grants, status, worker
+from sync.operations.audit import checks, mapped
+from sync.postgres import feed, tables
 from sync.replication import pipeline, runs
 from sync.replication import rejects as rejected
-from sync.replication.runs import Link
+from sync.replication.runs import SyncContext
 
 app = typer.Typer(
     help="Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers.",
@@ -61,19 +55,19 @@ def main() -> None:
     # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
     # transform the next ones: not five milliseconds.
     sys.setswitchinterval(0.001)
-    logs.watch_crashes()
+    logger.watch_crashes()
     try:
         app()
     except ObjectsFailedError as failed:
         for name, error in failed.failures:
-            show.error(failed.told(name, error))
+            screen.error(failed.describe(name, error))
         sys.exit(failed.code)
     except SyncError as error:
-        show.error(str(error), lines=isinstance(error, ConfigError))
+        screen.error(str(error), lines=isinstance(error, ConfigError))
         sys.exit(error.exit_code)
     finally:
-        show.flush()
-        logs.watch_crashes()  # Typer has put a hook of its own in its place
+        screen.flush()
+        logger.watch_crashes()  # Typer has put a hook of its own in its place
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +76,7 @@ def main() -> None:
 def print_version(wanted: bool) -> None:
     """Print the version and end, when it is asked for."""
     if wanted:
-        show.say(f"salesforce-postgres-sync {sync.__version__}")
+        screen.say(f"salesforce-postgres-sync {sync.__version__}")
         raise typer.Exit
 
 
@@ -96,12 +90,12 @@ def options(
     """Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers."""
 
 
-@app.command()
-def worker() -> None:
+@app.command("worker")
+def run_worker() -> None:
     """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
-    with linked("worker", timedelta(minutes=10)) as link:
-        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
-        schedule.work(jobs, link.settings.sync_interval, link.stop)
+    with open_context("worker", timedelta(minutes=10)) as context:
+        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
+        worker.work(jobs, context.settings.sync_interval, context.stop)
 
 
 @app.command()
@@ -112,12 +106,12 @@ def run(
     ] = False,
 ) -> None:
     """One incremental pass over all objects, then exit."""
-    with linked("run", a_duration(wait)) as link, show.progress(link) as link:
-        reports = pipeline.sync_all(replace(link, accept_org=accept_org))
-        left = other_org(link) if accept_org else []
+    with open_context("run", duration_option(wait)) as context, show.progress(context) as context:
+        reports = pipeline.sync_all(replace(context, accept_org=accept_org))
+        left = other_org(context) if accept_org else []
     show.reports(reports)
     for line in left:
-        show.say(line)
+        screen.say(line)
 
 
 @app.command()
@@ -138,20 +132,22 @@ def resync(
     """Read records again, through the same merge: readers are not disturbed, only differences are written."""
     if sum((since is not None, bool(ids), full)) > 1:
         raise UsageError("--since, --id and --full exclude each other: give one of them")
-    start = a_time(since) if since is not None else None
+    start = time_option(since) if since is not None else None
     by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
-    with linked("resync", a_duration(wait)) as link:
-        names = known(objects, link.settings)
+    with open_context("resync", duration_option(wait)) as context:
+        names = selected_objects(objects, context.settings)
         if objects and (strays := set(by_object) - set(names)):
             raise UsageError(f"the Ids belong to {', '.join(sorted(strays))}, not to {', '.join(names)}")
         if dry_run and ids:
-            show.estimates(pipeline.estimate_ids(link, by_object))
+            show.estimates(pipeline.estimate_ids(context, by_object))
         elif dry_run:
-            show.estimates(pipeline.estimate(link, names, start))
+            show.estimates(pipeline.estimate(context, names, start))
         elif ids:
-            show.reports(runs.for_each(list(by_object), lambda n: pipeline.resync_ids(link, n, by_object[n])))
+            show.reports(
+                runs.for_each(list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n]))
+            )
         else:
-            with show.progress(link) as watched:
+            with show.progress(context) as watched:
                 reports = pipeline.resync(watched, names, start)
             show.reports(reports)
 
@@ -174,10 +170,10 @@ def verify(
     """Compare Salesforce and Postgres; exit 5 when differences remain, 6 when the guard refuses to remove."""
     if approve and not repair:
         raise UsageError("--approve goes with --repair: alone it approves nothing")
-    sample = a_sample(deep)
-    with linked("verify", a_duration(wait)) as link:
-        names = known(objects, link.settings)
-        with show.progress(link) as watched:
+    sample = sample_option(deep)
+    with open_context("verify", duration_option(wait)) as context:
+        names = selected_objects(objects, context.settings)
+        with show.progress(context) as watched:
             watched = replace(watched, approve=approve)
             reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
     show.verified(reports, as_json=as_json)
@@ -185,8 +181,8 @@ def verify(
         raise typer.Exit(5)
 
 
-@app.command()
-def status(
+@app.command("status")
+def print_status(
     as_json: Json = False,
     max_lag: Annotated[
         str | None,
@@ -196,11 +192,11 @@ def status(
     ] = None,
 ) -> None:
     """Freshness, rows, last runs, rejects; exit 1 when the first line says STALE or NOT LOADED."""
-    with database() as (settings, engine):
+    with open_database() as (settings, engine):
         usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
         with tables.transaction(engine) as connection:
-            found = report.status(
-                connection, settings.sync_objects, a_duration(max_lag) if max_lag else usual
+            found = status.read_status(
+                connection, settings.sync_objects, duration_option(max_lag) if max_lag else usual
             )
     show.status(found, as_json=as_json)
     if found.stale:
@@ -210,8 +206,8 @@ def status(
 @app.command()
 def check(as_json: Json = False) -> None:
     """Doctor: settings, login, org, permissions, every mapped field, API budget, database, migrations."""
-    with linked("check", timedelta(0)) as link:
-        findings = list(audit.check(link.settings, link.session, link.engine))
+    with open_context("check", timedelta(0)) as context:
+        findings = list(checks.check(context.settings, context.session, context.engine))
     show.findings(findings, as_json=as_json)
     codes = {finding.code for finding in findings if finding.state == "failed"}
     if codes:
@@ -221,9 +217,9 @@ def check(as_json: Json = False) -> None:
 @app.command()
 def schema(objects: Objects = None, as_json: Json = False) -> None:
     """The mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
-    with linked("schema", timedelta(0)) as link:
-        names = known(objects, link.settings)
-        lines = [line for name in names for line in audit.schema(link.settings, link.session, name)]
+    with open_context("schema", timedelta(0)) as context:
+        names = selected_objects(objects, context.settings)
+        lines = [line for name in names for line in mapped.schema(context.settings, context.session, name)]
     show.mapping(lines, as_json=as_json)
 
 
@@ -240,17 +236,17 @@ def rejects(
     """Records that could not be stored, by reason; each leaves by itself once it fits."""
     if sum((every, accept is not None, refuse is not None)) > 1:
         raise UsageError("--all, --accept and --refuse exclude each other: give one of them")
-    with database() as (settings, engine), tables.transaction(engine) as connection:
-        names = known(objects, settings)
+    with open_database() as (settings, engine), tables.transaction(engine) as connection:
+        names = selected_objects(objects, settings)
         if accept is not None:
             who = f"{settings.postgres.username or 'owner'} on {settings.dyno}"
             for name in rejected.accept(connection, names, accept, who):
-                show.say(f'{name}: "{accept}" is accepted: passes go on, and status and verify name it')
+                screen.say(f'{name}: "{accept}" is accepted: passes go on, and status and verify name it')
         elif refuse is not None:
             for name in rejected.refuse(connection, names, refuse):
-                show.say(f'{name}: "{refuse}" is not accepted any more')
+                screen.say(f'{name}: "{refuse}" is not accepted any more')
         elif every:
-            show.rejects(report.rejects(connection, names), as_json=as_json)
+            show.rejects(status.rejects(connection, names), as_json=as_json)
         else:
             show.reject_groups(rejected.groups(connection, names), as_json=as_json)
 
@@ -265,11 +261,11 @@ def changes_(
 ) -> None:
     """Read the change feed, in the order of commits."""
     stop = threading.Event()
-    with database() as (_, engine), schedule.stopping_on_signals(stop):
+    with open_database() as (_, engine), worker.stopping_on_signals(stop):
         if after is None:
             with tables.transaction(engine) as connection:
-                after = max(0, changes.last(connection) - 20)
-        show.changes(changes.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+                after = max(0, feed.last(connection) - 20)
+        show.changes(feed.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
 
 
 @app.command()
@@ -290,8 +286,8 @@ def erase(
     """Erase a person: empty every copy of the record that is held here, and never store it again."""
     if bool(ids) == (email is not None) or (undo and not ids):
         raise UsageError("give --id (may be repeated) or --email, one of the two; --undo goes with --id")
-    given, stop = a_duration(wait), threading.Event()
-    with database() as (settings, engine), schedule.stopping_on_signals(stop):
+    given, stop = duration_option(wait), threading.Event()
+    with open_database() as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
                 found = erasure.matching(connection, email)
@@ -300,7 +296,7 @@ def erase(
             if not ids or not (yes or confirmed(len(ids))):
                 raise typer.Exit(0 if not ids else 2)
         by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
-        me, who = owner(settings), printable.visible(by or "")[:200]
+        me, who = lease_owner(settings), printable.visible(by or "")[:200]
         who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:
             show.lifted(erasure.lift(engine, by_object, me, who, given, stop))
@@ -308,16 +304,16 @@ def erase(
             show.erased(erasure.erase(engine, by_object, me, who, given, stop))
 
 
-def other_org(link: Link) -> list[str]:
+def other_org(context: SyncContext) -> list[str]:
     """What is left to do after another org was accepted."""
-    with tables.transaction(link.engine) as connection:
-        return report.other_org(connection, link.settings.sync_objects)
+    with tables.transaction(context.engine) as connection:
+        return status.other_org(connection, context.settings.sync_objects)
 
 
 def confirmed(count: int) -> bool:
     """Ask the person at the terminal; without one the answer is no."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        show.say("nothing was erased: add --yes, or name the records with --id")
+        screen.say("nothing was erased: add --yes, or name the records with --id")
         return False
     what = "this record, and never store it" if count == 1 else f"these {count} records, and never store them"
     return typer.confirm(f"Erase {what} again?")
@@ -328,9 +324,9 @@ def grant(
     role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
 ) -> None:
     """Let a consumer's role read schema crm, now and after later migrations, and nothing else."""
-    with database() as (_, engine), tables.transaction(engine) as connection:
+    with open_database() as (_, engine), tables.transaction(engine) as connection:
         done = grants.grant(connection, role)
-    show.say(done)
+    screen.say(done)
 
 
 @app.command()
@@ -338,39 +334,6 @@ def revoke(
     role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
 ) -> None:
     """Take back what `grant` gave."""
-    with database() as (_, engine), tables.transaction(engine) as connection:
+    with open_database() as (_, engine), tables.transaction(engine) as connection:
         done = grants.revoke(connection, role)
-    show.say(done)
-
-
-@app.command()
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")] = False,
-    accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
-    contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
-) -> None:
-    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
-    from sync.demo import demo as story
-
-    story.play(accounts, contacts, keep=keep)
-
-
-@app.command()
-def simulator(
-    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
-    accounts: Annotated[int, typer.Option(min=0)] = 2_000,
-    contacts: Annotated[int, typer.Option(min=0)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
-    flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
-    credentials_seed: Annotated[
-        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
-    ] = None,
-) -> None:
-    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
-    try:
-        from sync.simulator.serve import serve
-    except ImportError as missing:
-        raise SyncError(
-            f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
-        ) from None
-    serve(port, accounts, contacts, seed, flow, credentials_seed)
+    screen.say(done)

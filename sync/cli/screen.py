@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sync import logs
+from sync.logs import printable
 from sync.logs.printable import visible, visible_json
 
 COLOURS = {
@@ -75,7 +75,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def clean(value: object) -> str:
     """A value as it may be printed on one line: the one place through which all text to people goes."""
-    return visible(logs.redact(str(value)))
+    return visible(printable.redact(str(value)))
 
 
 def say(line: str = "", style: str = "") -> None:
@@ -103,9 +103,9 @@ def as_text(value: object) -> Any:
 def without_secrets(value: Any) -> Any:
     """The same structure, its texts redacted."""
     if isinstance(value, str):
-        return logs.redact(value)
+        return printable.redact(value)
     if isinstance(value, dict):
-        return {logs.redact(key): without_secrets(each) for key, each in value.items()}
+        return {printable.redact(key): without_secrets(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(each) for each in value]
     return value

@@ -14,36 +14,27 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sync import logs
 from sync.cli.screen import (
     COLOURS,
     clean,
     console,
-    error,
     flush,
     print_json,
     say,
     table,
     write,
 )
-from sync.operations.audit import Finding, Mapped
+from sync.logs import logger
+from sync.operations.audit.findings import Finding
+from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
-from sync.operations.report import (
-    Rejected,
-    Status,
-    clock,
-    records,
-    short,
-    spoken,
-)
-from sync.postgres.changes import Change
+from sync.operations.status import Rejected, Status, format_duration, format_utc, records, truncate
+from sync.postgres.feed import Change
 from sync.replication.pipeline import Estimate
 from sync.replication.rejects import Group
-from sync.replication.runs import Link, Report, Step
+from sync.replication.runs import PageResult, Report, SyncContext
 
-__all__ = ["error", "flush", "say", "table"]  # beside what is below
-
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
 WIDE = 120  # characters of a terminal on which a finding and its remedy stand side by side
@@ -73,7 +64,7 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
     rows = [
         [
             one.object,
-            clock(datetime.fromisoformat(what["through"])),
+            format_utc(datetime.fromisoformat(what["through"])),
             *(f"{what[c]:,}" for c in counts),
             one.api_calls,
         ]
@@ -156,7 +147,14 @@ def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
         return
     columns = ("object", "reason", "records", "since", "last seen", "accepted")
     rows = [
-        (g.object, g.reason, f"{g.records:,}", clock(g.since), clock(g.latest), "yes" if g.accepted else "no")
+        (
+            g.object,
+            g.reason,
+            f"{g.records:,}",
+            format_utc(g.since),
+            format_utc(g.latest),
+            "yes" if g.accepted else "no",
+        )
         for g in found
     ]
     table("", columns, rows)
@@ -172,7 +170,9 @@ def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
         say("no record is rejected")
         return
     columns = ("object", "record", "reason", "first seen", "last seen")
-    rows = [(r.object, r.record_id, r.reason, clock(r.first_seen), clock(r.last_seen)) for r in found]
+    rows = [
+        (r.object, r.record_id, r.reason, format_utc(r.first_seen), format_utc(r.last_seen)) for r in found
+    ]
     table("", columns, rows)
 
 
@@ -226,13 +226,13 @@ def status(found: Status, *, as_json: bool) -> None:
         [
             (
                 f.object,
-                clock(f.complete_through) if f.complete_through else "never",
-                spoken(f.lag) if f.lag is not None else "-",
+                format_utc(f.complete_through) if f.complete_through else "never",
+                format_duration(f.lag) if f.lag is not None else "-",
                 f"{'~' if f.estimated else ''}{f.rows:,}",
                 f"{'~' if f.estimated else ''}{f.tombstones:,}",
                 f"{f.rejects:,}",
                 last_run(f.last_outcome, f.last_finished_at),
-                clock(f.verified_through) if f.verified_through else "never",
+                format_utc(f.verified_through) if f.verified_through else "never",
             )
             for f in found.objects
         ],
@@ -247,7 +247,7 @@ LEAST_OF_RUNS = ("same", "calls", "rej", "del", "upd", "ins", "read", "command",
 
 
 def last_run(outcome: str | None, finished: datetime | None) -> str:
-    return f"{outcome} {clock(finished)}" if outcome and finished else "none"
+    return f"{outcome} {format_utc(finished)}" if outcome and finished else "none"
 
 
 def runs(found: Status) -> None:
@@ -271,9 +271,9 @@ def runs(found: Status) -> None:
         counts = (r.read, r.inserted, r.updated, r.deleted, r.unchanged, r.rejected, r.api_calls)
         rows.append(
             [
-                *(r.id, r.object, r.command, clock(r.started_at), r.outcome),
+                *(r.id, r.object, r.command, format_utc(r.started_at), r.outcome),
                 *(f"{count:,}" for count in counts),
-                short(r.error) if r.error else "",
+                truncate(r.error) if r.error else "",
             ]
         )
     if not rows:
@@ -305,10 +305,10 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(link: Link) -> Iterator[Link]:
+def progress(context: SyncContext) -> Iterator[SyncContext]:
     """The link with a progress bar on a terminal, with a log line each half minute elsewhere."""
     if not sys.stdout.isatty():
-        yield replace(link, on_step=LineEvery(SECONDS_BETWEEN_LINES))
+        yield replace(context, on_page=LineEvery(SECONDS_BETWEEN_LINES))
         return
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -322,19 +322,22 @@ def progress(link: Link) -> Iterator[Link]:
         tasks: dict[str, TaskID] = {}
         started: dict[str, tuple[float, int]] = {}
 
-        def on_step(step: Step) -> None:
-            if step.object not in tasks:
-                tasks[step.object] = bar.add_task(clean(step.object), total=None, rate="")
-                started[step.object] = (time.monotonic(), 0)
+        def on_page(result: PageResult) -> None:
+            if result.object not in tasks:
+                tasks[result.object] = bar.add_task(clean(result.object), total=None, rate="")
+                started[result.object] = (time.monotonic(), 0)
                 return
-            since, read = started[step.object]
-            started[step.object] = (since, read + step.tally.read)
-            speed = (read + step.tally.read) / max(time.monotonic() - since, 0.001)
+            since, read = started[result.object]
+            started[result.object] = (since, read + result.tally.read)
+            speed = (read + result.tally.read) / max(time.monotonic() - since, 0.001)
             bar.update(
-                tasks[step.object], completed=step.received, total=step.expected, rate=f"{speed:,.0f} rows/s"
+                tasks[result.object],
+                completed=result.received,
+                total=result.expected,
+                rate=f"{speed:,.0f} rows/s",
             )
 
-        yield replace(link, on_step=on_step)
+        yield replace(context, on_page=on_page)
 
 
 class LineEvery:
@@ -344,8 +347,8 @@ class LineEvery:
         self.seconds = seconds
         self.said: dict[str, float] = {}
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, result: PageResult) -> None:
         now = time.monotonic()
-        if now - self.said.setdefault(step.object, now) >= self.seconds:
-            self.said[step.object] = now
-            log.info("progress", object=step.object, received=step.received, expected=step.expected)
+        if now - self.said.setdefault(result.object, now) >= self.seconds:
+            self.said[result.object] = now
+            log.info("progress", object=result.object, received=result.received, expected=result.expected)

@@ -12,26 +12,30 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from sync import config, logs
 from sync.catalogue.objects import CATALOGUE
-from sync.config import DatabaseSettings
+from sync.catalogue.selection import selection_problems
+from sync.config.settings import DatabaseSettings, Known, load_database_settings, load_settings
+from sync.config.values import parse_duration
 from sync.errors import ReplicaSchemaError, SyncError, UsageError
-from sync.operations import schedule
+from sync.logs import logger
+from sync.operations import worker
 from sync.postgres import tables
-from sync.replication.runs import Link
-from sync.salesforce.session import Session
+from sync.replication.runs import SyncContext
+from sync.salesforce.session.session import Session
 
-log = logs.get(__name__)
+log = logger.get(__name__)
+
+KNOWN = Known(tuple(CATALOGUE), selection_problems)
 
 
-def a_duration(given: str) -> timedelta:
+def duration_option(given: str) -> timedelta:
     try:
-        return config.duration(given)
+        return parse_duration(given)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def a_sample(given: str | None) -> int | None:
+def sample_option(given: str | None) -> int | None:
     """How many records to compare value by value; None: all."""
     if given is None:
         return 0
@@ -42,7 +46,7 @@ def a_sample(given: str | None) -> int | None:
     return int(given)
 
 
-def a_time(given: str) -> datetime:
+def time_option(given: str) -> datetime:
     """A moment in the past; without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(given)
@@ -54,7 +58,7 @@ def a_time(given: str) -> datetime:
     return moment
 
 
-def known(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, ...]:
+def selected_objects(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, ...]:
     """The objects asked for, whatever their case, else all that are replicated."""
     if not objects:
         return settings.sync_objects
@@ -64,7 +68,7 @@ def known(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, .
     return tuple(dict.fromkeys(by_lower[name.lower()] for name in objects))
 
 
-def owner(settings: DatabaseSettings) -> str:
+def lease_owner(settings: DatabaseSettings) -> str:
     """Who holds a lease; $DYNO alone is not unique while a deploy overlaps."""
     return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
@@ -74,7 +78,7 @@ def open_engine(settings: DatabaseSettings, owner: str, size: int = 4) -> Engine
     return tables.engine(settings.postgres, owner=owner, size=size, replicas=settings.sync_replica_schema)
 
 
-def settle(engine: Engine, settings: DatabaseSettings) -> None:
+def check_replica_schema(engine: Engine, settings: DatabaseSettings) -> None:
     """ReplicaSchemaError where the settings name another schema than the one that holds the replicas.
 
     A database that cannot be asked is no error here: the command meets it, and the worker waits for it.
@@ -91,32 +95,32 @@ def settle(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 @contextmanager
-def database() -> Iterator[tuple[DatabaseSettings, Engine]]:
+def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
     """Settings and engine of a command that needs no Salesforce."""
-    settings = config.load_database()
-    logs.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
-    engine = open_engine(settings, owner(settings), size=1)
+    settings = load_database_settings(KNOWN)
+    logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    engine = open_engine(settings, lease_owner(settings), size=1)
     try:
-        settle(engine, settings)
+        check_replica_schema(engine, settings)
         yield settings, engine
     finally:
         engine.dispose()
 
 
 @contextmanager
-def linked(command: str, wait: timedelta) -> Iterator[Link]:
+def open_context(command: str, wait: timedelta) -> Iterator[SyncContext]:
     """Both ends, a stop event that signals set, and everything closed afterwards."""
-    settings = config.load()
+    settings = load_settings(KNOWN)
     # A person at a terminal reads the command's own words; a worker's log is its words.
     quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
     level = "warning" if quiet else settings.log_level
-    logs.setup(level, settings.log_format, settings.secrets, settings.dyno)
-    me, stop = owner(settings), threading.Event()
+    logger.setup(level, settings.log_format, settings.secrets, settings.dyno)
+    me, stop = lease_owner(settings), threading.Event()
     engine = open_engine(settings, me)
     try:
         if command != "check":  # names it among everything else that it finds
-            settle(engine, settings)
-        with schedule.stopping_on_signals(stop):
-            yield Link(settings, Session(settings, stop), engine, me, command, stop, wait)
+            check_replica_schema(engine, settings)
+        with worker.stopping_on_signals(stop):
+            yield SyncContext(settings, Session(settings, stop), engine, me, command, stop, wait)
     finally:
         engine.dispose()

@@ -82,11 +82,11 @@ def choose_flow(present: frozenset[str]) -> Flow:
             "SALESFORCE_USERNAME with a client secret is half of the password flow: add SALESFORCE_PASSWORD, "
             "or unset the user name for client credentials"
         )
-    marks: tuple[tuple[Flow, str], ...] = (
+    cursor: tuple[tuple[Flow, str], ...] = (
         ("jwt", "SALESFORCE_PRIVATE_KEY"),
         ("password", "SALESFORCE_PASSWORD"),
     )
-    for flow, mark in marks:
+    for flow, mark in cursor:
         if mark in present:
             missing = sorted(FLOWS[flow] - present)
             raise ConfigError(f"{mark} is set, but {', '.join(missing)} is missing")

@@ -22,7 +22,7 @@ def wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{message}", {"message": message})
 
 
-def duration(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """`90s`, `10m`, `1h30m`, `2d` → timedelta; ValueError otherwise."""
     if not re.fullmatch(r"(\d+[smhd])+", text.strip()):
         raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")

@@ -1,1 +1,4 @@
-"""The demo, and the PostgreSQL from a wheel that it and the tests run on. Start with `demo`."""
+"""The demo on one machine: the simulator, an embedded PostgreSQL, and the worker between them.
+
+Needs the development packages. Start with `demo`.
+"""

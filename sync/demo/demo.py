@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 
-from sync import config, logs
-from sync.cli import show
-from sync.cli.show import say
+from sync.cli import screen, show
+from sync.cli.screen import say
+from sync.cli.wiring import KNOWN
+from sync.config.settings import settings_from
 from sync.demo import embedded
 from sync.errors import SyncError
-from sync.operations import report, schedule
-from sync.postgres import changes, tables
+from sync.logs import logger, printable
+from sync.operations import status, worker
+from sync.postgres import feed, tables
 from sync.replication import pipeline
-from sync.replication.runs import Link
-from sync.salesforce.session import Session
+from sync.replication.runs import SyncContext
+from sync.salesforce.session.session import Session
 
 if TYPE_CHECKING:
     from sync.simulator import Simulator
@@ -42,29 +44,29 @@ def play(accounts: int, contacts: int, *, keep: bool) -> None:
         raise SyncError(
             f"the demo needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
         ) from None
-    logs.setup("error", "pretty")
+    logger.setup("error", "pretty")
     stop = threading.Event()
-    with schedule.stopping_on_signals(stop):
+    with worker.stopping_on_signals(stop):
         title(f"A Salesforce org of {accounts:,} accounts and {contacts:,} contacts, and a PostgreSQL")
         with Simulator(accounts=accounts, contacts=contacts) as org, embedded.postgres() as url:
-            with linked(org, url, stop) as link:
-                tell(link, org)
-            show_the_way(org, url, keep=keep)
+            with open_context(org, url, stop) as context:
+                tell_story(context, org)
+            show_next_steps(org, url, keep=keep)
             if keep:
-                go_on(org, url, stop)
+                run_worker(org, url, stop)
 
 
-def tell(link: Link, sim: Simulator) -> None:
+def tell_story(context: SyncContext, sim: Simulator) -> None:
     """First sync, changes, second sync, proof, result."""
-    embedded.migrate(link.engine)
+    embedded.migrate(context.engine)
     org = sim.org
     # The last ones: the first of a generated org are its hard cases.
     moved, edited, doomed, revived, winner, loser = org.ids("Contact", deleted=False)[-6:]
     org.delete(revived)
 
     title("1. The first sync")
-    first = a_pass(link)
-    before = customer(link.engine, moved)
+    first = run_pass(context)
+    before = customer(context.engine, moved)
 
     title("2. Six things happen in Salesforce")
     other = next(
@@ -91,45 +93,45 @@ def tell(link: Link, sim: Simulator) -> None:
     ):
         say(f"  {line}")
 
-    seen = newest(link.engine)
+    seen = newest(context.engine)
     title("3. An incremental pass")
-    second = a_pass(link)
+    second = run_pass(context)
 
     title(f"4. What the change feed says: select * from crm.changes({seen})")
-    show.changes(changes.stream(link.engine, seen, follow=False, stop=link.stop), as_json=False)
+    show.changes(feed.stream(context.engine, seen, follow=False, stop=context.stop), as_json=False)
 
     title(f"5. The collated customer {moved}, before and after: select * from crm.customer")
-    after = customer(link.engine, moved)
+    after = customer(context.engine, moved)
     rows = [(name, before[name], after[name], "<" if before[name] != after[name] else "") for name in SHOWN]
-    show.table("", ("column", "before", "after", ""), rows)
+    screen.table("", ("column", "before", "after", ""), rows)
 
     title(f"6. The proof: {winner} is purged without a trace; python -m sync verify --repair")
     org.purge(winner, log=False)
-    session = Session(link.settings, link.stop)
-    proof = replace(link, command="verify", session=session)
+    session = Session(context.settings, context.stop)
+    proof = replace(context, command="verify", session=session)
     show.verified(
-        pipeline.verify_all(proof, link.settings.sync_objects, repair=True, sample=0), as_json=False
+        pipeline.verify_all(proof, context.settings.sync_objects, repair=True, sample=0), as_json=False
     )
 
     title("7. Status")
-    with tables.transaction(link.engine) as connection:
-        found = report.status(connection, link.settings.sync_objects, timedelta(minutes=30))
+    with tables.transaction(context.engine) as connection:
+        found = status.read_status(connection, context.settings.sync_objects, timedelta(minutes=30))
     show.status(found, as_json=False)
 
     title("8. API calls")
     say(f"  first sync: {first}, incremental pass: {second}, and one login each")
 
 
-def a_pass(link: Link) -> int:
+def run_pass(context: SyncContext) -> int:
     """One pass over all objects; the API calls it took."""
-    session = Session(link.settings, link.stop)
-    with show.progress(replace(link, session=session)) as watched:
+    session = Session(context.settings, context.stop)
+    with show.progress(replace(context, session=session)) as watched:
         done = pipeline.sync_all(watched)
     show.reports(done)
     return sum(one.api_calls for one in done)
 
 
-def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
+def show_next_steps(sim: Simulator, url: str, *, keep: bool) -> None:
     """How to look around oneself."""
     title("Look around")
     if not keep:
@@ -144,13 +146,13 @@ def show_the_way(sim: Simulator, url: str, *, keep: bool) -> None:
         sys.stdout.write(f"  export {name}='{value}'\n")  # of this demo alone, and meant to be copied
 
 
-def go_on(sim: Simulator, url: str, stop: threading.Event) -> None:
+def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
     """The worker, as on a dyno, every thirty seconds."""
     title("The worker is running; Ctrl-C ends everything")
-    logs.setup("info", "pretty")
-    with linked(sim, url, stop, "worker") as link:
-        jobs = {name: partial(pipeline.scheduled, link, name) for name in link.settings.sync_objects}
-        schedule.work(jobs, timedelta(seconds=30), stop)
+    logger.setup("info", "pretty")
+    with open_context(sim, url, stop, "worker") as context:
+        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
+        worker.work(jobs, timedelta(seconds=30), stop)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
@@ -158,14 +160,16 @@ def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
 
 
 @contextmanager
-def linked(sim: Simulator, url: str, stop: threading.Event, command: str = "demo") -> Iterator[Link]:
+def open_context(
+    sim: Simulator, url: str, stop: threading.Event, command: str = "demo"
+) -> Iterator[SyncContext]:
     """Both ends of the demo's replication."""
-    settings = config.of(settings_of(sim, url))
-    logs.hide(settings.secrets)
+    settings = settings_from(settings_of(sim, url), KNOWN)
+    printable.hide(settings.secrets)
     engine = tables.engine(settings.postgres, owner="demo")
     try:
         session = Session(settings, stop)
-        yield Link(settings, session, engine, "demo", command, stop, reference=sim.clock.now)
+        yield SyncContext(settings, session, engine, "demo", command, stop, reference=sim.clock.now)
     finally:
         engine.dispose()
 
@@ -177,7 +181,7 @@ def customer(engine: Engine, id_: str) -> Mapping[str, Any]:
 
 def newest(engine: Engine) -> int:
     with tables.transaction(engine) as connection:
-        return changes.last(connection)
+        return feed.last(connection)
 
 
 def title(line: str) -> None:

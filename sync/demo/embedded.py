@@ -16,7 +16,7 @@ from alembic.config import Config
 from sqlalchemy import Engine
 
 from sync.errors import SyncError
-from sync.operations.audit import ROOT
+from sync.operations.audit.findings import ROOT
 from sync.postgres import replica_schema
 
 

@@ -1,4 +1,4 @@
-"""What keeps a deployment running: the worker's schedule, status, check, grants, erasure on request.
+"""What keeps a deployment running: worker, status, check, grants, erasure on request.
 
-Start with `schedule` (the worker) or `report` (status).
+Start with `worker`, then `status`.
 """

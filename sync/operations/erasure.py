@@ -12,18 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from sync import logs
 from sync.catalogue.mapping import SObject, snake_case
 from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import normalise_email
 from sync.errors import UsageError
-from sync.postgres import load, state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease
+from sync.logs import logger
+from sync.postgres.load import first, personal
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import journal, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
     located,
@@ -31,7 +33,7 @@ from sync.postgres.tables import (
     transaction,
 )
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 ALLOWED = text("SET LOCAL statement_timeout = '15min'")  # the feed is gone through, and has no index on Ids
 
@@ -186,10 +188,10 @@ def erase(
 
     LeaseHeldError where another process works on one of the objects for longer than `wait`.
     """
-    with working(engine, by_object, owner, wait, stop) as leases, transaction(engine) as connection:
+    with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
         connection.execute(ALLOWED)
-        for lease in leases:
-            state.check_fence(connection, lease)
+        for lease in held:
+            leases.check_fence(connection, lease)
         persons = list(
             together(closure(connection, {n: [id_]}) for n, ids in by_object.items() for id_ in ids)
         )
@@ -204,7 +206,7 @@ def erase(
                 )
         rows = {name: erase_object(connection, name, those, owner) for name, those in ids.items()}
         for name in ids:
-            load.analyse_all(connection, name)  # the statistics hold samples of values
+            first.analyse_all(connection, name)  # the statistics hold samples of values
     log.warning("erased", records=sum(map(len, ids.values())), rows=sum(rows.values()), asked_by=asked_by)
     return Erased({name: tuple(those) for name, those in ids.items()}, rows, survivors)
 
@@ -218,9 +220,9 @@ def lift(
     stop: threading.Event,
 ) -> Mapping[str, tuple[str, ...]]:
     """Let these records be stored again, and have them read by the next pass; those that were erased."""
-    with working(engine, by_object, owner, wait, stop) as leases, transaction(engine) as connection:
-        for lease in leases:
-            state.check_fence(connection, lease)
+    with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
+        for lease in held:
+            leases.check_fence(connection, lease)
         found: dict[str, list[str]] = {}
         wanted = [id_ for ids in by_object.values() for id_ in ids]
         for row in connection.execute(LIFT, {"ids": wanted, "asked_by": asked_by}):
@@ -232,10 +234,11 @@ def lift(
 
 def erase_object(connection: Connection, name: str, ids: Sequence[str], owner: str) -> int:
     """Empty the copies of one object's records, with its journal line; how many rows there were."""
-    run_id = state.open_run(connection, name, "erase", owner)
-    rows = load.erase(connection, name, ids, run_id)
+    run_id = journal.open_run(connection, name, "erase", owner)
+    rows = personal.erase(connection, name, ids, run_id)
     tally = Tally(read=len(ids), deleted=rows)
-    state.close_run(connection, run_id, name, "succeeded", window=None, tally=tally, api_calls=0, error=None)
+    succeeded = partial(journal.close_run, connection, run_id, name, "succeeded")
+    succeeded(window=None, tally=tally, api_calls=0, error=None)
     return rows
 
 
@@ -247,7 +250,7 @@ def working(
     twins = {twin.object for name in by_object if (twin := CATALOGUE[name].twin)}
     with ExitStack() as stack:
         yield [
-            stack.enter_context(state.lease(engine, name, owner, wait, stop))
+            stack.enter_context(leases.lease(engine, name, owner, wait, stop))
             for name in sorted({*by_object, *twins})
         ]
 
@@ -284,10 +287,10 @@ def twins_of(connection: Connection, name: str, ids: Sequence[str]) -> Iterator[
             set(connection.execute(twin_query(connection, TWIN_OF, twin.object), asked).scalars()),
         )
     for row in connection.execute(REJECTED, asked | {"object": name}):
-        if other := load.twin_named(name, row.record):
+        if other := personal.twin_named(name, row.record):
             yield twin.object, {other}
     for row in connection.execute(REJECTED_NAMING, asked | {"object": twin.object}):
-        if load.twin_named(twin.object, row.record) in ids:
+        if personal.twin_named(twin.object, row.record) in ids:
             yield twin.object, {row.record_id}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from sync.catalogue.mapping import DescribedField, Projection
 from sync.catalogue.objects import CATALOGUE
-from sync.postgres.load import Edge
+from sync.postgres.load.dependants import Dependency
 from sync.postgres.tables import KEPT
 
 # The last line of a field is its state.
@@ -121,11 +121,11 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
     now = {field.name: State.of(field, replicated=field.name in selected) for field in projection.described}
     entries = list(news(known, now))
     for entry in entries:
-        enter(connection, name, entry)
+        write_entry(connection, name, entry)
     return [entry for entry in entries if entry.change != "known"]
 
 
-def enter(connection: Connection, name: str, entry: Entry) -> None:
+def write_entry(connection: Connection, name: str, entry: Entry) -> None:
     """Write one line."""
     values = asdict(entry.state) | {"targets": list(entry.state.targets)}
     connection.execute(ENTER, values | {"object": name, "field": entry.field, "change": entry.change})
@@ -133,7 +133,7 @@ def enter(connection: Connection, name: str, entry: Entry) -> None:
 
 def refuse(connection: Connection, name: str, field: DescribedField) -> None:
     """Enter that queries refuse a field that describe lists."""
-    enter(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
+    write_entry(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
 
 
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
@@ -174,7 +174,7 @@ def difference(before: State, now: State) -> str:
     return "resized"
 
 
-def edges(connection: Connection, name: str) -> tuple[Edge, ...]:
+def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
     """The columns in which replicated records name records of this object, as far as they have one, and which
     columns of those their formulas read.
 
@@ -191,7 +191,7 @@ def edges(connection: Connection, name: str) -> tuple[Edge, ...]:
             named = {field for formula in formulas for field in read_through(formula, row.relationship)}
             reads = {readable.get(field) for field in named}
             known = frozenset(column for column in reads if column is not None)
-            found.append(Edge(row.object, columns[row.field], None if None in reads else known))
+            found.append(Dependency(row.object, columns[row.field], None if None in reads else known))
     return tuple(found)
 
 

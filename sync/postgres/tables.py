@@ -203,7 +203,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             activity.note()
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
-        raise judged(engine, error) from error
+        raise translate_error(engine, error) from error
 
 
 def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
@@ -215,7 +215,7 @@ def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
     activity.note()
 
 
-def judged(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
+def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
     """The error of ours that a database error means."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "pgcode", None) or ""

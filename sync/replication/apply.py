@@ -11,7 +11,6 @@ from math import ceil
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.catalogue import transform
 from sync.catalogue.mapping import (
     PLACING,
@@ -20,23 +19,29 @@ from sync.catalogue.mapping import (
     SObject,
     project,
 )
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, GuardError, OrgChangedError
-from sync.postgres import ledger, load, state
-from sync.postgres.load import Edge, Mode, Tally
-from sync.postgres.state import Lease, Plan
+from sync.logs import logger
+from sync.postgres import ledger
+from sync.postgres.load import dependants, first, merge
+from sync.postgres.load.dependants import Dependency
+from sync.postgres.load.merge import Tally
+from sync.postgres.load.sql import Mode
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import Plan
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
     allow_long,
     located,
     transaction,
 )
-from sync.replication.runs import Link, Step, Work
-from sync.salesforce import extract
-from sync.salesforce.extract import Make
+from sync.replication.runs import PageResult, SyncContext, Work
+from sync.salesforce.extract import extraction
+from sync.salesforce.extract.pages import RowBuilder
 from sync.window import Page
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 # A lost permission looks like a mass deletion. So many tombstones in one go are never refused, …
 FEW = 10
@@ -68,12 +73,12 @@ ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now(), 
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ObjectSchema:
     """An object as this org shows it now, Salesforce's clock, and what depends on its records."""
 
     projection: Projection
     at: datetime
-    edges: tuple[Edge, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
     # Why nothing may be claimed by this clock; "" where it agrees with the reference.
     clock_error: str = ""
 
@@ -82,22 +87,22 @@ class View:
         return self.projection.sobject.name
 
 
-def look(link: Link, sobject: SObject) -> View:
+def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
     """Describe the object, after making sure that the org is the one whose records these are."""
-    organization = link.session.organization()
-    described, at = link.session.describe(sobject.name)
-    with transaction(link.engine) as connection:
-        check_org(connection, link, organization)
-        edges = ledger.edges(connection, sobject.name)
+    organization = context.session.organization()
+    described, at = context.session.describe(sobject.name)
+    with transaction(context.engine) as connection:
+        check_org(connection, context, organization)
+        dependencies = ledger.dependencies(connection, sobject.name)
         refused = ledger.refused(connection, sobject.name, described)
-        known = reference(connection, link)
+        known = reference(connection, context)
     if abs(at - known) > CLOCKS_APART:
         # One server's wrong Date is not Salesforce's clock: another answer decides.
-        described, at = link.session.describe(sobject.name)
-        with transaction(link.engine) as connection:
-            known = reference(connection, link)
-    found = projection(link.settings, sobject, described, refused)
-    return View(found, at, edges, clock_error(sobject.name, at, known))
+        described, at = context.session.describe(sobject.name)
+        with transaction(context.engine) as connection:
+            known = reference(connection, context)
+    found = projection(context.settings, sobject, described, refused)
+    return ObjectSchema(found, at, dependencies, clock_error(sobject.name, at, known))
 
 
 def projection(
@@ -111,11 +116,11 @@ def projection(
     return project(sobject, described, settings.sync_custom_fields, excluded, refused)
 
 
-def without_refused(link: Link, name: str, work: Work) -> Work:
+def without_refused(context: SyncContext, name: str, work: Work) -> Work:
     """The work, begun anew without a field that vanished since the describe, or that queries refuse although
     describe lists it: one field must not stop the others."""
 
-    def all_but_those(held: Lease, run_id: int) -> Iterator[Step]:
+    def all_but_those(held: Lease, run_id: int) -> Iterator[PageResult]:
         met: set[tuple[str, ...]] = set()
         while True:
             try:
@@ -124,33 +129,33 @@ def without_refused(link: Link, name: str, work: Work) -> Work:
                 if moved.fields in met or len(met) == MOST_REFUSED:
                     raise
                 met.add(moved.fields)
-                drop(link, name, held, moved)
+                drop(context, name, held, moved)
             else:
                 return
 
     return all_but_those
 
 
-def drop(link: Link, name: str, held: Lease, moved: FieldsMovedError) -> None:
+def drop(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) -> None:
     """Leave refused fields out from now on, and enter them in the ledger.
 
     The error itself where nothing can be read without one of them.
     """
-    described, _ = link.session.describe(name, anew=True)
+    described, _ = context.session.describe(name, refresh=True)
     log.warning("fields_moved", object=name, reason=str(moved)[:300])
     for field in described:
         if field.name.lower() in map(str.lower, moved.fields):
             if field.name in PLACING:
                 raise moved
             log.warning("field_refused", object=name, field=field.name, instead="it is left out for a day")
-            with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
+            with transaction(context.engine) as connection:
+                leases.check_fence(connection, held)
                 ledger.refuse(connection, name, field)
 
 
-def reference(connection: Connection, link: Link) -> datetime:
+def reference(connection: Connection, context: SyncContext) -> datetime:
     """The time of the clock that Salesforce's is compared with."""
-    now: datetime = link.reference() if link.reference else connection.execute(CLOCK).scalar_one()
+    now: datetime = context.reference() if context.reference else connection.execute(CLOCK).scalar_one()
     return now
 
 
@@ -166,7 +171,7 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
     )
 
 
-def check_org(connection: Connection, link: Link, organization: str) -> None:
+def check_org(connection: Connection, context: SyncContext, organization: str) -> None:
     """Remember the first org; OrgChangedError for any other, unless it is accepted: then everything is read
     from the beginning, and other processes lose their leases."""
     if not organization:
@@ -174,7 +179,7 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
     known = str(connection.execute(ORG, {"org": organization}).scalar_one())
     if known == organization:
         return
-    if not link.accept_org:
+    if not context.accept_org:
         raise OrgChangedError(
             f"these tables hold the records of org {known}, and the settings now lead to org {organization}: "
             "nothing was written. If the org was copied or refreshed and shall replace the other, type: "
@@ -183,8 +188,8 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
     connection.execute(ACCEPT, {"org": organization})
     # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
     # the org after it, and waits for the lock on its row.
-    state.revoke_others(connection, link.owner)
-    state.start_anew(connection)
+    leases.revoke_others(connection, context.owner)
+    cursors.start_anew(connection)
     log.warning(
         "org_accepted",
         before=known,
@@ -193,14 +198,14 @@ def check_org(connection: Connection, link: Link, organization: str) -> None:
     )
 
 
-def maker(link: Link, projection: Projection) -> Make:
+def row_builder(context: SyncContext, projection: Projection) -> RowBuilder:
     """What is made of records."""
-    return partial(transform.build, projection, region=link.settings.sync_default_region)
+    return partial(transform.build, projection, region=context.settings.sync_default_region)
 
 
 def commit_page(
-    link: Link,
-    view: View,
+    context: SyncContext,
+    schema: ObjectSchema,
     held: Lease,
     run_id: int,
     page: Page,
@@ -208,40 +213,42 @@ def commit_page(
     mode: Mode = Mode.USUAL,
 ) -> Tally:
     """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
-    with state.fenced(link.engine, held) as connection:
+    with leases.fenced(context.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
-            load.unhurried(connection)
-        since = load.feed_position(connection)
-        tally = load.merge(
+            first.relax_durability(connection)
+        since = dependants.feed_position(connection)
+        tally = merge.merge(
             connection,
-            view.projection,
+            schema.projection,
             page.batch,
             run_id,
             announce=announce,
             mode=mode,
-            keep=link.settings.tombstone_values_kept,
+            keep=context.settings.tombstone_values_kept,
         )
         if announce and tally.written:
-            load.note_parents(connection, view.name, since, view.edges, merged=tally.merged > 0)
+            dependants.note_parents(
+                connection, schema.name, since, schema.dependencies, merged=tally.merged > 0
+            )
         if page.batch.ids or page.batch.rejects:
-            state.touch(connection, view.name)
+            cursors.count_commit(connection, schema.name)
         if plan is not None:
-            state.save_progress(connection, view.name, plan, page.progress, page.at)
+            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)
     return tally
 
 
-def by_id(link: Link, view: View, ids: Sequence[str]) -> Iterator[Page]:
+def by_id(context: SyncContext, schema: ObjectSchema, ids: Sequence[str]) -> Iterator[Page]:
     """The records with these Ids as they are now."""
-    return extract.by_id(link.session, view.projection, ids, maker(link, view.projection))
+    return extraction.by_id(context.session, schema.projection, ids, row_builder(context, schema.projection))
 
 
-def guard(connection: Connection, link: Link, name: str, count: int) -> None:
+def guard(connection: Connection, context: SyncContext, name: str, count: int) -> None:
     """GuardError when so many tombstones are more than a mistake should be able to make.
 
     Of the records held no more are counted than the decision needs: a count of millions may take minutes.
     """
-    if link.approve or count <= FEW:
+    if context.approve or count <= FEW:
         return
     allow_long(connection)
     share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
@@ -257,12 +264,14 @@ def guard(connection: Connection, link: Link, name: str, count: int) -> None:
         )
 
 
-def remove(link: Link, name: str, held: Lease, run_id: int, gone: Mapping[str, datetime], reason: str) -> int:
+def remove(
+    context: SyncContext, name: str, held: Lease, run_id: int, gone: Mapping[str, datetime], reason: str
+) -> int:
     """Tombstones for records that are proved gone, with the time of each; how many there were live."""
     left, removed = iter(gone.items()), 0
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
-        with state.fenced(link.engine, held) as connection:
-            keep = link.settings.tombstone_values_kept
-            state.touch(connection, name)
-            removed += load.remove(connection, name, chunk, reason, run_id, keep)
+        with leases.fenced(context.engine, held) as connection:
+            keep = context.settings.tombstone_values_kept
+            cursors.count_commit(connection, name)
+            removed += merge.remove(connection, name, chunk, reason, run_id, keep)
     return removed

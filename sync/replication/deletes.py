@@ -8,19 +8,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.errors import SalesforceError, SyncError
-from sync.postgres import state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease, Marks, Plan
+from sync.logs import logger
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import CursorState, Plan
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, located, transaction
-from sync.replication import apply, verify
-from sync.replication.apply import View
-from sync.replication.runs import Link, Step
-from sync.salesforce.session import Deletions
+from sync.replication import apply
+from sync.replication.apply import ObjectSchema
+from sync.replication.runs import PageResult, SyncContext
+from sync.replication.verify import comparison
+from sync.salesforce.session.answers import Deletions
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 EVERY = timedelta(minutes=5)  # Salesforce advises against asking more often
 # The log keeps 15 days; asking for more would be refused.
@@ -37,108 +39,116 @@ UNION SELECT record_id FROM sync.reject WHERE object = :object AND record_id = A
 
 
 def remove_purged(
-    link: Link, view: View, held: Lease, run_id: int, plan: Plan
-) -> Generator[Step, None, datetime | None]:
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, plan: Plan
+) -> Generator[PageResult, None, datetime | None]:
     """Make tombstones of what the delete log names and Salesforce has no more.
 
     Returns through when deletions are known; None where Salesforce does not tell. A log that no longer
     reaches back to the last time makes a verify necessary, which repairs.
     """
-    with transaction(link.engine) as connection:
-        marks = state.marks(connection, view.name)
+    with transaction(context.engine) as connection:
+        cursor = cursors.read_cursor(connection, schema.name)
         # Not ahead of any answer of the window: one server's wrong Date must not count as known. A window
         # that was taken up again began long ago.
         if not plan.resumed:
-            view = replace(view, at=min(view.at, state.earliest(connection, view.name, plan)))
-    since = marks.deleted_through or marks.complete_through
+            schema = replace(schema, at=min(schema.at, cursors.earliest(connection, schema.name, plan)))
+    since = cursor.deleted_through or cursor.complete_through
     if since is None:  # a first load: no record is there that could have gone
         return None
-    end = minute(view.at)
+    end = floor_to_minute(schema.at)
     if plan.resumed:
         # Other work may have asked meanwhile, before records came in that were read in the beginning.
         since = min(since, plan.window.until)
-    elif lately(marks, view.at, EVERY):
-        return marks.deleted_through
-    if end - minute(since) <= timedelta():
-        return marks.deleted_through
+    elif asked_recently(cursor, schema.at, EVERY):
+        return cursor.deleted_through
+    if end - floor_to_minute(since) <= timedelta():
+        return cursor.deleted_through
     try:
-        listed = ask(link, view, since, end)
+        listed = ask_delete_log(context, schema, since, end)
     except SalesforceError as error:
         if error.passing or not 400 <= error.status < 500:
             raise
-        log.warning("deletions_unknown", object=view.name, reason=str(error)[:300], instead="nightly verify")
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            state.note_deletions_refused(connection, view.name, refused=True)
+        log.warning(
+            "deletions_unknown", object=schema.name, reason=str(error)[:300], instead="nightly verify"
+        )
+        with transaction(context.engine) as connection:
+            leases.check_fence(connection, held)
+            cursors.note_deletions_refused(connection, schema.name, refused=True)
         return None
     if listed is None:
-        if lately(marks, view.at, VERIFIED_LATELY) and since > view.at - VERIFIED_LATELY:
-            log.warning("deletions_unknown", object=view.name, reason="the delete log was lost again")
-            return marks.deleted_through
-        log.warning("delete_log_gone", object=view.name, since=since.isoformat(), instead="verify --repair")
-        found = yield from verify.examine(link, view, held, run_id, repair=True, whole=True)
+        if asked_recently(cursor, schema.at, VERIFIED_LATELY) and since > schema.at - VERIFIED_LATELY:
+            log.warning("deletions_unknown", object=schema.name, reason="the delete log was lost again")
+            return cursor.deleted_through
+        log.warning("delete_log_gone", object=schema.name, since=since.isoformat(), instead="verify --repair")
+        found = yield from comparison.examine(context, schema, held, run_id, repair=True, whole=True)
         through = end
         if found.different:
             raise SyncError(
-                f"{view.name}: the delete log no longer reaches back to {since:%Y-%m-%d %H:%M} UTC, and "
+                f"{schema.name}: the delete log no longer reaches back to {since:%Y-%m-%d %H:%M} UTC, and "
                 f"{found.different:,} differences remain; type: "
-                f"python -m sync verify --object {view.name} --repair"
+                f"python -m sync verify --object {schema.name} --repair"
             )
     else:
-        yield from remove_listed(link, view, held, run_id, listed)
+        yield from remove_listed(context, schema, held, run_id, listed)
         through = min(listed.through, end)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.note_deleted(connection, view.name, through, view.at)
-        state.note_deletions_refused(connection, view.name, refused=False)
+    with transaction(context.engine) as connection:
+        leases.check_fence(connection, held)
+        cursors.note_deleted(connection, schema.name, through, schema.at)
+        cursors.note_deletions_refused(connection, schema.name, refused=False)
     return through
 
 
-def ask(link: Link, view: View, since: datetime, end: datetime) -> Deletions | None:
+def ask_delete_log(
+    context: SyncContext, schema: ObjectSchema, since: datetime, end: datetime
+) -> Deletions | None:
     """What the log tells since a time, and of a while before it where it still can; None where it is lost."""
-    if since < view.at - LONGEST:
+    if since < schema.at - LONGEST:
         return None
     shortest = timedelta(minutes=2)
-    for start in dict.fromkeys((since - link.settings.sync_overlap, since)):
-        start = min(minute(start), end - shortest)
+    for start in dict.fromkeys((since - context.settings.sync_overlap, since)):
+        start = min(floor_to_minute(start), end - shortest)
         try:
-            listed = link.session.deleted(view.name, max(start, minute(view.at - LONGEST)), end)
+            listed = context.session.deleted(
+                schema.name, max(start, floor_to_minute(schema.at - LONGEST)), end
+            )
         except SalesforceError as error:
             if error.code not in LOST:
                 raise
-            log.info("delete_log_refused", object=view.name, reason=str(error)[:200])
+            log.info("delete_log_refused", object=schema.name, reason=str(error)[:200])
             continue
         if listed.earliest <= since:
             return listed
     return None
 
 
-def lately(marks: Marks, now: datetime, span: timedelta) -> bool:
+def asked_recently(cursor: CursorState, now: datetime, span: timedelta) -> bool:
     """Whether the log was asked for a short while ago."""
-    return marks.deleted_asked is not None and timedelta() <= now - marks.deleted_asked < span
+    return cursor.deleted_asked is not None and timedelta() <= now - cursor.deleted_asked < span
 
 
-def remove_listed(link: Link, view: View, held: Lease, run_id: int, listed: Deletions) -> Iterator[Step]:
+def remove_listed(
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, listed: Deletions
+) -> Iterator[PageResult]:
     """What the log names and a table has live is asked for by its Id: it may have been undeleted since."""
-    with transaction(link.engine) as connection:
-        suspects = live(connection, view.name, list(listed.records))
+    with transaction(context.engine) as connection:
+        suspects = live_ids(connection, schema.name, list(listed.records))
     if not suspects:
         return
     found: set[str] = set()
-    for page in apply.by_id(link, view, suspects):
-        tally = apply.commit_page(link, view, held, run_id, page)
+    for page in apply.by_id(context, schema, suspects):
+        tally = apply.commit_page(context, schema, held, run_id, page)
         found.update(page.batch.ids)
-        yield Step(view.name, Window(None, view.at), tally, len(found), len(suspects))
+        yield PageResult(schema.name, Window(None, schema.at), tally, len(found), len(suspects))
     gone = {id_: listed.records[id_] for id_ in suspects if id_ not in found}
-    with transaction(link.engine) as connection:
-        apply.guard(connection, link, view.name, len(gone))
-    removed = apply.remove(link, view.name, held, run_id, gone, "purged")
+    with transaction(context.engine) as connection:
+        apply.guard(connection, context, schema.name, len(gone))
+    removed = apply.remove(context, schema.name, held, run_id, gone, "purged")
     if removed:
-        log.info("purged", object=view.name, removed=removed)
-        yield Step(view.name, Window(None, view.at), Tally(deleted=removed))
+        log.info("purged", object=schema.name, removed=removed)
+        yield PageResult(schema.name, Window(None, schema.at), Tally(deleted=removed))
 
 
-def live(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
+def live_ids(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
     """Those of the Ids whose rows are live, or whose records could not be stored."""
     statement = text(LIVE.format(table=located(connection, REPLICA[name])))
     chunks = (list(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE))
@@ -147,6 +157,6 @@ def live(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
     )
 
 
-def minute(moment: datetime) -> datetime:
+def floor_to_minute(moment: datetime) -> datetime:
     """The whole minute: replication calls know no seconds."""
     return moment.replace(second=0, microsecond=0)

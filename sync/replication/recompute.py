@@ -11,27 +11,28 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.catalogue.mapping import Derived, Field, SObject
 from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import derive
 from sync.errors import StoppedError
-from sync.postgres import load, state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease
+from sync.logs import logger
+from sync.postgres.load import derived
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import cursors, leases, versions
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication.runs import Link, Step
+from sync.replication.runs import PageResult, SyncContext
 from sync.replication.windows import LARGE, analyse
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 NOW = text("SELECT now()")
 # Lower case, and what a letter is, are Python's: they follow the version of Unicode.
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
 
 
-def versions(sobject: SObject, region: str) -> dict[str, str]:
+def current_versions(sobject: SObject, region: str) -> dict[str, str]:
     """By which version this process computes each derived column of an object."""
     return {
         derived.column: f"{field.name}: {derived.normalise.version(region)}, {PYTHON}"
@@ -39,49 +40,49 @@ def versions(sobject: SObject, region: str) -> dict[str, str]:
     }
 
 
-def recompute(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
+def recompute(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Compute the derived columns again that are of another version than this process writes, in all rows.
 
     Short transactions; only rows whose values differ are written, and told as `update`. StoppedError when the
     process is asked to stop: the next one begins again, and finds the rows that are done as they are to be.
     """
-    wanted = versions(CATALOGUE[name], link.settings.sync_default_region)
-    with transaction(link.engine) as connection:
-        noted = state.derived_versions(connection, name)
+    wanted = current_versions(CATALOGUE[name], context.settings.sync_default_region)
+    with transaction(context.engine) as connection:
+        noted = versions.derived_versions(connection, name)
         if noted == wanted:
             return
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         outdated = [column for column, version in wanted.items() if noted.get(column) != version]
-        if not outdated or load.is_empty(connection, name):
-            state.note_derived(connection, name, wanted)
+        if not outdated or derived.is_empty(connection, name):
+            versions.note_derived(connection, name, wanted)
             return
         # From the first row that is written to the last they are mixed, whatever version is wanted next.
-        state.forget_derived(connection, name, outdated)
+        versions.forget_derived(connection, name, outdated)
         # The `reload` at the end of a first load tells all.
-        announce = state.marks(connection, name).complete_through is not None
+        announce = cursors.read_cursor(connection, name).complete_through is not None
         window = Window(None, connection.execute(NOW).scalar_one())
     log.info("derived_outdated", object=name, columns=",".join(outdated))
     pairs = [pair for pair in CATALOGUE[name].derived if pair[1].column in outdated]
     last: str | None = ""
     written = 0
     while last is not None:
-        if link.stop.is_set():
+        if context.stop.is_set():
             raise StoppedError
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            last, count = recompute_rows(connection, link, name, pairs, last, run_id, announce=announce)
+        with transaction(context.engine) as connection:
+            leases.check_fence(connection, held)
+            last, count = recompute_rows(connection, context, name, pairs, last, run_id, announce=announce)
             if last is None:
-                state.note_derived(connection, name, wanted)
+                versions.note_derived(connection, name, wanted)
         written += count
-        yield Step(name, window, Tally(updated=count))
+        yield PageResult(name, window, Tally(updated=count))
     log.info("derived_recomputed", object=name, columns=",".join(outdated), records=written)
     if written > LARGE:
-        analyse(link, name)
+        analyse(context, name)
 
 
 def recompute_rows(
     connection: Connection,
-    link: Link,
+    context: SyncContext,
     name: str,
     pairs: list[tuple[Field, Derived]],
     after: str,
@@ -92,11 +93,11 @@ def recompute_rows(
     """Compute derived columns of the next rows behind an Id; the last Id (None: there was none), and how many
     rows were written."""
     sources = {derived.column: field.column for field, derived in pairs}
-    rows = load.read_derived(connection, name, sources, after)
+    rows = derived.read_derived(connection, name, sources, after)
     if not rows:
         return None, 0
     ids, *columns = zip(*rows, strict=True)
-    region = link.settings.sync_default_region
+    region = context.settings.sync_default_region
     made = [
         [value or None for value in derive(derived.normalise, [raw or "" for raw in column], region)]
         for (_, derived), column in zip(pairs, columns[: len(pairs)], strict=True)
@@ -105,5 +106,5 @@ def recompute_rows(
     differing = [
         (id_, *new) for id_, old, new in zip(ids, stored, zip(*made, strict=True), strict=True) if new != old
     ]
-    count = load.rewrite_derived(connection, name, list(sources), differing, run_id, announce=announce)
+    count = derived.rewrite_derived(connection, name, list(sources), differing, run_id, announce=announce)
     return ids[-1], count

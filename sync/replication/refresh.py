@@ -8,19 +8,21 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.errors import StoppedError
-from sync.postgres import load, state
-from sync.postgres.load import Mode
-from sync.postgres.state import Lease, Marks
+from sync.logs import logger
+from sync.postgres.load import dependants
+from sync.postgres.load.sql import Mode
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.cursors import CursorState
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply
-from sync.replication.apply import View
-from sync.replication.runs import Link, Step
+from sync.replication.apply import ObjectSchema
+from sync.replication.runs import PageResult, SyncContext
 from sync.replication.windows import read_window
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 # More records than this that wait for their turn are read with all others, only the columns that may differ.
 ONE_BY_ONE = 10_000
@@ -58,39 +60,39 @@ class Waiting:
     asked: datetime
 
 
-def waiting(link: Link) -> list[str]:
+def waiting(context: SyncContext) -> list[str]:
     """Objects of which records are to be read again."""
-    with transaction(link.engine) as connection:
+    with transaction(context.engine) as connection:
         return [row.object for row in connection.execute(WAITING)]
 
 
-def loaded(link: Link, name: str) -> bool:
+def loaded(context: SyncContext, name: str) -> bool:
     """Whether an object's first load is whole."""
-    with transaction(link.engine) as connection:
-        return state.marks(connection, name).complete_through is not None
+    with transaction(context.engine) as connection:
+        return cursors.read_cursor(connection, name).complete_through is not None
 
 
-def prepare(link: Link, name: str) -> bool:
+def prepare(context: SyncContext, name: str) -> bool:
     """Whether a record of an object is to be read again, after looking for children of changed parents.
 
     Most changed parents have none, so nothing is asked of Salesforce yet. It takes the object's lease, and
     ends with the first children found; LeaseHeldError where another process works on the object. During a
     first load parents stay as they are: their children are not all here yet.
     """
-    if not loaded(link, name):
+    if not loaded(context, name):
         return False
-    with state.lease(link.engine, name, link.owner, link.wait, link.stop) as held:
+    with leases.lease(context.engine, name, context.owner, context.wait, context.stop) as held:
         found = False
-        while not found and not link.stop.is_set():
-            with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
+        while not found and not context.stop.is_set():
+            with transaction(context.engine) as connection:
+                leases.check_fence(connection, held)
                 if not connection.execute(PARENTS, {"object": name}).scalar_one():
                     break
-                found = load.queue_children(connection, name) > 0
-    return name in waiting(link)
+                found = dependants.queue_children(connection, name) > 0
+    return name in waiting(context)
 
 
-def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Read again what depends on records that changed: by Id, or the columns of all where those are many.
 
     Each Id once, so that it ends: records whose formulas look through each other, and give another value
@@ -98,36 +100,36 @@ def reread(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
     children of changed parents beyond the budget, and all of an object during its first load: what is
     committed beside a Bulk job makes it begin again.
     """
-    if not loaded(link, view.name):
+    if not loaded(context, schema.name):
         return
     read: set[str] = set()
     queued, readings = 0, COLUMN_READINGS
     while True:
-        if link.stop.is_set():
+        if context.stop.is_set():
             raise StoppedError
-        found = next_waiting(link, view.name, read)
+        found = next_waiting(context, schema.name, read)
         if found.many and readings:
-            done = yield from reread_columns(link, view, held, run_id, found.asked)
+            done = yield from reread_columns(context, schema, held, run_id, found.asked)
             readings = 0 if done else readings - 1
         elif found.parents and queued < MOST_A_PASS:
-            with transaction(link.engine) as connection:
-                state.check_fence(connection, held)
-                queued += load.queue_children(connection, view.name)
-            yield Step(view.name, Window(None, view.at))
+            with transaction(context.engine) as connection:
+                leases.check_fence(connection, held)
+                queued += dependants.queue_children(connection, schema.name)
+            yield PageResult(schema.name, Window(None, schema.at))
         elif found.ids:
-            yield from reread_ids(link, view, held, run_id, found)
+            yield from reread_ids(context, schema, held, run_id, found)
             read.update(found.ids)
         else:
             break
     if len(read) >= MOST_A_PASS or found.parents:
-        log.info("reread_continues_next_pass", object=view.name, read=len(read))
+        log.info("reread_continues_next_pass", object=schema.name, read=len(read))
 
 
-def next_waiting(link: Link, name: str, read: Collection[str]) -> Waiting:
+def next_waiting(context: SyncContext, name: str, read: Collection[str]) -> Waiting:
     """What waits: of the Ids those that have waited longest, without those read in this pass, as far as its
     budget goes."""
     most = min(ONE_BY_ONE, MOST_A_PASS - len(read))
-    with transaction(link.engine) as connection:
+    with transaction(context.engine) as connection:
         return Waiting(
             connection.execute(MANY, {"object": name, "most": ONE_BY_ONE}).scalar_one(),
             connection.execute(PARENTS, {"object": name}).scalar_one(),
@@ -137,79 +139,82 @@ def next_waiting(link: Link, name: str, read: Collection[str]) -> Waiting:
 
 
 def reread_columns(
-    link: Link, view: View, held: Lease, run_id: int, asked: datetime
-) -> Generator[Step, None, bool]:
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, asked: datetime
+) -> Generator[PageResult, None, bool]:
     """Read the columns of all records, and take from the queue what waited at `asked`; whether that was done.
 
     It is not after a reading that an earlier run began: its first pages may be older than the change.
     """
-    names = view.projection.volatile(link.settings.volatile_fields(view.name))
-    _, read = yield from read_columns(link, view, held, run_id, names)
+    names = schema.projection.volatile(context.settings.volatile_fields(schema.name))
+    _, read = yield from read_columns(context, schema, held, run_id, names)
     if read is not None and read.resumed:
         return False
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
+    with transaction(context.engine) as connection:
+        leases.check_fence(connection, held)
         for statement in COLUMNS_DONE:
-            connection.execute(statement, {"object": view.name, "at": asked})
+            connection.execute(statement, {"object": schema.name, "at": asked})
     return True
 
 
-def reread_ids(link: Link, view: View, held: Lease, run_id: int, found: Waiting) -> Iterator[Step]:
+def reread_ids(
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, found: Waiting
+) -> Iterator[PageResult]:
     """Read the next records by their Ids."""
     done = 0
-    for page in apply.by_id(link, view, found.ids):
-        tally = apply.commit_page(link, view, held, run_id, page)
+    for page in apply.by_id(context, schema, found.ids):
+        tally = apply.commit_page(context, schema, held, run_id, page)
         done += len(page.batch.ids)
-        yield Step(view.name, Window(None, view.at), tally, done, len(found.ids))
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        connection.execute(DONE, {"object": view.name, "ids": list(found.ids), "at": found.asked})
+        yield PageResult(schema.name, Window(None, schema.at), tally, done, len(found.ids))
+    with transaction(context.engine) as connection:
+        leases.check_fence(connection, held)
+        connection.execute(DONE, {"object": schema.name, "ids": list(found.ids), "at": found.asked})
 
 
-def refresh(link: Link, view: View, held: Lease, run_id: int) -> Iterator[Step]:
+def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Read the columns of all records that move without a stamp when it is time, and those that came late."""
-    with transaction(link.engine) as connection:
-        marks = state.marks(connection, view.name)
-    names = due(link, view, marks)
+    with transaction(context.engine) as connection:
+        cursor = cursors.read_cursor(connection, schema.name)
+    names = due(context, schema, cursor)
     if not names:
         return
-    filled, read = yield from read_columns(link, view, held, run_id, names)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        whole = set(view.projection.volatile(link.settings.volatile_fields(view.name))) <= set(names)
+    filled, read = yield from read_columns(context, schema, held, run_id, names)
+    with transaction(context.engine) as connection:
+        leases.check_fence(connection, held)
+        whole = set(schema.projection.volatile(context.settings.volatile_fields(schema.name))) <= set(names)
         # As of its beginning: its first pages may be of an earlier run.
-        at = read.window.until if whole and read else marks.refreshed_at
-        state.note_refreshed(connection, view.name, at, filled)
+        at = read.window.until if whole and read else cursor.refreshed_at
+        cursors.note_refreshed(connection, schema.name, at, filled)
 
 
-def due(link: Link, view: View, marks: Marks) -> tuple[str, ...]:
+def due(context: SyncContext, schema: ObjectSchema, cursor: CursorState) -> tuple[str, ...]:
     """The fields to read of all records."""
-    if marks.complete_through is None:
+    if cursor.complete_through is None:
         return ()
-    late = set(marks.backfill)
-    moving = view.projection.volatile(link.settings.volatile_fields(view.name))
-    if marks.refreshed_at is None or view.at - marks.refreshed_at >= link.settings.sync_volatile_interval:
+    late = set(cursor.backfill)
+    moving = schema.projection.volatile(context.settings.volatile_fields(schema.name))
+    interval = context.settings.sync_volatile_interval
+    if cursor.refreshed_at is None or schema.at - cursor.refreshed_at >= interval:
         late |= set(moving)
-    return tuple(name for name in view.projection.names if name in late)
+    return tuple(name for name in schema.projection.names if name in late)
 
 
 def read_columns(
-    link: Link, view: View, held: Lease, run_id: int, names: tuple[str, ...]
-) -> Generator[Step, None, tuple[tuple[str, ...], state.Plan | None]]:
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, names: tuple[str, ...]
+) -> Generator[PageResult, None, tuple[tuple[str, ...], cursors.Plan | None]]:
     """These columns of all records, through the same merge, into rows whose stamp is the same.
 
     Returns the names of those that are selected, and the window as it was read, which may have been taken up.
     """
     if not names:
         return (), None
-    log.info("refreshing", object=view.name, fields=",".join(names))
-    narrow = replace(view, projection=view.projection.only(names))
+    log.info("refreshing", object=schema.name, fields=",".join(names))
+    narrow = replace(schema, projection=schema.projection.only(names))
 
-    def plan(connection: Connection, seen: View, _: object) -> state.Plan:
-        return state.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
+    def plan(connection: Connection, seen: ObjectSchema, _: object) -> cursors.Plan:
+        return cursors.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
 
-    read = yield from read_window(link, narrow, held, run_id, plan, Mode.PARTIAL)
-    with transaction(link.engine) as connection:
-        state.check_fence(connection, held)
-        state.clear_progress(connection, view.name, state.REFRESH)
+    read = yield from read_window(context, narrow, held, run_id, plan, Mode.PARTIAL)
+    with transaction(context.engine) as connection:
+        leases.check_fence(connection, held)
+        cursors.clear_progress(connection, schema.name, cursors.REFRESH)
     return narrow.projection.names, read

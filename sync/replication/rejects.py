@@ -89,7 +89,7 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     else:
         return
     raise RejectsError(
-        f"{name}: {what}: {told(found)}; complete_through stays where it is. Look: "
+        f"{name}: {what}: {describe_groups(found)}; complete_through stays where it is. Look: "
         f"python -m sync rejects --object {name}; mend the values in Salesforce, or exclude the field "
         "(SYNC_EXCLUDED_FIELDS), or go on without these records: "
         f'python -m sync rejects --object {name} --accept "{found[0].reason}"'
@@ -100,7 +100,7 @@ def too_many(count: int, of: int) -> bool:
     return count > GUARDED_COUNT and count > GUARDED_SHARE * of
 
 
-def told(found: Iterable[Group], most: int = 5) -> str:
+def describe_groups(found: Iterable[Group], most: int = 5) -> str:
     """The reasons with their numbers, as one text."""
     listed = [f"{group.reason} ({group.records:,})" for group in found]
     more = f", and {len(listed) - most} reasons more" if len(listed) > most else ""

@@ -10,16 +10,18 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync import logs
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import SyncError
-from sync.postgres import ledger, load, state
-from sync.postgres.state import Lease
+from sync.logs import logger
+from sync.postgres import ledger
+from sync.postgres.load import first, personal
+from sync.postgres.state import cursors, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import allow_long, transaction
-from sync.replication.runs import Link, Step
+from sync.replication.runs import PageResult, SyncContext
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 DUE = text("SELECT now(), now() - CAST(:keep AS interval)")
 BEGINNING = datetime(1700, 1, 1, tzinfo=UTC)
@@ -32,99 +34,101 @@ KEPT = {
 }
 
 
-def forget(link: Link, name: str, held: Lease, run_id: int) -> Iterator[Step]:
+def forget(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Note what is replicated, and erase what the settings do not let stay; it needs no Salesforce."""
-    keep, wanted = link.settings.tombstone_values_kept, selection(link, name)
-    with transaction(link.engine) as connection:
+    keep, wanted = context.settings.tombstone_values_kept, selection(context, name)
+    with transaction(context.engine) as connection:
         # While a first load is under way there is no index on deleted_at.
         allow_long(connection)
-        state.note_replicated(connection, link.settings.sync_objects)
-        marks = state.marks(connection, name)
+        cursors.note_replicated(connection, context.settings.sync_objects)
+        cursor = cursors.read_cursor(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
-        if marks.emptied_through is not None and (until is None or until < marks.emptied_through):
+        if cursor.emptied_through is not None and (until is None or until < cursor.emptied_through):
             # Values are kept longer now: what was deleted since then comes of age another time.
-            state.note_emptied(connection, name, until)
-            marks = replace(marks, emptied_through=until)
-        after = marks.emptied_through or BEGINNING
-        of_age = keep is not None and load.any_deleted(connection, name, after, until)
-        shown = ledger.ever_shown(connection) if marks.selection != wanted else frozenset()
+            cursors.note_emptied(connection, name, until)
+            cursor = replace(cursor, emptied_through=until)
+        after = cursor.emptied_through or BEGINNING
+        of_age = keep is not None and personal.any_deleted(connection, name, after, until)
+        shown = ledger.ever_shown(connection) if cursor.selection != wanted else frozenset()
     window = Window(None, now)
-    if misspelt := sorted(link.settings.custom_fields_named - shown) if shown else []:
+    if misspelt := sorted(context.settings.custom_fields_named - shown) if shown else []:
         log.warning("fields_unknown", fields=",".join(misspelt), instead="nothing is erased; see check")
-    elif marks.selection != wanted:
-        yield from forget_fields(link, name, held, run_id, window)
+    elif cursor.selection != wanted:
+        yield from forget_fields(context, name, held, run_id, window)
     if of_age:
-        yield from forget_tombstones(link, name, held, after, until, window)
+        yield from forget_tombstones(context, name, held, after, until, window)
 
 
 def forget_tombstones(
-    link: Link, name: str, held: Lease, after: datetime, until: datetime, window: Window
-) -> Iterator[Step]:
+    context: SyncContext, name: str, held: Lease, after: datetime, until: datetime, window: Window
+) -> Iterator[PageResult]:
     """Erase the values of records that were deleted after a time and until another, in short transactions.
 
     Tombstones that are written later, whatever their age, are emptied where they are written.
     """
     emptied, done = 0, False
     while not done:
-        with state.fenced(link.engine, held) as connection:
+        with leases.fenced(context.engine, held) as connection:
             allow_long(connection)
-            count = load.empty_due(connection, name, after, until)
-            emptied, done = emptied + count, count < load.BATCH
+            count = personal.empty_due(connection, name, after, until)
+            emptied, done = emptied + count, count < personal.BATCH
             if done:
-                state.note_emptied(connection, name, until)
-        yield Step(name, window)
+                cursors.note_emptied(connection, name, until)
+        yield PageResult(name, window)
     if emptied:
         log.info("tombstones_emptied", object=name, records=emptied)
-        forget_statistics(link, name)
+        forget_statistics(context, name)
 
 
-def forget_fields(link: Link, name: str, held: Lease, run_id: int, window: Window) -> Iterator[Step]:
+def forget_fields(
+    context: SyncContext, name: str, held: Lease, run_id: int, window: Window
+) -> Iterator[PageResult]:
     """Erase the stored values of excluded fields and of custom fields that are not selected any more.
 
     Consumers are told once, by a `reload`. The rows are gone through again from the beginning when this was
     interrupted: those that are done are left as they are.
     """
-    columns, kept, values = what_stays(link, name)
+    columns, kept, values = what_stays(context, name)
     last: str | None = "" if values["excluded"] or kept != KEPT["all"] else None
     reduced = 0
     while last is not None:
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            last, count = load.reduce_fields(connection, name, columns, kept, values, last)
+        with transaction(context.engine) as connection:
+            leases.check_fence(connection, held)
+            last, count = personal.reduce_fields(connection, name, columns, kept, values, last)
         reduced += count
-        yield Step(name, window)
-    wanted = selection(link, name)
-    with state.fenced(link.engine, held) as connection:
+        yield PageResult(name, window)
+    wanted = selection(context, name)
+    with leases.fenced(context.engine, held) as connection:
         allow_long(connection)
-        load.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
-        state.note_selection(connection, name, wanted)
+        personal.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
+        cursors.note_selection(connection, name, wanted)
         if reduced:
-            load.announce_reload(connection, name, run_id)
+            first.announce_reload(connection, name, run_id)
     if reduced:
         log.warning("fields_erased", object=name, records=reduced, selection=wanted)
-        forget_statistics(link, name)
+        forget_statistics(context, name)
 
 
-def forget_statistics(link: Link, name: str) -> None:
+def forget_statistics(context: SyncContext, name: str) -> None:
     """The planner's statistics hold samples of values; where they cannot be made anew now, autovacuum does
     it."""
     try:
-        with transaction(link.engine) as connection:
-            load.analyse_all(connection, name)
+        with transaction(context.engine) as connection:
+            first.analyse_all(connection, name)
     except SyncError as error:
         log.warning("statistics_not_refreshed", object=name, reason=str(error))
 
 
-def selection(link: Link, name: str) -> str:
+def selection(context: SyncContext, name: str) -> str:
     """Which fields may be stored, as a text that differs when the settings do."""
-    custom = link.settings.sync_custom_fields
+    custom = context.settings.sync_custom_fields
     named = custom if isinstance(custom, str) else ",".join(sorted(custom))
-    return f"custom {named}; without {','.join(sorted(link.settings.excluded_fields(name))) or 'none'}"
+    return f"custom {named}; without {','.join(sorted(context.settings.excluded_fields(name))) or 'none'}"
 
 
-def what_stays(link: Link, name: str) -> tuple[list[str], str, dict[str, Any]]:
+def what_stays(context: SyncContext, name: str) -> tuple[list[str], str, dict[str, Any]]:
     """The columns to erase, the condition under which a custom field is kept, and its values."""
-    excluded, custom = link.settings.excluded_fields(name), link.settings.sync_custom_fields
+    excluded, custom = context.settings.excluded_fields(name), context.settings.sync_custom_fields
     columns = [
         column
         for field in CATALOGUE[name].fields

@@ -13,28 +13,28 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from sync import logs
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import (
     FATAL,
     ObjectsFailedError,
     SyncError,
     WorkFailedError,
 )
-from sync.postgres import state
-from sync.postgres.load import Tally
-from sync.postgres.state import Lease
+from sync.logs import logger, printable
+from sync.postgres.load.merge import Tally
+from sync.postgres.state import journal, leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.window import Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 LEVELS = {"succeeded": logging.INFO, "stopped": logging.INFO, "deferred": logging.WARNING}
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PageResult:
     """A committed page (or the moment before the first): its tally, and how far the window is read."""
 
     object: str
@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SyncContext:
     """The two ends of the replication and what the work needs between them."""
 
     settings: Settings
@@ -56,7 +56,7 @@ class Link:
     command: str
     stop: threading.Event = field(default_factory=threading.Event)
     wait: timedelta = timedelta(minutes=10)
-    on_step: Callable[[Step], None] = lambda _: None
+    on_page: Callable[[PageResult], None] = lambda _: None
     ahead: int = 1  # pages fetched and transformed while one is being committed
     approve: bool = False  # an operator lets more be removed than the guard would
     # The clock that Salesforce's is compared with; None: the database's.
@@ -75,32 +75,32 @@ class Report:
     findings: Mapping[str, Any] | None = None
 
 
-Work = Callable[[Lease, int], Iterator[Step]]
+Work = Callable[[Lease, int], Iterator[PageResult]]
 
 
-def journalled(link: Link, name: str, work: Work) -> Report:
+def journalled(context: SyncContext, name: str, work: Work) -> Report:
     """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
     with (
-        state.lease(link.engine, name, link.owner, link.wait, link.stop) as held,
-        link.session.counted() as calls,
+        leases.lease(context.engine, name, context.owner, context.wait, context.stop) as held,
+        context.session.counted() as calls,
     ):
-        with transaction(link.engine) as connection:
-            state.check_fence(connection, held)
-            run_id = state.open_run(connection, name, link.command, link.owner)
+        with transaction(context.engine) as connection:
+            leases.check_fence(connection, held)
+            run_id = journal.open_run(connection, name, context.command, context.owner)
         tally, window, findings = Tally(), None, None
         outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
         label: str | None = "unexpected"
         try:
-            for step in work(held, run_id):
-                tally, window, findings = tally + step.tally, step.window, step.findings or findings
-                link.on_step(step)
+            for result in work(held, run_id):
+                tally, window, findings = tally + result.tally, result.window, result.findings or findings
+                context.on_page(result)
             outcome, error, label = "succeeded", "", None
         except SyncError as failure:
             outcome, error, label = failure.outcome, str(failure), failure.label
             raise
         finally:
             report = Report(name, window, tally, calls.made, findings)
-            finish(link, report, run_id, outcome, error, label)
+            finish(context, report, run_id, outcome, error, label)
     return report
 
 
@@ -131,7 +131,7 @@ class Attempts:
 
 
 def finish(
-    link: Link, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
+    context: SyncContext, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
 ) -> None:
     """The run's canonical log line and its journal line; `label` is the class of the error."""
     tally = report.tally
@@ -152,8 +152,8 @@ def finish(
         **({"error": error} if error else {}),
     )
     try:
-        with transaction(link.engine) as connection:
-            state.close_run(
+        with transaction(context.engine) as connection:
+            journal.close_run(
                 connection,
                 run_id,
                 report.object,
@@ -161,7 +161,7 @@ def finish(
                 window=report.window,
                 tally=tally,
                 api_calls=report.api_calls,
-                error=logs.bounded(error, state.LONGEST_ERROR) or None,
+                error=printable.bounded(error, journal.LONGEST_ERROR) or None,
                 error_class=label,
                 findings=report.findings,
             )

@@ -83,7 +83,7 @@ def prefetch(
             # Each thread in the caller's context: API calls count for the object they are made for.
             target = partial(contextvars.copy_context().run, work, channel, first=number == 0)
             threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
-        yield from taken(channel, stop, width)
+        yield from received(channel, stop, width)
     finally:
         channel.over.set()
 
@@ -101,7 +101,7 @@ def work(channel: Channel[T], *, first: bool) -> None:
             channel.put("error", error)
 
 
-def taken(channel: Channel[T], stop: threading.Event, working: int) -> Iterator[T]:
+def received(channel: Channel[T], stop: threading.Event, working: int) -> Iterator[T]:
     """The items as they come, until all threads have ended."""
     waited = 0.0
     while working:
@@ -125,12 +125,12 @@ def taken(channel: Channel[T], stop: threading.Event, working: int) -> Iterator[
         del item  # not one more in memory while the next is made
 
 
-def each(items: Iterable[T]) -> Source[T]:
+def as_source(items: Iterable[T]) -> Source[T]:
     """An iterable as a source."""
 
-    def source(give: Callable[[T], None]) -> None:
+    def source(emit: Callable[[T], None]) -> None:
         for item in items:
-            give(item)
+            emit(item)
             del item
 
     return source

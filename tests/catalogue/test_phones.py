@@ -213,9 +213,9 @@ class Dialler:
         return "".join(letters)
 
     def punctuated(self, raw: str) -> str:
-        marks = [" ", "-", ".", "(", ")", " (", ") ", " - ", "/", " / ", "//", "  "]
+        cursor = [" ", "-", ".", "(", ")", " (", ") ", " - ", "/", " / ", "//", "  "]
         return "".join(
-            letter + (self.chance.choice(marks) if self.chance.random() < 0.25 else "") for letter in raw
+            letter + (self.chance.choice(cursor) if self.chance.random() < 0.25 else "") for letter in raw
         )
 
 

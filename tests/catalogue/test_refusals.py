@@ -27,8 +27,9 @@ from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import build
 from sync.demo import embedded
 from sync.errors import ConfigError
-from sync.operations import audit
-from sync.postgres import load, tables
+from sync.operations.audit import checks, findings
+from sync.postgres import tables
+from sync.postgres.load import merge
 from sync.postgres.tables import transaction
 from tests.conftest import administer
 from tests.support.world import World
@@ -231,7 +232,7 @@ def test_no_value_reaches_the_servers_log(
     records += [a_record(fitted, **look_up) for look_up in long_look_ups(fitted)]
     batch = build(fitted, records, "US")
     with logged(own_server[1]) as lines, transaction(engine) as connection:
-        tally = load.merge(connection, fitted, batch, 1, announce=announce)
+        tally = merge.merge(connection, fitted, batch, 1, announce=announce)
         reasons = [row[0] for row in connection.execute(text("SELECT reason FROM sync.reject"))]
     engine.dispose()
 
@@ -302,7 +303,7 @@ def test_a_class_of_error_always_has_a_name(code: str) -> None:
         pgcode = code
 
     name = "unknown" if code == "22XYZ" else "unique_violation"
-    assert load.refusal(Odd("value")) == f"refused by Postgres: {code} {name}"
+    assert merge.refusal(Odd("value")) == f"refused by Postgres: {code} {name}"
 
 
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────────
@@ -322,7 +323,7 @@ def test_a_database_that_cannot_hold_every_character_is_refused(server: str, enc
             transaction(engine),
         ):
             pass
-        [finding] = audit.guarded("database", lambda: audit.database(engine))
+        [finding] = findings.guarded("database", lambda: checks.database(engine))
         assert (finding.state, finding.code) == ("failed", 3)
     finally:
         engine.dispose()

@@ -38,8 +38,8 @@ from sync.catalogue.transform import (
     normalise_email,
     website_host,
 )
-from sync.catalogue.values import Unfit
-from sync.postgres import load
+from sync.catalogue.values import UnrepresentableValueError
+from sync.postgres.load import merge
 from sync.salesforce.extract import rest
 from tests.support.soak import some_of
 
@@ -243,9 +243,9 @@ def test_nulls_are_kept(kind: Kind) -> None:
 )
 def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str) -> None:
     """A value that Postgres could not keep exactly is refused with the reason, never bent."""
-    with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
+    with pytest.raises(UnrepresentableValueError, match=f"^{re.escape(reason)}$"):
         values.CONVERT[kind]([value])
-    with pytest.raises(Unfit, match=f"^{re.escape(reason)}$"):
+    with pytest.raises(UnrepresentableValueError, match=f"^{re.escape(reason)}$"):
         values.CONVERT[kind]([ID, value] if kind is Kind.ID else ["", value, ""])
 
 
@@ -264,7 +264,7 @@ def test_values_that_do_not_fit_are_refused(kind: Kind, value: str, reason: str)
 def test_what_is_no_text_is_refused(value: Any, reason: str) -> None:
     """A column is made of texts that UTF-8 can hold; anything else is refused, wherever it stands."""
     for column in ([value], ["a", value, "é"]):
-        with pytest.raises(Unfit, match=f"^{reason}$"):
+        with pytest.raises(UnrepresentableValueError, match=f"^{reason}$"):
             values.texts(column)
 
 
@@ -869,7 +869,7 @@ END $$
 def stored(postgres: Connection, batch: Batch, *columns: str) -> list[tuple[Any, ...]]:
     """The columns (all, unless named) of a batch's rows after a COPY."""
     postgres.execute(text("TRUNCATE kept"))
-    load.copy(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
+    merge.copy(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
     wanted = ", ".join(columns or COLUMNS)
     return [tuple(row) for row in postgres.execute(text(f"SELECT {wanted} FROM kept ORDER BY place"))]
 

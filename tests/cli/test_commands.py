@@ -12,7 +12,7 @@ from itertools import product
 
 import pytest
 
-from sync.cli.commands import app
+from sync.demo.commands import app
 from tests.support import processes
 from tests.support.soak import covering
 from tests.support.world import LONG_AGO, World

@@ -15,15 +15,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import sync
-from sync import logs
-from sync.cli import commands as cli
 from sync.cli import screen, show
+from sync.demo import commands as cli
 from sync.demo import demo
 from sync.errors import SyncError
-from sync.operations import schedule
-from sync.operations.audit import Finding
-from sync.operations.report import Freshness, Run, Status
-from sync.postgres.load import Tally
+from sync.logs import logger
+from sync.operations import worker
+from sync.operations.audit.findings import Finding
+from sync.operations.status import Freshness, Run, Status
+from sync.postgres.load.merge import Tally
 from sync.replication.runs import Report
 from sync.simulator import Simulator
 from tests.support.world import ROOT, World
@@ -219,11 +219,11 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 def test_the_worker_names_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`worker_started` says which version runs: two of them log during a deploy."""
-    logs.setup("info", "logfmt")
+    logger.setup("info", "logfmt")
     stop = threading.Event()
     stop.set()
 
-    schedule.work({"Contact": lambda: None}, timedelta(hours=1), stop)
+    worker.work({"Contact": lambda: None}, timedelta(hours=1), stop)
 
     [line] = [line for line in capsys.readouterr().err.splitlines() if "event=worker_started" in line]
     assert f" version={sync.__version__} " in line
@@ -233,11 +233,11 @@ def test_the_worker_names_its_version(capsys: pytest.CaptureFixture[str]) -> Non
 def test_log_lines_carry_the_time(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A log line begins with its time in UTC; on a dyno, whose platform adds one, it does not."""
     before = datetime.now(UTC)
-    logs.setup("info", form)
-    logs.get("sync.test").info("event")
+    logger.setup("info", form)
+    logger.get("sync.test").info("event")
     line = capsys.readouterr().err
-    logs.setup("info", form, dyno="worker.1")
-    logs.get("sync.test").info("event")
+    logger.setup("info", form, dyno="worker.1")
+    logger.get("sync.test").info("event")
     on_a_dyno = capsys.readouterr().err
 
     if form == "json":
@@ -265,7 +265,7 @@ def test_the_demo_prints_a_url_that_lives(
     keep: bool, sim: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The demo names its database only where `--keep` leaves it running."""
-    demo.show_the_way(sim, "postgresql:///demo?host=/tmp/x", keep=keep)
+    demo.show_next_steps(sim, "postgresql:///demo?host=/tmp/x", keep=keep)
 
     told = capsys.readouterr().out
     assert ("postgresql:///demo" in told) is keep

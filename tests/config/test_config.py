@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from pydantic import ValidationError
 
-from sync import config
-from sync.config import Settings, choose_flow, duration
+from sync.cli.wiring import KNOWN
+from sync.config.flows import choose_flow
+from sync.config.settings import Settings, load_database_settings, load_settings, settings_from
+from sync.config.values import parse_duration
 from sync.errors import ConfigError
 from tests.support.world import ROOT
 
@@ -76,7 +78,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     def load(variables: Mapping[str, str]) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return config.load()
+        return load_settings(KNOWN)
 
     return load
 
@@ -120,7 +122,7 @@ def key() -> rsa.RSAPrivateKey:
 )
 def test_durations(text: str, span: timedelta) -> None:
     """A duration is numbers with units, added up."""
-    assert duration(text) == span
+    assert parse_duration(text) == span
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_durations(text: str, span: timedelta) -> None:
 def test_durations_refused(text: str) -> None:
     """Anything else is no duration, and the refusal shows how to write one."""
     with pytest.raises(ValueError, match="is not a duration: write 90s, 10m, 1h30m or 2d"):
-        duration(text)
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -231,8 +233,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SALESFORCE_API_VERSION", "46.0", "must be a version such as 66.0 (47.0 or later)"),
         ("SYNC_OBJECTS", "Lead", "Lead is not in the catalogue; it has Account, Contact"),
         ("SYNC_OBJECTS", "account", "account is not in the catalogue; it has Account, Contact"),
-        ("SYNC_OBJECTS", "Account,Account", "name each object once, for example Account,Contact"),
-        ("SYNC_OBJECTS", ",", "name each object once, for example Account,Contact"),
+        ("SYNC_OBJECTS", "Account,Account", "name each object once, with a comma between two"),
+        ("SYNC_OBJECTS", ",", "name each object once, with a comma between two"),
         ("SYNC_INTERVAL", "10", "'10' is not a duration: write 90s, 10m, 1h30m or 2d"),
         ("SYNC_INTERVAL", "0s", "must be longer than zero, for example 10m"),
         ("SYNC_INTERVAL", "9" * 30 + "d", "is not a duration: write 90s, 10m, 1h30m or 2d"),
@@ -362,7 +364,7 @@ def test_commands_without_salesforce_need_the_database_alone(
     """`status` and its like work, and migrations run, with DATABASE_URL and nothing else."""
     monkeypatch.setenv("DATABASE_URL", "postgres:///customers")
 
-    assert config.load_database().postgres.database == "customers"
+    assert load_database_settings(KNOWN).postgres.database == "customers"
     with pytest.raises(ConfigError):
         load({})
 
@@ -649,7 +651,7 @@ def test_problems_in_an_env_file_do_not_deny_it(load: Load, tmp_path: Path) -> N
 
 def test_given_values_alone() -> None:
     """The demo's settings are those it is given, whatever the environment holds."""
-    settings = config.of(GOOD | {"SYNC_INTERVAL": "7m"})
+    settings = settings_from(GOOD | {"SYNC_INTERVAL": "7m"}, KNOWN)
 
     assert settings.sync_interval == timedelta(minutes=7)
     assert settings.requests_ca_bundle is None

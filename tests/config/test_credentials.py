@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from pydantic_core import PydanticCustomError
 
-from sync import config
 from sync.config import keys
 from sync.config.keys import MAKE, check_signing_key
+from sync.config.settings import load_settings, settings_from
 
 GIVEN = {
     "DATABASE_URL": "postgres://app:db-pass-word@db.example.com/customers",
@@ -130,7 +130,7 @@ def test_a_wrong_key_ends_the_start(key: rsa.RSAPrivateKey) -> None:
     given = GIVEN | {"SALESFORCE_USERNAME": "u", "SALESFORCE_PRIVATE_KEY": restricted(key)}
     del given["SALESFORCE_CLIENT_SECRET"]
     with pytest.raises(ValueError, match="RSA-PSS"):
-        config.of(given)
+        settings_from(given)
 
 
 @pytest.mark.parametrize("where", ["load_pem_private_key", "jwt"])
@@ -181,7 +181,7 @@ def test_proxy_credentials_are_secrets(
 ) -> None:
     """What requests sends to a proxy is never printed: it is among the settings' secrets."""
     monkeypatch.setenv(name, value)
-    known = set(config.of(GIVEN).secrets)
+    known = set(settings_from(GIVEN).secrets)
     assert known >= wanted | {"db-pass-word", "client-secret-value"}
     assert bool(known - {"db-pass-word", "client-secret-value", GIVEN["DATABASE_URL"]}) == bool(wanted)
 
@@ -190,7 +190,7 @@ def test_passwords_beside_the_url_are_secrets(monkeypatch: pytest.MonkeyPatch) -
     """libpq takes a password from the URL's parameters and from PGPASSWORD, too."""
     monkeypatch.setenv("PGPASSWORD", "pg-pass-word")
     url = "postgres:///x?password=query-pass-word&sslpassword=key-pass-word"
-    known = config.of(GIVEN | {"DATABASE_URL": url}).secrets
+    known = settings_from(GIVEN | {"DATABASE_URL": url}).secrets
     assert {"pg-pass-word", "query-pass-word", "key-pass-word"} <= set(known)
 
 
@@ -199,7 +199,7 @@ def test_passwords_beside_the_url_are_secrets(monkeypatch: pytest.MonkeyPatch) -
 
 def mode(url: str) -> object:
     """The sslmode that we add to a database URL, if any."""
-    return config.of(GIVEN | {"DATABASE_URL": url}).postgres.query.get("sslmode")
+    return settings_from(GIVEN | {"DATABASE_URL": url}).postgres.query.get("sslmode")
 
 
 @pytest.mark.parametrize(
@@ -268,4 +268,4 @@ def test_env_file_does_not_lead_libpq(name: str, tmp_path: Path, monkeypatch: py
     for each, value in GIVEN.items():
         monkeypatch.setenv(each, value)
     monkeypatch.setenv("DATABASE_URL", "postgres:///x")
-    assert "sslmode" not in config.load().postgres.query
+    assert "sslmode" not in load_settings().postgres.query

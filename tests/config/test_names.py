@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sync import config
-from sync.config import Settings
+from sync.config.settings import Settings, load_database_settings, load_settings
 from sync.errors import ConfigError
 
 GOOD = {
@@ -35,7 +34,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Mappi
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
-    def found(variables: Mapping[str, str], load: Callable[[], object] = config.load) -> list[str]:
+    def found(variables: Mapping[str, str], load: Callable[[], object] = load_settings) -> list[str]:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         try:
@@ -71,7 +70,7 @@ def test_almost_a_setting(name: str, nearest: str, problems: Problems) -> None:
     told = f"{name.upper()} is no setting: did you mean {nearest}? Rename it, or unset it"
 
     assert problems(GOOD | {name: "hunter2secret"}) == [told]
-    assert problems(GOOD | {name: "hunter2secret"}, config.load_database) == [told]
+    assert problems(GOOD | {name: "hunter2secret"}, load_database_settings) == [told]
 
 
 def test_a_name_with_our_prefix_is_ours(problems: Problems) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sync import config
+from sync.cli.wiring import KNOWN
+from sync.config.settings import load_database_settings
 from sync.errors import ConfigError
 
 HERE = "postgres://user:password@db.example:5432/customers"
@@ -26,7 +27,7 @@ def test_what_libpq_does_not_know_is_named(
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?{query}")
 
     with pytest.raises(ConfigError, match=complaint) as refused:
-        config.load_database()
+        load_database_settings(KNOWN)
     assert refused.value.exit_code == 3
     assert "password@" not in str(refused.value)
 
@@ -43,12 +44,12 @@ def test_what_other_drivers_say_is_understood(query: str, mode: str, monkeypatch
     """`ssl=true` means TLS; what libpq knows is left as it is."""
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?{query}")
 
-    assert config.load_database().postgres.query["sslmode"] == mode
-    assert "ssl" not in config.load_database().postgres.query
+    assert load_database_settings(KNOWN).postgres.query["sslmode"] == mode
+    assert "ssl" not in load_database_settings(KNOWN).postgres.query
 
 
 def test_parameters_of_libpq_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What libpq knows goes through."""
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?sslmode=verify-full&sslrootcert=ca.pem&application_name=x")
 
-    assert set(config.load_database().postgres.query) == {"sslmode", "sslrootcert", "application_name"}
+    assert set(load_database_settings(KNOWN).postgres.query) == {"sslmode", "sslrootcert", "application_name"}

@@ -12,13 +12,15 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy.engine import make_url
 
-from sync import config, logs
-from sync.cli import show
+from sync.cli import screen, show
+from sync.cli.wiring import KNOWN
+from sync.config.settings import settings_from
 from sync.errors import ObjectsFailedError, SyncError
-from sync.operations import report
+from sync.logs import logger
+from sync.operations import status
 from sync.postgres import tables
 from sync.replication import pipeline
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from tests.logs.test_printable import forms
 from tests.logs.test_sinks import restored
 from tests.support.world import NEVER_WAIT, World
@@ -46,16 +48,16 @@ def secretive(world: World) -> World:
 
 def attempt(world: World, **changed: Any) -> None:
     """One pass as the command `run` makes it, its errors said as the command says them."""
-    settings = config.of(world.environment)
-    logs.setup("debug", "logfmt", settings.secrets)
-    link = replace(world.link(), settings=settings, session=Session(settings, world.stop, NEVER_WAIT))
+    settings = settings_from(world.environment, KNOWN)
+    logger.setup("debug", "logfmt", settings.secrets)
+    context = replace(world.context(), settings=settings, session=Session(settings, world.stop, NEVER_WAIT))
     try:
-        show.reports(pipeline.sync_all(replace(link, **changed)))
+        show.reports(pipeline.sync_all(replace(context, **changed)))
     except ObjectsFailedError as failed:
         for name, error in failed.failures:
-            show.error(failed.told(name, error))
+            screen.error(failed.describe(name, error))
     except SyncError as error:
-        show.error(str(error))
+        screen.error(str(error))
 
 
 def login_refused(world: World) -> None:
@@ -82,13 +84,13 @@ def proxy_refused(world: World) -> None:
 def database_refused(world: World) -> None:
     for parameters in ("", "?channel_binding=nonsense", "?hostaddr=nonsense"):
         given = f"postgres://me:{quote(DATABASE, safe='')}@127.0.0.1:9/x{parameters}"
-        settings = config.of(world.environment | {"DATABASE_URL": given})
-        logs.setup("debug", "logfmt", settings.secrets)
+        settings = settings_from(world.environment | {"DATABASE_URL": given}, KNOWN)
+        logger.setup("debug", "logfmt", settings.secrets)
         engine = tables.engine(settings.postgres, owner="test")
         with pytest.raises(SyncError) as refused, tables.transaction(engine):
             pass
-        show.error(str(refused.value))
-        logs.get("sync.test").error("database", exc_info=refused.value)
+        screen.error(str(refused.value))
+        logger.get("sync.test").error("database", exc_info=refused.value)
 
 
 def answers_with_an_echo(world: World) -> None:
@@ -108,7 +110,7 @@ def crash(world: World) -> None:
     def fail(_: object) -> None:
         raise RuntimeError(" ".join(forms(DATABASE)))
 
-    attempt(world, on_step=fail)
+    attempt(world, on_page=fail)
 
 
 def records_that_do_not_fit(world: World) -> None:
@@ -149,8 +151,10 @@ def test_no_failure_shows_a_secret(
     known = secretive.sim.credentials
     fail(secretive)
     with tables.transaction(secretive.engine) as connection:
-        found = report.status(connection, secretive.settings.sync_objects, secretive.settings.sync_interval)
-        rejected = report.rejects(connection, secretive.settings.sync_objects)
+        found = status.read_status(
+            connection, secretive.settings.sync_objects, secretive.settings.sync_interval
+        )
+        rejected = status.rejects(connection, secretive.settings.sync_objects)
     for as_json in (True, False):
         show.status(found, as_json=as_json)
         show.rejects(rejected, as_json=as_json)

@@ -16,20 +16,15 @@ from typing import Any
 import pytest
 import structlog
 
-from sync import logs
 from sync.cli import commands as cli
-from sync.cli import show
+from sync.cli import screen, show
 from sync.errors import ConfigError, SyncError
-from sync.logs import printable
+from sync.logs import logger, printable
 from sync.logs.printable import CONTROLS
-from sync.operations.audit import Finding, Mapped
-from sync.operations.report import (
-    Freshness,
-    Rejected,
-    Run,
-    Status,
-)
-from sync.postgres.changes import Change
+from sync.operations.audit.findings import Finding
+from sync.operations.audit.mapped import Mapped
+from sync.operations.status import Freshness, Rejected, Run, Status
+from sync.postgres.feed import Change
 from tests.logs.test_printable import ACTING, forms
 
 SECRET = "S3cr3t/pässword+'x"
@@ -91,7 +86,7 @@ def crash(text: str) -> None:
     try:
         raise RuntimeError(text)
     except RuntimeError:
-        logs.get("sync.test").exception("crashed", what=text)
+        logger.get("sync.test").exception("crashed", what=text)
 
 
 def library(text: str) -> None:
@@ -114,7 +109,7 @@ def warning(text: str) -> None:
 
 
 def uncaught(text: str) -> None:
-    logs.watch_crashes()
+    logger.watch_crashes()
     try:
         raise RuntimeError(text)
     except RuntimeError as error:
@@ -122,7 +117,7 @@ def uncaught(text: str) -> None:
 
 
 def uncaught_in_a_thread(text: str) -> None:
-    logs.watch_crashes()
+    logger.watch_crashes()
 
     def run() -> None:
         raise RuntimeError(text)
@@ -133,10 +128,10 @@ def uncaught_in_a_thread(text: str) -> None:
 
 
 WAYS: list[Callable[[str], None]] = [
-    lambda text: logs.get("sync.test").warning("event", value=text),
-    lambda text: logs.get("sync.test").warning(text),
-    lambda text: logs.get("sync.test").warning("event", value={"nested": [text]}),
-    lambda text: logs.get("sync.test").warning("event", value=SyncError(text)),
+    lambda text: logger.get("sync.test").warning("event", value=text),
+    lambda text: logger.get("sync.test").warning(text),
+    lambda text: logger.get("sync.test").warning("event", value={"nested": [text]}),
+    lambda text: logger.get("sync.test").warning("event", value=SyncError(text)),
     *(crash, library, library_crash, warning, uncaught, uncaught_in_a_thread),
 ]
 
@@ -144,7 +139,7 @@ WAYS: list[Callable[[str], None]] = [
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_log_line_is_one_line_that_only_shows(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a value holds, it begins no line, acts on no terminal, and JSON stays JSON with the value intact."""
-    logs.setup("debug", form)
+    logger.setup("debug", form)
     for way in WAYS:
         way(EVIL)
         printed = capsys.readouterr().err
@@ -154,7 +149,7 @@ def test_a_log_line_is_one_line_that_only_shows(form: str, capsys: pytest.Captur
         assert printed.count("\n") == 1 + own, printed
         if form == "json":
             json.loads(printed)
-    logs.get("sync.test").warning("event", value=EVIL)
+    logger.get("sync.test").warning("event", value=EVIL)
     printed = capsys.readouterr().err
     if form == "json":
         assert json.loads(printed)["value"] == EVIL
@@ -166,7 +161,7 @@ def test_a_log_line_is_one_line_that_only_shows(form: str, capsys: pytest.Captur
 @pytest.mark.parametrize("form", FORMATS)
 def test_no_way_into_the_log_shows_a_secret(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Events, tracebacks, warnings, libraries' lines, crashes of any thread: each form of a secret is masked."""
-    logs.setup("debug", form, [SECRET])
+    logger.setup("debug", form, [SECRET])
     for way in WAYS:
         way(" | ".join(forms(SECRET)))
         printed = capsys.readouterr().err
@@ -177,7 +172,7 @@ def test_no_way_into_the_log_shows_a_secret(form: str, capsys: pytest.CaptureFix
 
 def test_a_line_that_cannot_be_made_does_not_show_its_values(capsys: pytest.CaptureFixture[str]) -> None:
     """A library's malformed log call is reported without its arguments, in one line."""
-    logs.setup("debug", "logfmt", [SECRET])
+    logger.setup("debug", "logfmt", [SECRET])
     logging.getLogger("urllib3").warning("%d requests", SECRET)
     printed = capsys.readouterr().err
     assert "event=log_failed" in printed
@@ -187,8 +182,8 @@ def test_a_line_that_cannot_be_made_does_not_show_its_values(capsys: pytest.Capt
 
 def test_a_long_value_is_cut_before_it_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     """A value of megabytes costs no more than its bound, and shows no part of a secret at the cut."""
-    logs.setup("debug", "logfmt", ["S" * 10 + "3cret-" + "t" * 20])
-    logs.get("sync.test").warning(
+    logger.setup("debug", "logfmt", ["S" * 10 + "3cret-" + "t" * 20])
+    logger.get("sync.test").warning(
         "event", value="x" * 7_990 + "S" * 10 + "3cret-" + "t" * 20 + "<" * 5_000_000
     )
     printed = capsys.readouterr().err
@@ -199,7 +194,7 @@ def test_a_long_value_is_cut_before_it_is_searched(capsys: pytest.CaptureFixture
 def test_a_crash_before_the_logs_are_set_up(capsys: pytest.CaptureFixture[str]) -> None:
     """The traceback of a crash at start is redacted, too."""
     structlog.reset_defaults()
-    logs.hide([SECRET])
+    printable.hide([SECRET])
     uncaught(f"x {SECRET} \x1b[31m")
     printed = capsys.readouterr().err
     assert "RuntimeError" in printed
@@ -209,10 +204,10 @@ def test_a_crash_before_the_logs_are_set_up(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_crash_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """An error that nobody foresaw ends a command with a redacted log line, not with Python's traceback."""
-    logs.hide([SECRET])
+    printable.hide([SECRET])
 
     def fail() -> None:
-        logs.setup("info", "logfmt")
+        logger.setup("info", "logfmt")
         raise RuntimeError(f"odd: {SECRET}")
 
     monkeypatch.setattr(cli, "app", fail)
@@ -246,9 +241,9 @@ def printings(text: str) -> dict[str, Callable[[bool], None]]:
         "status": lambda as_json: show.status(a_status(text), as_json=as_json),
         "check": lambda as_json: show.findings([finding], as_json=as_json),
         "schema": lambda as_json: show.mapping([mapped], as_json=as_json),
-        "error": lambda _: show.error(text),
-        "settings": lambda _: show.error(f"two lines:\n  - {text.replace(chr(10), ' ')}", lines=True),
-        "say": lambda _: show.say(text),
+        "error": lambda _: screen.error(text),
+        "settings": lambda _: screen.error(f"two lines:\n  - {text.replace(chr(10), ' ')}", lines=True),
+        "say": lambda _: screen.say(text),
     }
 
 
@@ -289,7 +284,7 @@ def values(found: Any) -> list[Any]:
 @pytest.mark.parametrize("as_json", [False, True])
 def test_no_command_prints_a_secret(name: str, as_json: bool, printed: Callable[..., str]) -> None:
     """Tables, lines, errors and JSON mask every form of a secret."""
-    logs.hide([SECRET])
+    printable.hide([SECRET])
     for form in forms(SECRET):
         told = printed(printings(f"it said <{form}> there")[name], as_json)
         assert printable.MASK in told
@@ -303,10 +298,10 @@ def test_data_gets_no_colour_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    show.table("", ("subject", "what"), [("ok", "failed")])
+    screen.table("", ("subject", "what"), [("ok", "failed")])
     assert "\x1b[32m" not in stream.getvalue()
     assert "\x1b[31m" not in stream.getvalue()
-    show.table("", ("subject", "state"), [("x", "ok")])
+    screen.table("", ("subject", "state"), [("x", "ok")])
     assert "\x1b[32mok" in stream.getvalue()
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync.operations import audit
-from sync.operations.audit import Finding, postgres
+from sync.operations.audit import checks, mapped, postgres
+from sync.operations.audit.findings import Finding
 from sync.postgres import tables
 from sync.simulator import Simulator
 from sync.simulator.fields import Field
@@ -25,8 +25,8 @@ ALL_RIGHTS = (f"USAGE ON SCHEMA {OURS}", f"ALL ON ALL TABLES IN SCHEMA {OURS}")
 
 def checked(world: World, engine: Engine | None = None) -> dict[str, Finding]:
     """What `check` finds, by subject; every failure has a remedy and an exit code."""
-    link = world.link("check")
-    found = list(audit.check(link.settings, link.session, engine or world.engine))
+    context = world.context("check")
+    found = list(checks.check(context.settings, context.session, engine or world.engine))
     for one in found:
         assert one.state != "failed" or (one.remedy and one.code), one
     return {one.subject: one for one in found}
@@ -305,15 +305,17 @@ def test_fields_are_told_by_number(loaded: World) -> None:
     loaded.org.hide_field("Contact", "Title")
     loaded.run()
 
-    link = loaded.link("check")
-    found = list(audit.check(link.settings, link.session, link.engine))
+    context = loaded.context("check")
+    found = list(checks.check(context.settings, context.session, context.engine))
     lost, never = [one for one in found if one.subject == "Contact fields"]
 
     assert re.search(r"and \d+ standard fields outside the catalogue$", checked(loaded)["Contact"].detail)
     assert (lost.state, never.state) == ("warning", "ok")
     assert "Title" in lost.detail
     hidden = [
-        line.field for line in audit.schema(link.settings, link.session, "Contact") if line.state == "hidden"
+        line.field
+        for line in mapped.schema(context.settings, context.session, "Contact")
+        if line.state == "hidden"
     ]
     assert never.detail.startswith(f"{len(hidden) - 1} of the catalogue's have never been visible")
     assert "python -m sync schema --object Contact" in never.detail

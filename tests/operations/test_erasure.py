@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sync.catalogue.objects import CATALOGUE
-from sync.cli.commands import app
+from sync.demo.commands import app
 from sync.errors import UsageError
 from sync.operations import erasure
-from sync.postgres import load, tables
+from sync.postgres import tables
+from sync.postgres.load import merge
 from sync.replication import apply, pipeline
 from sync.simulator.fields import Field
 from tests.support.world import ROOT, World
@@ -104,12 +105,12 @@ def by_overlap(world: World) -> None:
 
 
 def by_full_resync(world: World) -> None:
-    pipeline.resync(world.link("resync"), ["Contact"], None)
+    pipeline.resync(world.context("resync"), ["Contact"], None)
 
 
 def by_bulk(world: World) -> None:
     world.environment["SYNC_BULK_THRESHOLD"] = "0"
-    pipeline.resync(world.link("resync"), ["Contact"], None)
+    pipeline.resync(world.context("resync"), ["Contact"], None)
 
 
 def by_recycle_bin(world: World) -> None:
@@ -127,12 +128,12 @@ def by_merge(world: World) -> None:
 
 def by_verify(world: World) -> None:
     for sample in (0, None):
-        pipeline.verify_all(world.link("verify"), ["Contact"], repair=True, sample=sample)
+        pipeline.verify_all(world.context("verify"), ["Contact"], repair=True, sample=sample)
 
 
 def by_another_org(world: World) -> None:
     world.sql("UPDATE sync.org SET organization_id = '00D000000000999'")
-    pipeline.sync_all(world.link(accept_org=True))
+    pipeline.sync_all(world.context(accept_org=True))
 
 
 def by_refresh(world: World) -> None:
@@ -171,7 +172,7 @@ def test_nothing_brings_an_erased_person_back(person: World, path: Any) -> None:
 
     assert_erased(person, person.ann)
     assert person.sql("SELECT FROM sync.reread") == []
-    [report] = pipeline.verify_all(person.link("verify"), ["Contact"], repair=False, sample=None)
+    [report] = pipeline.verify_all(person.context("verify"), ["Contact"], repair=False, sample=None)
     assert report.findings is not None
     assert (report.findings["remaining"], report.findings["erased"]) == (0, 1)
 
@@ -180,13 +181,13 @@ def test_a_page_fetched_before_is_checked_when_it_is_written(person: World) -> N
     """A page that was on its way when the person was erased is stored without that person."""
     person.org.update(person.ann, {"Title": f"{MARK} again"})
     person.org.update(person.bob, {"Title": "Boss"})
-    view = apply.look(person.link(), CATALOGUE["Contact"])
-    [page] = apply.by_id(person.link(), view, [person.ann, person.bob])
+    schema = apply.describe_object(person.context(), CATALOGUE["Contact"])
+    [page] = apply.by_id(person.context(), schema, [person.ann, person.bob])
     erase(person, person.ann)
 
     for announce in (True, False):
         with tables.transaction(person.engine) as connection:
-            load.merge(connection, view.projection, page.batch, 1, announce=announce)
+            merge.merge(connection, schema.projection, page.batch, 1, announce=announce)
 
     assert_erased(person, person.ann)
     assert person.row(person.bob)["title"] == "Boss"
@@ -216,7 +217,7 @@ def test_a_rejected_person_is_erased_and_stays_so(person: World) -> None:
 
     person.org.update(person.ann, {"Birthdate": "in autumn"})
     person.run()
-    pipeline.resync(person.link("resync"), ["Contact"], None)
+    pipeline.resync(person.context("resync"), ["Contact"], None)
     assert_erased(person, person.ann)
 
 
@@ -238,7 +239,7 @@ def test_a_person_account_goes_with_its_contact(world: World, given: str, learne
 
     world.environment["SYNC_OBJECTS"] = "Account,Contact"
     world.run()
-    pipeline.resync(world.link("resync"), ["Account", "Contact"], None)
+    pipeline.resync(world.context("resync"), ["Account", "Contact"], None)
 
     assert_erased(world, account, "Account")
     assert_erased(world, contact, "Contact")
@@ -338,7 +339,7 @@ def test_resync_by_id_says_that_it_is_erased(person: World) -> None:
     erase(person, person.ann)
 
     with pytest.raises(UsageError, match=f"erased on request.*erase --undo --id {person.ann}"):
-        pipeline.resync_ids(person.link("resync"), "Contact", [person.ann])
+        pipeline.resync_ids(person.context("resync"), "Contact", [person.ann])
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -10,14 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync.operations import report
-from sync.operations.report import (
-    Freshness,
-    Status,
-    headline,
-    short,
-    spoken,
-)
+from sync.operations import status
+from sync.operations.status import Freshness, Status, format_duration, headline, truncate
 from tests.support.world import LONG_AGO, World
 
 THROUGH = datetime(2026, 1, 31, 2, 30, tzinfo=UTC)
@@ -51,14 +45,14 @@ def do(engine: Engine, statement: str, **parameters: object) -> None:
         connection.execute(text(statement), parameters)
 
 
-def status(engine: Engine, objects: tuple[str, ...] = BOTH, max_lag: timedelta = HALF_AN_HOUR) -> Status:
+def status_of(engine: Engine, objects: tuple[str, ...] = BOTH, max_lag: timedelta = HALF_AN_HOUR) -> Status:
     with engine.begin() as connection:
-        return report.status(connection, objects, max_lag)
+        return status.read_status(connection, objects, max_lag)
 
 
 def freshness(engine: Engine) -> dict[str, Freshness]:
     with engine.begin() as connection:
-        return {one.object: one for one in report.freshness(connection, BOTH)}
+        return {one.object: one for one in status.freshness(connection, BOTH)}
 
 
 def complete(engine: Engine, name: str, ago: str) -> None:
@@ -123,7 +117,7 @@ def test_a_long_reason_keeps_its_remedy() -> None:
         "the last run of Contact failed: Contact is said to be complete through 2026-03-01 … of the two was wrong"
         in line
     )
-    assert len(short(FAILING)) <= 160
+    assert len(truncate(FAILING)) <= 160
 
 
 def test_what_fails_now_comes_first() -> None:
@@ -235,15 +229,15 @@ def test_not_loaded_while_somebody_loads() -> None:
 )
 def test_spoken(span: timedelta, words: str) -> None:
     """A span is said in the two units that matter."""
-    assert spoken(span) == words
+    assert format_duration(span) == words
 
 
 def test_short() -> None:
     """A reason is one line of at most 160 characters, and never nothing; its end stays, which says what to do."""
-    assert short("a\n  b\tc") == "a b c"
-    assert short("x" * 161) == "x" * 52 + " … " + "x" * 105
-    assert short("x" * 160) == "x" * 160
-    assert short(None) == short("") == "no reason given"
+    assert truncate("a\n  b\tc") == "a b c"
+    assert truncate("x" * 161) == "x" * 52 + " … " + "x" * 105
+    assert truncate("x" * 160) == "x" * 160
+    assert truncate(None) == truncate("") == "no reason given"
 
 
 # ── what the database says ────────────────────────────────────────────────────────────────────────────
@@ -251,7 +245,7 @@ def test_short() -> None:
 
 def test_before_the_first_load(engine: Engine) -> None:
     """A migrated, empty database is not loaded, and every object of the catalogue is there to say so."""
-    found = status(engine)
+    found = status_of(engine)
 
     assert found.headline == (
         "NOT LOADED: Account has never been complete: consumers see 0 rows; type: python -m sync run"
@@ -268,7 +262,7 @@ def test_after_a_first_load(world: World) -> None:
     world.org.delete(gone, stamp=LONG_AGO)
     world.run()
 
-    found = status(world.engine)
+    found = status_of(world.engine)
     account, contact = found.objects
 
     assert found.headline == "OK: Account and Contact hold every change up to 10m ago"
@@ -297,7 +291,7 @@ def test_what_is_stale(engine: Engine, ago: str, allowed: timedelta, stale: tupl
     complete(engine, "Account", "1 minute")
     complete(engine, "Contact", ago)
 
-    assert status(engine, max_lag=allowed).stale == stale
+    assert status_of(engine, max_lag=allowed).stale == stale
 
 
 def test_lag_is_measured_by_the_database(engine: Engine) -> None:
@@ -337,9 +331,9 @@ def test_who_is_working(engine: Engine) -> None:
     ):
         do(engine, insert, name=name, owner=owner, left=left)
 
-    assert status(engine).working == {"Account": "worker.1/4/abc"}
-    assert status(engine, ("Contact",)).working == {}
-    assert "worker.1/4/abc is at it now" in status(engine).headline
+    assert status_of(engine).working == {"Account": "worker.1/4/abc"}
+    assert status_of(engine, ("Contact",)).working == {}
+    assert "worker.1/4/abc is at it now" in status_of(engine).headline
 
 
 def test_journal_is_newest_first(engine: Engine) -> None:
@@ -348,7 +342,7 @@ def test_journal_is_newest_first(engine: Engine) -> None:
         finish(engine, "Account", "failed", f"reason {number}")
         finish(engine, "Contact", "succeeded")
 
-    both, accounts = status(engine).runs, status(engine, ("Account",)).runs
+    both, accounts = status_of(engine).runs, status_of(engine, ("Account",)).runs
 
     assert [run.object for run in both] == ["Contact", "Account"] * 5
     assert [run.error for run in accounts] == [f"reason {number}" for number in range(11, 1, -1)]
@@ -360,7 +354,7 @@ def test_journal_line_of_a_run(world: World) -> None:
     world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(3)], stamp=LONG_AGO)
     world.run()
     with world.engine.begin() as connection:
-        [run] = report.runs(connection, ("Contact",))
+        [run] = status.runs(connection, ("Contact",))
 
     assert (run.object, run.command, run.outcome, run.error) == ("Contact", "run", "succeeded", None)
     assert (run.read, run.inserted, run.updated, run.deleted, run.unchanged, run.rejected) == (
@@ -382,7 +376,7 @@ def test_journal_counts_what_salesforce_counts(world: World) -> None:
     """The API calls in the journal are those that count against the org's limit: logins do not."""
     world.run()
 
-    calls = {run.object: run.api_calls for run in status(world.engine).runs}
+    calls = {run.object: run.api_calls for run in status_of(world.engine).runs}
 
     assert sum(calls.values()) == world.sim.api_calls
     assert calls == {"Account": 3, "Contact": 3}  # a describe, what getUpdated covers, and a page each
@@ -404,7 +398,7 @@ def test_rejects_are_counted_and_shown(engine: Engine) -> None:
 
     assert {name: one.rejects for name, one in freshness(engine).items()} == {"Account": 1, "Contact": 2}
     with engine.begin() as connection:
-        found = report.rejects(connection, ("Contact",))
+        found = status.rejects(connection, ("Contact",))
     assert [one.record_id for one in found] == ["003000000000001AAA", "003000000000002AAA"]
     first = found[0]
     assert (first.object, first.reason, first.system_modstamp, first.run_id) == ("Contact", "why", THROUGH, 7)
@@ -418,7 +412,7 @@ def test_status_of_one_object(engine: Engine) -> None:
     complete(engine, "Contact", "1 minute")
     finish(engine, "Contact", "succeeded")
 
-    found = status(engine, ("Contact",))
+    found = status_of(engine, ("Contact",))
 
     assert [one.object for one in found.objects] == ["Contact"]
     assert found.headline.startswith("OK: Contact hold")
@@ -431,7 +425,7 @@ def test_object_without_a_cursor_is_not_loaded(engine: Engine) -> None:
     finish(engine, "Account", "succeeded")
     do(engine, "DELETE FROM sync.cursor WHERE object = 'Contact'")
 
-    found = status(engine)
+    found = status_of(engine)
 
     assert found.stale == ("Contact",)
     assert found.headline.startswith("NOT LOADED: Contact has never been complete")

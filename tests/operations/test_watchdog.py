@@ -15,18 +15,17 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Connection, text
 
-from sync import logs
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import SyncError
-from sync.logs import activity
-from sync.operations import schedule
-from sync.postgres import load
-from sync.postgres.state import Lease
+from sync.logs import activity, logger
+from sync.operations import worker
+from sync.postgres.load import first
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import apply, pipeline
 from sync.replication.verify.work import Work, looking
-from sync.salesforce.prefetch import each, prefetch
-from sync.salesforce.session import RetryPolicy
+from sync.salesforce.prefetch import as_source, prefetch
+from sync.salesforce.session.retry import RetryPolicy
 from tests.support.world import World
 
 LONG = timedelta(minutes=45)  # longer than the watchdog waits
@@ -51,8 +50,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(code: int) -> None:
         raise Ended(code)
 
-    monkeypatch.setattr(schedule, "WATCHDOG_SECONDS", 0.3)
-    monkeypatch.setattr(schedule, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(worker, "WATCHDOG_SECONDS", 0.3)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(os, "_exit", end)
 
 
@@ -67,7 +66,7 @@ def working(
     timer = threading.Timer(seconds, stop.set)
     timer.start()
     try:
-        schedule.work(jobs, interval, stop)
+        worker.work(jobs, interval, stop)
     finally:
         timer.cancel()
 
@@ -79,7 +78,7 @@ def test_a_job_that_hangs_ends_the_process(
     quick: None, stop: threading.Event, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A job without any activity ends the process with 1, and the log names it; the platform starts another."""
-    logs.setup("warning", "logfmt")
+    logger.setup("warning", "logfmt")
     began = time.monotonic()
     with pytest.raises(Ended) as ended:
         working(stop, {"Contact": lambda: stop.wait(), "Account": lambda: None}, seconds=5)
@@ -93,8 +92,8 @@ def test_the_watchdog_waits_longer_than_any_call() -> None:
     """The longest call and the usual statement fit into the limit, the waits between two attempts, too."""
     from sync.salesforce.session.limits import CONNECT_SECONDS, LONGEST_RETRY_AFTER, RESULTS
 
-    assert CONNECT_SECONDS + RESULTS.answer + RESULTS.body < schedule.WATCHDOG_SECONDS <= 3600
-    assert max(LONGEST_RETRY_AFTER, RetryPolicy().longest) < schedule.WATCHDOG_SECONDS / 2
+    assert CONNECT_SECONDS + RESULTS.answer + RESULTS.body < worker.WATCHDOG_SECONDS <= 3600
+    assert max(LONGEST_RETRY_AFTER, RetryPolicy().longest) < worker.WATCHDOG_SECONDS / 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -133,7 +132,7 @@ def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Even
             activity.note()
             yield 2
 
-        assert next(prefetch([each(late())], stop)) == 1
+        assert next(prefetch([as_source(late())], stop)) == 1
 
     working(stop, {"Contact": job}, seconds=0.8)
 
@@ -141,8 +140,8 @@ def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Even
 def test_an_allowance_is_for_one_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job with an allowance is stuck only when that has passed, too; other activity does not shorten it."""
     now = [1000.0]
-    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pulse = schedule.Pulse()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pulse = worker.Pulse()
     pulse.beat("Contact")
     pulse.begin("Account")
     pulse.beat("Account", 3600)
@@ -175,7 +174,7 @@ def test_each_look_at_a_bulk_job_is_activity(world: World) -> None:
     world.sim.options.bulk_polls = 40
 
     with noted() as seen:
-        pipeline.sync_object(world.link("worker"), "Contact")
+        pipeline.sync_object(world.context("worker"), "Contact")
 
     assert len([r for r in world.sim.requests if r.kind == "job"]) >= 40
     assert len(seen) >= 40
@@ -189,7 +188,7 @@ def test_each_page_and_each_attempt_is_activity(loaded: World) -> None:
     loaded.sim.faults.add("server_unavailable", on="page", times=3)
 
     with noted() as seen:
-        pipeline.sync_object(loaded.link("worker"), "Contact")
+        pipeline.sync_object(loaded.context("worker"), "Contact")
 
     transactions = loaded.sql("SELECT count(*) FROM sync.run")[0][0]
     assert len(seen) >= len([r for r in loaded.sim.requests if r.sobject == "Contact"]) + transactions
@@ -209,30 +208,30 @@ def timeout(connection: Connection) -> float:
 def test_usual_statements_fit_into_the_limit(loaded: World) -> None:
     """Every transaction is activity, and what it may wait for ends before the watchdog does."""
     with noted() as seen, transaction(loaded.engine) as connection:
-        assert timeout(connection) < schedule.WATCHDOG_SECONDS / 10
+        assert timeout(connection) < worker.WATCHDOG_SECONDS / 10
 
     assert seen == [0]
 
 
 def test_what_verify_asks_of_whole_tables_has_an_allowance(loaded: World) -> None:
     """Its statements may take longer than the watchdog waits, all of one transaction together."""
-    link = loaded.link("worker")
-    view = apply.look(link, CATALOGUE["Contact"])
+    context = loaded.context("worker")
+    schema = apply.describe_object(context, CATALOGUE["Contact"])
     with (
         noted() as seen,
-        looking(Work(link, view, Lease("Contact", "x", 1), 1, view.at, False, ())) as at_work,
+        looking(Work(context, schema, Lease("Contact", "x", 1), 1, schema.at, False, ())) as at_work,
     ):
-        assert max(seen) >= 3 * timeout(at_work) > schedule.WATCHDOG_SECONDS
+        assert max(seen) >= 3 * timeout(at_work) > worker.WATCHDOG_SECONDS
 
 
 def test_making_an_index_has_an_allowance(world: World) -> None:
     """Each index at the end of a first load may take as long as its statement may."""
     with noted() as seen, transaction(world.engine) as connection:
-        load.begin_first_load(connection, "Contact")  # which leaves the indexes of an empty table out
-        load.end_first_load(connection, "Contact", 1)
+        first.begin_first_load(connection, "Contact")  # which leaves the indexes of an empty table out
+        first.end_first_load(connection, "Contact", 1)
         most = timeout(connection)
 
-    assert most > schedule.WATCHDOG_SECONDS
+    assert most > worker.WATCHDOG_SECONDS
     assert seen == [0, *[most] * len(REPLICA["Contact"].indexes)]
 
 
@@ -242,7 +241,7 @@ def test_making_an_index_has_an_allowance(world: World) -> None:
 def test_when_jobs_run(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once and then each interval, give or take a tenth; after a run that took longer at the next multiple;
     after a failure with pauses that double, at most the interval. A stop waits for none of it."""
-    monkeypatch.setattr(schedule, "FIRST_BACKOFF", 0.1)
+    monkeypatch.setattr(worker, "FIRST_BACKOFF", 0.1)
     at: dict[str, list[float]] = {"usual": [], "long": [], "failing": []}
 
     def job(name: str) -> None:

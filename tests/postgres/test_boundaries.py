@@ -22,8 +22,11 @@ from sync.errors import (
     SyncError,
     UsageError,
 )
-from sync.operations import audit, grants
-from sync.postgres import load, state, tables
+from sync.operations import grants
+from sync.operations.audit import postgres
+from sync.postgres import tables
+from sync.postgres.load import merge, sql
+from sync.postgres.state import journal, leases
 from sync.replication import pipeline
 from tests.support.consuming import GRANTS, Role, role
 from tests.support.world import ROOT, World
@@ -117,7 +120,7 @@ def test_functions_in_public_are_not_ours(world: World, consumer: Role, trap: No
             f"CREATE FUNCTION public.{signature} RETURNS {returns} LANGUAGE plpgsql AS $${returned}$$"
         )
 
-    state.take(world.engine, "Contact", "test", timedelta(0), world.stop)
+    leases.take(world.engine, "Contact", "test", timedelta(0), world.stop)
     world.expire_leases()
     world.org.create("Account", {"Name": "Acme"})
     world.run()
@@ -180,9 +183,9 @@ def test_grant_and_revoke(loaded: World) -> None:
             assert said == f"role {consumer.name} has no right on schema crm any more"
         loaded.sql("CREATE VIEW crm.much_later AS SELECT 1 AS one")
         loaded.sql(f"GRANT USAGE ON SCHEMA crm TO {consumer.name}")
-        for view in ("crm.account", "crm.later", "crm.much_later", CALLS["changes"]):
+        for schema in ("crm.account", "crm.later", "crm.much_later", CALLS["changes"]):
             with pytest.raises(ProgrammingError, match="permission denied"):
-                consumer.ask(f"SELECT * FROM {view}")
+                consumer.ask(f"SELECT * FROM {schema}")
 
 
 def test_grant_explains_what_cannot_be_granted(world: World) -> None:
@@ -227,7 +230,7 @@ def test_grant_tells_rights_of_a_group(loaded: World) -> None:
         assert loaded.sql(said.partition("to see which: ")[2].replace("::", "\\:\\:")) == [
             ("pg_read_all_data",)
         ]
-        found = list(audit.consumers(loaded.engine))
+        found = list(postgres.consumers(loaded.engine))
 
     assert any(consumer.name in one.detail and one.state == "warning" for one in found)
 
@@ -242,7 +245,7 @@ def test_grant_command(world: World) -> None:
 
 def test_check_names_who_shares_the_owners_rights(world: World) -> None:
     """`check` tells who reads schema crm, who may change it all, and what a database of one role means."""
-    [alone] = list(audit.consumers(world.engine))
+    [alone] = list(postgres.consumers(world.engine))
     assert alone.state == "warning"
     assert "Essential plans have one credential" in alone.remedy
 
@@ -251,7 +254,7 @@ def test_check_names_who_shares_the_owners_rights(world: World) -> None:
         world.sql(f"GRANT {owner} TO {member.name}")
         reader.granted(*GRANTS)
         world.sql("GRANT USAGE ON SCHEMA crm TO PUBLIC")
-        found = list(audit.consumers(world.engine))
+        found = list(postgres.consumers(world.engine))
 
     assert [one.state for one in found] == ["warning", "warning", "ok"]
     assert member.name in found[0].detail
@@ -316,12 +319,12 @@ def test_a_waiting_consumer_holds_no_lock_of_ours(loaded: World) -> None:
 @pytest.mark.parametrize(("full", "notified"), [("0.5", 1), ("0", 0)])
 def test_a_full_notification_queue_is_not_filled_further(world: World, full: str, notified: int) -> None:
     """No notification is queued above a share of the queue: a full one aborts the commit of every notifier."""
-    assert "usage() < 0.5" in str(load.sql.NOTIFY)
+    assert "usage() < 0.5" in str(sql.NOTIFY)
     with world.engine.connect() as listening:
         driver: Any = listening.connection.dbapi_connection
         listening.execute(text("LISTEN sync_change"))
         listening.commit()
-        world.sql(str(load.sql.NOTIFY).replace("usage() < 0.5", f"usage() < {full}"))
+        world.sql(str(sql.NOTIFY).replace("usage() < 0.5", f"usage() < {full}"))
         listening.execute(text("SELECT 1"))
 
         assert len(driver.notifies) == notified
@@ -394,14 +397,14 @@ def test_consumers_see_a_class_of_error(loaded: World) -> None:
 def test_the_journal_keeps_errors_short(loaded: World) -> None:
     """An error of five megabytes leaves 2,000 characters in the journal."""
     with tables.transaction(loaded.engine) as connection:
-        run_id = state.open_run(connection, "Contact", "run", "test")
-        state.close_run(
+        run_id = journal.open_run(connection, "Contact", "run", "test")
+        journal.close_run(
             connection,
             run_id,
             "Contact",
             "failed",
             window=None,
-            tally=load.Tally(),
+            tally=merge.Tally(),
             api_calls=0,
             error="x" * 5_000_000,
             error_class="other",
@@ -433,11 +436,11 @@ def test_a_role_with_all_rights_that_owns_nothing(world: World) -> None:
                 f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
                 f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}",
             )
-        link = world.link()
-        reports = pipeline.sync_all(replace(link, engine=worker.engine))
+        context = world.context()
+        reports = pipeline.sync_all(replace(context, engine=worker.engine))
         world.org.update(ann, {"Title": "Boss"})
         world.org.delete(bob)
-        pipeline.sync_all(replace(link, engine=worker.engine))
+        pipeline.sync_all(replace(context, engine=worker.engine))
 
     assert [one.tally.inserted for one in reports] == [0, 2]
     assert world.row(ann)["title"] == "Boss"

@@ -122,7 +122,7 @@ class Life:
     def replace_org(self) -> None:
         """Everything is read anew, and told as one `reload` per object."""
         self.world.sql("UPDATE sync.org SET organization_id = :other", other=FOREIGN)
-        pipeline.sync_all(self.world.link(accept_org=True))
+        pipeline.sync_all(self.world.context(accept_org=True))
 
 
 class Seen:

@@ -80,8 +80,8 @@ def test_rights_on_crm_are_enough(loaded: World) -> None:
 
     with engine.connect() as consumer:
         counted = {
-            view: consumer.execute(text(f"SELECT count(*) FROM crm.{view}")).scalar()
-            for view in ("account", "contact", "customer", "freshness", "changes(0)")
+            schema: consumer.execute(text(f"SELECT count(*) FROM crm.{schema}")).scalar()
+            for schema in ("account", "contact", "customer", "freshness", "changes(0)")
         }
         assert consumer.execute(text("SELECT crm.resolve_id(:id)"), {"id": loaded.ann}).scalar() == loaded.ann
         with pytest.raises(ProgrammingError, match="permission denied"):

@@ -16,9 +16,9 @@ from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.values import LONGEST_INDEXED
 from sync.demo import embedded
 from sync.errors import FenceLostError, ObjectsFailedError, StoppedError
-from sync.postgres import state
+from sync.postgres.state import leases
 from sync.replication import pipeline, recompute
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import Simulator
 from tests.support import processes
 from tests.support.world import World
@@ -55,7 +55,7 @@ def germany(world: World) -> None:
     world.environment["SYNC_DEFAULT_REGION"] = "DE"
 
 
-def nothing(_held: state.Lease, _run_id: int) -> Iterator[Step]:
+def nothing(_held: leases.Lease, _run_id: int) -> Iterator[PageResult]:
     """Work under the lease that does nothing itself."""
     return iter(())
 
@@ -99,7 +99,7 @@ def test_no_salesforce_is_asked(called: World) -> None:
     called.sim.faults.add("server_unavailable", on="any", times=None)
     called.sim.requests.clear()
 
-    pipeline.run_work(called.link(), "Contact", nothing)
+    pipeline.run_work(called.context(), "Contact", nothing)
 
     assert called.sim.requests == []
     assert numbers(called, called.ann) == GERMAN
@@ -108,10 +108,10 @@ def test_no_salesforce_is_asked(called: World) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        lambda world: pipeline.resync(world.link("resync"), ["Contact"], None),
-        lambda world: pipeline.resync_ids(world.link("resync"), "Contact", [world.cid]),
-        lambda world: pipeline.verify_all(world.link("verify"), ["Contact"], repair=False, sample=0),
-        lambda world: pipeline.refresh_dependants(world.link()),
+        lambda world: pipeline.resync(world.context("resync"), ["Contact"], None),
+        lambda world: pipeline.resync_ids(world.context("resync"), "Contact", [world.cid]),
+        lambda world: pipeline.verify_all(world.context("verify"), ["Contact"], repair=False, sample=0),
+        lambda world: pipeline.refresh_dependants(world.context()),
     ],
     ids=["resync", "resync --id", "verify", "what waits"],
 )
@@ -125,7 +125,7 @@ def test_every_command_begins_with_it(called: World, command: Callable[[World], 
     command(called)
 
     assert numbers(called, called.ann) == GERMAN
-    [report] = pipeline.verify_all(called.link("verify"), ["Contact"], repair=False, sample=None)
+    [report] = pipeline.verify_all(called.context("verify"), ["Contact"], repair=False, sample=None)
     assert report.findings is not None
     assert report.findings["remaining"] == 0
     assert [(op, id_) for op, id_, _ in told(called)] == [("update", id_) for id_ in (called.ann, called.bob)]
@@ -139,7 +139,7 @@ def test_other_code_is_in_all_rows(called: World, column: str) -> None:
         "UPDATE sync.derived SET version = replace(version, ' 1,', ' 0,') WHERE column_name = :c", c=column
     )
 
-    pipeline.sync_object(called.link(), "Contact")
+    pipeline.sync_object(called.context(), "Contact")
 
     other = {"email_normalized": "phone_e164", "phone_e164": "email_normalized"}[column]
     assert {row[column] for row in called.rows("Contact").values()} & {"old"} == set()
@@ -151,7 +151,7 @@ def test_a_version_names_what_it_depends_on(called: World) -> None:
     """The field, our code's number, the region where it matters, and the libraries."""
     noted = dict(called.sql("SELECT column_name, version FROM sync.derived WHERE object = 'Contact'"))
 
-    assert noted == recompute.versions(CATALOGUE["Contact"], "US")
+    assert noted == recompute.current_versions(CATALOGUE["Contact"], "US")
     assert set(noted) == {"email_normalized", "phone_e164", "mobile_phone_e164"}
     assert noted["mobile_phone_e164"].startswith("MobilePhone: e164 1, region US, phonenumbers ")
     assert noted["email_normalized"].startswith("Email: email 1, Python 3.")
@@ -184,7 +184,7 @@ def test_a_database_of_an_earlier_release(sim: Simulator, empty_database: str) -
         world.sql("UPDATE sync.cursor SET complete_through = now()")
         embedded.migrate(create_engine(empty_database, poolclass=NullPool))
 
-        pipeline.run_work(world.link(), "Contact", nothing)
+        pipeline.run_work(world.context(), "Contact", nothing)
 
         assert numbers(world, "003000000000001AAA") == (GERMAN[0], None)
         assert world.news(0) == [("update", "003000000000001AAA")]
@@ -216,7 +216,7 @@ def test_tombstones_follow_and_empty_ones_stay_empty(called: World) -> None:
     called.environment["SYNC_TOMBSTONE_VALUES"] = "keep"
     called.seen = called.last_seq()
     germany(called)
-    pipeline.run_work(called.link(), "Contact", nothing)
+    pipeline.run_work(called.context(), "Contact", nothing)
 
     assert numbers(called, called.ann)[0] == GERMAN[0]
     assert numbers(called, called.bob) == (None, None)
@@ -261,8 +261,8 @@ def test_thousands_of_rows_in_small_batches(called: World, monkeypatch: pytest.M
     )
     germany(called)
 
-    steps: list[Step] = []
-    pipeline.run_work(called.link(on_step=steps.append), "Contact", nothing)
+    steps: list[PageResult] = []
+    pipeline.run_work(called.context(on_page=steps.append), "Contact", nothing)
 
     assert len(steps) == 12  # three more rows, and the end
     assert sum(step.tally.updated for step in steps) == len(told(called)) == 1502
@@ -282,11 +282,11 @@ def half_way(called: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
 
-    def die(_step: Step) -> None:
+    def die(_step: PageResult) -> None:
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        pipeline.sync_object(called.link(on_step=die), "Contact")
+        pipeline.sync_object(called.context(on_page=die), "Contact")
     found = {numbers(called, called.ann), numbers(called, called.bob)}
     assert found == {GERMAN, (None, None)}
     return called
@@ -294,7 +294,7 @@ def half_way(called: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_killed_it_is_finished_by_the_next(half_way: World) -> None:
     """Batches that are committed stay; every row is told once, and the next pass ends what the last began."""
-    pipeline.sync_object(half_way.link(), "Contact")
+    pipeline.sync_object(half_way.context(), "Contact")
 
     assert numbers(half_way, half_way.ann) == numbers(half_way, half_way.bob) == GERMAN
     assert sorted(id_ or "" for _, id_, _ in told(half_way)) == sorted([half_way.ann, half_way.bob])
@@ -303,7 +303,7 @@ def test_killed_it_is_finished_by_the_next(half_way: World) -> None:
 def test_killed_and_set_back_it_is_undone(half_way: World) -> None:
     """The region of before, set again after half of the rows were done, is again that of all rows."""
     half_way.environment["SYNC_DEFAULT_REGION"] = "US"
-    pipeline.sync_object(half_way.link(), "Contact")
+    pipeline.sync_object(half_way.context(), "Contact")
 
     assert numbers(half_way, half_way.ann) == numbers(half_way, half_way.bob) == (None, None)
 
@@ -319,7 +319,7 @@ def test_killed_for_real(called: World, number: int, done: tuple[str | None, ...
     assert numbers(called, called.ann) == done
 
     called.environment["SYNC_DEFAULT_REGION"] = "US"
-    pipeline.sync_object(called.link(), "Contact")
+    pipeline.sync_object(called.context(), "Contact")
 
     assert numbers(called, called.ann) == numbers(called, called.bob) == (None, None)
 
@@ -333,10 +333,10 @@ def test_asked_to_stop_it_stops_between_batches(called: World, monkeypatch: pyte
     """A process that is to end does not go through all rows first."""
     monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
-    link = called.link(on_step=lambda step: called.stop.set())
+    context = called.context(on_page=lambda step: called.stop.set())
 
     with pytest.raises(StoppedError):
-        pipeline.run_work(link, "Contact", nothing)
+        pipeline.run_work(context, "Contact", nothing)
     called.stop.clear()
 
     assert len(told(called)) == 1
@@ -350,11 +350,11 @@ def test_overtaken_it_writes_nothing_more(called: World, monkeypatch: pytest.Mon
     monkeypatch.setattr("sync.postgres.load.derived.ROWS", 1)
     germany(called)
 
-    def overtake(_step: Step) -> None:
+    def overtake(_step: PageResult) -> None:
         called.sql("UPDATE sync.lease SET owner = 'other', fence = fence + 1 WHERE object = 'Contact'")
 
     with pytest.raises(FenceLostError):
-        pipeline.run_work(called.link(on_step=overtake), "Contact", nothing)
+        pipeline.run_work(called.context(on_page=overtake), "Contact", nothing)
 
     assert len(told(called)) == 1
 
@@ -363,7 +363,7 @@ def test_two_versions_side_by_side_both_end(called: World) -> None:
     """During a deploy each process computes its own version; the last to run decides, and the rows are never mixed."""
     for region, expected in (("DE", GERMAN), ("US", (None, None)), ("DE", GERMAN)):
         called.environment["SYNC_DEFAULT_REGION"] = region
-        pipeline.sync_object(called.link(), "Contact")
+        pipeline.sync_object(called.context(), "Contact")
         assert numbers(called, called.ann) == numbers(called, called.bob) == expected
 
 
@@ -372,19 +372,19 @@ def test_a_first_load_that_was_interrupted_is_told_by_its_reload(world: World) -
     """Rows of an unfinished first load are computed again without a word: one `reload` tells all at its end."""
     world.page_by(1)
     world.org.create_many("Contact", [{"LastName": name, "Phone": BERLIN} for name in ("Ann", "Bob", "Cid")])
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 3:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        pipeline.sync_object(world.link(on_step=die), "Contact")
+        pipeline.sync_object(world.context(on_page=die), "Contact")
     assert 0 < len(world.rows("Contact")) < 3
 
     germany(world)
-    pipeline.sync_object(world.link(), "Contact")
+    pipeline.sync_object(world.context(), "Contact")
 
     assert {row["phone_e164"] for row in world.rows("Contact").values()} == {GERMAN[0]}
     assert world.news(0) == [("reload", None)]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sync.replication import pipeline
-from sync.replication.runs import Step
-from sync.salesforce import session as session_module
+from sync.replication.runs import PageResult
+from sync.salesforce.session import session
 from sync.simulator import Field
 from tests.support.moving import (
     BOTH,
@@ -45,11 +45,11 @@ def late(world: World) -> list[str]:
 
 def test_describe_is_conditional(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again a describe is answered by 304, after a lost token too; a change and an hour bring it whole."""
-    session = world.link().session
+    asked = world.context().session
 
     def describe() -> tuple[set[str], list[int]]:
         world.sim.requests.clear()
-        fields = {field.name for field in session.describe("Contact")[0]}
+        fields = {field.name for field in asked.describe("Contact")[0]}
         return fields, [request.status for request in world.sim.requests if request.kind == "describe"]
 
     first, status = describe()
@@ -60,43 +60,43 @@ def test_describe_is_conditional(world: World, monkeypatch: pytest.MonkeyPatch) 
     world.org.add_field("Contact", rank())
     assert describe() == (first | {"Rank__c"}, [200])
     assert describe() == (first | {"Rank__c"}, [304])
-    monkeypatch.setattr(session_module, "DESCRIBE_SECONDS", -1)
+    monkeypatch.setattr(session, "DESCRIBE_SECONDS", -1)
     assert describe() == (first | {"Rank__c"}, [200])
 
 
 def test_passes_of_one_process_describe_once(loaded: World) -> None:
     """A worker's later passes cost a 304 per object, and see a change in the pass after it."""
-    link = loaded.link()
-    pipeline.sync_all(link)
+    context = loaded.context()
+    pipeline.sync_all(context)
     loaded.sim.requests.clear()
 
-    pipeline.sync_all(link)
+    pipeline.sync_all(context)
     assert [r.status for r in loaded.sim.requests if r.kind == "describe"] == [304, 304]
 
     loaded.org.hide_field("Contact", "Title")
     loaded.org.update(loaded.ann, {"Department": "Sales"})
-    pipeline.sync_all(link)
+    pipeline.sync_all(context)
     assert loaded.row(loaded.ann)["department"] == "Sales"
     assert news(loaded) == [("Title", "vanished")]
 
 
 def test_a_permission_that_is_no_change(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Last-Modified does not move with a permission the pass succeeds all the same, and the field is news."""
-    link = loaded.link()
-    pipeline.sync_all(link)
+    context = loaded.context()
+    pipeline.sync_all(context)
     before = loaded.org.described_at
     loaded.org.hide_field("Contact", "Title")
     loaded.org.described_at = before
     loaded.org.update(loaded.ann, {"Department": "Sales"})
 
-    pipeline.sync_all(link)
+    pipeline.sync_all(context)
 
     assert loaded.row(loaded.ann)["department"] == "Sales"
     assert news(loaded) == [("Title", "vanished")]
     loaded.org.show_field("Contact", "Title")
     loaded.org.described_at = before
-    monkeypatch.setattr(session_module, "DESCRIBE_SECONDS", -1)
-    pipeline.sync_all(link)
+    monkeypatch.setattr(session, "DESCRIBE_SECONDS", -1)
+    pipeline.sync_all(context)
     assert news(loaded) == [("Title", "vanished"), ("Title", "returned")]
 
 
@@ -142,7 +142,7 @@ def test_a_change_is_one_line(loaded: World, field: str, change: str, how: Calla
 def test_selection_is_in_the_ledger(loaded: World) -> None:
     """A field left out by SYNC_CUSTOM_FIELDS loses its values; selected again old records are filled."""
     silently(loaded, loaded.ann, Tier__c="Gold")
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.environment["SYNC_CUSTOM_FIELDS"] = "Nickname__c"
     silently(loaded, loaded.ann, Tier__c="Silver")
     loaded.org.update(loaded.bob, {"Tier__c": "Bronze"})
@@ -162,11 +162,11 @@ def test_an_interrupted_pass_tells_no_change_twice(loaded: World) -> None:
     loaded.org.add_field("Contact", rank())
     silently(loaded, loaded.ann, Rank__c="a")
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     loaded.run()
 
     assert news(loaded) == [("Rank__c", "added")]
@@ -230,7 +230,7 @@ def test_a_custom_field_of_another_type_is_filled(
     """Values of a retyped custom field are kept in their new type in old records, too."""
     for id_, value in zip((loaded.ann, loaded.bob, loaded.cid), values, strict=True):
         silently(loaded, id_, Nickname__c=value)
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     assert custom(loaded, "Nickname__c") == values
 
     loaded.org.retype_field("Contact", "Nickname__c", **kind)
@@ -298,11 +298,11 @@ def test_hidden_while_being_filled(loaded: World) -> None:
     loaded.org.add_field("Contact", rank())
     silently(loaded, loaded.ann, Rank__c="a")
 
-    def hide(step: Step) -> None:
+    def hide(step: PageResult) -> None:
         if refreshing(step) and step.received == 0:
             loaded.org.hide_field("Contact", "Rank__c")
 
-    pipeline.sync_all(loaded.link(on_step=hide))
+    pipeline.sync_all(loaded.context(on_page=hide))
     loaded.org.show_field("Contact", "Rank__c")
     loaded.run()
 
@@ -332,7 +332,7 @@ def test_a_vanished_field_keeps_its_values(loaded: World, field: str, value: str
     """Hidden, a field keeps its values, in records that change too; back, it is filled in silently changed ones."""
     for id_ in (loaded.ann, loaded.bob):
         silently(loaded, id_, **{field: value})
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     seen, before = loaded.last_seq(), loaded.rows("Contact")
     loaded.org.hide_field("Contact", field)
     loaded.org.update(loaded.ann, {"Department": "Sales"})
@@ -360,7 +360,7 @@ def test_another_field_of_the_same_name(loaded: World) -> None:
     """A field removed and made anew with another type has the new one's values, its nulls included."""
     for id_ in (loaded.ann, loaded.bob):
         silently(loaded, id_, Nickname__c="old")
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.org.remove_field("Contact", "Nickname__c")
     loaded.run()
     assert custom(loaded, "Nickname__c") == ["old", "old", None]

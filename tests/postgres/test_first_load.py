@@ -6,11 +6,10 @@ import time
 
 from sqlalchemy import Connection, text
 
-from sync.postgres import load
 from sync.postgres.load import first
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.consuming import GRANTS, role
 from tests.support.world import World
 
@@ -31,7 +30,7 @@ def test_a_reader_before_the_indexes_are_dropped(world: World) -> None:
             idle.execute(text("SELECT * FROM crm.contact"))
             began = time.monotonic()
             with transaction(world.engine) as connection:
-                load.begin_first_load(connection, "Contact")
+                first.begin_first_load(connection, "Contact")
                 took = time.monotonic() - began
                 limit = connection.execute(text("SHOW lock_timeout")).scalar_one()
 
@@ -48,14 +47,14 @@ def test_a_reader_after_the_indexes_were_dropped(world: World) -> None:
     with role(world.engine) as consumer:
         consumer.granted(*GRANTS)
 
-        def read(step: Step) -> None:
+        def read(step: PageResult) -> None:
             if step.tally.written and not readers:
                 readers.append(consumer.connect())
                 readers[0].execute(text("SELECT * FROM crm.contact"))
                 dropped.append(indexes(world))
 
         try:
-            pipeline.sync_object(world.link(on_step=read), "Contact")
+            pipeline.sync_object(world.context(on_page=read), "Contact")
             assert readers[0].execute(text("SELECT count(*) FROM crm.contact")).scalar_one() == 3
         finally:
             for reader in readers:

@@ -13,16 +13,12 @@ from sqlalchemy import Connection, event, text
 
 from sync.cli import show
 from sync.errors import GuardError, RejectsError
-from sync.operations import report, schedule
-from sync.postgres import state, tables
+from sync.operations import status, worker
+from sync.postgres import tables
+from sync.postgres.state import leases
 from sync.postgres.tables import transaction
-from sync.replication import (
-    apply,
-    pipeline,
-    rejects,
-    retention,
-    verify,
-)
+from sync.replication import apply, pipeline, rejects, retention
+from sync.replication.verify import comparison
 from tests.support.world import World
 
 ROWS = """
@@ -78,7 +74,7 @@ def test_rows_of_a_large_table_are_estimated(large: World, capsys: pytest.Captur
     large.sql("ANALYZE salesforce.contact (id)")
 
     with transaction(large.engine) as connection:
-        found = report.status(connection, ["Account", "Contact"], timedelta(hours=1))
+        found = status.read_status(connection, ["Account", "Contact"], timedelta(hours=1))
         assert rows_read(connection, "contact") == 0
 
     account, contact = found.objects
@@ -95,7 +91,7 @@ def test_rows_of_a_table_that_was_never_analysed(large: World) -> None:
     large.sql("DROP INDEX salesforce.contact_deleted_at_idx")
 
     with transaction(large.engine) as connection:
-        [_, contact] = report.freshness(connection, ["Account", "Contact"])
+        [_, contact] = status.freshness(connection, ["Account", "Contact"])
         assert rows_read(connection, "contact") == 0
 
     assert contact.estimated
@@ -116,8 +112,8 @@ def test_a_small_table_is_counted(loaded: World) -> None:
 def test_an_estimate_is_said_as_such(loaded: World) -> None:
     """The first line of a first load that is under way tells about how many rows consumers see."""
     with transaction(loaded.engine) as connection:
-        [one] = report.freshness(connection, ["Nothing"])
-    line = report.headline([replace(one, rows=4_000, estimated=True)], ["Nothing"], {})
+        [one] = status.freshness(connection, ["Nothing"])
+    line = status.headline([replace(one, rows=4_000, estimated=True)], ["Nothing"], {})
 
     assert "consumers see about 4,000 rows" in line
 
@@ -127,12 +123,12 @@ def test_an_estimate_is_said_as_such(loaded: World) -> None:
 
 def test_a_verify_counts_no_more_rows_than_it_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a table is small is known after so many rows."""
-    monkeypatch.setattr(verify, "SMALL", 10)
+    monkeypatch.setattr(comparison, "SMALL", 10)
     world.sql(ROWS, rows=2_000, wide=1)
 
     with transaction(world.engine) as connection:
-        assert verify.is_large(connection, "Contact")
-        assert not verify.is_large(connection, "Account")
+        assert comparison.is_large(connection, "Contact")
+        assert not comparison.is_large(connection, "Account")
         assert rows_read(connection, "contact") <= 11
 
 
@@ -154,7 +150,7 @@ def test_outstanding_rejects_count_no_more_rows_than_they_need(world: World) -> 
 
 def test_long_statements_are_no_hang() -> None:
     """Two statements over a whole table end before the watchdog does, and take longer than the usual limit lets."""
-    assert 120 < 2 * tables.LONG_SECONDS < schedule.WATCHDOG_SECONDS
+    assert 120 < 2 * tables.LONG_SECONDS < worker.WATCHDOG_SECONDS
 
 
 def long(seen: Mapping[str, float], *parts: str) -> bool:
@@ -167,7 +163,7 @@ def long(seen: Mapping[str, float], *parts: str) -> bool:
 def test_what_a_verify_reads_whole(loaded: World) -> None:
     """The listing that is cleared, the comparison, and the sample of a verify."""
     with limits(loaded) as seen:
-        pipeline.verify_object(loaded.link("verify"), "Contact", repair=False, sample=2)
+        pipeline.verify_object(loaded.context("verify"), "Contact", repair=False, sample=2)
 
     assert long(seen, 'TRUNCATE "sync"."listing_contact"', '"listing_contact" AS l', "ORDER BY random()")
 
@@ -175,7 +171,7 @@ def test_what_a_verify_reads_whole(loaded: World) -> None:
 def test_what_a_guard_counts(world: World) -> None:
     """The guard against mass removal counts as many rows as a hundred times the removals."""
     with limits(world) as seen, transaction(world.engine) as connection, pytest.raises(GuardError):
-        apply.guard(connection, world.link(), "Contact", 60_000)
+        apply.guard(connection, world.context(), "Contact", 60_000)
 
     assert long(seen, "AS held")
 
@@ -187,10 +183,10 @@ def test_what_a_pass_reads_whole(loaded: World) -> None:
     )
     loaded.sql("UPDATE sync.cursor SET emptied_through = NULL, selection = ''")
     loaded.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Title"
-    held = state.take(loaded.engine, "Contact", "me", timedelta(0), loaded.stop)
+    held = leases.take(loaded.engine, "Contact", "me", timedelta(0), loaded.stop)
 
     with limits(loaded) as seen:
-        list(retention.forget(loaded.link(), "Contact", held, 1))
+        list(retention.forget(loaded.context(), "Contact", held, 1))
         with transaction(loaded.engine) as connection:
             rejects.check(connection, "Contact", 1, 0)
 

@@ -12,10 +12,11 @@ from sync.catalogue import transform
 from sync.catalogue.mapping import DescribedField, Projection, project
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import FenceLostError, LeaseHeldError
-from sync.postgres import load, state
+from sync.postgres.load import merge
+from sync.postgres.state import leases
 from sync.postgres.tables import transaction
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.world import World
 
 
@@ -36,7 +37,7 @@ def test_two_processes_at_once(loaded: World) -> None:
 
 def test_newcomer_waits_in_vain(loaded: World) -> None:
     """Who may not wait any longer is told who is at work, and exits with 75."""
-    with state.lease(loaded.engine, "Contact", "worker.1/77/abc", timedelta(0), loaded.stop):
+    with leases.lease(loaded.engine, "Contact", "worker.1/77/abc", timedelta(0), loaded.stop):
         done = loaded.command("run", "--wait", "0s")
 
     assert done.returncode == 75
@@ -49,16 +50,16 @@ def test_a_stale_owner_cannot_commit(loaded: World) -> None:
     loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(6)])
     loaded.sim.options.page_sizes = 2
     cursor = loaded.cursor("Contact")
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
-            state.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert len(loaded.rows("Contact")) == 3 + 2
     assert len(loaded.news(loaded.seen)) == 2
@@ -70,45 +71,45 @@ def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
     """Overtaken after its last page, a process must not declare the window complete."""
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     cursor = loaded.cursor("Contact")
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
-            state.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     loaded.sim.clock.advance(60)
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert loaded.cursor("Contact") == cursor
 
 
 def test_a_newcomer_does_not_wait_in_a_transaction(loaded: World) -> None:
     """While the holder commits a long page, a newcomer sees the lease as held, at once."""
-    held = state.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     with transaction(loaded.engine) as connection:
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         started = time.monotonic()
         with pytest.raises(LeaseHeldError):
-            state.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
 
     assert time.monotonic() - started < 5
 
 
 def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
     """A lease that has expired changes hands after a commit under way, not within it."""
-    held = state.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     loaded.expire_leases()
     taken = threading.Event()
 
     def take_over() -> None:
-        state.take(loaded.engine, "Contact", "next", timedelta(seconds=20), loaded.stop)
+        leases.take(loaded.engine, "Contact", "next", timedelta(seconds=20), loaded.stop)
         taken.set()
 
     with transaction(loaded.engine) as connection:
-        state.check_fence(connection, held)
+        leases.check_fence(connection, held)
         thread = threading.Thread(target=take_over)
         thread.start()
         assert not taken.wait(1)
@@ -140,11 +141,11 @@ def test_numbers_are_given_in_the_order_of_commits(loaded: World) -> None:
     def second() -> None:
         with transaction(loaded.engine) as connection:
             started.set()
-            load.merge(connection, projection("Contact"), a_batch("Contact", 1), 2, announce=True)
+            merge.merge(connection, projection("Contact"), a_batch("Contact", 1), 2, announce=True)
         second_done.set()
 
     with transaction(loaded.engine) as first:
-        load.merge(first, projection("Account"), a_batch("Account", 1), 1, announce=True)
+        merge.merge(first, projection("Account"), a_batch("Account", 1), 1, announce=True)
         thread = threading.Thread(target=second)
         thread.start()
         assert started.wait(5)

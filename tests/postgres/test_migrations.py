@@ -366,8 +366,8 @@ def test_consumers_need_rights_on_one_schema(migrated: Engine) -> None:
             (1, "Account", "reload")
         ]
         assert ask(migrated, as_consumer + "SELECT crm.resolve_id('001000000000001AAA')") == [(None,)]
-        for view in ("account", "contact", "customer"):
-            assert ask(migrated, as_consumer + f"SELECT * FROM crm.{view}") == []
+        for schema in ("account", "contact", "customer"):
+            assert ask(migrated, as_consumer + f"SELECT * FROM crm.{schema}") == []
         assert len(ask(migrated, as_consumer + "SELECT * FROM crm.freshness")) == 2
         for table in ("salesforce.account", "sync.change"):
             with pytest.raises(ProgrammingError, match="permission denied"):

@@ -17,16 +17,12 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 from migrations import replicas
-from sync import config
-from sync.cli.commands import app
+from sync.config.settings import settings_from
 from sync.demo import embedded
+from sync.demo.commands import app
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
-from sync.operations import (
-    audit,
-    erasure,
-    grants,
-    report,
-)
+from sync.operations import erasure, grants, status
+from sync.operations.audit import checks
 from sync.postgres import replica_schema, tables
 from sync.replication import pipeline
 from sync.simulator import Simulator
@@ -126,7 +122,7 @@ def test_passes_and_proof(beside: World) -> None:
     beside.run()
     beside.sql(f"UPDATE {CHOSEN}.contact SET title = 'tampered' WHERE id = :id", id=beside.ann)
     beside.sql(f"DELETE FROM {CHOSEN}.account WHERE id = :id", id=beside.bolt)
-    pipeline.verify_all(beside.link("verify"), ["Account", "Contact"], repair=True, sample=None)
+    pipeline.verify_all(beside.context("verify"), ["Account", "Contact"], repair=True, sample=None)
     beside.assert_equal()
 
 
@@ -139,7 +135,7 @@ def test_a_purge_and_a_resync(beside: World) -> None:
     beside.sql(f"UPDATE {CHOSEN}.contact SET title = 'tampered' WHERE id = :id", id=beside.ann)
 
     beside.run()
-    pipeline.resync(beside.link("resync"), ["Contact"], None)
+    pipeline.resync(beside.context("resync"), ["Contact"], None)
 
     assert beside.row(beside.cid)["deleted_reason"] == "purged"
     assert beside.row(beside.ann)["title"] is None
@@ -169,12 +165,12 @@ def test_privacy_and_dependants(beside: World) -> None:
 def test_consumers_and_operators(beside: World) -> None:
     """`check`, `status`, `grant` and `erase` look at the chosen schema, and a consumer reads it by schema crm."""
     beside.run()
-    link = beside.link("check")
-    found = {each.subject: each for each in audit.check(link.settings, link.session, beside.engine)}
+    context = beside.context("check")
+    found = {each.subject: each for each in checks.check(context.settings, context.session, beside.engine)}
     assert {each.subject for each in found.values() if each.state == "failed"} == set()
 
     with tables.transaction(beside.engine) as connection:
-        assert report.status(connection, ["Account", "Contact"], timedelta(minutes=30)).stale == ()
+        assert status.read_status(connection, ["Account", "Contact"], timedelta(minutes=30)).stale == ()
     assert beside.sql("SELECT object, rows FROM crm.freshness ORDER BY 1") == [("Account", 2), ("Contact", 3)]
     with role(beside.engine) as consumer:
         with tables.transaction(beside.engine) as connection:
@@ -195,13 +191,13 @@ def test_rights_name_the_chosen_schema(beside: World) -> None:
     with role(beside.engine) as stranger:
         engine = tables.engine(stranger.engine.url, owner="test")
         try:
-            link = beside.link("check")
-            found = {each.subject: each for each in audit.check(link.settings, link.session, engine)}
+            context = beside.context("check")
+            found = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
             remedy = found["migrations"].remedy
             assert f"GRANT USAGE ON SCHEMA {CHOSEN}, sync, crm TO " in remedy
             for statement in re.findall(r"GRANT [^;]+(?=;)", remedy):
                 beside.sql(statement)
-            again = {each.subject: each for each in audit.check(link.settings, link.session, engine)}
+            again = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
         finally:
             engine.dispose()
     assert {each.subject for each in again.values() if each.state == "failed"} == set()
@@ -271,14 +267,14 @@ def test_the_schemas_are_the_same_but_for_the_name(beside: World, database: str)
 def test_names_that_cannot_be_are_refused(name: str, reason: str) -> None:
     """A reserved, too long or odd name of a schema is refused at once, with the rule."""
     with pytest.raises(ValueError, match=reason):
-        config.of({"DATABASE_URL": "postgres://a:b@c/d", "SYNC_REPLICA_SCHEMA": name})
+        settings_from({"DATABASE_URL": "postgres://a:b@c/d", "SYNC_REPLICA_SCHEMA": name})
 
 
 @pytest.mark.parametrize("name", ["salesforce", "a" * 63, "_crm2", "heroku_connect"])
 def test_names_that_can_be_are_taken(sim: Simulator, name: str) -> None:
     """Lower-case letters, digits and underscores, up to 63."""
     given = {"DATABASE_URL": "postgres://a:b@c/d", **sim.environment(), "SYNC_REPLICA_SCHEMA": name}
-    assert config.of(given).sync_replica_schema == name
+    assert settings_from(given).sync_replica_schema == name
 
 
 def test_the_first_migration_beside_heroku_connect(empty_database: str, empty: Engine) -> None:
@@ -418,10 +414,10 @@ def test_another_name_ends_every_command(
 
 def test_check_names_another_name(beside: World) -> None:
     """`check` names the setting among everything else that it finds."""
-    link = beside.link("check")
+    context = beside.context("check")
     engine = tables.engine(beside.settings.postgres, owner="test", replicas="salesforce")
     try:
-        found = {each.subject: each for each in audit.check(link.settings, link.session, engine)}
+        found = {each.subject: each for each in checks.check(context.settings, context.session, engine)}
     finally:
         engine.dispose()
 

@@ -17,15 +17,10 @@ from sync.catalogue import (
     transform,
     values,
 )
-from sync.config import duration, fields
+from sync.config import fields
+from sync.config.values import parse_duration
 from sync.postgres import ledger
-from sync.salesforce.session import (
-    error_bodies,
-    hosts,
-    http,
-    login,
-    paths,
-)
+from sync.salesforce.session import addresses, bodies, http, login
 from tests.support.world import ROOT
 
 SIZE = 400_000
@@ -36,32 +31,35 @@ N = SIZE
 
 def no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
-        duration(text)
+        parse_duration(text)
 
 
 def no_target(text: str) -> None:
     with pytest.raises(ValueError, match="no https URL"):
-        hosts.target_of(text)
+        addresses.target_of(text)
 
 
 # A module's pattern as it is written there, how it is asked, and texts that a careless form of it would not end
 # with: long runs of what it repeats, followed by what it does not expect.
 WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
-    ("salesforce/session/paths.py", "PATH"): (
-        paths.PATH.fullmatch,
+    ("salesforce/session/addresses.py", "PATH"): (
+        addresses.PATH.fullmatch,
         ("/a" * (N // 2) + "!", "/" + "a" * N + "!", "/" * N),
     ),
-    ("salesforce/session/paths.py", "QUERY"): (
-        paths.QUERY.fullmatch,
+    ("salesforce/session/addresses.py", "QUERY"): (
+        addresses.QUERY.fullmatch,
         ("a" * N + "#", "%aa" * (N // 3) + "%", "%" * N),
     ),
-    ("salesforce/session/paths.py", "ID"): (paths.ID.fullmatch, ("a" * N,)),
-    ("salesforce/session/paths.py", "JOB"): (paths.JOB.fullmatch, ("/services/data/v" + "6" * N, "a" * N)),
-    ("salesforce/session/hosts.py", "HOST"): (
-        hosts.HOST.fullmatch,
+    ("salesforce/session/addresses.py", "ID"): (addresses.ID.fullmatch, ("a" * N,)),
+    ("salesforce/session/addresses.py", "JOB"): (
+        addresses.JOB.fullmatch,
+        ("/services/data/v" + "6" * N, "a" * N),
+    ),
+    ("salesforce/session/addresses.py", "HOST"): (
+        addresses.HOST.fullmatch,
         ("a" * N + "!", "a." * (N // 2), "a.a:" + "1" * N, "-" * N),
     ),
-    ("salesforce/session/hosts.py", "[/?#]"): (
+    ("salesforce/session/addresses.py", "[/?#]"): (
         no_target,
         ("https://" + "a" * N, "https://" + "/" * N, "?" * N),
     ),
@@ -76,12 +74,12 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         http.USAGE.search,
         ("api-usage=" + "1" * N, "api-usage=1/" * (N // 12), "a" * N),
     ),
-    ("salesforce/session/error_bodies.py", "XML_CODE"): (
-        error_bodies.XML_CODE.search,
+    ("salesforce/session/bodies.py", "XML_CODE"): (
+        bodies.XML_CODE.search,
         ("<error>" * (N // 7), "<" + "a" * N, "<a:" * (N // 3), "<error>" + "a" * N),
     ),
-    ("salesforce/session/error_bodies.py", "XML_MESSAGE"): (
-        error_bodies.XML_MESSAGE.search,
+    ("salesforce/session/bodies.py", "XML_MESSAGE"): (
+        bodies.XML_MESSAGE.search,
         (
             "<message>" * (N // 9),
             "<" + "a" * N,
@@ -117,20 +115,20 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         ("1" * N, "(" * N, "+1 " * (N // 3), "1" * 20 + " " * N),
     ),
     ("catalogue/phones.py", "NEVER"): (phones.NEVER.match, ("1" * N,)),
-    ("config/__init__.py", r"(\d+(?:\.\d+)?)\s*%"): (
+    ("config/settings.py", r"(\d+(?:\.\d+)?)\s*%"): (
         re.compile(r"(\d+(?:\.\d+)?)\s*%").fullmatch,
         ("1" * N, "1." + "1" * N, "1" + " " * N),
     ),
-    ("config/__init__.py", r"\w+"): (re.compile(r"\w+").fullmatch, ("_" * N + "!",)),
-    ("config/__init__.py", r"https://[^/\s@?#]+"): (
+    ("config/settings.py", r"\w+"): (re.compile(r"\w+").fullmatch, ("_" * N + "!",)),
+    ("config/settings.py", r"https://[^/\s@?#]+"): (
         re.compile(r"https://[^/\s@?#]+").fullmatch,
         ("https://" + "a" * N + "/",),
     ),
-    ("config/__init__.py", r"[a-z0-9_.-]+(:[0-9]{1,5})?"): (
+    ("config/settings.py", r"[a-z0-9_.-]+(:[0-9]{1,5})?"): (
         re.compile(r"[a-z0-9_.-]+(:[0-9]{1,5})?").fullmatch,
         ("a" * N + "!", "a" * N + ":" + "1" * 9),
     ),
-    ("config/__init__.py", r"[0-9]{2,3}\.0"): (re.compile(r"[0-9]{2,3}\.0").fullmatch, ("6" * N,)),
+    ("config/settings.py", r"[0-9]{2,3}\.0"): (re.compile(r"[0-9]{2,3}\.0").fullmatch, ("6" * N,)),
     ("config/fields.py", "NAME"): (fields.NAME.fullmatch, ("a" * N + "!", "a." * (N // 2), "a." + "_" * N)),
     ("config/keys.py", "-----BEGIN ([A-Z0-9 ]+)-----"): (
         re.compile("-----BEGIN ([A-Z0-9 ]+)-----").search,
@@ -155,7 +153,7 @@ OF_METADATA = {"catalogue/phones.py"}
 # Text from outside that no pattern meets, but code of ours or of a library that could be slow.
 ELSEWHERE: dict[str, tuple[Feed, tuple[str, ...]]] = {
     "an error page": (
-        error_bodies.first_error,
+        bodies.first_error,
         ("<" * N, "<a" * (N // 2), "<>" * (N // 2), ">" * N, " " * N),
     ),
     "a usage header": (
@@ -233,4 +231,4 @@ def cpu(feed: Feed, text: str) -> float:
 )
 def test_tags_are_left_out(page: str, text: str) -> None:
     """Of an error page the text between its tags is kept, and of half a tag what there is."""
-    assert " ".join(error_bodies.without_tags(page).split()) == text
+    assert " ".join(bodies.without_tags(page).split()) == text

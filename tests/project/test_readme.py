@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from sync.cli import commands as cli
-from sync.cli.commands import app
-from sync.config import Settings, duration
+from sync.config.settings import Settings
+from sync.config.values import parse_duration
+from sync.demo.commands import app
 from sync.errors import SyncError
 from tests.support.world import ROOT
 
@@ -48,10 +49,10 @@ def test_settings_table_gives_the_defaults() -> None:
         ("SYNC_BULK_THRESHOLD", "10000", 10_000),
         ("SYNC_DEFAULT_REGION", "US", "US"),
         ("SYNC_CUSTOM_FIELDS", "all", "all"),
-        ("SYNC_VOLATILE_INTERVAL", "24h", duration("24h")),
+        ("SYNC_VOLATILE_INTERVAL", "24h", parse_duration("24h")),
         ("SYNC_VERIFY_AT", "03:00", time.fromisoformat("03:00")),
         ("SYNC_TOMBSTONE_VALUES", "keep", "keep"),
-        ("SYNC_TOMBSTONE_RETENTION", "30d", duration("30d")),
+        ("SYNC_TOMBSTONE_RETENTION", "30d", parse_duration("30d")),
     ):
         assert Settings.model_fields[name.lower()].default == meaning
         row = next(line for line in section("Settings").splitlines() if line.startswith(f"| `{name}`"))

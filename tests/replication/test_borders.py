@@ -15,11 +15,13 @@ from sync.catalogue import transform
 from sync.catalogue.mapping import DescribedField, project
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, LeaseHeldError
-from sync.postgres import load, state
+from sync.postgres.load import first, merge
+from sync.postgres.state import leases
 from sync.postgres.tables import transaction
-from sync.replication import apply, pipeline, verify
-from sync.replication.runs import Step
-from sync.salesforce import session as session_module
+from sync.replication import apply, pipeline
+from sync.replication.runs import PageResult
+from sync.replication.verify import comparison
+from sync.salesforce.session import session
 from sync.simulator import Field
 from tests.support.moving import BOTH, Killed, custom, silently
 from tests.support.world import LONG_AGO, World
@@ -33,41 +35,41 @@ VALID = "SELECT expires_at > clock_timestamp() FROM sync.lease WHERE owner = 'ho
 
 def test_a_lease_never_expires_while_its_holder_lives(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two renewals in a row may fail before a lease expires, and one that is held is valid at every moment."""
-    relation = state.leases.RENEW_SECONDS / state.leases.LEASE_SECONDS
+    relation = leases.RENEW_SECONDS / leases.LEASE_SECONDS
     assert relation < 1 / 3
-    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 1.5 * relation)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 1.5 * relation)
 
     valid: list[bool] = []
     ends = time.monotonic() + 1.8
-    with state.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
+    with leases.lease(loaded.engine, "Contact", "holder", timedelta(0), loaded.stop):
         while time.monotonic() < ends:
             valid += [row[0] for row in loaded.sql(VALID)]
             time.sleep(0.02)
         with pytest.raises(LeaseHeldError):
-            state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
 
     assert set(valid) == {True}
-    assert state.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
+    assert leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
 
 
 def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the indexes of a first load are made nothing renews the lease: a process that waits does not get it
     right after the commit, and the load goes on to its end."""
-    monkeypatch.setattr(state.leases, "LEASE_SECONDS", 1.2)
-    monkeypatch.setattr(state.leases, "RENEW_SECONDS", 0.4)
-    monkeypatch.setattr(state.leases, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.2)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.4)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.02)
     world.page_by(1)
     world.org.create_many("Contact", [{"LastName": name} for name in ("Ann", "Bob")], stamp=LONG_AGO)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received == 1:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(world.link(on_step=die), "Contact")
+        pipeline.sync_object(world.context(on_page=die), "Contact")
     world.expire_leases()
-    making, began, taken = load.end_first_load, threading.Event(), []
+    making, began, taken = first.end_first_load, threading.Event(), []
 
     def slowly(connection: Connection, name: str, run_id: int) -> None:
         began.set()
@@ -76,14 +78,14 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
 
     def wait() -> None:
         began.wait(10)
-        taken.append(state.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
+        taken.append(leases.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
 
-    monkeypatch.setattr(load, "end_first_load", slowly)
+    monkeypatch.setattr(merge, "end_first_load", slowly)
     newcomer = threading.Thread(target=wait)
     newcomer.start()
     world.sim.options.latency = 0.05  # what comes after the commit takes its time
 
-    pipeline.sync_object(world.link(), "Contact")  # the rest of that window, and one up to now
+    pipeline.sync_object(world.context(), "Contact")  # the rest of that window, and one up to now
 
     newcomer.join(20)
     assert len(taken) == 1
@@ -99,14 +101,14 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
 ) -> None:
     """A version that committed late within the day before the last verify is found, though it is neither the
     first nor the last of its day and no bucket shows it."""
-    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(comparison, "SMALL", 0)
     border = (loaded.sim.clock.now() + 5 * DAY).replace(hour=12, minute=30, second=0, microsecond=0)
     at = border - before
     for id_, moment in ((loaded.ann, -2), (loaded.bob, -1), (loaded.cid, 2)):
         loaded.org.update(id_, {"Title": "known"}, stamp=at + moment * MINUTE)
     loaded.sim.clock.freeze(border)
     loaded.run()
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
     [(through,)] = loaded.sql("SELECT verified_through FROM sync.cursor WHERE object = 'Contact'")
     assert through == border - OVERLAP
     loaded.org.update(loaded.bob, {"Title": "late"}, stamp=at)
@@ -114,7 +116,7 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
     loaded.run()
     assert loaded.row(loaded.bob)["title"] == "known", "the pass itself found it: this test proves nothing"
 
-    found = pipeline.verify_object(loaded.link("verify"), "Contact", repair=True).findings
+    found = pipeline.verify_object(loaded.context("verify"), "Contact", repair=True).findings
 
     assert found is not None
     assert [(one["kind"], one["id"]) for one in found["differences"]] == [("stale", loaded.bob)]
@@ -128,7 +130,7 @@ def test_filling_a_new_field_is_not_the_refresh(loaded: World) -> None:
     """A field filled in old records in between does not put off the formulas: their day counts from the last
     time all of them were read."""
     silently(loaded, loaded.ann, Spend__c=100)
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sim.clock.advance(20 * 3600)
     loaded.org.add_field("Contact", Field("Rank__c", "string", length=20))
     silently(loaded, loaded.ann, Rank__c="first")
@@ -146,12 +148,12 @@ def test_a_describe_is_asked_for_whole_once_an_hour(world: World, monkeypatch: p
     """Within an hour a describe is conditional; the first call after it is not, whatever Last-Modified says."""
     passed = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr(session_module, "time", clock)
-    session, seen = world.link().session, []
+    monkeypatch.setattr(session, "time", clock)
+    asked, seen = world.context().session, []
 
     for passed[0] in (0, 1800, 3590, 3610, 3620, 7190, 7230):
         world.sim.requests.clear()
-        session.describe("Contact")
+        asked.describe("Contact")
         seen += [request.status for request in world.sim.requests if request.kind == "describe"]
 
     assert seen == [200, 304, 304, 200, 304, 304, 200]
@@ -164,10 +166,10 @@ def claims(world: World) -> list[datetime | None]:
     """Every complete_through that a pass over the contacts leaves, step by step."""
     seen = [world.cursor("Contact")]
 
-    def look(_: Step) -> None:
+    def look(_: PageResult) -> None:
         seen.append(world.cursor("Contact"))
 
-    pipeline.sync_object(world.link(on_step=look), "Contact")
+    pipeline.sync_object(world.context(on_page=look), "Contact")
     return list(dict.fromkeys([*seen, world.cursor("Contact")]))
 
 
@@ -195,12 +197,12 @@ def test_a_resumed_window_ends_where_it_was_begun(loaded: World) -> None:
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
         loaded.org.update(id_, {"Title": "Boss"}, stamp=begun - HOUR)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     loaded.expire_leases()
     loaded.sim.clock.advance(1800)
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
@@ -232,7 +234,7 @@ def test_of_equal_stamps_in_one_page_the_later_wins(loaded: World, announce: boo
     records = [[version.get(name, "") for name in projection.names] for version in versions]
 
     with transaction(loaded.engine) as connection:
-        load.merge(connection, projection, transform.build(projection, records, "US"), 1, announce=announce)
+        merge.merge(connection, projection, transform.build(projection, records, "US"), 1, announce=announce)
 
     assert loaded.row(known["Id"])["title"] == "last"
 
@@ -266,9 +268,9 @@ def test_what_the_guard_lets_go(world: World, count: int, rows: int, refused: bo
         pytest.raises(GuardError, match=told) if refused else nullcontext(),
         transaction(world.engine) as connection,
     ):
-        apply.guard(connection, world.link(), "Contact", count)
+        apply.guard(connection, world.context(), "Contact", count)
     with transaction(world.engine) as connection:
-        apply.guard(connection, world.link(approve=True), "Contact", count)
+        apply.guard(connection, world.context(approve=True), "Contact", count)
 
 
 def test_the_guard_counts_rejected_records_as_held(world: World) -> None:
@@ -279,9 +281,9 @@ def test_the_guard_counts_rejected_records_as_held(world: World) -> None:
         "SELECT 'Contact', n::text, 'too long', '{}' FROM generate_series(1, 20) AS n"
     )
     with transaction(world.engine) as connection:
-        apply.guard(connection, world.link(), "Contact", 11)
+        apply.guard(connection, world.context(), "Contact", 11)
         with pytest.raises(GuardError):
-            apply.guard(connection, world.link(), "Contact", 12)
+            apply.guard(connection, world.context(), "Contact", 12)
 
 
 def test_a_small_table_does_not_vanish_unasked(world: World) -> None:
@@ -292,8 +294,8 @@ def test_a_small_table_does_not_vanish_unasked(world: World) -> None:
         world.org.purge(id_, log=False)
 
     with pytest.raises(GuardError, match="Account: 100 of 100 live records"):
-        pipeline.verify_object(world.link("verify"), "Account", repair=True)
+        pipeline.verify_object(world.context("verify"), "Account", repair=True)
 
     assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 100
-    pipeline.verify_object(world.link("verify", approve=True), "Account", repair=True)
+    pipeline.verify_object(world.context("verify", approve=True), "Account", repair=True)
     assert world.sql("SELECT count(*) FROM crm.account")[0][0] == 0

@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from sync.errors import ObjectsFailedError, SyncError
-from sync.postgres import state
+from sync.postgres.state import cursors
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import replication
 from tests.support.soak import covering
 from tests.support.world import World
@@ -195,16 +195,16 @@ def test_resumed_window_keeps_the_coverage_of_its_beginning(loaded: World, behin
     loaded.sim.options.latest_date_covered_lag = 7200
     before, reached = loaded.cursor("Contact"), set()
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received == 2:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     loaded.sim.options.latest_date_covered_lag = 0
     late = loaded.org.create("Contact", {"LastName": "Late"}, stamp=now - behind * MINUTE)
     loaded.sim.clock.advance(300)
-    pipeline.sync_object(loaded.link(on_step=lambda _: reached.add(loaded.cursor("Contact"))), "Contact")
+    pipeline.sync_object(loaded.context(on_page=lambda _: reached.add(loaded.cursor("Contact"))), "Contact")
 
     assert {before, now - 2 * HOUR} <= reached <= {before, now - 2 * HOUR, now - 5 * MINUTE}
     assert loaded.cursor("Contact") == now - 5 * MINUTE
@@ -227,8 +227,8 @@ def test_one_call_over_one_minute(loaded: World) -> None:
             assert timedelta() <= loaded.sim.clock.now() - end < 2 * MINUTE
 
     loaded.sim.requests.clear()
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
-    pipeline.resync_ids(loaded.link("resync"), "Contact", [loaded.ann])
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
+    pipeline.resync_ids(loaded.context("resync"), "Contact", [loaded.ann])
     assert asked(loaded, "updated") == []
 
 
@@ -306,14 +306,14 @@ MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.
 @given(MOMENTS, SPANS, st.lists(st.none() | MOMENTS, max_size=3))
 def test_reach(until: datetime, overlap: timedelta, covered: list[datetime | None]) -> None:
     """Never into the overlap, never beyond what is covered within a day, never further back than that."""
-    reached = state.reach(until, overlap, *covered)
+    reached = cursors.claimable(until, overlap, *covered)
     known, latest = [at for at in covered if at is not None], until - overlap
 
     assert reached <= latest
     assert all(reached <= max(at, min(latest, until - DAY)) for at in known)
     assert reached in (latest, *(max(at, until - DAY) for at in known))
     assert reached >= min(latest, until - DAY)
-    ladder = [state.reach(until, overlap, until - hours * HOUR) for hours in range(30)]
+    ladder = [cursors.claimable(until, overlap, until - hours * HOUR) for hours in range(30)]
     assert all(after <= before for before, after in pairwise(ladder))
 
 

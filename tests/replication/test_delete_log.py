@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from sync.errors import GuardError, ObjectsFailedError
-from sync.replication import pipeline, verify
-from sync.replication.runs import Step
+from sync.replication import pipeline
+from sync.replication.runs import PageResult
+from sync.replication.verify import comparison
 from sync.simulator import replication
 from tests.replication.test_deletes import BOTH, assert_alive, live, tombstone
 from tests.support.world import LONG_AGO, World
@@ -101,7 +102,7 @@ def test_a_lost_log_and_a_wrong_clock(loaded: World) -> None:
 
 def test_too_much_is_gone_for_single_questions(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a verify by hand would read the whole object, the pass does so too, or fails and claims nothing."""
-    monkeypatch.setattr(verify, "MOST", 1)
+    monkeypatch.setattr(comparison, "MOST", 1)
     before = loaded.cursor("Contact")
     loaded.sim.clock.advance(20 * 86400)
     loaded.org.purge(loaded.ann, log=False)
@@ -116,11 +117,11 @@ def test_too_much_is_gone_for_single_questions(loaded: World, monkeypatch: pytes
 
 def test_verify_by_hand_of_too_much(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More gone records than are asked for one by one are removed all the same."""
-    monkeypatch.setattr(verify, "MOST", 1)
+    monkeypatch.setattr(comparison, "MOST", 1)
     for id_ in (loaded.ann, loaded.bob):
         loaded.org.purge(id_, log=False)
 
-    pipeline.verify_object(loaded.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify", approve=True), "Contact", repair=True)
 
     assert_alive(loaded)
 
@@ -286,7 +287,7 @@ def test_guard_in_a_pass(world: World, how: str) -> None:
         assert failed.value.code == GuardError.exit_code == 6
         assert (world.cursor("Contact"), len(live(world))) == (before, 200)
 
-    pipeline.verify_object(world.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(world.context("verify", approve=True), "Contact", repair=True)
     world.run()
 
     claimed = world.cursor("Contact")
@@ -320,12 +321,12 @@ def test_killed_between_removal_and_cursor(loaded: World, gone: tuple[str, int])
     loaded.org.update(loaded.bob, {"Title": "Boss"})
     loaded.sim.clock.advance(60)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.tally.deleted:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     assert loaded.cursor("Contact") == before
     assert loaded.row(loaded.ann)["deleted_at"] is not None
     loaded.run()

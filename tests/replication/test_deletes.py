@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.soak import covering, pairs
 from tests.support.world import LONG_AGO, World
 
@@ -76,14 +76,14 @@ def test_purged_during_the_first_load(world: World) -> None:
     ids = world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(6)], stamp=LONG_AGO)
     world.page_by(2)
 
-    def purge_the_first(step: Step) -> None:
+    def purge_the_first(step: PageResult) -> None:
         if step.received == 4 and ids[0] in world.org.ids("Contact"):
             world.org.purge(ids[0])
 
-    pipeline.sync_object(world.link(on_step=purge_the_first), "Contact")
+    pipeline.sync_object(world.context(on_page=purge_the_first), "Contact")
     assert ids[0] in live(world)
     world.sim.clock.advance(60)
-    pipeline.sync_object(world.link(), "Contact")
+    pipeline.sync_object(world.context(), "Contact")
 
     assert live(world) == set(ids[1:])
 
@@ -187,7 +187,7 @@ def test_undelete_without_a_stamp_is_found_by_verify(loaded: World) -> None:
     loaded.run()
     assert tombstone(loaded, loaded.ann)[1] == "deleted"
 
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
 
     assert loaded.news(seen) == [("undelete", loaded.ann)]
     loaded.assert_equal()
@@ -333,7 +333,7 @@ def test_reject_of_a_record_that_vanished(loaded: World) -> None:
     loaded.org.purge(spoiled, log=False)
     loaded.sim.clock.advance(600)
 
-    [report] = pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=True, sample=0)
+    [report] = pipeline.verify_all(loaded.context("verify"), ["Contact"], repair=True, sample=0)
 
     assert report.findings is not None
     assert report.findings["remaining"] == 0

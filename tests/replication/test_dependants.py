@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from sync.replication import pipeline, refresh
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.support.moving import BOTH, PLACING, custom, selects, silently, told, waiting
@@ -37,7 +37,7 @@ def test_contacts_follow_their_account_at_once(ready: World, order: str) -> None
     else:
         names = ["Account", "Contact"] if order == "accounts first" else ["Contact", "Account"]
         for name in names:
-            pipeline.sync_object(ready.link(), name)
+            pipeline.sync_object(ready.context(), name)
 
     assert custom(ready, "Account_Display__c") == ["Acme Two [Hot]"] * 3
     ops = {(op, id_, changed) for op, id_, changed in told(ready, seen) if id_ != ready.acme}
@@ -75,7 +75,7 @@ def test_formula_through_the_parent_account(ready: World) -> None:
     silently(ready, ready.bolt, ParentId=ready.acme)
     formula = Formula(("Parent.Name",), lambda name: name, "Parent.Name")
     ready.org.add_field("Account", Field("Group__c", "string", length=255, formula=formula))
-    pipeline.resync(ready.link("resync"), ["Account"], None)
+    pipeline.resync(ready.context("resync"), ["Account"], None)
     ready.run()
     assert ready.row(ready.bolt)["custom"]["Group__c"] == "Acme"
 
@@ -108,7 +108,9 @@ def test_many_waiting_are_read_together(ready: World, monkeypatch: pytest.Monkey
     monkeypatch.setattr(refresh, "ONE_BY_ONE", 2)
     ready.org.update(ready.acme, {"Name": "Acme Two"})
 
-    pipeline.sync_object(ready.link(), "Account")  # side by side, a contact that just looks reads them by Id
+    pipeline.sync_object(
+        ready.context(), "Account"
+    )  # side by side, a contact that just looks reads them by Id
 
     assert custom(ready, "Account_Display__c") == ["Acme Two [unrated]"] * 3
     assert all(fields == PLACING | {"Spend_With_Tax__c", "Account_Display__c"} for fields in selects(ready))
@@ -147,14 +149,14 @@ def test_a_crash_before_their_turn(ready: World) -> None:
     """Killed between an account's commit and its contacts' turn, the next run reads them, whatever it is for."""
     ready.org.update(ready.acme, {"Name": "Acme Two"})
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.tally.updated:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.sync_object(ready.link(on_step=die), "Account")
+        pipeline.sync_object(ready.context(on_page=die), "Account")
     assert waiting(ready) == 1
-    pipeline.sync_object(ready.link(), "Contact")
+    pipeline.sync_object(ready.context(), "Contact")
 
     assert custom(ready, "Account_Display__c") == ["Acme Two [unrated]"] * 3
     assert waiting(ready) == 0
@@ -165,11 +167,11 @@ def test_a_long_pass_of_contacts_fails_no_account(ready: World) -> None:
     ready.org.update(ready.acme, {"Name": "Acme Two"})
     over = threading.Event()
 
-    def linger(step: Step) -> None:
+    def linger(step: PageResult) -> None:
         if step.object == "Contact":
             over.wait(0.5)
 
-    pipeline.sync_all(ready.link(on_step=linger, wait=timedelta(seconds=0.2)))
+    pipeline.sync_all(ready.context(on_page=linger, wait=timedelta(seconds=0.2)))
 
     assert custom(ready, "Account_Display__c") == ["Acme Two [unrated]"] * 3
     assert waiting(ready) == 0

@@ -16,9 +16,9 @@ from sync.errors import (
     WorkFailedError,
 )
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.salesforce import soql
-from sync.salesforce.session import RetryPolicy
+from sync.salesforce.session.retry import RetryPolicy
 from sync.simulator import FAULTS, Fault
 from tests.support.soak import covering, pairs_with_first
 from tests.support.world import LONG_AGO, NEVER_WAIT, World
@@ -378,7 +378,7 @@ def test_rows_change_while_pages_are_read(nine: World) -> None:
             nine.org.update(id_, {"Title": "changed meanwhile"})
 
     nine.sim.faults.add("session_expired", on="page", after=2, sobject="Contact", times=1)
-    pipeline.sync_object(nine.link(on_step=change_one), "Contact")
+    pipeline.sync_object(nine.context(on_page=change_one), "Contact")
     nine.run()
 
     nine.assert_equal()
@@ -394,9 +394,9 @@ def test_pages_that_shift(nine: World, shrinks: str, and_then: str) -> None:
     first, *_ = sorted(nine.org.ids("Contact"))[3:]
     if and_then != "nothing":
         nine.sim.faults.add(and_then, on="page", after=1, sobject="Contact", times=1)
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def shift(step: Step) -> None:
+    def shift(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             nine.sim.clock.advance(5)
@@ -407,7 +407,7 @@ def test_pages_that_shift(nine: World, shrinks: str, and_then: str) -> None:
             nine.org.create("Contact", {"LastName": "makes up the number"})
 
     with suppress(SyncError):
-        pipeline.sync_object(nine.link(on_step=shift), "Contact")
+        pipeline.sync_object(nine.context(on_page=shift), "Contact")
     assert len(steps) > 2
     until_it_runs(nine)
 
@@ -425,15 +425,15 @@ def test_a_resumed_query_that_is_disturbed_still_adds_up(nine: World) -> None:
     with pytest.raises(ObjectsFailedError):
         nine.run()
     nine.sim.faults.clear()
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def change_the_last(step: Step) -> None:
+    def change_the_last(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             nine.sim.clock.advance(5)
             nine.org.update(max(nine.org.ids("Contact")), {"Title": "changed meanwhile"})
 
-    pipeline.sync_object(nine.link(on_step=change_the_last), "Contact")
+    pipeline.sync_object(nine.context(on_page=change_the_last), "Contact")
 
     nine.assert_equal()
     assert told_once(nine)
@@ -441,9 +441,9 @@ def test_a_resumed_query_that_is_disturbed_still_adds_up(nine: World) -> None:
 
 def test_late_commits_while_pages_are_read_are_no_mismatch(nine: World) -> None:
     """In a busy org transactions that began before the query commit after it: the overlap reads them, nothing fails."""
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def busy(step: Step) -> None:
+    def busy(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == 2:
             nine.sim.clock.advance(5)
@@ -451,7 +451,7 @@ def test_late_commits_while_pages_are_read_are_no_mismatch(nine: World) -> None:
             late = nine.sim.clock.now() - timedelta(minutes=2)
             nine.org.create_many("Contact", [{"LastName": f"late{i}"} for i in range(3)], stamp=late)
 
-    pipeline.sync_object(nine.link(on_step=busy), "Contact")
+    pipeline.sync_object(nine.context(on_page=busy), "Contact")
     nine.run()
 
     nine.assert_equal()
@@ -466,7 +466,7 @@ def test_a_resume_beside_late_commits_goes_on(nine: World) -> None:
     late = nine.sim.clock.now() - timedelta(minutes=2)
     nine.org.create_many("Contact", [{"LastName": f"late{i}"} for i in range(3)], stamp=late)
 
-    first = pipeline.sync_object(nine.link(), "Contact")
+    first = pipeline.sync_object(nine.context(), "Contact")
 
     assert first.tally.inserted == 3 + 3
     nine.assert_equal()
@@ -478,14 +478,14 @@ def test_records_purged_while_pages_are_read(world: World) -> None:
     world.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(12)], stamp=LONG_AGO)
 
     def attempt() -> None:
-        steps: list[Step] = []
+        steps: list[PageResult] = []
 
-        def purge_one(step: Step) -> None:
+        def purge_one(step: PageResult) -> None:
             steps.append(step)
             if len(steps) == 2:
                 world.org.purge(max(world.org.ids("Contact")))
 
-        pipeline.sync_object(world.link(on_step=purge_one), "Contact")
+        pipeline.sync_object(world.context(on_page=purge_one), "Contact")
 
     with pytest.raises(CountMismatchError):
         attempt()
@@ -557,7 +557,7 @@ def test_a_cursor_in_the_future_is_refused_and_mended(loaded: World) -> None:
 
     with pytest.raises(ObjectsFailedError, match="resync --object Contact --full"):
         loaded.run()
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.run()
 
     loaded.assert_equal()
@@ -617,7 +617,7 @@ def test_budget_defers(loaded: World) -> None:
 
     assert failed.value.code == 4
     assert "SYNC_API_BUDGET (80%)" in str(failed.value)
-    assert pipeline.resync(loaded.link("resync"), ["Contact"], None)[0].tally.read == 3
+    assert pipeline.resync(loaded.context("resync"), ["Contact"], None)[0].tally.read == 3
     outcomes = loaded.sql("SELECT outcome FROM sync.run WHERE command = 'run' ORDER BY id DESC LIMIT 2")
     assert [row[0] for row in outcomes] == ["deferred", "deferred"]
 
@@ -903,7 +903,7 @@ def test_job_is_continued(nine: World, version: str) -> None:
     nine.sim.faults.clear()
     nine.sim.requests.clear()
 
-    contact = pipeline.sync_object(nine.link(), "Contact")
+    contact = pipeline.sync_object(nine.context(), "Contact")
 
     assert "job_create" not in kinds(nine)
     assert contact.tally.inserted < 9
@@ -916,11 +916,11 @@ def test_job_of_another_window_is_deleted(nine: World) -> None:
     """A job that an interrupted resync left is deleted when another resync takes its place."""
     strike(nine, "reset", "last", None)
     with pytest.raises(ObjectsFailedError):
-        pipeline.resync(nine.link("resync"), ["Contact"], None)
+        pipeline.resync(nine.context("resync"), ["Contact"], None)
     nine.sim.faults.clear()
     assert len(nine.org.jobs.all()) == 1
 
-    pipeline.resync(nine.link("resync"), ["Contact"], LONG_AGO)
+    pipeline.resync(nine.context("resync"), ["Contact"], LONG_AGO)
 
     assert nine.org.jobs.all() == []
     nine.assert_equal()
@@ -932,11 +932,11 @@ def test_slow_job(nine: World) -> None:
     nine.sim.options.bulk_polls = 4
     changed = count()
 
-    def change(_: Step) -> None:
+    def change(_: PageResult) -> None:
         if next(changed) == 1:
             nine.org.update(nine.ann, {"Title": "Boss"})
 
-    pipeline.sync_object(nine.link(on_step=change), "Contact")
+    pipeline.sync_object(nine.context(on_page=change), "Contact")
     nine.run()
 
     assert kinds(nine).count("job") >= 5
@@ -951,7 +951,7 @@ def test_results_are_older_than_a_resync_by_id(nine: World) -> None:
         nine.run()
     nine.sim.faults.clear()
     nine.org.update(nine.ann, {"Title": "Boss"})
-    pipeline.resync_ids(nine.link("resync"), "Contact", [nine.ann])
+    pipeline.resync_ids(nine.context("resync"), "Contact", [nine.ann])
 
     nine.run()
 

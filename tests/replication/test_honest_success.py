@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from sync.errors import ObjectsFailedError, RejectsError, UsageError
-from sync.operations import report
+from sync.operations import status
 from sync.postgres import tables
 from sync.replication import pipeline, rejects
 from tests.support.consuming import GRANTS, Role, role
@@ -40,7 +40,7 @@ def one_unfit(loaded: World) -> World:
 def line(world: World) -> str:
     """The first line of `status`."""
     with tables.transaction(world.engine) as connection:
-        found = report.status(connection, world.link().settings.sync_objects, timedelta(hours=1))
+        found = status.read_status(connection, world.context().settings.sync_objects, timedelta(hours=1))
     return found.headline
 
 
@@ -154,7 +154,7 @@ def test_verify_names_what_does_not_fit(loaded: World, sample: int | None) -> No
     loaded.sql("UPDATE sync.cursor SET verified_through = NULL")
 
     for repair, counted in ((False, (2, 0, 2)), (True, (2, 2, 2)), (False, (0, 2, 2))):
-        [one] = pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=repair, sample=sample)
+        [one] = pipeline.verify_all(loaded.context("verify"), ["Contact"], repair=repair, sample=sample)
         found = one.findings
         assert found is not None
         assert (found["unfit"], found["rejected"], found["remaining"]) == counted, repair
@@ -287,6 +287,6 @@ def test_an_accepted_org_is_named_until_the_other_is_gone(loaded: World) -> None
     assert line(loaded).startswith("WARNING: Account: the org was replaced on")
 
     for name in ("Account", "Contact"):
-        pipeline.verify_all(loaded.link("verify", approve=True), [name], repair=True, sample=0)
+        pipeline.verify_all(loaded.context("verify", approve=True), [name], repair=True, sample=0)
     assert line(loaded).startswith("OK")
     assert loaded.row("003000000000001AAA")["deleted_reason"] == "vanished"

@@ -39,9 +39,9 @@ def size(world: World, table: str = "listing_contact") -> int:
 
 def verified(world: World, engine: Engine | None = None) -> None:
     """One verify of Contact that repairs, and finds nothing."""
-    link = world.link("verify")
-    link = replace(link, engine=engine) if engine is not None else link
-    findings = pipeline.verify_object(link, "Contact", repair=True).findings
+    context = world.context("verify")
+    context = replace(context, engine=engine) if engine is not None else context
+    findings = pipeline.verify_object(context, "Contact", repair=True).findings
     assert findings is not None
     assert (findings["remaining"], findings["differences"]) == (0, [])
     assert findings["listed"] == 3

@@ -16,8 +16,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy.exc import NoResultFound
 
 from sync.errors import CountMismatchError
-from sync.postgres import state
 from sync.postgres.load import sql
+from sync.postgres.state import cursors, leases
 from sync.replication import apply
 from sync.salesforce.extract import rest
 from tests.support.model import Truth
@@ -47,7 +47,7 @@ def test_whatever_happens_the_tables_equal_the_org(server: str, template: str) -
 
 
 def no_overlap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(state.cursors, "reach", lambda until, *_: until)
+    patch.setattr(cursors, "claimable", lambda until, *_: until)
 
 
 def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
@@ -57,19 +57,21 @@ def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(state, "check_fence", lambda *_: None)
+    patch.setattr(leases, "check_fence", lambda *_: None)
 
 
 def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
     commit = apply.commit_page
 
-    def eager(link: Any, view: Any, held: Any, run_id: int, page: Any, plan: Any = None, *rest: Any) -> Any:
-        tally = commit(link, view, held, run_id, page, plan, *rest)
+    def eager(
+        context: Any, schema: Any, held: Any, run_id: int, page: Any, plan: Any = None, *rest: Any
+    ) -> Any:
+        tally = commit(context, schema, held, run_id, page, plan, *rest)
         if plan is not None and plan.advances:
-            with link.engine.begin() as connection:
+            with context.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "UPDATE sync.cursor SET complete_through = greatest(complete_through, %s) WHERE object = %s",
-                    (plan.window.until - plan.window.overlap, view.name),
+                    (plan.window.until - plan.window.overlap, schema.name),
                 )
         return tally
 

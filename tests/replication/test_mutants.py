@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sync import logs
 from sync.errors import FenceLostError, ObjectsFailedError, SalesforceError
-from sync.postgres import state
+from sync.logs import printable
+from sync.postgres.state import leases
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.salesforce.session.limits import Allowance
 from sync.simulator import replication
 from tests.support.hostile import ONCE, TOKEN, Asked, answer, hostile
@@ -39,13 +39,13 @@ def test_the_cursor_moves_under_the_fence(loaded: World) -> None:
     loaded.sim.clock.advance(60)
     cursor = loaded.cursor("Contact")
 
-    def overtaken(step: Step) -> None:
+    def overtaken(step: PageResult) -> None:
         if step.received:
             loaded.expire_leases()
-            state.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
-        pipeline.sync_object(loaded.link(on_step=overtaken), "Contact")
+        pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
 
     assert loaded.cursor("Contact") == cursor
 
@@ -87,9 +87,9 @@ def test_a_verify_that_leaves_differences_proves_nothing(loaded: World) -> None:
     loaded.sql("DELETE FROM salesforce.contact WHERE id = :id", id=loaded.ann)
     proved = "SELECT verified_through FROM sync.cursor WHERE object = 'Contact'"
 
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=False)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=False)
     before = loaded.sql(proved)
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
 
     assert before == [(None,)]
     assert loaded.sql(proved) == [(loaded.cursor("Contact"),)]
@@ -101,11 +101,13 @@ def test_a_record_that_only_the_listing_lacks_stays(loaded: World) -> None:
     loaded.run()
     loaded.org.delete(loaded.ann)
 
-    def undelete(step: Step) -> None:
+    def undelete(step: PageResult) -> None:
         if step.received and loaded.ann not in loaded.org.ids("Contact", deleted=False):
             loaded.org.undelete(loaded.ann, bump=False)
 
-    found = pipeline.verify_object(loaded.link("verify", on_step=undelete), "Contact", repair=True).findings
+    found = pipeline.verify_object(
+        loaded.context("verify", on_page=undelete), "Contact", repair=True
+    ).findings
 
     assert found is not None
     assert found["gone"] == 0
@@ -118,12 +120,12 @@ def test_the_access_token_is_hidden(tmp_path: Path) -> None:
     with hostile(tmp_path) as there:
         there.session().login()
 
-    assert key not in logs.redact(f"it was {key} that came")
+    assert key not in printable.redact(f"it was {key} that came")
 
 
 def test_no_more_of_a_body_is_read_than_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is too large is given up at its bound: the rest is not fetched to be thrown away."""
-    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(1 << 20, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.session.QUERY", Allowance(1 << 20, 30, 30))
     sent: list[int] = []
 
     def pages(_: Asked) -> Iterator[bytes]:

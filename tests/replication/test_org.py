@@ -19,8 +19,9 @@ from sync.errors import (
     SyncError,
 )
 from sync.postgres.state import leases
-from sync.replication import pipeline, verify
-from sync.replication.runs import Link, Step
+from sync.replication import pipeline
+from sync.replication.runs import PageResult, SyncContext
+from sync.replication.verify import comparison
 from sync.salesforce.session.login import organization_of
 from sync.simulator import Simulator, oauth
 from sync.simulator.oauth import OAuth
@@ -74,7 +75,7 @@ def code(error: SyncError) -> int:
 
 
 def accept(world: World) -> None:
-    pipeline.sync_all(world.link(accept_org=True))
+    pipeline.sync_all(world.context(accept_org=True))
 
 
 def live(world: World, name: str = "Contact") -> set[str]:
@@ -141,7 +142,7 @@ def test_the_org_is_known_however_one_logs_in(
         monkeypatch.setattr(OAuth, "identity", property(lambda _: ""))
     with World(sim, database) as world:
         world.environment = {"DATABASE_URL": database, **sim.environment(flow)}
-        session = world.link().session
+        session = world.context().session
 
         assert session.organization() == sim.org.organization_id[:15]
 
@@ -163,7 +164,7 @@ def asked_userinfo(sim: Simulator) -> int:
 
 def test_userinfo_is_asked_once_for_a_token(world: World, silent: Simulator) -> None:
     """What userinfo told is remembered as long as the token, and no longer."""
-    session = world.link().session
+    session = world.context().session
 
     assert [session.organization() for _ in range(3)] == [silent.org.organization_id[:15]] * 3
     assert asked_userinfo(silent) == 1
@@ -176,7 +177,7 @@ def test_userinfo_is_asked_once_for_a_token(world: World, silent: Simulator) -> 
 
 def test_userinfo_with_a_dead_token_is_of_the_new_one(world: World, silent: Simulator) -> None:
     """A token that ended before userinfo was asked is replaced, and the answer remembered for the new one."""
-    session = world.link().session
+    session = world.context().session
     session.login()
     silent.revoke_tokens()
 
@@ -207,7 +208,7 @@ def test_an_odd_userinfo_tells_nothing(
     reason: str,
 ) -> None:
     """A body that is no object, or names no org, is a warning; the next call asks again, and may know."""
-    session = world.link().session
+    session = world.context().session
     session.login()
     with monkeypatch.context() as odd:
         odd.setattr(oauth, "json_answer", lambda _: json_answer(body))
@@ -246,15 +247,15 @@ def test_the_first_org_is_remembered(loaded: World) -> None:
 Ask = Callable[[World], object]
 ASKS: dict[str, Ask] = {
     "run": lambda world: world.run(),
-    "resync": lambda world: pipeline.resync(world.link("resync"), ["Contact"], None),
-    "resync --since": lambda world: pipeline.resync(world.link("resync"), ["Contact"], LONG_AGO),
-    "resync --id": lambda world: pipeline.resync_ids(world.link("resync"), "Contact", [world.ann]),
-    "verify": lambda world: pipeline.verify_object(world.link("verify"), "Contact", repair=False),
+    "resync": lambda world: pipeline.resync(world.context("resync"), ["Contact"], None),
+    "resync --since": lambda world: pipeline.resync(world.context("resync"), ["Contact"], LONG_AGO),
+    "resync --id": lambda world: pipeline.resync_ids(world.context("resync"), "Contact", [world.ann]),
+    "verify": lambda world: pipeline.verify_object(world.context("verify"), "Contact", repair=False),
     "verify --repair": lambda world: pipeline.verify_object(
-        world.link("verify", approve=True), "Contact", repair=True
+        world.context("verify", approve=True), "Contact", repair=True
     ),
-    "worker": lambda world: pipeline.scheduled(world.link("worker"), "Contact"),
-    "what waits": lambda world: pipeline.refresh_dependants(world.link()),
+    "worker": lambda world: pipeline.scheduled(world.context("worker"), "Contact"),
+    "what waits": lambda world: pipeline.refresh_dependants(world.context()),
 }
 
 
@@ -310,7 +311,7 @@ def test_the_right_org_goes_on(loaded: World, other: World) -> None:
 def test_accepted(loaded: World, other: World, monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
     """Everything is read anew and told as one `reload` per object; verify removes what only the old org had."""
     if not small:
-        monkeypatch.setattr(verify, "SMALL", 0)
+        monkeypatch.setattr(comparison, "SMALL", 0)
     accept(other)
 
     assert known(other) == other.org.organization_id[:15]
@@ -326,7 +327,7 @@ def test_accepted(loaded: World, other: World, monkeypatch: pytest.MonkeyPatch, 
 
     seen = other.last_seq()
     for name in ("Account", "Contact"):
-        pipeline.verify_object(other.link("verify", approve=True), name, repair=True)
+        pipeline.verify_object(other.context("verify", approve=True), name, repair=True)
 
     assert (live(other), live(other, "Account")) == ({other.ann, other.bob}, {other.acme})
     gone = {loaded.acme, loaded.bolt, loaded.ann, loaded.bob, loaded.cid}
@@ -357,10 +358,10 @@ def test_a_large_old_org_is_not_removed_unasked(loaded: World, other: World) -> 
     accept(other)
 
     with pytest.raises(GuardError):
-        pipeline.verify_object(other.link("verify"), "Contact", repair=True)
+        pipeline.verify_object(other.context("verify"), "Contact", repair=True)
     assert len(live(other)) == 125
 
-    pipeline.verify_object(other.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(other.context("verify", approve=True), "Contact", repair=True)
     assert live(other) == {other.ann, other.bob}
 
 
@@ -379,12 +380,12 @@ def test_accepted_and_killed(loaded: World, other: World) -> None:
     """A run that accepted an org and died is taken up by a usual one, which reads the rest."""
     other.page_by(1)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.received:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.sync_object(other.link(accept_org=True, on_step=die), "Contact")
+        pipeline.sync_object(other.context(accept_org=True, on_page=die), "Contact")
     other.run()
 
     assert {other.ann, other.bob} < live(other)
@@ -400,7 +401,7 @@ def test_accepted_and_killed(loaded: World, other: World) -> None:
 def test_a_copy_whose_records_are_older(loaded: World) -> None:
     """In a copy the Ids are the same and stamps may be earlier; the rows are what the accepted org has."""
     loaded.org.update(loaded.ann, {"Title": "production"}, stamp=LONG_AGO + timedelta(days=1))
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sql("UPDATE sync.org SET organization_id = :o", o=FOREIGN)
     loaded.org.update(loaded.ann, {"Title": "sandbox"}, stamp=LONG_AGO)
 
@@ -418,7 +419,7 @@ def test_rejects_of_the_old_org_go_with_it(loaded: World, other: World) -> None:
     assert loaded.sql("SELECT record_id FROM sync.reject") == [(loaded.ann,)]
 
     accept(other)
-    pipeline.verify_object(other.link("verify", approve=True), "Contact", repair=True)
+    pipeline.verify_object(other.context("verify", approve=True), "Contact", repair=True)
 
     assert other.sql("SELECT record_id FROM sync.reject") == []
 
@@ -437,19 +438,19 @@ def test_accepted_while_the_other_org_is_read(loaded: World, other: World, work:
     loaded.sql("UPDATE sync.cursor SET complete_through = complete_through - interval '2 hours'")
     accepted: list[int] = []
 
-    def accept_now(step: Step) -> None:
+    def accept_now(step: PageResult) -> None:
         if step.object == "Contact" and (step.received or step.tally.read) and not accepted:
-            pipeline.sync_object(other.link(accept_org=True), "Account")
+            pipeline.sync_object(other.context(accept_org=True), "Account")
             accepted.append(other.last_seq())
 
-    reading: dict[str, Callable[[Link, str], object]] = {
+    reading: dict[str, Callable[[SyncContext, str], object]] = {
         "worker": pipeline.sync_object,
         "resync": partial(pipeline.resync_object, since=None),
         "verify --repair": partial(pipeline.verify_object, repair=True),
     }
 
     with pytest.raises(FenceLostError):
-        reading[work](loaded.link(on_step=accept_now), "Contact")
+        reading[work](loaded.context(on_page=accept_now), "Contact")
     for job in loaded.org.jobs.all():  # of the replaced org, which deletes it in seven days
         loaded.org.jobs.remove(job)
 
@@ -463,8 +464,8 @@ def test_accepted_while_the_other_org_is_read(loaded: World, other: World, work:
 def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> None:
     """A transaction that holds another object's lease is waited for, and its process loses the lease afterwards."""
     held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
-    link = other.link(accept_org=True)
-    accepting = threading.Thread(target=pipeline.sync_object, args=(link, "Account"))
+    context = other.context(accept_org=True)
+    accepting = threading.Thread(target=pipeline.sync_object, args=(context, "Account"))
     with leases.fenced(loaded.engine, held):
         accepting.start()
         accepting.join(0.5)

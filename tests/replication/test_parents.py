@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import event, text
 
 from sync.operations import erasure
-from sync.postgres import ledger, load
+from sync.postgres import ledger
 from sync.postgres.load import dependants
 from sync.postgres.tables import transaction
 from sync.replication import pipeline, refresh
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.postgres.test_large_tables import rows_read
@@ -48,7 +48,7 @@ def killed_at(world: World, border: int) -> Iterator[None]:
         world.expire_leases()
 
 
-def stop_after_the_page(step: Step) -> None:
+def stop_after_the_page(step: PageResult) -> None:
     """Ends a process when it has committed a page."""
     if step.tally.written:
         raise Killed
@@ -57,7 +57,7 @@ def stop_after_the_page(step: Step) -> None:
 def only_the_page(world: World, name: str = "Account") -> None:
     """A pass of which nothing but the page is done."""
     with pytest.raises(Killed):
-        pipeline.sync_object(world.link(on_step=stop_after_the_page), name)
+        pipeline.sync_object(world.context(on_page=stop_after_the_page), name)
     world.expire_leases()
 
 
@@ -97,15 +97,15 @@ def test_a_field_that_no_formula_reads_costs_nothing(loaded: World) -> None:
 def test_what_a_page_erases_hides_no_parent(loaded: World) -> None:
     """Entries of erased persons among those of a page do not push a parent out of what is looked at."""
     with transaction(loaded.engine) as connection:
-        edges = ledger.edges(connection, "Account")
-        since = load.feed_position(connection)
+        edges = ledger.dependencies(connection, "Account")
+        since = dependants.feed_position(connection)
         entry = (
             "WITH n AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) INSERT INTO sync.change "
             "(seq, object, record_id, op, changed) SELECT last_seq, 'Account', :i, :op, '{name}' FROM n"
         )
         for id_, op in ((loaded.acme, "update"), (loaded.bolt, "erase")):
             connection.execute(text(entry), {"i": id_, "op": op})
-        load.note_parents(connection, "Account", since, edges, merged=False)
+        dependants.note_parents(connection, "Account", since, edges, merged=False)
 
     assert loaded.acme in {line.record_id for line in loaded.sql(PARENTS)}
 
@@ -131,7 +131,7 @@ def test_what_a_formula_reads(loaded: World, formula: str, reads: set[str] | Non
     loaded.sql("UPDATE sync.field SET formula = :f WHERE field = 'Account_Display__c'", f=formula)
 
     with transaction(loaded.engine) as connection:
-        edges = {(edge.object, edge.column): edge for edge in ledger.edges(connection, "Account")}
+        edges = {(edge.object, edge.column): edge for edge in ledger.dependencies(connection, "Account")}
 
     assert set(edges) == {("Account", "parent_id"), ("Contact", "account_id")}
     assert edges["Contact", "account_id"].reads == (None if reads is None else frozenset(reads))
@@ -183,7 +183,7 @@ def moved(loaded: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(dependants, "PARENTS_A_PIECE", 2)
     monkeypatch.setattr(dependants, "ROWS_A_SCAN", 2)
     loaded.org.create_many("Account", [{"Name": f"n{i}"} for i in range(3)], stamp=LONG_AGO)
-    pipeline.resync(loaded.link("resync"), ["Account"], None)
+    pipeline.resync(loaded.context("resync"), ["Account"], None)
     loaded.org.merge(loaded.bolt, [loaded.acme])
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
         silently(loaded, id_)
@@ -212,11 +212,11 @@ def test_children_are_queued_in_pieces(moved: World, indexed: bool) -> None:
     }
     queued: list[int] = []
 
-    def look(step: Step) -> None:
+    def look(step: PageResult) -> None:
         if step.object == "Contact":
             queued.append(len(moved.sql("SELECT FROM sync.reread")))
 
-    pipeline.sync_object(moved.link(on_step=look), "Contact")
+    pipeline.sync_object(moved.context(on_page=look), "Contact")
 
     assert list(dict.fromkeys(queued))[:3] == [0, 2, 3]
     assert_followed(moved)
@@ -229,7 +229,7 @@ def test_killed_at_any_border_of_the_queueing(moved: World, indexed: bool) -> No
         moved.sql("DROP INDEX salesforce.contact_account_id_idx")
     for border in range(1, 40):
         with killed_at(moved, border):
-            pipeline.sync_object(moved.link(), "Contact")
+            pipeline.sync_object(moved.context(), "Contact")
         if waiting(moved) == 0:
             break
     assert border > 8
@@ -245,7 +245,7 @@ def test_pages_and_pieces_do_not_lock_each_other_out(moved: World) -> None:
 
     def queue() -> None:
         with transaction(moved.engine) as connection:
-            queued.append(load.queue_children(connection, "Contact"))
+            queued.append(dependants.queue_children(connection, "Contact"))
 
     queueing = threading.Thread(target=queue)
     with transaction(moved.engine) as page:
@@ -263,18 +263,18 @@ def test_a_budget_of_children_a_pass(moved: World, monkeypatch: pytest.MonkeyPat
     """Children beyond the budget stay with their parent until the next pass; the place is remembered."""
     monkeypatch.setattr(refresh, "MOST_A_PASS", 2)
 
-    pipeline.sync_object(moved.link(), "Contact")
+    pipeline.sync_object(moved.context(), "Contact")
 
     assert moved.sql(PARENTS)[0] == ("account_id", moved.acme, True, moved.bob)
     for _ in range(3):  # those that are read have become the survivor's, and have a turn with it
-        pipeline.sync_object(moved.link(), "Contact")
+        pipeline.sync_object(moved.context(), "Contact")
     assert_followed(moved)
 
 
 def test_a_parent_that_changes_again_meanwhile(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the parent between two pieces begins its children anew."""
     monkeypatch.setattr(refresh, "MOST_A_PASS", 2)
-    pipeline.sync_object(moved.link(), "Contact")
+    pipeline.sync_object(moved.context(), "Contact")
     moved.org.update(moved.bolt, {"Name": "Bolt Two"})
     moved.sql("UPDATE sync.changed_parent SET after_id = :a", a=moved.bob)
 
@@ -293,11 +293,11 @@ def test_more_children_than_are_read_by_id(loaded: World, monkeypatch: pytest.Mo
     loaded.sim.requests.clear()
     queued: list[int] = []
 
-    def look(step: Step) -> None:
+    def look(step: PageResult) -> None:
         if step.object == "Contact":
             queued.append(len(loaded.sql("SELECT FROM sync.reread")))
 
-    pipeline.sync_object(loaded.link(on_step=look), "Account")
+    pipeline.sync_object(loaded.context(on_page=look), "Account")
 
     assert max(queued) == 4
     assert looked_up(loaded) == []
@@ -319,7 +319,7 @@ def test_a_reading_of_columns_that_was_taken_up_is_not_enough(
     loaded.org.update(loaded.acme, {"Name": "Acme Three"})
     only_the_page(loaded)
 
-    pipeline.sync_object(loaded.link(), "Contact")
+    pipeline.sync_object(loaded.context(), "Contact")
 
     assert custom(loaded, "Account_Display__c") == ["Acme Three [unrated]"] * 3
     assert waiting(loaded) == 0
@@ -329,7 +329,7 @@ def test_a_new_account_without_contacts_costs_no_call(loaded: World) -> None:
     """Nothing is asked of Salesforce, and no run is journalled, for the contacts that a new account does not have."""
     loaded.org.create("Account", {"Name": "New"})
 
-    pipeline.sync_object(loaded.link(), "Account")
+    pipeline.sync_object(loaded.context(), "Account")
 
     assert waiting(loaded) == 0
     assert loaded.sql("SELECT count(*) FROM sync.run WHERE object = 'Contact'") == [(1,)]
@@ -347,7 +347,7 @@ def test_parents_without_children_where_most_have_one_parent(world: World) -> No
         "SELECT 'Contact', 'account_id', 'none' || n, false FROM generate_series(1, 100) AS n"
     )
     with transaction(world.engine) as connection:
-        assert load.queue_children(connection, "Contact") == 0
+        assert dependants.queue_children(connection, "Contact") == 0
         assert rows_read(connection, "contact") < 100
     assert waiting(world) == 0
 
@@ -361,7 +361,7 @@ def test_who_reports_to_a_merged_contact(loaded: World, monkeypatch: pytest.Monk
     dan, eve = loaded.org.create_many("Contact", [{"LastName": "Dan"}, {"LastName": "Eve"}], stamp=LONG_AGO)
     for id_ in (loaded.bob, dan):
         silently(loaded, id_, ReportsToId=loaded.ann)
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.org.merge(eve, [loaded.ann])
     for id_ in (loaded.bob, dan):
         silently(loaded, id_)
@@ -377,7 +377,7 @@ def test_who_reports_to_a_merged_contact(loaded: World, monkeypatch: pytest.Monk
 
 
 def erase(world: World, by_object: dict[str, list[str]]) -> None:
-    erasure.erase(world.engine, by_object, "test", "request 1", world.link().wait, world.stop)
+    erasure.erase(world.engine, by_object, "test", "request 1", world.context().wait, world.stop)
 
 
 def test_an_erased_child_is_not_queued(loaded: World) -> None:
@@ -410,16 +410,16 @@ def test_a_worker_beside_a_worker_loses_no_child(loaded: World) -> None:
     """An account that changes after the contacts' queue was looked through has its turn in the same run."""
     changed: list[str] = []
 
-    def change(step: Step) -> None:
+    def change(step: PageResult) -> None:
         if step.object == "Contact" and not changed:
             changed.append(loaded.acme)
             loaded.org.update(loaded.acme, {"Name": "Acme Two"})
-            pipeline.sync_object(loaded.link(), "Account")
+            pipeline.sync_object(loaded.context(), "Account")
 
-    act: Callable[[Step], None] = change
+    act: Callable[[PageResult], None] = change
     loaded.org.update(loaded.bolt, {"Name": "Bolt Two"})
     loaded.org.update(loaded.ann, {"AccountId": loaded.bolt})
-    pipeline.sync_all(loaded.link(on_step=act))
+    pipeline.sync_all(loaded.context(on_page=act))
 
     assert custom(loaded, "Account_Display__c") == ["Bolt Two [unrated]"] + ["Acme Two [unrated]"] * 2
     assert waiting(loaded) == 0

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from sync.replication import pipeline, refresh
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.moving import BOTH, PLACING, custom, refreshing, selects, silently, told, waiting
 from tests.support.world import World
 
@@ -20,7 +20,7 @@ def priced(loaded: World) -> World:
     """Ann spends 100, Bob 200, Cid has no number; all long ago."""
     for id_, spend in ((loaded.ann, 100), (loaded.bob, 200)):
         silently(loaded, id_, Spend__c=spend)
-    pipeline.resync(loaded.link("resync"), ["Account", "Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Account", "Contact"], None)
     loaded.seen = loaded.last_seq()
     loaded.sim.requests.clear()
     return loaded
@@ -37,10 +37,10 @@ def rejects(world: World) -> set[str]:
     return {row.record_id for row in world.sql("SELECT record_id FROM sync.reject")}
 
 
-def when_refreshing(act: Callable[[], object], name: str = "Contact") -> Callable[[Step], None]:
+def when_refreshing(act: Callable[[], object], name: str = "Contact") -> Callable[[PageResult], None]:
     """Act right before the first page of a reading of all records is asked for."""
 
-    def look(step: Step) -> None:
+    def look(step: PageResult) -> None:
         if refreshing(step, name) and step.received == 0:
             act()
 
@@ -144,7 +144,7 @@ def test_a_record_that_changed_between_is_not_half_written(priced: World) -> Non
     priced.sim.clock.advance(DAY + 1)
     change = when_refreshing(lambda: priced.org.update(priced.ann, {"Spend__c": 7, "Title": "Boss"}))
 
-    pipeline.sync_object(priced.link(on_step=change), "Contact")
+    pipeline.sync_object(priced.context(on_page=change), "Contact")
 
     assert priced.row(priced.ann) == before
     assert custom(priced, "Spend_With_Tax__c") == [119, 400, None]
@@ -160,7 +160,7 @@ def test_a_record_deleted_between_is_no_tombstone_yet(priced: World) -> None:
     priced.sim.clock.advance(DAY + 1)
     bury = when_refreshing(lambda: priced.org.delete(priced.ann))
 
-    pipeline.sync_object(priced.link(on_step=bury), "Contact")
+    pipeline.sync_object(priced.context(on_page=bury), "Contact")
 
     assert priced.row(priced.ann)["deleted_at"] is None
     assert custom(priced, "Spend_With_Tax__c") == [119, 400, None]
@@ -174,7 +174,7 @@ def test_a_record_created_between(priced: World) -> None:
     priced.sim.clock.advance(DAY + 1)
     add = when_refreshing(lambda: priced.org.create("Contact", {"LastName": "New", "Spend__c": 1}))
 
-    pipeline.sync_object(priced.link(on_step=add), "Contact")
+    pipeline.sync_object(priced.context(on_page=add), "Contact")
     assert len(priced.rows("Contact")) == 3
 
     priced.run()
@@ -211,12 +211,12 @@ def test_killed_half_way(priced: World) -> None:
     double(priced)
     priced.sim.clock.advance(DAY + 1)
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.window.since is None and step.received == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.sync_object(priced.link(on_step=die), "Contact")
+        pipeline.sync_object(priced.context(on_page=die), "Contact")
     priced.run()
 
     assert custom(priced, "Spend_With_Tax__c") == [200, 400, None]

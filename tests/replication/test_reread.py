@@ -15,7 +15,7 @@ from sync.errors import (
     WorkFailedError,
 )
 from sync.replication import pipeline, refresh
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.support.moving import custom, silently, waiting
@@ -33,18 +33,18 @@ def circle(loaded: World) -> World:
         ("Parent.Name",), lambda name: f"{name} {next(numbers)}", 'Parent.Now__c & " " & TEXT(NOW())'
     )
     loaded.org.add_field("Account", Field("Now__c", "string", length=255, formula=formula))
-    pipeline.resync(loaded.link("resync"), ["Account"], None)
+    pipeline.resync(loaded.context("resync"), ["Account"], None)
     loaded.sql("DELETE FROM sync.reread")
     loaded.sql("DELETE FROM sync.changed_parent")
     loaded.sim.requests.clear()
     return loaded
 
 
-def at_most(steps: int) -> Callable[[Step], None]:
+def at_most(steps: int) -> Callable[[PageResult], None]:
     """Fails instead of going on for ever."""
     left = iter(range(steps))
 
-    def count(_: Step) -> None:
+    def count(_: PageResult) -> None:
         assert next(left, None) is not None, "it goes round and round"
 
     return count
@@ -63,7 +63,7 @@ def test_a_circle_of_formulas_is_read_once_a_pass(circle: World) -> None:
 
     for _ in range(3):
         circle.sim.requests.clear()
-        pipeline.sync_object(circle.link(on_step=at_most(40)), "Account")
+        pipeline.sync_object(circle.context(on_page=at_most(40)), "Account")
         assert sorted(looked_up(circle)) == sorted([circle.acme, circle.bolt])
 
     assert waiting(circle) > 0
@@ -77,9 +77,9 @@ def test_a_pass_has_a_budget_of_look_ups(loaded: World, monkeypatch: pytest.Monk
     )
     silently(loaded, loaded.cid, Title="Boss")
 
-    pipeline.sync_object(loaded.link(), "Contact")
+    pipeline.sync_object(loaded.context(), "Contact")
     assert waiting(loaded) == 1
-    pipeline.sync_object(loaded.link(), "Contact")
+    pipeline.sync_object(loaded.context(), "Contact")
 
     assert waiting(loaded) == 0
     loaded.assert_equal(["Contact"])
@@ -94,10 +94,10 @@ def test_a_chain_of_formulas_is_followed_to_its_end(loaded: World) -> None:
     loaded.org.add_field("Account", Field("Top__c", "string", length=255, formula=path))
     loaded.org.add_field("Account", Field("Over__c", "string", length=255, formula=parent))
     loaded.run()
-    pipeline.resync(loaded.link("resync"), ["Account"], None)
+    pipeline.resync(loaded.context("resync"), ["Account"], None)
     loaded.org.update(loaded.acme, {"Name": "Apex"})
 
-    pipeline.sync_object(loaded.link(on_step=at_most(40)), "Account")
+    pipeline.sync_object(loaded.context(on_page=at_most(40)), "Account")
 
     assert loaded.row(third)["custom"]["Top__c"] == "Apex"
     assert waiting(loaded) == 0
@@ -119,7 +119,7 @@ def outcomes(world: World, name: str) -> list[tuple[str, str]]:
 def due(loaded: World) -> World:
     """A day later: formulas and the nightly verify are due, and a formula moved."""
     silently(loaded, loaded.ann, Spend__c=100)
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sql("DELETE FROM sync.run WHERE command = 'resync'")
     loaded.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")
     loaded.org.change_formula("Contact", "Spend_With_Tax__c", lambda spend: spend and 2 * spend)
@@ -133,13 +133,13 @@ def test_an_unreadable_object_stops_no_other(due: World) -> None:
     due.org.update(due.acme, {"Name": "Acme Two"})
     due.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
 
-    pipeline.scheduled(due.link("worker"), "Account")
+    pipeline.scheduled(due.context("worker"), "Account")
 
     assert outcomes(due, "Account") == [("worker", "succeeded"), ("verify", "succeeded")]
     assert ("worker", "failed") in outcomes(due, "Contact")
     due.assert_equal(["Account"])
     with pytest.raises(ObjectsFailedError, match="Contact: "):
-        pipeline.refresh_dependants(due.link())
+        pipeline.refresh_dependants(due.context())
 
 
 def test_a_refused_refresh_stops_no_verify(due: World) -> None:
@@ -148,7 +148,7 @@ def test_a_refused_refresh_stops_no_verify(due: World) -> None:
     due.org.purge(due.cid, log=False)
 
     with pytest.raises(SyncError):
-        pipeline.scheduled(due.link("worker"), "Contact")
+        pipeline.scheduled(due.context("worker"), "Contact")
 
     assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
     assert due.row(due.cid)["deleted_at"] is not None
@@ -161,7 +161,7 @@ def test_a_failed_pass_stops_neither_refresh_nor_verify(due: World) -> None:
     due.sql("DELETE FROM salesforce.contact WHERE id = :i", i=due.cid)
 
     with pytest.raises(CountMismatchError):
-        pipeline.scheduled(due.link("worker"), "Contact")
+        pipeline.scheduled(due.context("worker"), "Contact")
 
     assert custom(due, "Spend_With_Tax__c")[0] == 200
     assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
@@ -175,7 +175,7 @@ def test_all_failures_are_named(due: World) -> None:
     due.sim.faults.add("operation_too_large", on="query", sobject="Contact", after=1, times=None)
 
     with pytest.raises(WorkFailedError) as failed:
-        pipeline.scheduled(due.link("worker"), "Contact")
+        pipeline.scheduled(due.context("worker"), "Contact")
 
     told = str(failed.value)
     assert (
@@ -193,7 +193,7 @@ def test_what_concerns_all_is_not_repeated(due: World) -> None:
     refused = due.sim.faults.add("token_wrong_secret", on="token", times=None)
 
     with pytest.raises(LoginError):
-        pipeline.scheduled(due.link("worker"), "Contact")
+        pipeline.scheduled(due.context("worker"), "Contact")
 
     assert refused.fired == 1
     assert outcomes(due, "Contact") == [("worker", "failed")]
@@ -204,6 +204,6 @@ def test_no_verify_before_the_first_load(world: World) -> None:
     world.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
     for _ in range(2):
         with pytest.raises(SyncError) as failed:
-            pipeline.scheduled(world.link("worker"), "Contact")
+            pipeline.scheduled(world.context("worker"), "Contact")
         assert "verify" not in str(failed.value)
         world.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.moving import BOTH, Killed, custom, killed_while_refreshing, waiting
 from tests.support.world import LONG_AGO, World
 
@@ -16,13 +16,13 @@ def die_at(world: World, page: int, command: str = "resync") -> Any:
     """A link whose process dies when so many pages of contacts have been committed."""
     pages = []
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.object == "Contact" and step.received:
             pages.append(step)
             if len(pages) == page:
                 raise Killed
 
-    return world.link(command, on_step=die)
+    return world.context(command, on_page=die)
 
 
 def resync_and_die(world: World) -> None:
@@ -54,7 +54,7 @@ def test_purged_since_stays_purged(halfway: World) -> None:
     assert all(halfway.row(id_)["deleted_at"] for id_ in gone)
     seen = halfway.last_seq()
 
-    pipeline.resync(halfway.link("resync"), ["Contact"], None)
+    pipeline.resync(halfway.context("resync"), ["Contact"], None)
 
     assert all(halfway.row(id_)["deleted_at"] for id_ in gone)
     assert "undelete" not in {op for op, _ in halfway.news(seen)}
@@ -71,7 +71,7 @@ def test_created_and_purged_since_is_not_there(halfway: World) -> None:
     halfway.sim.clock.advance(600)
     halfway.run()
 
-    pipeline.resync(halfway.link("resync"), ["Contact"], None)
+    pipeline.resync(halfway.context("resync"), ["Contact"], None)
 
     assert [row for row in halfway.rows("Contact").values() if row["deleted_at"] is None] == []
 
@@ -83,7 +83,7 @@ def test_values_read_since_are_kept(halfway: World) -> None:
     halfway.run()
     assert custom(halfway, "Account_Display__c") == ["Acme Two [unrated]"] * 3
 
-    pipeline.resync(halfway.link("resync"), ["Contact"], None)
+    pipeline.resync(halfway.context("resync"), ["Contact"], None)
 
     assert custom(halfway, "Account_Display__c") == ["Acme Two [unrated]"] * 3
     halfway.assert_equal()
@@ -98,10 +98,10 @@ def test_a_refresh_taken_up_again_keeps_newer_values(loaded: World) -> None:
     loaded.expire_leases()
     loaded.org.update(loaded.acme, {"Name": "Acme Two"})
     for id_ in (loaded.ann, loaded.bob, loaded.cid):
-        pipeline.resync_ids(loaded.link("resync"), "Contact", [id_])
+        pipeline.resync_ids(loaded.context("resync"), "Contact", [id_])
     assert custom(loaded, "Account_Display__c") == ["Acme Two [unrated]"] * 3
 
-    pipeline.sync_object(loaded.link(), "Contact")
+    pipeline.sync_object(loaded.context(), "Contact")
 
     assert custom(loaded, "Account_Display__c") == ["Acme Two [unrated]"] * 3
 
@@ -118,7 +118,7 @@ def test_of_one_run_the_first_work_failed(loaded: World) -> None:
     loaded.expire_leases()
     for id_ in new:
         loaded.org.update(id_, {"Email": f"{id_}@late.example"}, stamp=then)
-    pipeline.resync_ids(loaded.link("resync"), "Contact", new)
+    pipeline.resync_ids(loaded.context("resync"), "Contact", new)
 
     loaded.run()
 
@@ -131,7 +131,7 @@ def test_an_undisturbed_resync_goes_on(halfway: World) -> None:
     halfway.expire_leases()
     halfway.sim.requests.clear()
 
-    pipeline.resync(halfway.link("resync"), ["Contact"], None)
+    pipeline.resync(halfway.context("resync"), ["Contact"], None)
 
     assert "job_create" not in {request.kind for request in halfway.sim.requests}
     halfway.assert_equal()
@@ -144,12 +144,12 @@ def test_a_first_load_beside_changing_accounts_goes_on(world: World) -> None:
     acme = world.org.create("Account", {"Name": "Acme"}, stamp=LONG_AGO)
     made = [{"LastName": f"n{i}", "AccountId": acme} for i in range(7)]
     world.org.create_many("Contact", made, stamp=LONG_AGO)
-    pipeline.sync_object(world.link(), "Account")
+    pipeline.sync_object(world.context(), "Account")
     with pytest.raises(Killed):
         pipeline.sync_object(die_at(world, 2, "run"), "Contact")
     world.expire_leases()
     world.org.update(acme, {"Name": "Acme Two"})
-    pipeline.sync_object(world.link(), "Account")
+    pipeline.sync_object(world.context(), "Account")
     world.sim.requests.clear()
 
     world.run()

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from sync import config
+from sync.cli.wiring import KNOWN
+from sync.config.settings import load_settings, settings_from
 from sync.errors import ConfigError
-from sync.operations import audit
+from sync.operations.audit import checks, mapped, org
 from sync.replication import pipeline
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.simulator.fields import Field
 from tests.support.soak import covering
 from tests.support.world import World
@@ -76,15 +77,15 @@ def test_values_erased_with_the_deletion(loaded: World, how: str) -> None:
     loaded.sim.clock.advance(600)
     loaded.run()
     if how == "vanished":
-        pipeline.verify_all(loaded.link("verify"), ["Contact"], repair=True, sample=0)
+        pipeline.verify_all(loaded.context("verify"), ["Contact"], repair=True, sample=0)
 
     assert left(loaded, loaded.ann) == LEFT | ({"master_record_id"} if how == "merged" else set())
     assert loaded.row(loaded.ann)["deleted_reason"] == how
     seen, stamp = loaded.last_seq(), loaded.row(loaded.ann)["synced_at"]
     for again in (["Contact"], ["Contact"]):
         loaded.run()
-        pipeline.resync(loaded.link("resync"), again, None)
-        [report] = pipeline.verify_all(loaded.link("verify"), again, repair=True, sample=None)
+        pipeline.resync(loaded.context("resync"), again, None)
+        [report] = pipeline.verify_all(loaded.context("verify"), again, repair=True, sample=None)
         assert report.findings is not None
         assert report.findings["remaining"] == 0
     assert loaded.feed(seen) == []
@@ -134,7 +135,7 @@ def test_an_empty_tombstone_stays_empty(loaded: World) -> None:
     loaded.org.delete(loaded.ann)
     loaded.run()
     loaded.environment["SYNC_TOMBSTONE_VALUES"] = "keep"
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
     loaded.sql("UPDATE salesforce.contact SET system_modstamp = system_modstamp - interval '1 second'")
     loaded.run()
     assert left(loaded, loaded.ann) == LEFT
@@ -221,8 +222,8 @@ def test_excluded_fields_are_erased_and_never_asked_for(rich: World) -> None:
     rich.sim.requests.clear()
     rich.org.update(rich.ann, {"Email": "new@x.example", "Title": "Chief"})
     rich.run()
-    pipeline.resync(rich.link("resync"), ["Contact"], None)
-    [report] = pipeline.verify_all(rich.link("verify"), ["Contact"], repair=False, sample=None)
+    pipeline.resync(rich.context("resync"), ["Contact"], None)
+    [report] = pipeline.verify_all(rich.context("verify"), ["Contact"], repair=False, sample=None)
 
     assert report.findings is not None
     assert report.findings["remaining"] == 0
@@ -264,8 +265,8 @@ def test_a_misspelt_custom_field_erases_nothing(rich: World, setting: str) -> No
     rich.run()
 
     assert custom(rich, rich.ann) == {"Nick__c": "nick", "Level__c": "gold"}
-    settings = config.of(rich.environment)
-    found = list(audit.check(settings, Session(settings, rich.stop), rich.engine))
+    settings = settings_from(rich.environment, KNOWN)
+    found = list(checks.check(settings, Session(settings, rich.stop), rich.engine))
     [named] = [finding for finding in found if finding.subject == "custom fields"]
     assert named.state == "warning"
     assert f"{setting} names Levle__c" in named.detail
@@ -315,7 +316,7 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
         raise RuntimeError("killed")
 
     with pytest.raises(Exception, match="killed"):
-        pipeline.sync_object(rich.link(on_step=stop_after_one), "Contact")
+        pipeline.sync_object(rich.context(on_page=stop_after_one), "Contact")
     assert {rich.row(id_)["title"] for id_ in (rich.ann, rich.bob)} >= {"Boss"}
     assert told(rich) == []
 
@@ -327,11 +328,11 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
 def test_schema_shows_what_is_excluded(rich: World) -> None:
     """`schema` tells an excluded field from a hidden one, and `check` does not ask for its permission."""
     rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Birthdate"
-    settings = config.of(rich.environment)
+    settings = settings_from(rich.environment, KNOWN)
     session = Session(settings, rich.stop)
-    lines = {line.field: line.state for line in audit.schema(settings, session, "Contact")}
+    lines = {line.field: line.state for line in mapped.schema(settings, session, "Contact")}
     assert lines["Birthdate"] == "excluded"
-    findings = list(audit.an_object(settings, session, "Contact", rich.engine))
+    findings = list(org.an_object(settings, session, "Contact", rich.engine))
     assert "Birthdate" not in " ".join(finding.detail for finding in findings)
 
 
@@ -365,17 +366,18 @@ def test_wrong_settings_are_named(
         monkeypatch.setenv(setting, given)
 
     with pytest.raises(ConfigError, match=f"(?s){name}.*{complaint}"):
-        config.load()
+        load_settings(KNOWN)
 
 
 def test_settings_as_they_are_meant(world: World) -> None:
     """Excluding, and how long values are kept, by their settings."""
-    settings = config.of(
+    settings = settings_from(
         world.environment
         | {
             "SYNC_EXCLUDED_FIELDS": "Contact.Birthdate, PhotoUrl,Account.Level__c",
             "SYNC_TOMBSTONE_VALUES": "KEEP",
-        }
+        },
+        KNOWN,
     )
     assert settings.excluded_fields("Contact") == {"Birthdate", "PhotoUrl"}
     assert settings.excluded_fields("Account") == {"PhotoUrl", "Level__c"}

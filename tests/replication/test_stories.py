@@ -499,7 +499,7 @@ def test_the_other_way_changes_nothing(database: str, transport: str, option: st
         [world.environment["SYNC_BULK_THRESHOLD"]] = ways.values()
         before = world.last_seq()
 
-        reports = pipeline.resync(world.link("resync"), ["Account", "Contact"], None)
+        reports = pipeline.resync(world.context("resync"), ["Account", "Contact"], None)
 
         assert [report.tally.unchanged for report in reports] == [accounts, contacts + len(NASTY)]
         assert sum(request.kind == "job_create" for request in sim.requests) == 2

@@ -11,9 +11,9 @@ import pytest
 
 from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, ObjectsFailedError, SyncError
-from sync.replication import apply, pipeline, verify
+from sync.replication import apply, pipeline
 from sync.replication.runs import journalled
-from sync.replication.verify import buckets
+from sync.replication.verify import buckets, comparison
 from sync.simulator import Field
 from tests.support.soak import SOAK
 from tests.support.world import LONG_AGO, World
@@ -28,7 +28,7 @@ def old(loaded: World, monkeypatch: pytest.MonkeyPatch) -> World:
     loaded.sim.clock.advance(3 * 86400)
     loaded.run()
     loaded.sql("UPDATE sync.cursor SET verified_through = complete_through")
-    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(comparison, "SMALL", 0)
     loaded.seen = loaded.last_seq()
     return loaded
 
@@ -37,7 +37,7 @@ def found(world: World, name: str = "Contact", **how: Any) -> dict[str, Any]:
     """What a verify of one object finds."""
     changed = {"approve": how.pop("approve", False)}
     findings = pipeline.verify_object(
-        world.link("verify", **changed), name, repair=how.pop("repair", False), **how
+        world.context("verify", **changed), name, repair=how.pop("repair", False), **how
     ).findings
     assert findings is not None
     return dict(findings)
@@ -197,7 +197,7 @@ def test_clean(old: World) -> None:
     old.sim.requests.clear()
     before = old.rows("Contact")
 
-    report = pipeline.verify_object(old.link("verify"), "Contact", repair=True)
+    report = pipeline.verify_object(old.context("verify"), "Contact", repair=True)
 
     assert report.findings is not None
     assert (report.findings["remaining"], report.findings["opened"], report.findings["differences"]) == (
@@ -390,7 +390,7 @@ def test_never_loaded(world: World) -> None:
 
 def test_too_many_differences_are_read_whole(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that lost most of its rows is mended by a whole reading, not by a million look-ups."""
-    monkeypatch.setattr(verify, "MOST", 2)
+    monkeypatch.setattr(comparison, "MOST", 2)
     old.sql("DELETE FROM salesforce.contact")
 
     assert found(old)["remaining"] == 3
@@ -459,10 +459,10 @@ def test_worker_verifies_at_night(old: World) -> None:
     """Once a day after SYNC_VERIFY_AT the worker's pass is followed by a verify that repairs, in the journal."""
     old.org.purge(old.ann, log=False)
     old.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")
-    link = old.link("worker")
+    context = old.context("worker")
 
-    pipeline.scheduled(link, "Contact")
-    pipeline.scheduled(link, "Contact")
+    pipeline.scheduled(context, "Contact")
+    pipeline.scheduled(context, "Contact")
 
     runs = old.sql(
         "SELECT command, outcome, findings FROM sync.run WHERE object = 'Contact' ORDER BY id DESC LIMIT 3"
@@ -475,17 +475,17 @@ def test_worker_verifies_at_night(old: World) -> None:
 @pytest.mark.parametrize("transport", ["bulk"], indirect=True)
 def test_a_dead_verify_leaves_no_job(old: World) -> None:
     """The Bulk job of a verify that was killed is deleted by the next one."""
-    link = old.link("verify")
+    context = old.context("verify")
 
     def work(held: Any, run_id: int) -> Iterator[Any]:
-        view = apply.look(link, CATALOGUE["Contact"])
-        steps = verify.examine(link, view, held, run_id, repair=False)
+        schema = apply.describe_object(context, CATALOGUE["Contact"])
+        steps = comparison.examine(context, schema, held, run_id, repair=False)
         next(steps)
         yield next(steps)
         raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, ObjectsFailedError)):
-        journalled(link, "Contact", work)
+        journalled(context, "Contact", work)
 
     assert found(old)["remaining"] == 0
     assert old.org.jobs.all() == []

@@ -18,10 +18,10 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.operations import audit
+from sync.operations.audit import checks
 from sync.postgres import ledger, tables
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.salesforce.extract import results
 from tests.support.moving import BOTH, Killed
 from tests.support.world import World
@@ -115,7 +115,7 @@ def test_ids_that_are_no_texts(nine: World) -> None:
 def test_ids_of_other_characters(loaded: World, id_: str) -> None:
     """A record whose Id has 18 characters of another kind is rejected: no later query may break on it."""
     batch = transform.build(
-        project(CATALOGUE["Contact"], loaded.link().session.describe("Contact")[0]).only(()),
+        project(CATALOGUE["Contact"], loaded.context().session.describe("Contact")[0]).only(()),
         [(id_, "false", "2026-01-31T12:00:00.000+0000")],
         "US",
     )
@@ -193,12 +193,12 @@ def test_result_pages_without_end(nine: World) -> None:
 def interrupted(world: World) -> None:
     """A run that dies with two committed pages of contacts."""
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if step.object == "Contact" and step.received >= 4:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(world.link(on_step=die), "Contact")
+        pipeline.sync_object(world.context(on_page=die), "Contact")
     world.expire_leases()
     assert world.sql("SELECT count(*) FROM sync.progress WHERE received > 0")[0][0] == 1
 
@@ -349,8 +349,8 @@ def test_odd_descriptions_are_left_out(loaded: World, command: str, caplog: pyte
     loaded.sim.faults.add("altered", on="describe", sobject="Contact", add={"fields": ODD}, times=None)
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     if command == "check":
-        link = loaded.link()
-        found = list(audit.check(link.settings, link.session, link.engine))
+        context = loaded.context()
+        found = list(checks.check(context.settings, context.session, context.engine))
         [finding] = [one for one in found if one.detail.startswith("left out: ")]
         assert (finding.subject, finding.state) == ("Contact fields", "warning")
         assert "Worse__c" in finding.detail
@@ -412,7 +412,7 @@ def test_relationships_are_no_patterns(loaded: World) -> None:
             "UPDATE sync.field SET calculated = true, formula = 'x & Account.Name' WHERE field = 'Title'"
         )
         with tables.transaction(loaded.engine) as connection:
-            [edge] = [e for e in ledger.edges(connection, "Account") if e.column == "account_id"]
+            [edge] = [e for e in ledger.dependencies(connection, "Account") if e.column == "account_id"]
         assert edge.formula == (relationship == "account")
 
 

@@ -26,18 +26,19 @@ from vcr.errors import (  # type: ignore[import-untyped]  # likewise
     CannotOverwriteExistingCassetteException,
 )
 
-from sync import config
 from sync.catalogue import transform
 from sync.catalogue.mapping import full_id, project
 from sync.catalogue.objects import CATALOGUE
-from sync.config import Settings
+from sync.cli.wiring import KNOWN
+from sync.config import flows
+from sync.config.settings import Settings, settings_from
 from sync.errors import LoginError
 from sync.postgres import tables
-from sync.postgres.load import Tally
+from sync.postgres.load.merge import Tally
 from sync.replication import pipeline
-from sync.replication.runs import Link
+from sync.replication.runs import SyncContext
 from sync.salesforce.extract import rest
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.simulator import FLOWS, Simulator
 from sync.simulator.sessions import credentials
 from tests import recording
@@ -129,7 +130,7 @@ def settings_of(path: Path, database: str = recording.NO_DATABASE) -> Settings:
         },
     }
     asked = urlsplit(interactions(path)[0]["request"]["uri"])
-    return config.of(
+    return settings_from(
         {
             "DATABASE_URL": database,
             "SALESFORCE_LOGIN_URL": f"https://{asked.netloc}",
@@ -185,7 +186,7 @@ def test_every_login_flow_is_recorded() -> None:
     """There is a cassette of each of the product's login flows."""
     recorded = {path.stem.removeprefix("login-") for path in LOGINS if path.parent.name == "simulator"}
 
-    assert recorded == set(config.flows.FLOWS) == set(GRANT_TYPE)
+    assert recorded == set(flows.FLOWS) == set(GRANT_TYPE)
 
 
 @pytest.mark.parametrize("path", LOGINS, ids=relative)
@@ -250,7 +251,7 @@ def test_first_load_fills_the_tables(database: str, replay: Replay) -> None:
     """The recorded first load gives exactly the recorded records as rows, complete by Salesforce's clock."""
     with Stage(FIRST_LOAD, database) as stage, replay(FIRST_LOAD):
         # Not side by side: while a connection of one thread is made, vcr lets those of others through.
-        reports = [pipeline.sync_object(stage.link, name) for name in CATALOGUE]
+        reports = [pipeline.sync_object(stage.context, name) for name in CATALOGUE]
         accounts = {row["name"]: row for row in stage.rows("Account")}
         contacts = {row["last_name"]: row for row in stage.rows("Contact")}
         stage.assert_rows_are_the_recorded_records()
@@ -274,7 +275,7 @@ class Stage:
         session = Session(settings, retry=NEVER_WAIT)
         headers = interactions(path)[0]["response"]["headers"]
         [dated] = [parsedate_to_datetime(each[0]) for name, each in headers.items() if name.lower() == "date"]
-        self.link = Link(
+        self.context = SyncContext(
             settings,
             session,
             self.engine,
@@ -568,6 +569,6 @@ def test_failed_recording_leaves_the_old_one(tmp_path: Path, sim: Simulator) -> 
     }
 
     with pytest.raises(LoginError):
-        recording.record(path, config.of(wrong), recording.log_in)
+        recording.record(path, settings_from(wrong, KNOWN), recording.log_in)
 
     assert path.read_bytes() == LOGINS[0].read_bytes()

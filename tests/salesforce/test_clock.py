@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sync.errors import ObjectsFailedError, SyncError
-from sync.operations import audit, report
-from sync.operations.report import Status
+from sync.operations import status
+from sync.operations.audit import checks
+from sync.operations.status import Status
 from sync.postgres import tables
 from sync.replication import pipeline
 from tests.support.moving import BOTH, Killed
@@ -33,9 +34,9 @@ def refused(world: World) -> str:
     return str(failure.value)
 
 
-def status(world: World) -> Status:
+def status_of(world: World) -> Status:
     with tables.transaction(world.engine) as connection:
-        return report.status(connection, ("Account", "Contact"), timedelta(minutes=30))
+        return status.read_status(connection, ("Account", "Contact"), timedelta(minutes=30))
 
 
 @BOTH
@@ -123,7 +124,7 @@ def test_a_window_begun_by_a_wrong_clock(loaded: World) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(loaded.link(on_step=die), "Contact")
+        pipeline.sync_object(loaded.context(on_page=die), "Contact")
     loaded.expire_leases()
     loaded.sim.faults.clear()
     loaded.run()
@@ -138,9 +139,9 @@ def test_the_database_is_the_reference(loaded: World) -> None:
     """Without another clock it is the database's that decides."""
     loaded.sim.clock.advance(MONTH)
     with pytest.raises(SyncError, match=r"the database's clock says 20\d\d-"):
-        pipeline.sync_object(replace(loaded.link(), reference=None), "Contact")
+        pipeline.sync_object(replace(loaded.context(), reference=None), "Contact")
     loaded.sim.clock.advance(-MONTH)
-    pipeline.sync_object(replace(loaded.link(), reference=None), "Contact")
+    pipeline.sync_object(replace(loaded.context(), reference=None), "Contact")
 
 
 def test_a_resync_claims_nothing_either(loaded: World) -> None:
@@ -148,27 +149,27 @@ def test_a_resync_claims_nothing_either(loaded: World) -> None:
     dated(loaded, MONTH)
     before = loaded.cursor("Contact")
     with pytest.raises(ObjectsFailedError, match="complete_through stays where it is"):
-        pipeline.resync(loaded.link("resync"), ["Contact"], None)
+        pipeline.resync(loaded.context("resync"), ["Contact"], None)
     assert loaded.cursor("Contact") == before
     later = datetime.now(UTC) + timedelta(days=29)
-    pipeline.resync(loaded.link("resync"), ["Contact"], later)
+    pipeline.resync(loaded.context("resync"), ["Contact"], later)
     assert loaded.cursor("Contact") == before
 
 
 def test_status_names_a_cursor_in_the_future(loaded: World) -> None:
     """What an earlier version believed is no OK: the first line says so, and its remedy mends all of it."""
-    assert status(loaded).headline.startswith("OK")
+    assert status_of(loaded).headline.startswith("OK")
     loaded.sql(
         "UPDATE sync.cursor SET complete_through = now() + interval '30 days', refreshed_at = now() + "
         "interval '30 days', deleted_through = now() + interval '30 days' WHERE object = 'Contact'"
     )
-    found = status(loaded)
+    found = status_of(loaded)
     assert found.headline.startswith("WARNING: Contact is said to be complete through ")
     assert "python -m sync resync --object Contact --full" in found.headline
 
-    pipeline.resync(loaded.link("resync"), ["Contact"], None)
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
 
-    assert status(loaded).headline.startswith("OK")
+    assert status_of(loaded).headline.startswith("OK")
     loaded.org.delete(loaded.cid)
     loaded.org.purge(loaded.cid)
     loaded.sim.clock.advance(3600)
@@ -184,8 +185,12 @@ def test_status_names_a_cursor_in_the_future(loaded: World) -> None:
 def test_check_compares_the_clocks(loaded: World, seconds: float) -> None:
     """`check` says whether the clocks agree, and what to look at where they do not."""
     loaded.sim.clock.advance(seconds)
-    link = loaded.link("check")
-    [found] = [one for one in audit.check(link.settings, link.session, link.engine) if one.subject == "clock"]
+    context = loaded.context("check")
+    [found] = [
+        one
+        for one in checks.check(context.settings, context.session, context.engine)
+        if one.subject == "clock"
+    ]
 
     assert found.state == ("failed" if seconds else "ok")
     assert ("NTP" in found.remedy) == bool(seconds)

@@ -13,21 +13,21 @@ import pytest
 import requests
 from simple_salesforce.login import token_login
 
-from sync import config
+from sync.config.settings import settings_from
 from sync.errors import (
     LoginError,
     QueryLostError,
     SalesforceError,
     SyncError,
 )
-from sync.operations import audit
-from sync.salesforce.session import Session, limits, watch
+from sync.operations.audit import org
 from sync.salesforce.session import http as http_module
+from sync.salesforce.session import limits
 from sync.salesforce.session import login as login_module
-from sync.salesforce.session.hosts import host_of, trusted
+from sync.salesforce.session.addresses import host_of, record_id, resource_path, trusted
 from sync.salesforce.session.http import Http
 from sync.salesforce.session.limits import Allowance
-from sync.salesforce.session.paths import record_id, resource_path
+from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support.hostile import ONCE, PAGE, TOKEN, Asked, Hostile, answer, bomb, hostile, proxy
 from tests.support.world import NEVER_WAIT
@@ -69,7 +69,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Hostile]:
 
 def connect(sim: Simulator, flow: str = "client_credentials", **changed: str) -> Session:
     environment = {"DATABASE_URL": "postgres:///unused", **sim.environment(flow), **changed}
-    return Session(config.of(environment), retry=NEVER_WAIT)
+    return Session(settings_from(environment), retry=NEVER_WAIT)
 
 
 # ── redirects ─────────────────────────────────────────────────────────────────────────────────────────
@@ -448,7 +448,7 @@ def test_a_byte_a_moment(
     chunked: bool,
 ) -> None:
     """However steadily bytes drip, in the headers or in the body, a call ends when its time is over."""
-    monkeypatch.setattr("sync.salesforce.session.QUERY", QUICK)
+    monkeypatch.setattr("sync.salesforce.session.session.QUERY", QUICK)
     monkeypatch.setattr(http_module, "CONNECT_SECONDS", 0.1)
     body = b"400\r\n" + b" " * 400 if chunked else b" " * 400
     there.answers = lambda _: dripping(
@@ -462,7 +462,7 @@ def test_a_byte_a_moment(
 
 def test_a_stalling_stream(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that come too slowly are given up: by their rate, long before the time of all of them is over."""
-    monkeypatch.setattr(watch, "RATE_SECONDS", 0.3)
+    monkeypatch.setattr(http_module, "RATE_SECONDS", 0.3)
     there.answers = lambda _: drip_body(answer(b"Id\n" * 200, Content_Type="text/csv"))
     session = there.session(ONCE)
     session.login()
@@ -473,7 +473,7 @@ def test_a_stalling_stream(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_slow_reader_is_no_slow_server(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time that rows take to be stored does not count against the server's rate."""
-    monkeypatch.setattr(watch, "RATE_SECONDS", 0.2)
+    monkeypatch.setattr(http_module, "RATE_SECONDS", 0.2)
     rows = b"Id\n" * 100_000
     there.answers = lambda _: answer(rows, Content_Type="text/csv")
 
@@ -487,7 +487,7 @@ def test_a_slow_reader_is_no_slow_server(there: Hostile, monkeypatch: pytest.Mon
 
 def test_a_stream_that_takes_too_long(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that come fast enough, and never end, end after their time."""
-    monkeypatch.setattr("sync.salesforce.session.RESULTS", Allowance(0, 5, 0.4, 1))
+    monkeypatch.setattr("sync.salesforce.session.session.RESULTS", Allowance(0, 5, 0.4, 1))
 
     def endless(_: object) -> Iterator[bytes]:
         yield answer(b"", chunked=True, Content_Type="text/csv", Transfer_Encoding="chunked")[0]
@@ -508,7 +508,7 @@ def test_a_gzip_bomb(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that would unpack to gigabytes is given up at the bound, and never is in memory."""
     packed = bomb(1 << 28)
     assert len(packed) < 2 << 20
-    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(4 << 20, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.session.QUERY", Allowance(4 << 20, 30, 30))
     there.answers = lambda _: answer(packed, Content_Encoding="gzip")
     session = there.session()
     session.login()
@@ -526,7 +526,7 @@ def test_a_gzip_bomb(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wide_pages_are_asked_for_smaller(there: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a whole page of an org is too large, the same query is asked in the smallest pages from now on."""
-    monkeypatch.setattr("sync.salesforce.session.QUERY", Allowance(1000, 30, 30))
+    monkeypatch.setattr("sync.salesforce.session.session.QUERY", Allowance(1000, 30, 30))
 
     def pages(asked: Asked) -> list[bytes]:
         small = asked.headers["sforce-query-options"] == "batchSize=200"
@@ -678,7 +678,7 @@ def test_a_user_that_is_none(there: Hostile, user: object) -> None:
     """A userinfo answer that names no user does not reach a query, and is shown cut."""
     body = {"user_id": user, "organization_id": "00D" + "x" * 9000, "preferred_username": "n" * 9000}
     there.answers = lambda _: answer(json.dumps(body).encode())
-    findings = audit.login(there.session(ONCE))
+    findings = org.login(there.session(ONCE))
     shown = [next(findings), next(findings)]
     with pytest.raises(StopIteration) as end:
         next(findings)

@@ -26,12 +26,12 @@ from sync.catalogue.mapping import (
 )
 from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
-from sync.salesforce import extract, soql
-from sync.salesforce.extract import parts, rest, results
+from sync.salesforce import soql
+from sync.salesforce.extract import extraction, parts, rest, results
 from sync.salesforce.extract.pages import mismatch
 from sync.salesforce.extract.rest import Census, landmark
-from sync.salesforce.extract.results import Address, Part, Results
-from sync.salesforce.session.decode import decode, decode_records
+from sync.salesforce.extract.results import ResultChunk, ResultPageRef, Results
+from sync.salesforce.session.bodies import decode, decode_records
 from sync.window import Key, Progress, Scope, Window
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
@@ -92,7 +92,7 @@ def test_a_mismatch_says_what_happens_now() -> None:
 )
 def test_estimated_calls(records: int, threshold: int, calls: int) -> None:
     """About how many calls a window takes: pages by REST; a job, its pages and their list by Bulk API."""
-    assert extract.calls(records, threshold) == calls
+    assert extraction.calls(records, threshold) == calls
 
 
 def test_length_of_a_query() -> None:
@@ -434,32 +434,36 @@ def read(
     count: object,
     *,
     locator: str | None = "null",
-    address: Address | None = None,
+    address: ResultPageRef | None = None,
     headers: Mapping[str, str] | None = None,
-) -> tuple[list[Part], Part]:
+) -> tuple[list[ResultChunk], ResultChunk]:
     """What a page gives, and its end."""
-    given: list[Part] = []
+    given: list[ResultChunk] = []
     known = {"Sforce-NumberOfRecords": str(count)} | ({"Sforce-Locator": locator} if locator else {})
     lines: Any = io.StringIO(body, newline="") if isinstance(body, str) else Lines(body)
     end = results.read(
-        OF, address or Address(0, PAGE_URL, None), given.append, known if headers is None else headers, lines
+        OF,
+        address or ResultPageRef(0, PAGE_URL, None),
+        given.append,
+        known if headers is None else headers,
+        lines,
     )
     return given, end
 
 
-def records(given: Iterable[Part]) -> list[tuple[str, ...]]:
+def records(given: Iterable[ResultChunk]) -> list[tuple[str, ...]]:
     return [tuple(record) for part in given for record in part.batch.records]
 
 
 def test_a_page_is_read() -> None:
     """A page's records come as texts in the order of the selected fields; its end says how many there were."""
     rows = [row("a01", OLDER), row("a02", OLD, "Boss", "7"), row("a03", FRESH)]
-    given, end = read(as_csv(rows), 3, address=Address(4, PAGE_URL, "/next"))
+    given, end = read(as_csv(rows), 3, address=ResultPageRef(4, PAGE_URL, "/next"))
 
     assert records(given) == rows
     assert {part.number for part in given} == {4}
     assert {part.following for part in given} == {None}
-    assert end == Part(4, following="/next", count=3, settled=2)
+    assert end == ResultChunk(4, following="/next", count=3, settled=2)
 
 
 def test_a_page_without_records() -> None:
@@ -467,7 +471,7 @@ def test_a_page_without_records() -> None:
     given, end = read(as_csv([]), 0)
 
     assert records(given) == []
-    assert end == Part(0, following="null")
+    assert end == ResultChunk(0, following="null")
 
 
 NASTY = (
@@ -551,7 +555,9 @@ def test_records_are_given_as_they_arrive() -> None:
 
     headers = {"Sforce-NumberOfRecords": "3000", "Sforce-Locator": "null"}
     lines: Any = Lines(body())
-    results.read(OF, Address(0, PAGE_URL, None), lambda part: given.append(part.records), headers, lines)
+    results.read(
+        OF, ResultPageRef(0, PAGE_URL, None), lambda part: given.append(part.records), headers, lines
+    )
 
     assert seen == [0, 1_000, 2_000]
     assert sum(given) == 3_000
@@ -591,7 +597,7 @@ def test_settled_records_of_a_page(at: datetime, settled: int) -> None:
 )
 def test_the_next_page(locator: str, known: str | None, following: str) -> None:
     """The next page is the one that the list of pages names, else the one of the page's own locator."""
-    _, end = read(as_csv([]), 0, locator=locator, address=Address(0, PAGE_URL, known))
+    _, end = read(as_csv([]), 0, locator=locator, address=ResultPageRef(0, PAGE_URL, known))
 
     assert end.following == following
 
@@ -641,9 +647,11 @@ def test_our_own_error_is_no_spoiled_page() -> None:
         raise ValueError("a bug")
 
     headers = {"Sforce-NumberOfRecords": "1", "Sforce-Locator": "null"}
-    lines, given = io.StringIO(as_csv([row("a01")]), newline=""), list[Part]()
+    lines, given = io.StringIO(as_csv([row("a01")]), newline=""), list[ResultChunk]()
     with pytest.raises(RuntimeError, match="Thing: a bug"):
-        results.read(replace(OF, make=make), Address(0, PAGE_URL, None), given.append, headers, lines)
+        results.read(
+            replace(OF, build_rows=make), ResultPageRef(0, PAGE_URL, None), given.append, headers, lines
+        )
 
 
 @pytest.mark.parametrize("missing", ["Sforce-NumberOfRecords", "Sforce-Locator"])
@@ -661,11 +669,13 @@ def test_a_page_without_its_headers(missing: str) -> None:
 
 def test_no_records_of_a_bad_page_are_given_twice() -> None:
     """A page is checked at its end: what was given before stays, and is given again when it is asked for again."""
-    given: list[Part] = []
+    given: list[ResultChunk] = []
     headers = {"Sforce-NumberOfRecords": "1500", "Sforce-Locator": "null"}
     body = as_csv([row(f"a{n}") for n in range(1_400)])
     with pytest.raises(ValueError, match="holds 1,400"):
-        results.read(OF, Address(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline=""))
+        results.read(
+            OF, ResultPageRef(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline="")
+        )
 
     assert [part.records for part in given] == [1_000, 400]
     assert not [part for part in given if part.following is not None]

@@ -18,9 +18,9 @@ from sync.errors import (
     SalesforceError,
 )
 from sync.replication import pipeline
-from sync.salesforce.session import RetryPolicy
 from sync.salesforce.session import connection as connection_module
 from sync.salesforce.session import refused as refused_module
+from sync.salesforce.session.retry import RetryPolicy
 from sync.simulator import Simulator
 from tests.salesforce.test_session import ASKS, CONTACTS, FIELDS, Listener, connect, kinds, names
 from tests.salesforce.test_session import listener as listener  # a fixture
@@ -352,7 +352,7 @@ def test_a_run_makes_one_attempt_for_all_objects(world: World) -> None:
     """All objects of a run share one attempt; the journal of each says why, and the command ends with 3."""
     refused = world.sim.faults.add("token_wrong_secret", times=None)
     with pytest.raises(ObjectsFailedError) as failure:
-        pipeline.sync_all(world.link(retry=RetryPolicy()))
+        pipeline.sync_all(world.context(retry=RetryPolicy()))
 
     assert failure.value.code == 3
     assert refused.fired == 1

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.errors import StoppedError
-from sync.salesforce.prefetch import Source, each, prefetch
+from sync.salesforce.prefetch import Source, as_source, prefetch
 
 Give = Callable[[Any], None]
 SOON = 5.0  # seconds that no test waits, unless it fails
@@ -80,14 +80,14 @@ class Worker:
 
 def test_one_source_keeps_its_order(stop: threading.Event) -> None:
     """The items of one source come in their order, each once."""
-    assert list(prefetch([each(range(100))], stop)) == list(range(100))
+    assert list(prefetch([as_source(range(100))], stop)) == list(range(100))
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_nothing_to_take(stop: threading.Event, width: int) -> None:
     """No source, and sources without items, are an end like any other."""
     assert list(prefetch([], stop, width=width)) == []
-    assert list(prefetch([each([]), each([])], stop, width=width)) == []
+    assert list(prefetch([as_source([]), as_source([])], stop, width=width)) == []
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=40)
@@ -99,7 +99,7 @@ def test_nothing_to_take(stop: threading.Event, width: int) -> None:
 )
 def test_several_sources_are_mixed(sizes: list[int], width: int, depth: int, patience: float) -> None:
     """Every item of every source comes once, and those of one source in their order, however they mix."""
-    sources = [each([(place, n) for n in range(size)]) for place, size in enumerate(sizes)]
+    sources = [as_source([(place, n) for n in range(size)]) for place, size in enumerate(sizes)]
     came = list(prefetch(sources, threading.Event(), width=width, depth=depth, patience=patience))
 
     for place, size in enumerate(sizes):
@@ -127,7 +127,7 @@ def test_sources_are_asked_for_when_it_is_their_turn(stop: threading.Event) -> N
     def sources() -> Iterator[Source[int]]:
         for number in range(10):
             asked.append(number)
-            yield each([number])
+            yield as_source([number])
 
     came = prefetch(sources(), stop, depth=1)
     assert asked == []
@@ -144,7 +144,7 @@ def test_one_at_a_time_asks_for_the_next_source(stop: threading.Event, width: in
     def sources() -> Iterator[Source[int]]:
         for number in range(6):
             time.sleep(0.01)
-            yield each([number])
+            yield as_source([number])
 
     assert sorted(prefetch(sources(), stop, width=width)) == list(range(6))
 
@@ -313,7 +313,7 @@ def test_an_error_in_the_list_of_sources(stop: threading.Event) -> None:
     """A list of sources that breaks off is an error like that of a source."""
 
     def sources() -> Iterator[Source[int]]:
-        yield each([1, 2])
+        yield as_source([1, 2])
         raise LookupError("no more pages")
 
     came: list[int] = []
@@ -383,7 +383,7 @@ def test_stop_before_the_first_item(stop: threading.Event) -> None:
     """Asked to stop before it began, it gives nothing."""
     stop.set()
     with pytest.raises(StoppedError):
-        next(prefetch([each(range(3))], stop))
+        next(prefetch([as_source(range(3))], stop))
 
 
 @pytest.mark.parametrize("way", ["close", "forget", "error"])
@@ -478,7 +478,7 @@ def test_items_are_not_kept(stop: threading.Event, width: int) -> None:
             del made
         wait.wait(10 * SOON)
 
-    came = prefetch([each(large())], stop, width=width, depth=1)
+    came = prefetch([as_source(large())], stop, width=width, depth=1)
     for _ in range(3):
         next(came)
     rest: list[object] = []
@@ -528,7 +528,7 @@ def test_an_abandoned_queue_is_freed(stop: threading.Event) -> None:
             yield made
             del made
 
-    came = prefetch([each(large())], stop, depth=3)
+    came = prefetch([as_source(large())], stop, depth=3)
     next(came)
     assert until(lambda: len(known) == 5)
     came.close()  # type: ignore[attr-defined]  # it is a generator

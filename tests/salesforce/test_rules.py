@@ -20,7 +20,7 @@ from sync.errors import (
     QueryLostError,
     SalesforceError,
 )
-from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.rules import (
     RULES,
     Action,
@@ -28,7 +28,7 @@ from sync.salesforce.session.rules import (
     Transient,
     Unauthorised,
     classify,
-    judge,
+    classify_error,
     network_failure,
     retry_after,
 )
@@ -134,7 +134,7 @@ def answered(status: int, content: Any, **headers: str) -> tuple[SalesforceGener
 
 def judged(status: int, code: str, message: str, *, lost_on_404: bool = False, **headers: str) -> Exception:
     error, response = answered(status, [{"errorCode": code, "message": message}], **headers)
-    return judge(error, response, lost_on_404=lost_on_404)
+    return classify_error(error, response, lost_on_404=lost_on_404)
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +275,9 @@ def test_no_body_is_too_strange(status: int, content: Any) -> None:
     """Whatever the body, an error answer is judged by its status, never a crash."""
     error, response = answered(status, content)
 
-    assert type(judge(error, response, lost_on_404=False)) is EXCEPTION[classify(status, "", "").action]
+    assert (
+        type(classify_error(error, response, lost_on_404=False)) is EXCEPTION[classify(status, "", "").action]
+    )
 
 
 @pytest.mark.parametrize(

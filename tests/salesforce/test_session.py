@@ -23,7 +23,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sync import config, logs
+from sync.config.settings import settings_from
 from sync.errors import (
     DeferredError,
     FieldsMovedError,
@@ -32,17 +32,15 @@ from sync.errors import (
     SalesforceError,
     StoppedError,
 )
+from sync.logs import logger, printable
 from sync.salesforce.prefetch import prefetch
-from sync.salesforce.session import (
-    LOGINS_PER_HOUR,
-    Answer,
-    RetryPolicy,
-    Session,
-    Usage,
-)
 from sync.salesforce.session import http as http_module
-from sync.salesforce.session.decode import decode, decode_records
+from sync.salesforce.session.answers import Answer, Usage
+from sync.salesforce.session.bodies import decode, decode_records
+from sync.salesforce.session.connection import LOGINS_PER_HOUR
 from sync.salesforce.session.login import audience
+from sync.salesforce.session.retry import RetryPolicy
+from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support.world import LONG_AGO, NEVER_WAIT
 
@@ -72,7 +70,7 @@ def connect(
     changed: Mapping[str, str] | None = None,
 ) -> Session:
     environment = {"DATABASE_URL": "postgres:///unused", **sim.environment(flow), **(changed or {})}
-    return Session(config.of(environment), stop, retry)
+    return Session(settings_from(environment), stop, retry)
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +128,10 @@ def test_audience_of_an_assertion(sim: Simulator, url: str, who: str) -> None:
     """A JWT is addressed to production or sandbox login whatever My Domain is asked, unless the setting says."""
     given = {"DATABASE_URL": "postgres:///unused", **sim.environment("jwt"), "SALESFORCE_LOGIN_URL": url}
 
-    assert audience(config.of(given)) == who
-    assert audience(config.of(given | {"SALESFORCE_AUDIENCE": "https://x.example"})) == "https://x.example"
+    assert audience(settings_from(given)) == who
+    assert (
+        audience(settings_from(given | {"SALESFORCE_AUDIENCE": "https://x.example"})) == "https://x.example"
+    )
 
 
 def other_key() -> str:
@@ -291,7 +291,7 @@ def test_untrusted_certificate(sim: Simulator) -> None:
     del environment["REQUESTS_CA_BUNDLE"]
 
     with pytest.raises(LoginError, match=r"certificate is not trusted.*REQUESTS_CA_BUNDLE") as failure:
-        Session(config.of(environment)).login()
+        Session(settings_from(environment)).login()
 
     assert failure.value.exit_code == 3
     assert kinds(sim) == {}
@@ -706,7 +706,7 @@ def test_a_long_wait_of_a_call_that_is_not_needed(sim: Simulator, session: Sessi
     sim.faults.add("unavailable_html", on="query", times=None, retry_after=3600)
 
     with pytest.raises(SalesforceError, match="503") as failure:
-        session.query(CONTACTS, hasty=True)
+        session.query(CONTACTS, best_effort=True)
     assert failure.value.passing
     assert kinds(sim)["query"] == 1
 
@@ -1521,7 +1521,7 @@ class Listener:
 
     def session(self, retry: RetryPolicy = NEVER_WAIT) -> Session:
         return Session(
-            config.of(
+            settings_from(
                 {
                     "DATABASE_URL": "postgres:///unused",
                     "SALESFORCE_LOGIN_URL": self.url,
@@ -1721,7 +1721,7 @@ def test_logs_hold_no_secret(
     """At the most talkative level, with failures of every kind, no secret and no token is printed."""
     sim.options.token_format = token_format
     session = connect(sim, flow)
-    logs.setup("debug", "logfmt", session.settings.secrets)
+    logger.setup("debug", "logfmt", session.settings.secrets)
     sim.faults.add("token_busy")
     sim.faults.add("session_expired", on="query")
     sim.faults.add("server_unavailable", on="query", message="Bearer 00D0000000000001!secret.token")
@@ -1729,7 +1729,7 @@ def test_logs_hold_no_secret(
     sim.faults.add("insufficient_access", on="query", message="token=eyJhbGciOi.eyJzdWIi.c2ln")
     with pytest.raises(SalesforceError) as failure:
         session.query(CONTACTS)
-    print(logs.redact(str(failure.value)))
+    print(printable.redact(str(failure.value)))
 
     printed = "".join(capsys.readouterr())
     assert "event=salesforce_login" in printed

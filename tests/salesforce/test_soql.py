@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import config
 from sync.catalogue.mapping import (
     DescribedField,
     Field,
@@ -18,8 +17,9 @@ from sync.catalogue.mapping import (
     project,
 )
 from sync.catalogue.objects import CATALOGUE
+from sync.config.settings import settings_from
 from sync.salesforce import soql
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from sync.window import Key, Scope
 from tests.support.world import LONG_AGO, NEVER_WAIT
@@ -255,7 +255,9 @@ def test_quoting_is_reversible(text: str) -> None:
 
 @pytest.fixture
 def session(sim: Simulator) -> Session:
-    return Session(config.of({"DATABASE_URL": "postgres:///unused", **sim.environment()}), retry=NEVER_WAIT)
+    return Session(
+        settings_from({"DATABASE_URL": "postgres:///unused", **sim.environment()}), retry=NEVER_WAIT
+    )
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

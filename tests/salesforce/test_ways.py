@@ -13,7 +13,7 @@ from sync.catalogue.transform import Batch
 from sync.errors import ObjectsFailedError, SyncError
 from sync.replication import pipeline
 from sync.salesforce.extract import bulk, parts
-from sync.salesforce.extract.results import Address, Results, read
+from sync.salesforce.extract.results import ResultPageRef, Results, read
 from sync.salesforce.session.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
@@ -104,11 +104,11 @@ def test_wide_records_without_bulk(wide: World) -> None:
 def test_every_read_of_wide_records(wide: World) -> None:
     """Single Ids, verify with each value, a purge, a merge and a refresh of formulas read them like others."""
     silently(wide, wide.ann, Field_with_a_long_name_7__c="seven", Field_with_a_long_name_400__c="late")
-    pipeline.resync_ids(wide.link("resync"), "Contact", [wide.ann])
+    pipeline.resync_ids(wide.context("resync"), "Contact", [wide.ann])
     wide.assert_equal()
 
     silently(wide, wide.ann, Field_with_a_long_name_400__c="later")
-    [_, found] = pipeline.verify_all(wide.link("verify"), ["Account", "Contact"], repair=True, sample=None)
+    [_, found] = pipeline.verify_all(wide.context("verify"), ["Account", "Contact"], repair=True, sample=None)
     assert found.findings is not None
     assert found.findings["values"] == found.findings["mended"] == 1
     wide.assert_equal()
@@ -132,7 +132,7 @@ def test_many_ids_of_wide_records(wide: World) -> None:
             wide.org.hide_field("Contact", f"Field_with_a_long_name_{number}__c")
         wide.sim.requests.clear()
 
-        pipeline.resync_ids(wide.link("resync"), "Contact", new)
+        pipeline.resync_ids(wide.context("resync"), "Contact", new)
 
         assert kinds(wide).count("query") <= 2
 
@@ -151,10 +151,10 @@ def test_wide_records_come_in_smaller_pages(loaded: World) -> None:
     body = "Id,SystemModstamp," + ",".join(f"F{n}" for n in range(498)) + "\n"
     body += ("001,2026-01-31T12:00:00.000Z," + "," * 497 + "\n") * 450
     columns = tuple(body.split("\n")[0].split(","))
-    of = Results(loaded.link().session, "Contact", columns, "", lambda rows: Batch(records=rows), 450)
+    of = Results(loaded.context().session, "Contact", columns, "", lambda rows: Batch(records=rows), 450)
     read(
         of,
-        Address(0, "", None),
+        ResultPageRef(0, "", None),
         lambda part: sizes.append(part.records),
         {"Sforce-NumberOfRecords": "450", "Sforce-Locator": "null"},
         io.StringIO(body),
@@ -199,13 +199,13 @@ def test_a_record_that_changes_between_two_parts(wide: World, monkeypatch: pytes
 
     monkeypatch.setattr(parts, "found", change)
     wide.org.update(wide.ann, {"Title": "before", "Field_with_a_long_name_419__c": "before"})
-    pipeline.resync_ids(wide.link("resync"), "Contact", [wide.ann])
+    pipeline.resync_ids(wide.context("resync"), "Contact", [wide.ann])
 
     row = wide.row(wide.ann)
     assert (row["title"], row["custom"]["Field_with_a_long_name_419__c"]) == ("T0", "F0")
     always = True
     with pytest.raises(SyncError, match="changed again and again while read in 2 parts"):
-        pipeline.resync_ids(wide.link("resync"), "Contact", [wide.ann])
+        pipeline.resync_ids(wide.context("resync"), "Contact", [wide.ann])
 
 
 def test_a_record_that_goes_between_two_parts(wide: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,16 +235,16 @@ def test_a_proxy_that_takes_less(wide: World) -> None:
         wide.org.update(id_, {"Title": "Boss"})
     wide.sim.options.longest_uri = 4_096
 
-    link = wide.link()
-    pipeline.sync_all(link)
+    context = wide.context()
+    pipeline.sync_all(context)
 
     wide.assert_equal()
-    assert link.session.learned("Contact").longest < 4_096
+    assert context.session.learned("Contact").longest < 4_096
     refusals = [request for request in wide.sim.requests if request.status in (414, 431)]
     assert len(refusals) <= 2 + 2
     wide.sim.requests.clear()
     wide.org.update(wide.ann, {"Title": "Chief"})
-    pipeline.sync_object(link, "Contact")
+    pipeline.sync_object(context, "Contact")
     assert not [request for request in wide.sim.requests if request.status in (414, 431)]
     wide.assert_equal()
 
@@ -297,7 +297,7 @@ def test_more_formulas_than_a_query_may_have(loaded: World, most: int) -> None:
     assert {loaded.row(id_)["custom"]["Formula_23__c"] for id_ in new} == {f"n{i} 23" for i in range(5)}
     inserts = [change for change in loaded.feed(loaded.seen) if change.record_id in new]
     assert [change.op for change in inserts] == ["insert"] * 5
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True, sample=None)
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True, sample=None)
     loaded.assert_equal()
 
 
@@ -376,7 +376,7 @@ def test_a_job_without_an_end(loaded: World) -> None:
     loaded.org.create("Contact", {"LastName": "Dan"})
     loaded.sim.options.bulk_polls = 10**6
     looks = 0
-    session = loaded.link().session
+    session = loaded.context().session
 
     def look(_: float) -> None:
         nonlocal looks
@@ -387,13 +387,13 @@ def test_a_job_without_an_end(loaded: World) -> None:
 
     session.pause = look  # type: ignore[method-assign,assignment]  # time passes, nobody waits
     with pytest.raises(SyncError):
-        pipeline.sync_object(loaded.link(session=session, stop=session.stop), "Contact")
+        pipeline.sync_object(loaded.context(session=session, stop=session.stop), "Contact")
     assert loaded.unfinished()
     loaded.stop.clear()
-    session = loaded.link().session
+    session = loaded.context().session
     session.pause = look  # type: ignore[method-assign,assignment]  # as above
 
-    pipeline.sync_object(loaded.link(session=session), "Contact")
+    pipeline.sync_object(loaded.context(session=session), "Contact")
 
     assert kinds(loaded).count("job_create") == 1
     assert 15 <= looks <= 17
@@ -407,7 +407,7 @@ def test_a_job_without_an_end_where_rest_is_too_slow(loaded: World) -> None:
     loaded.sim.options.bulk_polls = 10**6
     loaded.sim.options.ordered_time_out = True
     hours = 0
-    session = loaded.link().session
+    session = loaded.context().session
 
     def look(_: float) -> None:
         nonlocal hours
@@ -416,7 +416,7 @@ def test_a_job_without_an_end_where_rest_is_too_slow(loaded: World) -> None:
 
     session.pause = look  # type: ignore[method-assign,assignment]  # time passes, nobody waits
     with pytest.raises(SyncError, match=r"is still .* after 13.0 hours .*and by REST .*QUERY_TIMEOUT"):
-        pipeline.sync_object(loaded.link(session=session), "Contact")
+        pipeline.sync_object(loaded.context(session=session), "Contact")
 
     assert hours == 13
     assert loaded.org.jobs.all() == []
@@ -453,7 +453,7 @@ def test_a_field_that_queries_refuse(loaded: World) -> None:
     """A field that describe lists and a query refuses is left out, named in the ledger and in `status`; the others
     go on, in every read; after a day it is tried again, and its values come back when it works."""
     silently(loaded, loaded.ann, Nickname__c="before")
-    pipeline.resync_ids(loaded.link("resync"), "Contact", [loaded.ann])
+    pipeline.resync_ids(loaded.context("resync"), "Contact", [loaded.ann])
     loaded.sim.options.refused_fields = ("Contact.Nickname__c", "Contact.Title")
     loaded.org.update(loaded.ann, {"FirstName": "Anna"})
 
@@ -467,8 +467,8 @@ def test_a_field_that_queries_refuse(loaded: World) -> None:
     assert status.stdout.startswith("WARNING")
     assert "Contact.Nickname__c: describe lists it and queries refuse it" in status.stdout
     loaded.sim.requests.clear()
-    pipeline.verify_object(loaded.link("verify"), "Contact", repair=True, sample=None)
-    pipeline.resync_ids(loaded.link("resync"), "Contact", [loaded.bob])
+    pipeline.verify_object(loaded.context("verify"), "Contact", repair=True, sample=None)
+    pipeline.resync_ids(loaded.context("resync"), "Contact", [loaded.bob])
     loaded.run()
     assert not [request for request in loaded.sim.requests if request.status == 400]
 

@@ -10,7 +10,7 @@ import pytest
 
 from sync.errors import SyncError
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.salesforce.extract import parts
 from sync.simulator.queries import Queries
 from sync.simulator.soql.errors import SoqlError, too_complicated
@@ -20,18 +20,18 @@ from tests.support.moving import BOTH, Killed, killed_while_refreshing, silently
 from tests.support.world import LONG_AGO, World
 
 
-def at_step(number: int, act: Callable[[], None], then: int = 0) -> Callable[[Step], None]:
+def at_step(number: int, act: Callable[[], None], then: int = 0) -> Callable[[PageResult], None]:
     """What to do after so many steps of an object, the first of which names its window; the process dies at `then`."""
-    steps: list[Step] = []
+    steps: list[PageResult] = []
 
-    def on_step(step: Step) -> None:
+    def on_page(step: PageResult) -> None:
         steps.append(step)
         if len(steps) == number:
             act()
         if len(steps) == then:
             raise Killed
 
-    return on_step
+    return on_page
 
 
 def until_it_runs(world: World) -> None:
@@ -79,7 +79,7 @@ def test_a_late_commit_makes_up_for_a_shift(loaded: World, kind: str, dies: bool
         loaded.org.create("Contact", {"LastName": "committed late"}, stamp=late)
 
     with suppress(Killed, SyncError):
-        pipeline.sync_object(loaded.link(on_step=at_step(2, shift, 4 if dies else 0)), "Contact")
+        pipeline.sync_object(loaded.context(on_page=at_step(2, shift, 4 if dies else 0)), "Contact")
     until_it_runs(loaded)
     loaded.sim.clock.advance(3600)
     loaded.run()
@@ -155,7 +155,7 @@ def test_a_job_of_a_process_that_knew_more_of_formulas(loaded: World) -> None:
     seven(loaded)
     loaded.sim.options.formulas_max = 20
     with suppress(Killed):
-        pipeline.sync_object(loaded.link(on_step=at_step(0, loaded.expire_leases, 2)), "Contact")
+        pipeline.sync_object(loaded.context(on_page=at_step(0, loaded.expire_leases, 2)), "Contact")
     assert loaded.unfinished()
     loaded.expire_leases()
 
@@ -173,7 +173,7 @@ def test_no_bulk_in_the_middle_of_a_first_load_that_dies(world: World) -> None:
     world.page_by(2)
     world.sim.faults.add("unavailable_html", on="results", after=2, sobject="Contact", times=None)
     with suppress(Killed):
-        pipeline.sync_object(world.link(on_step=at_step(0, world.expire_leases, 6)), "Contact")
+        pipeline.sync_object(world.context(on_page=at_step(0, world.expire_leases, 6)), "Contact")
     world.expire_leases()
     world.sim.requests.clear()
 
@@ -235,7 +235,7 @@ def test_a_field_is_refused_amid_a_window(loaded: World) -> None:
         loaded.sim.options.refused_fields = ("Contact.Nickname__c", "Contact.Title")
 
     with suppress(SyncError):
-        pipeline.sync_object(loaded.link(on_step=at_step(2, refuse)), "Contact")
+        pipeline.sync_object(loaded.context(on_page=at_step(2, refuse)), "Contact")
     loaded.run()
 
     loaded.assert_equal(["Contact"])
@@ -287,7 +287,7 @@ def test_a_refresh_is_as_of_its_beginning(loaded: World) -> None:
     begun = loaded.sim.clock.now()
     loaded.sim.clock.advance(5 * 3600)
 
-    pipeline.sync_object(loaded.link(), "Contact")
+    pipeline.sync_object(loaded.context(), "Contact")
 
     [[refreshed]] = loaded.sql("SELECT refreshed_at FROM sync.cursor WHERE object = 'Contact'")
     assert refreshed <= begun
@@ -333,7 +333,7 @@ def test_a_proxy_that_refuses_ids_alone(loaded: World) -> None:
     new = loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(200)], stamp=LONG_AGO)
     loaded.sim.options.longest_uri = 5_000
 
-    pipeline.resync_ids(loaded.link("resync"), "Contact", new)
+    pipeline.resync_ids(loaded.context("resync"), "Contact", new)
 
     assert len(loaded.rows("Contact")) == 203
     assert kinds(loaded).count("query") <= 8
@@ -356,7 +356,7 @@ def test_everything_at_once(loaded: World) -> None:
         loaded.org.update(ids[0], {"LastName": "moved", "Field_with_a_long_name_59__c": "last"})
 
     with suppress(Killed, SyncError):
-        pipeline.sync_object(loaded.link(on_step=at_step(2, move, 4)), "Contact")
+        pipeline.sync_object(loaded.context(on_page=at_step(2, move, 4)), "Contact")
     until_it_runs(loaded)
     loaded.sim.options.refused_fields = ()
     loaded.sql("UPDATE sync.field SET at = at - interval '25 hours'")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import trustme
 
-from sync import config
-from sync.salesforce.session import RetryPolicy, Session
+from sync.config.settings import settings_from
+from sync.salesforce.session.retry import RetryPolicy
+from sync.salesforce.session.session import Session
 from tests.support.world import NEVER_WAIT
 
 ONCE = RetryPolicy(attempts=1)
@@ -87,7 +88,7 @@ class Hostile:
 
     def session(self, retry: RetryPolicy = NEVER_WAIT, **settings: str) -> Session:
         return Session(
-            config.of(
+            settings_from(
                 {
                     "DATABASE_URL": "postgres:///unused",
                     "SALESFORCE_LOGIN_URL": self.url,

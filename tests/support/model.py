@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sync.errors import FenceLostError, ObjectsFailedError, SyncError
 from sync.postgres import tables
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
 from tests.support.world import World, compare
@@ -253,7 +253,7 @@ class Truth(RuleBasedStateMachine):
         """One pass; a fault may fail it, and then it has claimed nothing."""
         self.lag()
         with suppress(ObjectsFailedError):
-            pipeline.sync_all(self.world.link(**changed))
+            pipeline.sync_all(self.world.context(**changed))
             self.late.clear()
 
     def lag(self) -> None:
@@ -269,14 +269,14 @@ class Truth(RuleBasedStateMachine):
         self.lag()
         since = None if full else self.now() - timedelta(days=1)
         with suppress(ObjectsFailedError):
-            pipeline.resync(self.world.link("resync"), OBJECTS, since)
+            pipeline.resync(self.world.context("resync"), OBJECTS, since)
 
     @rule(deep=st.booleans())
     def verify(self, deep: bool) -> None:
         self.lag()
         with suppress(SyncError):
             pipeline.verify_all(
-                self.world.link("verify", approve=True), OBJECTS, repair=True, sample=None if deep else 0
+                self.world.context("verify", approve=True), OBJECTS, repair=True, sample=None if deep else 0
             )
 
     @rule(step=st.integers(1, 6), verify=st.booleans())
@@ -284,18 +284,18 @@ class Truth(RuleBasedStateMachine):
         """The process ends between two transactions, and its lease with it."""
         left = itertools.count(1)
 
-        def on_step(_: Step) -> None:
+        def on_page(_: PageResult) -> None:
             if next(left) >= step:
                 raise Dies
 
         self.lag()
-        link = self.world.link("verify" if verify else "run", on_step=on_step, approve=True)
+        context = self.world.context("verify" if verify else "run", on_page=on_page, approve=True)
         for name in OBJECTS:
             with suppress(Dies, SyncError):
                 if verify:
-                    pipeline.verify_object(link, name, repair=True)
+                    pipeline.verify_object(context, name, repair=True)
                 else:
-                    pipeline.sync_object(link, name)
+                    pipeline.sync_object(context, name)
         self.world.expire_leases()
 
     @rule(number=NUMBER)
@@ -305,17 +305,17 @@ class Truth(RuleBasedStateMachine):
         if id_ := self.pick(number):
             self.org.update(id_, {"Title": f"t{next(self.titles)}"})
             self.touched(id_)
-        overtaken: list[Step] = []
+        overtaken: list[PageResult] = []
 
-        def on_step(step: Step) -> None:
+        def on_page(step: PageResult) -> None:
             if not overtaken:
                 overtaken.append(step)
                 self.world.expire_leases()
-                pipeline.sync_object(self.world.link(), "Contact")
+                pipeline.sync_object(self.world.context(), "Contact")
 
         self.lag()
         try:
-            pipeline.sync_object(self.world.link(on_step=on_step), "Contact")
+            pipeline.sync_object(self.world.context(on_page=on_page), "Contact")
         except FenceLostError:
             return
         raise AssertionError("a process committed without its lease")
@@ -401,8 +401,8 @@ class Truth(RuleBasedStateMachine):
             self.org.show_field("Contact", name)
         for _ in range(2):
             self.sim.clock.advance(26 * 3600)
-            pipeline.sync_all(self.world.link())
-            pipeline.verify_all(self.world.link("verify", approve=True), OBJECTS, repair=True, sample=0)
+            pipeline.sync_all(self.world.context())
+            pipeline.verify_all(self.world.context("verify", approve=True), OBJECTS, repair=True, sample=0)
         self.silent.clear()
         self.claims_hold()
         for name in OBJECTS:
@@ -411,7 +411,7 @@ class Truth(RuleBasedStateMachine):
             for id_ in live:
                 different = compare(self.org.record(id_), self.world.row(id_), set())
                 assert different == {}, f"{id_}: {different}"
-        again = pipeline.verify_all(self.world.link("verify"), OBJECTS, repair=False, sample=None)
+        again = pipeline.verify_all(self.world.context("verify"), OBJECTS, repair=False, sample=None)
         assert [(report.findings or {})["differences"] for report in again] == [[], []]
         self.consume(10_000, dies=False)
         assert self.copy == {row["id"]: row for row in self.contacts()}, "the feed tells something else"

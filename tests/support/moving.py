@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sync.replication import pipeline
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from tests.support.world import LONG_AGO, World
 
 BOTH = pytest.mark.parametrize("transport", ["rest", "bulk"], indirect=True)
@@ -54,7 +54,7 @@ class Killed(BaseException):
     """What ends a process here."""
 
 
-def refreshing(step: Step, name: str = "Contact") -> bool:
+def refreshing(step: PageResult, name: str = "Contact") -> bool:
     """Whether a step is of a reading of all records."""
     return step.object == name and step.window.since is None
 
@@ -62,9 +62,9 @@ def refreshing(step: Step, name: str = "Contact") -> bool:
 def killed_while_refreshing(world: World, pages: int = 1) -> None:
     """A pass that dies when so many pages of a reading of all records have been committed."""
 
-    def die(step: Step) -> None:
+    def die(step: PageResult) -> None:
         if refreshing(step) and step.received >= pages:
             raise Killed
 
     with pytest.raises(Killed):
-        pipeline.sync_object(world.link(on_step=die), "Contact")
+        pipeline.sync_object(world.context(on_page=die), "Contact")

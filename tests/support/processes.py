@@ -29,8 +29,8 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What `python -m sync` imports at once, and what its commands import later.
 IMPORTED = (
-    "sync.cli.commands",
-    "sync.operations.schedule",
+    "sync.demo.commands",
+    "sync.operations.worker",
     "sync.cli.show",
     "psycopg2.extras",
     "sqlalchemy.dialects.postgresql.psycopg2",

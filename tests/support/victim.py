@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from sync.cli.commands import main
+from sync.demo.commands import main
 
 commits = 0
 

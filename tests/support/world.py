@@ -20,12 +20,15 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from sync import config, logs
-from sync.postgres import changes, tables
-from sync.postgres.changes import Change
+from sync.cli.wiring import KNOWN
+from sync.config.settings import Settings, settings_from
+from sync.logs import logger
+from sync.postgres import feed, tables
+from sync.postgres.feed import Change
 from sync.replication import pipeline
-from sync.replication.runs import Link, Report
-from sync.salesforce.session import RetryPolicy, Session
+from sync.replication.runs import Report, SyncContext
+from sync.salesforce.session.retry import RetryPolicy
+from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support import processes
 from tests.support.databases import OWNER, SHARED
@@ -60,7 +63,7 @@ class World:
         self.engine = engine_of(self.settings.postgres)
 
     def __enter__(self) -> World:
-        logs.setup("warning", "logfmt")
+        logger.setup("warning", "logfmt")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -70,10 +73,10 @@ class World:
 
     # ── the product ──
 
-    def link(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> Link:
+    def context(self, command: str = "run", retry: RetryPolicy = NEVER_WAIT, **changed: Any) -> SyncContext:
         settings = settings_of(tuple(self.environment.items()))
         session = Session(settings, self.stop, retry)
-        link = Link(
+        context = SyncContext(
             settings,
             session,
             self.engine,
@@ -84,11 +87,11 @@ class World:
             reference=self.sim.clock.now,
         )
         # Who acts between two pages wants none fetched before.
-        return replace(link, **({"ahead": 0} if "on_step" in changed else {}) | changed)
+        return replace(context, **({"ahead": 0} if "on_step" in changed else {}) | changed)
 
     def run(self) -> list[Report]:
         """One incremental pass over all objects."""
-        return pipeline.sync_all(self.link())
+        return pipeline.sync_all(self.context())
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A real process: `python -m sync …` with this world's settings and nothing else of the machine's."""
@@ -137,7 +140,7 @@ class World:
         return self.rows("Account" if id_.startswith("001") else "Contact")[id_]
 
     def feed(self, after: int = 0) -> list[Change]:
-        return list(changes.stream(self.engine, after, follow=False, stop=threading.Event()))
+        return list(feed.stream(self.engine, after, follow=False, stop=threading.Event()))
 
     def news(self, after: int) -> list[tuple[str, str | None]]:
         """The feed after a number as (op, record Id)."""
@@ -145,7 +148,7 @@ class World:
 
     def last_seq(self) -> int:
         with tables.transaction(self.engine) as connection:
-            return changes.last(connection)
+            return feed.last(connection)
 
     def cursor(self, sobject: str) -> datetime | None:
         found = self.sql("SELECT complete_through FROM sync.cursor WHERE object = :name", name=sobject)
@@ -181,9 +184,9 @@ class World:
 
 
 @lru_cache(maxsize=8)
-def settings_of(environment: tuple[tuple[str, str], ...]) -> config.Settings:
+def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
     """The settings of an environment, which tests change between two passes: five milliseconds each time."""
-    return config.of(dict(environment))
+    return settings_from(dict(environment), KNOWN)
 
 
 @lru_cache(maxsize=4)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from sync.catalogue.mapping import Projection
 from sync.catalogue.objects import CATALOGUE
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.postgres.tables import TYPES
 from sync.replication import apply
-from sync.salesforce.session import Session
+from sync.salesforce.session.session import Session
 
 
 @dataclass(frozen=True, slots=True)

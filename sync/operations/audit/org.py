@@ -10,17 +10,18 @@ from sqlalchemy import Engine, text
 
 from sync.catalogue.mapping import Projection
 from sync.catalogue.objects import CATALOGUE
-from sync.config import Settings
-from sync.config.fields import indispensable
+from sync.catalogue.selection import indispensable
+from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, SalesforceError, SyncError
 from sync.operations.audit.findings import AGAIN, Finding, remedy
 from sync.postgres import ledger
 from sync.postgres.tables import transaction
 from sync.replication import apply
-from sync.salesforce import extract, soql
-from sync.salesforce.session import Session
+from sync.salesforce import soql
+from sync.salesforce.extract import bulk, extraction
+from sync.salesforce.session.addresses import record_id
 from sync.salesforce.session.limits import clip
-from sync.salesforce.session.paths import record_id
+from sync.salesforce.session.session import Session
 from sync.window import Scope
 
 ASSIGNED = "SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = {user}"
@@ -83,7 +84,7 @@ def an_object(
     """One object and its fields; without an engine nothing is known of what they were."""
     described, _ = session.describe(name)
     fitted = apply.projection(settings, CATALOGUE[name], described)
-    total = extract.count(session, name, Scope())
+    total = extraction.count(session, name, Scope())
     detail = f"{total:,} records, {len(fitted.fields)} standard and {len(fitted.custom)} custom fields"
     if fitted.unmapped:
         detail += f", and {len(fitted.unmapped)} standard fields outside the catalogue"
@@ -148,7 +149,7 @@ def query(session: Session, fitted: Projection) -> Generator[Finding, None, None
     subject = f"{fitted.sobject.name} query"
     count = len(fitted.names)
     try:
-        queries = extract.probe(session, fitted)
+        queries = extraction.probe(session, fitted)
         if queries == 1:
             yield Finding(subject, "ok", f"REST answers the query for its {count} fields")
             return
@@ -180,7 +181,7 @@ def by_bulk(session: Session, fitted: Projection) -> str:
     except (KeyError, TypeError, AttributeError):
         raise SalesforceError("Bulk API answers no state of the job", status=200) from None
     finally:
-        extract.discard(session, job)
+        bulk.discard(session, job)
     return f"Bulk API accepts it, and had not answered after {BULK_SECONDS:.0f} s"
 
 
@@ -262,7 +263,7 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
 
 def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
     """The records of a query that is not worth trying for long."""
-    records: list[tuple[Any, ...]] = session.query(question, names, hasty=True).body["records"]
+    records: list[tuple[Any, ...]] = session.query(question, names, best_effort=True).body["records"]
     return records
 
 

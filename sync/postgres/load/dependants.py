@@ -94,7 +94,7 @@ UPDATE sync.changed_parent SET after_id = greatest(after_id, :last)
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class Dependency:
     """Rows of `object` name others in `column`, and their formulas read `reads` of those: columns as the feed
     names them, none where no formula does, None where it may be any."""
 
@@ -114,17 +114,26 @@ def feed_position(connection: Connection) -> int:
 
 
 def note_parents(
-    connection: Connection, sobject: str, since: int, edges: Sequence[Edge], *, merged: bool
+    connection: Connection, sobject: str, since: int, dependencies: Sequence[Dependency], *, merged: bool
 ) -> None:
     """Note the records of an object, of those in the feed `since` a number, on which others depend.
 
     A formula reads one of the columns that changed, or a merge moved others (`merged`: there was a merge).
     At most a line per record and edge, whatever the number of records that depend on it.
     """
-    for edge in edges:
-        if merged or edge.formula:
-            values = {"child": edge.object, "lookup": edge.column, "object": sobject, "since": since}
-            values |= {"formula": edge.formula, "any": edge.reads is None, "reads": sorted(edge.reads or ())}
+    for dependency in dependencies:
+        if merged or dependency.formula:
+            values = {
+                "child": dependency.object,
+                "lookup": dependency.column,
+                "object": sobject,
+                "since": since,
+            }
+            values |= {
+                "formula": dependency.formula,
+                "any": dependency.reads is None,
+                "reads": sorted(dependency.reads or ()),
+            }
             connection.execute(NOTE, values)
 
 

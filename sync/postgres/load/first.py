@@ -43,7 +43,7 @@ def begin_first_load(connection: Connection, sobject: str) -> None:
             raise
 
 
-def unhurried(connection: Connection) -> None:
+def relax_durability(connection: Connection) -> None:
     """Pages of a first load need not be on disk when they are committed: lost together with the progress that
     names them, they are read again. Never where the feed is written: its numbers must not be given twice."""
     connection.execute(text("SET LOCAL synchronous_commit = off"))

@@ -242,7 +242,7 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
     )
 
 
-def touch(connection: Connection, sobject: str) -> None:
+def count_commit(connection: Connection, sobject: str) -> None:
     """Records of an object are written or removed: what is read of a Bulk job begun before is older.
 
     Called before `save_progress`, where both belong to the same page.
@@ -271,7 +271,7 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         # The earliest clock of all the answers: one server's wrong Date must not move the cursor ahead.
         values = {
             "object": sobject,
-            "reached": reach(progress.until, plan.window.overlap, progress.covered, deleted),
+            "reached": claimable(progress.until, plan.window.overlap, progress.covered, deleted),
             "until": progress.until,
             "covered": progress.covered,
             "whole": plan.window.since is None,
@@ -287,7 +287,7 @@ def earliest(connection: Connection, sobject: str, plan: Plan) -> datetime:
     return until
 
 
-def reach(until: datetime, overlap: timedelta, *covered: datetime | None) -> datetime:
+def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) -> datetime:
     """Through when a window read as of `until` is complete.
 
     Not into the overlap, where transactions may still commit, nor beyond what Salesforce's replication calls
@@ -304,7 +304,7 @@ def lagging(until: datetime, covered: datetime | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class CursorState:
     """How far an object came in each respect; None where it never has."""
 
     complete_through: datetime | None = None
@@ -320,12 +320,12 @@ class Marks:
     slow_since: datetime | None = None  # queries in an order are not finished in time
 
 
-def marks(connection: Connection, sobject: str) -> Marks:
+def read_cursor(connection: Connection, sobject: str) -> CursorState:
     """The object's line in sync.cursor."""
     row = connection.execute(READ_CURSOR, {"object": sobject}).one_or_none()
     if row is None:
-        return Marks()
-    return Marks(**dict(row._mapping) | {"hidden": tuple(row.hidden), "backfill": tuple(row.backfill)})
+        return CursorState()
+    return CursorState(**dict(row._mapping) | {"hidden": tuple(row.hidden), "backfill": tuple(row.backfill)})
 
 
 def note_deleted(connection: Connection, sobject: str, through: datetime, asked: datetime) -> None:

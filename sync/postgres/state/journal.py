@@ -10,7 +10,7 @@ from datetime import time as clock_time
 
 from sqlalchemy import Connection, Engine, text
 
-from sync.postgres.load import Tally
+from sync.postgres.load.merge import Tally
 from sync.postgres.tables import transaction
 from sync.window import Window
 

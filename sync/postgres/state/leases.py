@@ -11,16 +11,16 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from sync import logs
 from sync.errors import (
     FenceLostError,
     LeaseHeldError,
     StoppedError,
     SyncError,
 )
+from sync.logs import logger
 from sync.postgres.tables import transaction
 
-log = logs.get("sync.postgres.state")
+log = logger.get("sync.postgres.state")
 
 LEASE_SECONDS, RENEW_SECONDS, POLL_SECONDS = 30, 8, 0.5
 

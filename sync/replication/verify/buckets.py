@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync import logs
 from sync.catalogue.mapping import snake_case
 from sync.errors import SalesforceError
+from sync.logs import logger
 from sync.postgres.tables import (
     LISTING,
     REPLICA,
@@ -23,7 +23,7 @@ from sync.salesforce import soql
 from sync.salesforce.session.answers import moment
 from sync.salesforce.session.limits import clip, count
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 FINER = {"month": "day", "day": "hour"}
 LARGE = 50_000  # records; a larger bucket is looked at in finer ones
@@ -96,14 +96,14 @@ def different(work: Work, border: datetime) -> Iterator[Range]:
     By months of creation, which never changes, and by days of change: a version that was lost moves its
     record from one day to another.
     """
-    names = set(work.view.projection.names)
+    names = set(work.schema.projection.names)
     try:
         if "CreatedDate" in names:
-            yield from compared(work, border, Range("CreatedDate", BEGINNING, work.view.at), "month")
+            yield from compared(work, border, Range("CreatedDate", BEGINNING, work.schema.at), "month")
         for part in by_groups(work, Range("SystemModstamp", BEGINNING, border)):
             yield from compared(work, border, part, "day")
     except TooMuchError:
-        log.warning("grouping_given_up", object=work.view.name, refused=work.refused, instead="listing")
+        log.warning("grouping_given_up", object=work.schema.name, refused=work.refused, instead="listing")
         yield Range("SystemModstamp", None, border)
 
 
@@ -129,7 +129,7 @@ def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[
         small = whole.end - whole.start <= SHORTEST
         log.warning(
             "grouping_failed",
-            object=work.view.name,
+            object=work.schema.name,
             field=whole.field,
             reason=str(error)[:200],
             instead="halves" if too_much(error) and not small else "listing",
@@ -164,9 +164,9 @@ def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datet
     condition = f"IsDeleted = false AND {whole.condition(border)}"
     if 0 < len(work.erased) <= MOST_LEFT_OUT:
         condition += f" AND Id NOT IN {soql.listed(work.erased)}"
-    question = soql.buckets(work.view.name, condition, whole.field, part)
+    question = soql.buckets(work.schema.name, condition, whole.field, part)
     names = ("b0", *(("b1",) if len(soql.PARTS[part]) > 1 else ()), "n", "earliest", "latest")
-    answer = work.link.session.query(question, names, hasty=True)
+    answer = work.context.session.query(question, names, best_effort=True)
     found = {}
     try:
         for *key, records, earliest, latest in answer.body["records"]:
@@ -174,7 +174,7 @@ def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datet
                 found[beginning(part, key)] = (count(records), moment(earliest), moment(latest))
     except (TypeError, ValueError, OverflowError) as error:
         why = clip(repr(error), 200)
-        raise SalesforceError(f"{work.view.name}: a bucket cannot be read: {why}", status=200) from None
+        raise SalesforceError(f"{work.schema.name}: a bucket cannot be read: {why}", status=200) from None
     return found
 
 
@@ -204,7 +204,7 @@ def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datet
     """The table's buckets, without the records that changed of late: those are compared one by one."""
     values = {"part": part, "border": border}
     with looking(work) as connection:
-        name = work.view.name
+        name = work.schema.name
         table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
         statement = text(OURS.format(table=table, listing=listing, column=quoted(snake_case(whole.field))))
         rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})

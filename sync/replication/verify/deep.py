@@ -6,33 +6,33 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import func, select
 
-from sync.postgres.load import Tally
+from sync.postgres.load.merge import Tally
 from sync.postgres.tables import REPLICA
 from sync.replication import apply
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.replication.verify.work import Work, looking, pages
 from sync.window import Page, Window
 
 
-def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> Iterator[Step]:
+def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> Iterator[PageResult]:
     """Have each page of a random sample judged, or of all records (None)."""
     if sample is None:
         yield from everything(work, judged)
         return
-    table = REPLICA[work.view.name]
+    table = REPLICA[work.schema.name]
     with looking(work) as connection:
         drawn = select(table.c.id).where(table.c.deleted_at.is_(None)).order_by(func.random()).limit(sample)
         ids = sorted(connection.execute(drawn).scalars())
-    for page in apply.by_id(work.link, work.view, ids):
+    for page in apply.by_id(work.context, work.schema, ids):
         work.found.compared += len(page.batch.ids)
         tally = judged(page)
-        yield Step(work.view.name, Window(None, work.view.at), tally, work.found.compared, len(ids))
+        yield PageResult(work.schema.name, Window(None, work.schema.at), tally, work.found.compared, len(ids))
 
 
-def everything(work: Work, judged: Callable[[Page], Tally]) -> Iterator[Step]:
+def everything(work: Work, judged: Callable[[Page], Tally]) -> Iterator[PageResult]:
     """All records, read as in a first load."""
-    window, projection = Window(None, work.view.at), work.view.projection
-    for page in pages(work, projection, window, apply.maker(work.link, projection)):
+    window, projection = Window(None, work.schema.at), work.schema.projection
+    for page in pages(work, projection, window, apply.row_builder(work.context, projection)):
         tally = judged(page) if page.batch.ids else Tally()
         work.found.compared += len(page.batch.ids)
-        yield Step(work.view.name, window, tally, page.received, page.expected)
+        yield PageResult(work.schema.name, window, tally, page.received, page.expected)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sync.catalogue.mapping import is_id
 from sync.errors import SyncError
-from sync.postgres import state
+from sync.postgres.state import leases
 from sync.postgres.tables import (
     LISTING,
     LOCKED,
@@ -22,7 +22,7 @@ from sync.postgres.tables import (
     located,
     transaction,
 )
-from sync.replication.runs import Step
+from sync.replication.runs import PageResult
 from sync.replication.verify.buckets import Range
 from sync.replication.verify.work import Work, looking, pages
 from sync.salesforce.extract.parts import as_they_are
@@ -77,9 +77,9 @@ def emptied(work: Work) -> Iterator[None]:
 
 def clear(work: Work) -> None:
     """Forget what was listed, and give its space back."""
-    with state.fenced(work.link.engine, work.held) as connection:
+    with leases.fenced(work.context.engine, work.held) as connection:
         allow_long(connection)
-        listing = located(connection, LISTING[work.view.name])
+        listing = located(connection, LISTING[work.schema.name])
         try:
             with connection.begin_nested():
                 connection.execute(PATIENCE)
@@ -90,19 +90,19 @@ def clear(work: Work) -> None:
             connection.execute(text(DELETE.format(listing=listing)))
 
 
-def everything(work: Work, window: Window) -> Iterator[Step]:
+def everything(work: Work, window: Window) -> Iterator[PageResult]:
     """List all records of a window by Id and stamp, counted against Salesforce's own count."""
-    projection = work.view.projection.only(())
+    projection = work.schema.projection.only(())
     place = itemgetter(projection.names.index("Id"), projection.names.index("SystemModstamp"))
     for page in pages(work, projection, window, as_they_are):
         entries = [entry for entry in map(place, page.batch.records) if readable(entry)]
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
-        with transaction(work.link.engine) as connection:
-            state.check_fence(connection, work.held)
-            enter = text(ENTER.format(listing=located(connection, LISTING[work.view.name])))
+        with transaction(work.context.engine) as connection:
+            leases.check_fence(connection, work.held)
+            enter = text(ENTER.format(listing=located(connection, LISTING[work.schema.name])))
             connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)
-        yield Step(work.view.name, window, received=page.received, expected=page.expected)
+        yield PageResult(work.schema.name, window, received=page.received, expected=page.expected)
 
 
 def readable(entry: tuple[object, object]) -> bool:
@@ -117,12 +117,12 @@ def readable(entry: tuple[object, object]) -> bool:
 def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
     """Ids that are listed and not the same in the table, and Ids of rows and rejected records that are not
     listed."""
-    values: dict[str, object] = {"object": work.view.name, "through": work.through}
+    values: dict[str, object] = {"object": work.schema.name, "through": work.through}
     conditions = []
     for number, one in enumerate(ranges):
         conditions.append(one.sql(number))
         values |= one.values(number)
-    name = work.view.name
+    name = work.schema.name
     with looking(work) as connection:
         table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
         missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sync import logs
 from sync.catalogue.mapping import Projection
 from sync.errors import (
     BulkRefusedError,
@@ -21,28 +20,26 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
+from sync.logs import logger
 from sync.salesforce import soql
-from sync.salesforce.extract.pages import SECOND, Make, mismatch
+from sync.salesforce.extract.pages import SECOND, RowBuilder, mismatch
 from sync.salesforce.extract.rest import counted
 from sync.salesforce.extract.results import (
-    MAX_RECORDS,
     NO_MORE,
     NOTHING,
-    Part,
+    ResultChunk,
     Results,
     a_text,
     result_pages,
-    told,
+    value_of,
 )
 from sync.salesforce.prefetch import prefetch
-from sync.salesforce.session import Session
+from sync.salesforce.session.addresses import job_version, record_id
 from sync.salesforce.session.limits import clip, count
-from sync.salesforce.session.paths import job_version, record_id
+from sync.salesforce.session.session import Session
 from sync.window import Page, Progress, Window
 
-__all__ = ["MAX_RECORDS", "NO_MORE", "discard", "pages"]
-
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
@@ -57,7 +54,7 @@ def pages(
     projection: Projection,
     window: Window,
     start: Progress,
-    make: Make,
+    build_rows: RowBuilder,
     expected: int,
     patient: bool,
 ) -> Iterator[Page]:
@@ -76,15 +73,17 @@ def pages(
         expected = counted(session, name, soql.count(name, window.scope))
     longest = JOB_LIMIT if patient else SLOW + expected * SLOW_PER_RECORD
     try:
-        with judged(name, resumed=resumed):
+        with translating_errors(name, resumed=resumed):
             processed, at = finished(session, name, progress, longest, resumed=resumed)
     except QueryLostError:
         if progress.page_url != NO_MORE:
             raise
         # Everything was read, and the job deleted; only the cursor has not moved yet.
         processed, at = progress.received, window.until
-    with judged(name, resumed=resumed):
-        progress = yield from result(session, projection, window, progress, make, processed, at, resumed)
+    with translating_errors(name, resumed=resumed):
+        progress = yield from result(
+            session, projection, window, progress, build_rows, processed, at, resumed
+        )
     # A count that fails is a failure of REST: the job has been read, and is not to blame.
     settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
     if settled > progress.settled:
@@ -96,16 +95,18 @@ def result(
     projection: Projection,
     window: Window,
     progress: Progress,
-    make: Make,
+    build_rows: RowBuilder,
     processed: int,
     at: datetime,
     resumed: bool,
 ) -> Generator[Page, None, Progress]:
     """The pages of a job's result, and how far they reach; CountMismatchError when records are missing."""
     name = projection.sobject.name
-    ended: dict[int, Part] = {}
+    ended: dict[int, ResultChunk] = {}
     received, number = progress.received, 0
-    of = Results(session, name, projection.names, f"{window.settled:{SECOND}}", make, processed, resumed)
+    of = Results(
+        session, name, projection.names, f"{window.settled:{SECOND}}", build_rows, processed, resumed
+    )
     sources = result_pages(of, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
@@ -138,7 +139,7 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
     question = soql.select_unordered(projection, window.scope)
     try:
         answer = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
-        id_ = told(answer, "id", record_id)
+        id_ = value_of(answer, "id", record_id)
     except FieldsMovedError:
         raise
     except SalesforceError as error:
@@ -150,7 +151,7 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
 
 
 @contextmanager
-def judged(name: str, *, resumed: bool) -> Iterator[None]:
+def translating_errors(name: str, *, resumed: bool) -> Iterator[None]:
     """Make of an error that lasts what it means: QueryLostError for a job of before, else BulkRefusedError.
 
     An instance that does not answer at all is neither.
@@ -183,9 +184,9 @@ def finished(
     pause, began = FIRST_PAUSE, progress.began
     while True:
         info = session.resource("GET", progress.job)
-        state, job = told(info, "state", a_text), f"{name}: Bulk job {progress.job.rpartition('/')[2]}"
+        state, job = value_of(info, "state", a_text), f"{name}: Bulk job {progress.job.rpartition('/')[2]}"
         if state == "JobComplete":
-            return told(info, "numberRecordsProcessed", count), info.at
+            return value_of(info, "numberRecordsProcessed", count), info.at
         if state in ("Failed", "Aborted"):
             why = f"{job} ended as {state}: "
             why += clip(info.body.get("errorMessage") or "Salesforce gives no reason")
@@ -215,12 +216,12 @@ def discard(session: Session, job: str) -> None:
         return
     try:
         try:
-            session.resource("DELETE", job, version=version, hasty=True)
+            session.resource("DELETE", job, version=version, best_effort=True)
         except SalesforceError as error:
             if error.status != 400:
                 raise
-            session.resource("PATCH", job, {"state": "Aborted"}, version=version, hasty=True)
-            session.resource("DELETE", job, version=version, hasty=True)
+            session.resource("PATCH", job, {"state": "Aborted"}, version=version, best_effort=True)
+            session.resource("DELETE", job, version=version, best_effort=True)
     except QueryLostError:
         pass
     except SyncError as error:

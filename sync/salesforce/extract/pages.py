@@ -8,7 +8,7 @@ from sync.catalogue.transform import Batch, Record
 from sync.errors import CountMismatchError, QueryLostError
 
 # What is made of records as soon as they have come, in the thread they came in.
-Make = Callable[[Sequence[Record]], Batch]
+RowBuilder = Callable[[Sequence[Record]], Batch]
 
 # A page may be short or empty. So many in a row without a record lead nowhere.
 EMPTY_PAGES = 20

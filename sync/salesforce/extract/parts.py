@@ -13,10 +13,10 @@ from sync.catalogue.mapping import PLACING, Projection, is_id
 from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
 from sync.salesforce import soql
-from sync.salesforce.extract.pages import Make
+from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.rest import by_id as asked_by_id
-from sync.salesforce.session import Session
 from sync.salesforce.session.learned import Learned
+from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Scope
 
 IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped
@@ -87,7 +87,11 @@ def as_they_are(records: Sequence[Record]) -> Batch:
 
 
 def completed(
-    session: Session, projection: Projection, parts: Sequence[Projection], pages: Iterator[Page], make: Make
+    session: Session,
+    projection: Projection,
+    parts: Sequence[Projection],
+    pages: Iterator[Page],
+    build_rows: RowBuilder,
 ) -> Iterator[Page]:
     """Pages of the first part's records, as they are, with the other parts; `make` makes the whole ones.
 
@@ -100,7 +104,7 @@ def completed(
         restless += left
         # From the first of those on nothing is claimed to be read.
         sure = sure if restless else page.progress
-        yield replace(page, batch=make(records) if records else Batch(), progress=sure)
+        yield replace(page, batch=build_rows(records) if records else Batch(), progress=sure)
         del page, records
     if restless:
         raise RestlessError(
@@ -109,10 +113,10 @@ def completed(
         )
 
 
-def by_id(session: Session, part: Projection, ids: Sequence[str], make: Make) -> Iterator[Page]:
+def by_id(session: Session, part: Projection, ids: Sequence[str], build_rows: RowBuilder) -> Iterator[Page]:
     """The records with these Ids, as many at once as a URL has room for beside the fields."""
     room = session.learned(part.sobject.name).longest - length(part)
-    return asked_by_id(session, part, ids, max(1, min(IDS_PER_QUERY, room // BYTES_PER_ID)), make)
+    return asked_by_id(session, part, ids, max(1, min(IDS_PER_QUERY, room // BYTES_PER_ID)), build_rows)
 
 
 def complete(

@@ -7,25 +7,26 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sync import logs
 from sync.catalogue.mapping import Projection
 from sync.catalogue.transform import Record
 from sync.errors import QueryLostError, SalesforceError
+from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
     SECOND,
-    Make,
+    RowBuilder,
     endless,
     mismatch,
     visit,
 )
-from sync.salesforce.prefetch import each, prefetch
-from sync.salesforce.session import Answer, Session
+from sync.salesforce.prefetch import as_source, prefetch
+from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.limits import RECORDS_PER_PAGE, clip
+from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Window
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 RESTARTS = 3
 TEXT = {str, type(None)}
@@ -36,7 +37,7 @@ def pages(
     projection: Projection,
     window: Window,
     start: Progress,
-    make: Make,
+    build_rows: RowBuilder,
     *,
     stepwise: bool = False,
     first: Answer | None = None,
@@ -63,7 +64,7 @@ def pages(
             census, several = Census.of(answer, window), False
             total = 0 if stepwise else int(answer.body["totalSize"])
             eager = ahead and not stepwise
-            found = result_set(session, projection, answer, window, begin, make, census, eager=eager)
+            found = result_set(session, projection, answer, window, begin, build_rows, census, eager=eager)
             for page, last in found:
                 # What a late commit brings is young: of those nobody knows which were there before.
                 moved = several and not stepwise and (census.young or bool(census.moved))
@@ -122,7 +123,7 @@ def result_set(
     answer: Answer,
     window: Window,
     start: Progress,
-    make: Make,
+    build_rows: RowBuilder,
     census: Census,
     *,
     eager: bool,
@@ -132,7 +133,7 @@ def result_set(
     progress = start
     following = answers(session, projection, answer)
     if eager:  # one is fetched while another is made into rows
-        following = prefetch([each(following)], session.stop, depth=1)
+        following = prefetch([as_source(following)], session.stop, depth=1)
     del answer
     for page in following:
         ids, stamps = keys(projection, page.body["records"])
@@ -145,7 +146,7 @@ def result_set(
         rows, at = texts(page.body.pop("records")), page.at
         last = bool(page.body.get("done", True)) or not page.body.get("nextRecordsUrl")
         del page, ids, stamps
-        batch = make(rows)
+        batch = build_rows(rows)
         del rows
         yield Page(batch, progress, progress.received, start.received + total, at), last
         del batch
@@ -317,7 +318,7 @@ def counted(session: Session, name: str, question: str) -> int:
 
 
 def by_id(
-    session: Session, projection: Projection, ids: Sequence[str], per_query: int, make: Make
+    session: Session, projection: Projection, ids: Sequence[str], per_query: int, build_rows: RowBuilder
 ) -> Iterator[Page]:
     """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
     name = projection.sobject.name
@@ -327,6 +328,6 @@ def by_id(
         for page in answers(session, projection, answer):
             records = page.body["records"]
             seen.update(keys(projection, records)[0])
-            yield Page(make(texts(records)), Progress(), start + len(seen), len(ids), page.at)
+            yield Page(build_rows(texts(records)), Progress(), start + len(seen), len(ids), page.at)
         if len(seen) != total:
             raise mismatch(name, f"{total:,}", len(seen))

@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Any, TextIO, TypeVar
 from urllib.parse import urlencode
 
-from sync import logs
 from sync.catalogue.transform import Batch, Record
 from sync.errors import (
     BulkRefusedError,
@@ -19,18 +18,20 @@ from sync.errors import (
     QueryLostError,
     SalesforceError,
 )
+from sync.logs import logger
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
-    Make,
+    RowBuilder,
     endless,
     visit,
 )
 from sync.salesforce.prefetch import Source
-from sync.salesforce.session import Answer, Session
+from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.limits import clip
+from sync.salesforce.session.session import Session
 from sync.window import Progress
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 T = TypeVar("T")
 
 # Records handed on at once, and fewer where they have many fields: no more values than this.
@@ -51,7 +52,7 @@ csv.field_size_limit(LONGEST_CELL)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ResultPageRef:
     """Result page `number` of those still to read, its URL, and the next one's where that is known before."""
 
     number: int
@@ -60,7 +61,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ResultChunk:
     """A piece of a result page: rows, or its end with its counts and the URL of the next page."""
 
     number: int
@@ -79,7 +80,7 @@ class Results:
     name: str
     columns: tuple[str, ...]
     border: str
-    make: Make
+    build_rows: RowBuilder
     records: int  # that the job found
     resumed: bool = False  # whether another process may have made it
 
@@ -89,20 +90,20 @@ class Results:
             raise endless(self.name, f"{pages:,} for {self.records:,} records")
 
 
-Give = Callable[[Part], None]
+Emit = Callable[[ResultChunk], None]
 
 
-def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
+def result_pages(of: Results, progress: Progress) -> Iterator[Source[ResultChunk]]:
     """A source for each result page still to read, or one for all where each page names the next."""
     assert progress.job is not None
     if progress.page_url == NO_MORE:
         return
     first = f"{progress.job}/results?maxRecords={MAX_RECORDS}"
     if float(of.session.version) < PARALLEL_SINCE or "maxRecords=" in progress.page_url:
-        yield partial(in_turn, of, progress.page_url or first)
+        yield partial(read_in_turn, of, progress.page_url or first)
         return
     try:
-        urls = listed(of, progress.job)
+        urls = list_result_pages(of, progress.job)
         if progress.page_url:
             urls = dropwhile(lambda url: url != progress.page_url, urls)
         this = next(urls, None)
@@ -110,24 +111,24 @@ def result_pages(of: Results, progress: Progress) -> Iterator[Source[Part]]:
         if error.status not in (400, 404) or progress.page_url:
             raise
         log.info("bulk_pages_in_turn", object=of.name, reason=str(error)[:200])
-        yield partial(in_turn, of, first)
+        yield partial(read_in_turn, of, first)
         return
     if this is None and progress.page_url:
         raise QueryLostError(f"{of.name}: the job's result pages are others now")
     number = 0
     while this is not None:
         following = next(urls, None)
-        yield partial(result_page, of, Address(number, this, following or NO_MORE))
+        yield partial(result_page, of, ResultPageRef(number, this, following or NO_MORE))
         number, this = number + 1, following
 
 
-def listed(of: Results, job: str) -> Iterator[str]:
+def list_result_pages(of: Results, job: str) -> Iterator[str]:
     """The URLs of a job's result pages."""
     url, visited, number = f"{job}/resultPages", set[str](), 0
     while url:
         visit(of.name, url, visited)
         answer = of.session.resource("GET", url)
-        for page in told(answer, "resultPages", list):
+        for page in value_of(answer, "resultPages", list):
             number += 1
             of.check(number)
             yield of.session.path(page.get("resultUrl") if isinstance(page, dict) else page)
@@ -138,30 +139,32 @@ def listed(of: Results, job: str) -> Iterator[str]:
         url = "" if done else of.session.path(following)
 
 
-def in_turn(of: Results, url: str, give: Give) -> None:
+def read_in_turn(of: Results, url: str, emit: Emit) -> None:
     """All result pages from one on, each named by the one before."""
     number, visited = 0, set[str]()
     while url != NO_MORE:
         visit(of.name, url, visited)
         of.check(number)
-        url = result_page(of, Address(number, url, None), give)
+        url = result_page(of, ResultPageRef(number, url, None), emit)
         number += 1
 
 
-def result_page(of: Results, address: Address, give: Give) -> str:
+def result_page(of: Results, address: ResultPageRef, emit: Emit) -> str:
     """Give one result page as it arrives; the URL of the next. After a failure it is given from its start."""
     try:
-        end = of.session.stream(address.url, lambda headers, lines: read(of, address, give, headers, lines))
+        end = of.session.stream(address.url, lambda headers, lines: read(of, address, emit, headers, lines))
     except SalesforceError as error:
         if error.status != 200:
             raise
         # Asked for again and again, it never was what it says it is: its job is not to be trusted.
         raise CountMismatchError(f"{of.name}: a result page does not add up: {error}") from None
-    give(end)
+    emit(end)
     return end.following or NO_MORE
 
 
-def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], lines: TextIO) -> Part:
+def read(
+    of: Results, address: ResultPageRef, emit: Emit, headers: Mapping[str, str], lines: TextIO
+) -> ResultChunk:
     """Give a page's records batch by batch; its end. ValueError for a page that is not what it says it is."""
     said, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
     most = max(1, min(BATCH, VALUES_PER_BATCH // len(of.columns)))
@@ -182,7 +185,7 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
             settled += sum(record[stamp] < of.border for record in records)
             if came > of.records:
                 raise ValueError(f"it has more than the {of.records:,} records that the job found")
-            give(Part(address.number, made(of, records), len(records)))
+            emit(ResultChunk(address.number, build_batch(of, records), len(records)))
             del batch, records
     except csv.Error as error:
         raise ValueError(f"no CSV: {error}") from None
@@ -196,7 +199,7 @@ def read(of: Results, address: Address, give: Give, headers: Mapping[str, str], 
     if following is None:
         base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
         following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
-    return Part(address.number, following=following, count=came, settled=settled)
+    return ResultChunk(address.number, following=following, count=came, settled=settled)
 
 
 class Table:
@@ -231,10 +234,10 @@ class Table:
         return batch
 
 
-def made(of: Results, records: Sequence[Record]) -> Batch:
+def build_batch(of: Results, records: Sequence[Record]) -> Batch:
     """The rows; an error in making them is ours, and no reason to ask for the page again."""
     try:
-        return of.make(records)
+        return of.build_rows(records)
     except ValueError as error:
         raise RuntimeError(f"{of.name}: {error}") from error
 
@@ -271,7 +274,7 @@ def places(
     return itemgetter(*(list(found).index(name) for name in columns))
 
 
-def told(answer: Answer, key: str, read: Callable[[Any], T]) -> T:
+def value_of(answer: Answer, key: str, read: Callable[[Any], T]) -> T:
     """A value of a job's answer; SalesforceError where it is not there or not what it should be."""
     try:
         return read(answer.body[key])

@@ -22,8 +22,7 @@ import urllib3
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError as ClientError
 
-from sync import logs
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import (
     LoginError,
     QueryLostError,
@@ -31,26 +30,27 @@ from sync.errors import (
     StoppedError,
     SyncError,
 )
+from sync.logs import logger, printable
+from sync.salesforce.session.addresses import USERINFO, resource_path
 from sync.salesforce.session.answers import Answer, Usage
 from sync.salesforce.session.http import (
     USAGE,
     Http,
     RedirectedError,
-    clock,
+    server_time,
 )
 from sync.salesforce.session.limits import RECORDS_PER_PAGE, Allowance, clip
 from sync.salesforce.session.login import Token, permitted, request_token
-from sync.salesforce.session.paths import USERINFO, resource_path
 from sync.salesforce.session.refused import Refused, utc
 from sync.salesforce.session.retry import RetryPolicy, attempts
 from sync.salesforce.session.rules import (
     Transient,
     Unauthorised,
-    judge,
+    classify_error,
     network_failure,
 )
 
-log = logs.get("sync.salesforce.session")
+log = logger.get("sync.salesforce.session")
 
 BATCH_SIZE = "Sforce-Query-Options"
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
@@ -201,7 +201,7 @@ class Connection:
         try:
             body = ask(client)
         except ClientError as error:
-            raise judge(error, http.last, lost_on_404=lost_on_404) from None
+            raise classify_error(error, http.last, lost_on_404=lost_on_404) from None
         except RedirectedError as redirected:
             raise self._moved(redirected) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -215,7 +215,7 @@ class Connection:
         log.debug(
             "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
         )
-        return Answer(body, clock(response))
+        return Answer(body, server_time(response))
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
@@ -317,7 +317,7 @@ class Connection:
         except LoginError as error:
             raise self._refused.note(error) from None
         # Not the org's Id before the "!": it is no secret, and messages name it.
-        logs.hide([token.access.partition("!")[2] or token.access])
+        printable.hide([token.access.partition("!")[2] or token.access])
         self._token = token
         self._generation += 1
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)

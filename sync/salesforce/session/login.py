@@ -14,10 +14,10 @@ import requests
 from simple_salesforce.exceptions import SalesforceAuthenticationFailed
 from simple_salesforce.login import token_login
 
-from sync.config import Settings
+from sync.config.settings import Settings
 from sync.errors import LoginError, SalesforceError
-from sync.salesforce.session.error_bodies import first_error
-from sync.salesforce.session.hosts import host_of, trusted
+from sync.salesforce.session.addresses import host_of, trusted
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.http import Http, RedirectedError
 from sync.salesforce.session.limits import LONGEST_CODE, clip
 from sync.salesforce.session.rules import Transient, network_failure, retry_after
@@ -87,13 +87,13 @@ def request_token(settings: Settings, http: Http) -> Token:
     """
     login_url = settings.salesforce_login_url
     try:
-        access, body = ask(settings, http, login_url)
+        access, body = post_token_request(settings, http, login_url)
     except RedirectedError as redirected:
         own = f"https://{redirected.host}"
         if redirected.status not in LEADS_ON or not permitted(settings, redirected.host):
             raise LoginError(elsewhere(redirected)) from None
         try:
-            access, body = ask(settings, http, own)
+            access, body = post_token_request(settings, http, own)
         except RedirectedError as again:
             raise LoginError(f"{own} was named by {login_url}, and {elsewhere(again)}") from None
     if not access:
@@ -103,7 +103,7 @@ def request_token(settings: Settings, http: Http) -> Token:
     return Token(access, instance_of(settings, body), organization_of(access, body))
 
 
-def ask(settings: Settings, http: Http, url: str) -> tuple[Any, Any]:
+def post_token_request(settings: Settings, http: Http, url: str) -> tuple[Any, Any]:
     """The access token and the whole answer of one token request."""
     try:
         with warnings.catch_warnings():

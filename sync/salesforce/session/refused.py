@@ -36,18 +36,18 @@ class Refused:
         self.since = self.since if self.times else now
         self.reason, self.times = str(error), self.times + 1
         self.following, self.ends = now + pause, time.monotonic() + pause.total_seconds()
-        return error if self.times == 1 else LoginError(self.told())
+        return error if self.times == 1 else LoginError(self.describe())
 
     def check(self) -> None:
         """LoginError while it is too early for another attempt."""
         if self.times and time.monotonic() < self.ends:
-            raise LoginError(self.told())
+            raise LoginError(self.describe())
 
     def clear(self) -> None:
         """The org has accepted a token."""
         self.times = 0
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Since when, why, and when another attempt is made."""
         return (
             f"login refused since {utc(self.since)}: {self.reason}; "

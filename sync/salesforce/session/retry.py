@@ -9,13 +9,12 @@ from typing import TypeVar, cast
 
 import tenacity
 
-from sync import logs
 from sync.errors import DeferredError, StoppedError
-from sync.logs import activity
+from sync.logs import activity, logger
 from sync.salesforce.session.limits import LONGEST_RETRY_AFTER
 from sync.salesforce.session.rules import Transient
 
-log = logs.get("sync.salesforce.session")
+log = logger.get("sync.salesforce.session")
 T = TypeVar("T")
 
 

@@ -18,7 +18,7 @@ from sync.errors import (
     SalesforceError,
     SyncError,
 )
-from sync.salesforce.session.error_bodies import first_error
+from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.limits import LONGEST_CODE, clip
 
 
@@ -182,7 +182,7 @@ def classify(status: int, code: str, message: str) -> Rule:
     return UNKNOWN
 
 
-def judge(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
+def classify_error(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
     """The exception that an error answer means; `lost_on_404` for pages and jobs, which come and go."""
     code, message = first_error(error.content)
     status = int(error.status)

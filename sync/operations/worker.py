@@ -18,11 +18,10 @@ from functools import partial
 from types import FrameType
 
 import sync
-from sync import logs
 from sync.errors import DeferredError, StoppedError, SyncError
-from sync.logs import activity
+from sync.logs import activity, logger
 
-log = logs.get(__name__)
+log = logger.get(__name__)
 
 SHUTDOWN_SECONDS = 25  # Heroku kills after 30
 # Without any activity while a job is at work. The longest call to Salesforce, a page of Bulk results, may

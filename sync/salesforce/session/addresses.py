@@ -1,10 +1,45 @@
-"""Paths on the instance: what an answer or the database names is checked here before the token goes there."""
+"""Where the token may go: hosts that are Salesforce's or named, and paths of the API below them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from sync.salesforce.session.limits import clip
+
+# Salesforce's own domains, those of Government Cloud and of Alibaba Cloud in China included.
+DOMAINS = (".salesforce.com", ".salesforce.mil", ".sfcrmproducts.cn")
+# A host as a name or an IPv4 address, and its port; no user, no path, no trailing dot, no IPv6.
+HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::([0-9]{1,5}))?")
+LONGEST = 300
+
+
+def host_of(url: object) -> str:
+    """The host of an https URL that names nothing else, with its port unless that is 443; else ValueError."""
+    text = url.lower() if isinstance(url, str) and len(url) <= LONGEST and url.isascii() else ""
+    found = HOST.fullmatch(text.removeprefix("https://").removesuffix("/"))
+    if not text.startswith("https://") or found is None:
+        raise ValueError("no https URL of a host and nothing else")
+    name, port = found.groups()
+    return name if port in (None, "443") else f"{name}:{port}"
+
+
+def target_of(location: object) -> str:
+    """The host that an https URL leads to, as `host_of` gives it, whatever follows it; else ValueError."""
+    text = location if isinstance(location, str) else ""
+    scheme, separator, rest = text.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return host_of(f"{scheme}{separator}{authority}")
+
+
+def trusted(host: str, login_url: str, private: Collection[str]) -> bool:
+    """Whether a host (with its port, where it has one) may be sent the token of this login."""
+    if host == login_url.removeprefix("https://").removesuffix(":443").lower():
+        return True
+    if host in private or host.split(":")[0] in private:
+        return True
+    return ":" not in host and host.endswith(DOMAINS)
+
 
 USERINFO = "/services/oauth2/userinfo"
 
@@ -13,7 +48,7 @@ USERINFO = "/services/oauth2/userinfo"
 PATH = re.compile(r"(?:/[A-Za-z0-9_.~-]+)+/?")
 QUERY = re.compile(r"(?:[A-Za-z0-9_.~!$&'()*+,;:=/?-]|%[0-9A-Fa-f]{2})*")
 # A URL with its headers may have 16,384 bytes.
-LONGEST = 16_000
+LONGEST_PATH = 16_000
 # An Id of 15 or 18 characters.
 ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 JOB = re.compile(rf"/services/data/v([0-9]{{2,3}}\.0)/jobs/query/{ID.pattern}")
@@ -28,7 +63,7 @@ def resource_path(text: object, version: str, host: str = "") -> str:
     path = text if isinstance(text, str) else ""
     if host:
         path = path.removeprefix(f"https://{host}")
-    if len(path) > LONGEST or not path.startswith(f"/services/data/v{version}/"):
+    if len(path) > LONGEST_PATH or not path.startswith(f"/services/data/v{version}/"):
         raise foreign(text, version)
     route, _, query = path.partition("?")
     segments = route.split("/")

@@ -1,89 +1,32 @@
-"""The house: who may import whom, who talks to what, and what is written down in one place only."""
+"""The architecture: which package imports which, who knows what library, and what is written in one place only."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from sync.catalogue.objects import CATALOGUE
+from tests.project.layout import (
+    BELOW_ALL,
+    MOST_ENTRIES,
+    MOST_FILES,
+    MOST_LAYERS,
+    OWNED,
+    PACKAGES,
+    PLAYS_ON_IT,
+    PURE,
+    SHARED,
+    SIMULATOR,
+    layers,
+)
 from tests.support.world import ROOT
 
-# What each package may import beside what stands below all: errors, logs and the values of window.
-PACKAGES = {
-    "config": {"catalogue"},
-    "catalogue": set(),
-    "window": {"catalogue"},
-    "salesforce": {"catalogue", "config", "window"},
-    "postgres": {"catalogue", "config", "window"},
-    "replication": {"salesforce", "postgres", "catalogue", "config", "window"},
-    "operations": {"replication", "salesforce", "postgres", "catalogue", "config", "window"},
-    "demo": {"cli", "operations", "replication", "salesforce", "postgres", "catalogue", "config", "window"},
-    "cli": {"demo", "operations", "replication", "salesforce", "postgres", "catalogue", "config", "window"},
-}
-BELOW_ALL = {"errors", "logs"}
-# Third-party libraries that one package alone may import.
-OWNED = {
-    "salesforce": {"requests", "simple_salesforce", "tenacity", "urllib3", "certifi"},
-    "cli": {"typer", "rich", "click"},
-    "config": {"pydantic", "pydantic_settings"},
-}
-# Inside and across packages, a module imports only from modules above it.
-ORDER = (
-    *(
-        "errors",
-        "activity",
-        "printable",
-        "derivation",
-        "mapping",
-        "phones",
-        "values",
-        "transform",
-        "objects",
-        "config",
-        "logs",
-        "window",
-        "session",
-        "soql",
-        "prefetch",
-    ),
-    *(
-        "extract",
-        "locks",
-        "bookkeeping",
-        "replica_schema",
-        "tables",
-        "load",
-        "state",
-        "changes",
-        "runs",
-        "ledger",
-        "rejects",
-        "apply",
-        "verify",
-        "deletes",
-        "windows",
-        "refresh",
-        "retention",
-        "recompute",
-        "pipeline",
-        "erasure",
-        "grants",
-        "audit",
-        "report",
-        "embedded",
-        "schedule",
-        "screen",
-        "show",
-    ),
-    *("demo", "wiring", "commands"),
-)
 SYNC = ROOT / "sync"
-FOLDERS = {path.name for path in SYNC.iterdir() if (path / "__init__.py").is_file()}
 TRANSPORT = {"requests", "simple_salesforce", "tenacity", "urllib3"}
 # What reaches out of the process, keeps time, or keeps state: nothing for a pure module.
 IMPURE = {
@@ -104,20 +47,16 @@ IMPURE = {
 }
 
 
-def modules(*, simulator: bool = False) -> Iterator[tuple[str, Path]]:
-    """Every module of the product with its room's name; the simulator is a house of its own."""
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the product with its name below sync (`postgres.load.merge`); the simulator is not of it."""
     for path in sorted(SYNC.rglob("*.py")):
-        room = room_of(path.relative_to(SYNC).with_suffix("").parts)
-        if (room == "simulator") == simulator and room:
-            yield room, path
+        parts = path.relative_to(SYNC).with_suffix("").parts
+        if parts[0] not in (SIMULATOR, "__main__", "__init__"):
+            yield ".".join(parts).removesuffix(".__init__"), path
 
 
-def room_of(parts: Sequence[str]) -> str:
-    """The module or folder of a package that a path or a dotted name leads to; "" for a package itself."""
-    if parts[0] in ("config", "simulator") or (parts[0] == "logs" and parts[1:] in ((), ("__init__",))):
-        return parts[0]
-    last = parts[1] if parts[0] in FOLDERS and len(parts) > 1 else parts[0]
-    return "" if last.startswith("__") or last in FOLDERS - {"demo"} else last
+def package(module: str) -> str:
+    return module.split(".")[0]
 
 
 def imports(path: Path) -> set[str]:
@@ -137,9 +76,8 @@ def libraries(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports(path)}
 
 
-def rooms_used(path: Path) -> set[str]:
-    names = (tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("sync."))
-    return {room for parts in names if (room := room_of(parts))} & {*ORDER, "simulator"}
+def packages_used(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("sync.")}
 
 
 def strings(path: Path) -> Iterator[str]:
@@ -155,50 +93,73 @@ def strings(path: Path) -> Iterator[str]:
             yield node.value
 
 
-# ── rooms ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── packages ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_packages_are_the_architecture() -> None:
-    """`ls sync/` shows at most fourteen entries, and all of them have their place."""
-    entries = {path.stem for path in SYNC.iterdir() if path.suffix == ".py" or path.name in FOLDERS}
+def test_the_packages_are_the_architecture() -> None:
+    """`ls sync/` shows the packages of the layout and nothing else, few enough to be seen at a glance."""
+    entries = {
+        path.stem for path in SYNC.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
 
-    assert entries - {"__init__", "__main__", "simulator"} == set(PACKAGES) | BELOW_ALL
-    assert len(entries - {"__init__"}) <= 14
+    assert entries - {"__init__", "__main__", SIMULATOR} == set(PACKAGES) | BELOW_ALL
+    assert len(entries - {"__init__"}) <= MOST_ENTRIES
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_packages_import_what_they_may(package: str) -> None:
+def test_layers_are_few() -> None:
+    """Packages import in one direction, in few layers, and Salesforce and Postgres never each other."""
+    assert len(layers()) <= MOST_LAYERS
+    assert "postgres" not in PACKAGES["salesforce"]
+    assert "salesforce" not in PACKAGES["postgres"]
+
+
+@pytest.mark.parametrize("name", [*PACKAGES, *sorted(BELOW_ALL)])
+def test_packages_import_what_they_may(name: str) -> None:
     """A package imports those that it may, and no library that another one alone may know."""
-    foreign = set().union(*(owned for owner, owned in OWNED.items() if owner != package))
-    allowed = (
-        PACKAGES[package] | BELOW_ALL | {package} | ({"simulator"} if package in ("demo", "cli") else set())
-    )
-    for path in sorted((SYNC / package).rglob("*.py")) or [SYNC / f"{package}.py"]:
-        used = {name.split(".")[1] for name in imports(path) if name.startswith("sync.")}
-        assert used <= allowed, path.name
+    foreign = set().union(*(owned for owner, owned in OWNED.items() if owner != name))
+    foreign |= {library for library, owners in SHARED.items() if name not in owners}
+    allowed = {name} | (PACKAGES[name] | BELOW_ALL if name in PACKAGES else set())
+    if name == PLAYS_ON_IT:
+        allowed.add(SIMULATOR)
+    for path in (path for module, path in modules() if package(module) == name):
+        assert packages_used(path) <= allowed, path.name
         assert not libraries(path) & foreign, path.name
 
 
-def test_every_room_is_in_the_list() -> None:
-    """A new module has its place in the order before it has imports."""
-    assert {room for room, _ in modules()} == set(ORDER)
+def test_the_layout_allows_no_more_than_is_used() -> None:
+    """What a package may import is what it does import: the picture of it is true."""
+    used: dict[str, set[str]] = {name: set() for name in PACKAGES}
+    for module, path in modules():
+        if package(module) in PACKAGES:
+            used[package(module)] |= packages_used(path) - BELOW_ALL - {package(module), SIMULATOR}
+
+    assert used == PACKAGES
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_rooms_import_from_above(room: str) -> None:
-    """A module imports only from those above it in the list."""
-    above = set(ORDER[: ORDER.index(room) + 1])
-    # The demo plays on the simulator and cli starts it; both import it only when they are asked to.
-    allowed = above | ({"simulator"} if room in ("demo", "commands") else set())
+def test_packages_stay_small() -> None:
+    """A package has a dozen files at most, and one further level below it."""
+    folders = [path.parent for path in SYNC.rglob("__init__.py") if SIMULATOR not in path.parts]
+    sizes = {folder: len([*folder.glob("*.py")]) - 1 for folder in folders}
 
-    for path in (path for each, path in modules() if each == room):
-        assert rooms_used(path) <= allowed, path.name
+    assert {folder.name: size for folder, size in sizes.items() if size > MOST_FILES} == {}
+    assert max(len(folder.relative_to(SYNC).parts) for folder in folders) <= 2
+
+
+def test_packages_introduce_themselves() -> None:
+    """A package's `__init__` is a docstring that says where to start reading; it hides no origin of a name."""
+    for module, path in modules():
+        if path.name == "__init__.py":
+            tree = ast.parse(path.read_text())
+            [only] = tree.body
+            assert isinstance(only, ast.Expr), module
+            start = re.search(r"Start with `(\w+)`", ast.get_docstring(tree) or "")
+            assert start is not None, module
+            assert (path.parent / f"{start[1]}.py").is_file() or (path.parent / start[1]).is_dir(), module
 
 
 def test_no_module_needs_itself() -> None:
-    """Inside a folder imports have one direction, too: no module is imported by what it imports."""
-    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for _, path in modules()}
-    known = {name.removesuffix(".__init__"): imports(path) for name, path in paths.items()}
+    """Imports have one direction inside the packages, too: no module is imported by what it imports."""
+    known = {f"sync.{module}": imports(path) for module, path in modules()}
 
     order = TopologicalSorter({name: (used & set(known)) - {name} for name, used in known.items()})
 
@@ -206,19 +167,19 @@ def test_no_module_needs_itself() -> None:
 
 
 def test_a_dyno_needs_no_development_packages() -> None:
-    """Simulator and embedded PostgreSQL are imported inside functions: a dyno does not have them."""
-    absent = {"simulator", "embedded", "demo"}
-    for room, path in modules():
-        if room in absent:
+    """Simulator, embedded PostgreSQL and the demo's story are imported inside functions: a dyno lacks them."""
+    absent = {"simulator", "embedded", "demo.demo"}
+    for module, path in modules():
+        if module.startswith("demo.") and module != "demo.commands":
             continue
         top_level = ast.Module([n for n in ast.parse(path.read_text()).body if not is_function(n)], [])
         named = {
-            part
+            name
             for node in ast.walk(top_level)
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sync")
-            for part in [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            for name in [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         }
-        assert not named & absent, path.name
+        assert not [name for name in named if any(each in name for each in absent)], module
 
 
 def is_function(node: ast.AST) -> bool:
@@ -226,26 +187,26 @@ def is_function(node: ast.AST) -> bool:
 
 
 def test_only_the_session_talks_to_salesforce() -> None:
-    """Transport ends in one room: nobody else knows the HTTP and retry libraries."""
-    assert {room for room, path in modules() if libraries(path) & TRANSPORT} == {"session"}
+    """Transport ends in one package: nobody else knows the HTTP and retry libraries."""
+    users = {module for module, path in modules() if libraries(path) & TRANSPORT}
+
+    assert {module.rpartition(".")[0] for module in users} == {"salesforce.session"}
 
 
 def test_the_simulator_stands_alone() -> None:
     """The simulator shares no code with the product: a wrong belief must not pass on both sides."""
-    for _, path in modules(simulator=True):
-        assert rooms_used(path) <= {"simulator"}, path.name
-        assert "sync" not in imports(path) - {"sync.simulator"}, path.name
+    for path in sorted((SYNC / SIMULATOR).rglob("*.py")):
+        assert packages_used(path) <= {SIMULATOR}, path.name
+        assert "sync" not in imports(path) - {f"sync.{SIMULATOR}"}, path.name
         assert not libraries(path) & {"simple_salesforce", "tenacity", "sqlalchemy", "psycopg2"}, path.name
 
 
-@pytest.mark.parametrize(
-    "room",
-    ["errors", "printable", "derivation", "mapping", "phones", "values", "transform", "objects", "soql"],
-)
-def test_the_middle_is_pure(room: str) -> None:
+def test_the_middle_is_pure() -> None:
     """Mapping, transformation and query text talk to nobody and keep nothing."""
-    [path] = [path for each, path in modules() if each == room]
-    assert not libraries(path) & IMPURE
+    pure = {module: path for module, path in modules() if module.startswith(PURE)}
+
+    assert {module for module, path in pure.items() if libraries(path) & IMPURE} == set()
+    assert set(PURE) <= set(pure)
 
 
 # ── one place for each decision ───────────────────────────────────────────────────────────────────────
@@ -254,7 +215,7 @@ def test_the_middle_is_pure(room: str) -> None:
 def test_only_config_reads_the_environment() -> None:
     """Settings come from one room; nobody looks at a variable of his own."""
     readers = set()
-    for room, path in modules():
+    for module, path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             named = (
                 node.attr
@@ -264,7 +225,7 @@ def test_only_config_reads_the_environment() -> None:
                 else ""
             )
             if named in ("environ", "getenv", "environb", "BaseSettings"):
-                readers.add(room)
+                readers.add(package(module))
 
     assert readers == {"config"}
 
@@ -272,15 +233,15 @@ def test_only_config_reads_the_environment() -> None:
 def test_object_names_stand_in_the_catalogue() -> None:
     """A new object is one declaration: no other module knows an object by its name."""
     name = re.compile(rf"\b({'|'.join(CATALOGUE)})\b")
-    knowing = {room for room, path in modules() for text in strings(path) if name.search(text)}
+    knowing = {package(module) for module, path in modules() for text in strings(path) if name.search(text)}
 
-    assert knowing <= {"objects", "demo"}
+    assert knowing <= {"catalogue", "demo"}
 
 
 def test_table_names_come_from_the_catalogue() -> None:
     """No query names a replica or its view: their names follow from the catalogue."""
     name = re.compile(rf"\b(salesforce|crm)\.({'|'.join(each.table for each in CATALOGUE.values())})\b")
-    knowing = {room for room, path in modules() for text in strings(path) if name.search(text)}
+    knowing = {package(module) for module, path in modules() for text in strings(path) if name.search(text)}
 
     assert knowing <= {"demo"}
 
@@ -301,31 +262,34 @@ def handlers(path: Path) -> list[str]:
 
 def test_broad_handlers_are_two() -> None:
     """`except Exception` stands twice: around an object's run and around a scheduled job."""
-    broad = {room: caught for room, path in modules() if (caught := handlers(path))}
+    broad = {module: caught for module, path in modules() if (caught := handlers(path))}
 
-    assert {room for room, caught in broad.items() if "Exception" in caught} <= {
-        "pipeline",
-        "runs",
-        "schedule",
+    assert {module for module, caught in broad.items() if "Exception" in caught} == {
+        "replication.runs",
+        "operations.worker",
     }
     assert sum(caught.count("Exception") for caught in broad.values()) == 2
     # Session and prefetch carry a thread's exception to its caller, whatever it is; nobody swallows one.
-    assert {room for room, caught in broad.items() if set(caught) - {"Exception"}} <= {"session", "prefetch"}
+    others = {module for module, caught in broad.items() if set(caught) - {"Exception"}}
+    assert others <= {"salesforce.session.connection", "salesforce.session.retry", "salesforce.prefetch"}
 
 
 def test_time_is_a_parameter() -> None:
     """Only the edges read this machine's clock; windows are made of Salesforce's. The worker's loop does not: a
     clock that is set back would stop it as long."""
     readers = {
-        room
-        for room, path in modules()
+        module
+        for module, path in modules()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and (node.func.attr in ("now", "utcnow", "today") or ast.unparse(node.func) == "time.time")
     }
 
-    assert readers <= {"wiring", "session"}
+    assert {module.removesuffix(module.split(".")[-1]) for module in readers} == {
+        "cli.",
+        "salesforce.session.",
+    }
 
 
 # ── manners ───────────────────────────────────────────────────────────────────────────────────────────

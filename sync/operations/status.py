@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from sync.postgres import ledger
-from sync.replication.rejects import groups, told
+from sync.replication.rejects import describe_groups, groups
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
@@ -156,7 +156,7 @@ def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
     return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
 
 
-def status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
+def read_status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
     """Everything at once, from one snapshot; `max_lag` decides what is stale."""
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
@@ -172,7 +172,8 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
     asked = {"objects": list(objects)}
     for row in connection.execute(FUTURE, asked):
         yield (
-            f"{row.object} is said to be complete through {clock(row.complete_through)}, which is in the "
+            f"{row.object} is said to be complete through {format_utc(row.complete_through)}, which "
+            f"is in the "
             "future: a wrong clock was believed, and changes may be missing; type: "
             f"python -m sync resync --object {row.object} --full",
             True,
@@ -182,26 +183,33 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
         yield name, True
     for row in connection.execute(REFUSED, asked):
         yield (
-            f"{row.object}: Salesforce refuses getDeleted since {clock(row.since)}: records that left the "
+            f"{row.object}: Salesforce refuses getDeleted since {format_utc(row.since)}: records "
+            f"that left the "
             "recycle bin are found by verify alone, each night or when you type: "
             f"python -m sync verify --object {row.object} --repair",
             True,
         )
     for row in connection.execute(VERIFIED, asked):
         if row.outcome == "failed" and (row.remaining or row.overdue):
-            yield f"{row.object}: the verify of {clock(row.started_at)} failed: {short(row.error, 300)}", True
+            yield (
+                f"{row.object}: the verify of {format_utc(row.started_at)} failed: "
+                f"{truncate(row.error, 300)}",
+                True,
+            )
         elif row.remaining:
-            what = f"{row.remaining:,} found different at {clock(row.started_at)}"
+            what = f"{row.remaining:,} found different at {format_utc(row.started_at)}"
             yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
     for row in connection.execute(LAGGING, asked):
         yield (
-            f"{row.object}: Salesforce's latestDateCovered is {clock(row.covered)}, a transaction hangs; "
+            f"{row.object}: Salesforce's latestDateCovered is {format_utc(row.covered)}, a "
+            f"transaction hangs; "
             "of its lag 24 hours count, what commits later than that is found by the nightly verify",
             True,
         )
     for name, field, since in ledger.all_refused(connection, list(objects)):
         yield (
-            f"{name}.{field}: describe lists it and queries refuse it since {clock(since)}: it is left out, "
+            f"{name}.{field}: describe lists it and queries refuse it since {format_utc(since)}: it "
+            f"is left out, "
             "its last values are kept, and it is tried again each day; mend the field or its package, or "
             f"leave it out for good by {name}.{field} in SYNC_EXCLUDED_FIELDS, which erases its values",
             True,
@@ -209,7 +217,7 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
     now = connection.execute(NOW).scalar_one()
     for name, gone, since in ledger.vanished(connection, list(objects)):
         yield (
-            f"{name}.{gone} is not shown any more since {clock(since)}: removed, or hidden from the "
+            f"{name}.{gone} is not shown any more since {format_utc(since)}: removed, or hidden from the "
             "integration user; its last values are kept",
             now - since < NEWS,
         )
@@ -223,14 +231,18 @@ def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterato
         if mine:
             count, since = sum(group.records for group in mine), min(group.since for group in mine)
             yield (
-                f"{name}: {records(count)} rejected since {clock(since)} ({told(mine)}): consumers see "
+                f"{name}: {records(count)} rejected since {format_utc(since)} "
+                f"({describe_groups(mine)}): consumers see "
                 f"an older version of them, or none; type: python -m sync rejects --object {name}",
                 True,
             )
         accepted = [group for group in found if group.object == name and group.accepted]
         if accepted:
             count = sum(group.records for group in accepted)
-            yield f"{name}: {records(count)} rejected for accepted reasons ({told(accepted)})", False
+            yield (
+                f"{name}: {records(count)} rejected for accepted reasons ({describe_groups(accepted)})",
+                False,
+            )
 
 
 def records(count: int) -> str:
@@ -240,7 +252,8 @@ def records(count: int) -> str:
 def other_org(connection: Connection, objects: Sequence[str]) -> list[str]:
     """What is left to do after another org was accepted, per object."""
     return [
-        f"{row.object}: the org was replaced on {clock(row.replaced_at)}, and records of the one before may "
+        f"{row.object}: the org was replaced on {format_utc(row.replaced_at)}, and records of the "
+        f"one before may "
         f"be left; type: python -m sync verify --object {row.object} --repair --approve"
         for row in connection.execute(OTHER_ORG, {"objects": list(objects)})
     ]
@@ -256,34 +269,37 @@ def headline(
         busy = f"; {working[one.object]} is at it now" if one.object in working else ""
         if one.complete_through is None:
             tail = busy or "; type: python -m sync run"
-            failed = f", the last run {one.last_outcome} ({short(one.last_error)})" if one.last_error else ""
+            failed = (
+                f", the last run {one.last_outcome} ({truncate(one.last_error)})" if one.last_error else ""
+            )
             seen = f"consumers see {'about ' if one.estimated else ''}{one.rows:,} rows"
             return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
         assert one.lag is not None
         why = f"the last run {one.last_outcome}" if one.last_outcome else "no run is in the journal"
-        why += f" ({short(one.last_error)})" if one.last_error else ", none since" if not busy else ""
+        why += f" ({truncate(one.last_error)})" if one.last_error else ", none since" if not busy else ""
         tail = busy or "; type: python -m sync check"
         return (
-            f"STALE: {one.object} is complete through {clock(one.complete_through)}, {spoken(one.lag)} ago; "
+            f"STALE: {one.object} is complete through {format_utc(one.complete_through)}, "
+            f"{format_duration(one.lag)} ago; "
             f"{why}: consumers see the state of that time{tail}"
         )
     oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
     names = " and ".join(one.object for one in found)
     tail = ""
     broken = [one for one in found if one.last_outcome not in (None, "succeeded")][:1]
-    ended = [f"the last run of {one.object} {one.last_outcome}: {short(one.last_error)}" for one in broken]
+    ended = [f"the last run of {one.object} {one.last_outcome}: {truncate(one.last_error)}" for one in broken]
     if warned:
         # What fails now comes before what has been so for days; a run that was stopped does not fail.
         failing = any(one.last_outcome != "stopped" for one in broken)
         first, *others = [*ended, *warned] if failing else [*warned, *ended]
         more = f" (and {len(others)} more)" if others else ""
-        return f"WARNING: {first}{more}; consumers see every change up to {spoken(oldest)} ago{tail}"
+        return f"WARNING: {first}{more}; consumers see every change up to {format_duration(oldest)} ago{tail}"
     tail += "".join(f"; {how}" for how in ended)
     holds = "holds" if len(found) == 1 else "hold"
-    return f"OK: {names} {holds} every change up to {spoken(oldest)} ago{tail}"
+    return f"OK: {names} {holds} every change up to {format_duration(oldest)} ago{tail}"
 
 
-def short(error: str | None, most: int = 160) -> str:
+def truncate(error: str | None, most: int = 160) -> str:
     """An error on one line of at most so many characters; what it leaves out is in the middle, because what
     happened stands at the beginning and what to type at the end."""
     line = " ".join((error or "no reason given").split())
@@ -300,11 +316,11 @@ def whole_words(text: str) -> str:
     return whole.rstrip() if len(whole) > len(text) // 2 else text.strip()
 
 
-def clock(moment: datetime) -> str:
+def format_utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def spoken(span: timedelta) -> str:
+def format_duration(span: timedelta) -> str:
     """`4s`, `12m`, `3h 05m`, `2d 4h`."""
     seconds = max(0, int(span.total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60

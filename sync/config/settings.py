@@ -1,0 +1,416 @@
+"""Environment → frozen settings. The only reader of the environment."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import phonenumbers
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from sync.config.fields import Selection, field_names, object_names, of_object
+from sync.config.flows import (
+    Flow,
+    LoginSettings,
+    choose_flow,
+    login_problems,
+    present_in,
+)
+from sync.config.keys import check_signing_key
+from sync.config.names import given, strangers
+from sync.config.pasted import problems, translated
+from sync.config.replicas import schema_name
+from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
+from sync.config.values import (
+    SOURCES,
+    parse_duration,
+    readable_pem,
+    wrong,
+)
+from sync.errors import ConfigError
+from sync.logs.printable import visible
+
+LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
+
+
+class DatabaseSettings(BaseSettings):
+    """What commands need that only read the database; field names are the variables' in lower case."""
+
+    model_config = SOURCES
+
+    database_url: SecretStr
+    pgsslmode: str | None = None
+    sync_replica_schema: str | None = None
+    sync_objects: Annotated[tuple[str, ...], NoDecode] = ()
+    sync_interval: timedelta = timedelta(minutes=10)
+    sync_overlap: timedelta = timedelta(minutes=10)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["logfmt", "json", "pretty"] = "logfmt"
+    dyno: str = "local"
+
+    @field_validator(
+        "sync_interval", "sync_overlap", "sync_volatile_interval", mode="before", check_fields=False
+    )
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        try:
+            return parse_duration(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise wrong(str(error)) from None
+
+    @field_validator("sync_interval", "sync_volatile_interval", check_fields=False)
+    @classmethod
+    def _interval(cls, value: timedelta) -> timedelta:
+        if value <= timedelta(0):
+            raise wrong("must be longer than zero, for example 10m")
+        return value
+
+    @field_validator("sync_interval", "sync_overlap")
+    @classmethod
+    def _not_for_ever(cls, value: timedelta) -> timedelta:
+        if value > LONGEST:
+            raise wrong(f"must be at most {LONGEST.days}d, for example 10m")
+        return value
+
+    @field_validator("sync_objects", mode="before")
+    @classmethod
+    def _objects(cls, value: Any) -> Any:
+        return object_names(value) if isinstance(value, str) else value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise wrong("is not a URL; write postgres://user:password@host:5432/name") from None
+        if url.drivername.split("+")[0] not in ("postgres", "postgresql"):
+            raise wrong(f"must start with postgres://, not {url.drivername}://")
+        if not url.database:
+            raise wrong("names no database; write postgres://user:password@host:5432/name")
+        if found := list(problems(url)):
+            raise wrong("; it ".join(found))
+        return value
+
+    @field_validator("sync_replica_schema")
+    @classmethod
+    def _replica_schema(cls, value: str | None) -> str | None:
+        return None if value is None else schema_name(value.strip())
+
+    @property
+    def postgres(self) -> URL:
+        """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
+        url = translated(make_url(self.database_url.get_secret_value()))
+        url = url.set(drivername="postgresql+psycopg2")
+        # Said in the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
+        mode = self.pgsslmode or ("require" if needs_tls(url) else None)
+        if "sslmode" not in url.query and mode is not None:
+            url = url.update_query_dict({"sslmode": mode})
+        return url
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be printed, those that libraries take from the environment included."""
+        given = self.database_url.get_secret_value()
+        url = make_url(given)
+        own = [given, str(url.password)] if url.password else []
+        return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets()]))
+
+
+class Settings(DatabaseSettings):
+    """Every setting of the product."""
+
+    salesforce_login_url: str
+    salesforce_client_id: str
+    salesforce_client_secret: SecretStr | None = None
+    salesforce_username: str | None = None
+    salesforce_private_key: SecretStr | None = None
+    salesforce_audience: str | None = None
+    salesforce_password: SecretStr | None = None
+    salesforce_security_token: SecretStr | None = None
+    salesforce_private_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    salesforce_api_version: str = "66.0"
+    sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
+    sync_bulk_threshold: int = Field(default=10_000, ge=0)
+    sync_api_budget: float = 0.8
+    sync_default_region: str = "US"
+    sync_volatile_fields: Annotated[frozenset[str], NoDecode] = frozenset()
+    sync_volatile_interval: timedelta = timedelta(hours=24)
+    sync_verify_at: time | None = time(3)
+    sync_tombstone_values: Literal["keep", "erase"] = "keep"
+    sync_tombstone_retention: timedelta | None = timedelta(days=30)
+    sync_excluded_fields: Annotated[frozenset[str], NoDecode] = frozenset()
+    requests_ca_bundle: Path | None = None
+
+    @field_validator("sync_api_budget", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
+        if not match or not 0 < float(match[1]) <= 100:
+            raise wrong(f"{value!r} is not a share of the daily requests: write for example 80%")
+        return float(match[1]) / 100
+
+    @field_validator("sync_custom_fields", mode="before")
+    @classmethod
+    def _custom(cls, value: Any) -> Any:
+        if not isinstance(value, str) or value.strip().lower() in ("all", "none"):
+            return value.strip().lower() if isinstance(value, str) else value
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        if odd := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
+            raise wrong(
+                f"{', '.join(odd)} is no custom field's API name; write all, none, or Tier__c,Region__c"
+            )
+        return names
+
+    @field_validator("sync_volatile_fields", "sync_excluded_fields", mode="before")
+    @classmethod
+    def _fields(cls, value: Any) -> Any:
+        return field_names(value) if isinstance(value, str) else value
+
+    @field_validator("sync_verify_at", mode="before")
+    @classmethod
+    def _verify_at(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() == "off":
+            return None
+        try:
+            return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 — a time of day, in UTC
+        except ValueError:
+            raise wrong(f"{value!r} is no time of day: write for example 03:00 (UTC), or off") from None
+
+    @field_validator("sync_tombstone_values", mode="before")
+    @classmethod
+    def _tombstone_values(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().lower() not in ("keep", "erase"):
+            raise wrong("must be keep or erase")
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("sync_tombstone_retention", mode="before")
+    @classmethod
+    def _retention(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() == "off":
+            return None
+        try:
+            kept = parse_duration(value)
+        except ValueError as error:
+            raise wrong(f"{error}, or off to keep the values of deleted records for ever") from None
+        if kept > LONGEST_RETENTION:
+            raise wrong(f"must be at most {LONGEST_RETENTION.days}d; write off to keep values for ever")
+        return kept
+
+    @field_validator("sync_default_region")
+    @classmethod
+    def _region(cls, value: str) -> str:
+        region = value.strip().upper()
+        if region not in phonenumbers.SUPPORTED_REGIONS:
+            raise wrong(f"{value!r} is no region with phone numbers: write two letters such as US, DE or GB")
+        return region
+
+    @field_validator("salesforce_login_url")
+    @classmethod
+    def _login_url(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if not re.fullmatch(r"https://[^/\s@?#]+", value):
+            raise wrong("must be https:// and a host, for example https://acme.my.salesforce.com")
+        if ".lightning.force.com" in value or ".salesforce-setup.com" in value:
+            raise wrong("is a page for people; use the My Domain URL, https://<name>.my.salesforce.com")
+        return value
+
+    @field_validator("salesforce_private_hosts", mode="before")
+    @classmethod
+    def _private_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        if odd := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
+            raise wrong(f"{', '.join(odd)} is no host name: write crm.example.net,localhost:8443")
+        return names
+
+    @field_validator("salesforce_api_version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        value = value.strip().lstrip("v")
+        if not re.fullmatch(r"[0-9]{2,3}\.0", value) or float(value) < 47:
+            raise wrong("must be a version such as 66.0 (47.0 or later)")
+        return value
+
+    @field_validator("salesforce_private_key")
+    @classmethod
+    def _private_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        pem = readable_pem(value.get_secret_value())
+        check_signing_key(pem)
+        return SecretStr(pem)
+
+    @field_validator("requests_ca_bundle")
+    @classmethod
+    def _ca_bundle(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None and not value.is_dir():
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
+        except (ssl.SSLError, OSError):
+            raise wrong(
+                f"{value} is not there or holds no certificate; give a PEM file with the CA's"
+            ) from None
+        return value
+
+    @property
+    def tombstone_values_kept(self) -> timedelta | None:
+        """How long the values of a deleted record are kept; None: for ever."""
+        return timedelta(0) if self.sync_tombstone_values == "erase" else self.sync_tombstone_retention
+
+    def excluded_fields(self, sobject: str) -> frozenset[str]:
+        """The fields of an object that must not be read."""
+        return of_object(self.sync_excluded_fields, sobject)
+
+    def volatile_fields(self, sobject: str) -> frozenset[str]:
+        """The fields of an object whose values move without a stamp, as an operator says."""
+        return of_object(self.sync_volatile_fields, sobject)
+
+    @property
+    def custom_fields_named(self) -> frozenset[str]:
+        """The custom fields that settings name, without their objects; only the org knows them."""
+        selected = self.sync_custom_fields
+        named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
+        return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
+
+    @property
+    def flow(self) -> Flow:
+        """The login flow that the settings present make."""
+        return choose_flow(present_in(self))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        secret = (
+            self.salesforce_client_secret,
+            self.salesforce_private_key,
+            self.salesforce_password,
+            self.salesforce_security_token,
+        )
+        values = [value.get_secret_value() for value in secret if value is not None]
+        if self.salesforce_password is not None and self.salesforce_security_token is not None:
+            values.append(values[-2] + values[-1])  # as they are sent
+        return (*super().secrets, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The objects there are, replicated where no setting selects some, and what a selection may name.
+
+    `problems`: of objects, volatile and excluded fields, what is wrong with them, each with its remedy.
+    """
+
+    objects: tuple[str, ...] = ()
+    problems: Callable[[Sequence[str], frozenset[str], frozenset[str]], Iterable[str]] = lambda *_: ()
+
+
+ANY = Known()
+AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
+
+
+def load_settings(known: Known = ANY) -> Settings:
+    """All settings from the environment and `.env`; ConfigError naming everything that is wrong at once."""
+    return loaded(Settings, known, login_problems(LoginSettings()))
+
+
+def load_database_settings(known: Known = ANY) -> DatabaseSettings:
+    """The settings of commands that need no Salesforce; ConfigError naming everything that is wrong."""
+    return loaded(DatabaseSettings, known, [])
+
+
+def loaded(kind: type[AnySettings], known: Known, others: Sequence[str]) -> AnySettings:
+    """Settings of a kind; ConfigError naming what is wrong with each, with their names, and all others."""
+    problems = [*misnamed(), *others]
+    chosen = selection()
+    found = known.problems(chosen.sync_objects, chosen.sync_volatile_fields, chosen.sync_excluded_fields)
+    problems += [each for each in found if each.split()[0].lower() in kind.model_fields]
+    try:
+        settings = kind()
+    except ValidationError as error:
+        raise refusal([*explain(error), *problems]) from None
+    if problems:
+        raise refusal(problems)
+    return with_objects(settings, known)
+
+
+def selection() -> Selection:
+    """What is selected, without what is malformed: that is reported with the settings."""
+    try:
+        return Selection()
+    except ValidationError as error:
+        malformed = {str(problem["loc"][0]) for problem in error.errors()}
+        return Selection(**{name: Selection.model_fields[name].default for name in malformed})
+
+
+def with_objects(settings: AnySettings, known: Known) -> AnySettings:
+    """The settings with all objects where none were selected."""
+    if settings.sync_objects:
+        return settings
+    return settings.model_copy(update={"sync_objects": known.objects})
+
+
+def settings_from(values: Mapping[str, str], known: Known = ANY) -> Settings:
+    """Settings from the given variables alone, whatever the environment holds: for the demo and tests."""
+
+    class Given(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003 — the signature is the library's
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    given = {name.lower(): value for name, value in values.items()}
+    return with_objects(Given(**given), known)  # type: ignore[arg-type]  # validated
+
+
+def misnamed() -> list[str]:
+    """What is wrong with the names of the variables that are present."""
+    return list(strangers(given(Settings), {name.upper() for name in Settings.model_fields}))
+
+
+HINTS = {
+    "DATABASE_URL": ": postgres://user:password@host:5432/name",
+    "SALESFORCE_LOGIN_URL": ": the org's My Domain URL, https://<name>.my.salesforce.com",
+    "SALESFORCE_CLIENT_ID": ": the consumer key of the connected or external client app",
+}
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line per wrong setting, without its value: it may be a secret."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        missing = problem["type"] == "missing"
+        lines.append(f"{name} {'is not set' + HINTS.get(name, '') if missing else problem['msg']}")
+    return lines
+
+
+def refusal(lines: list[str]) -> ConfigError:
+    found = "" if Path(".env").exists() else " (and there is no .env file here)"
+    return ConfigError(
+        f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {visible(line)}" for line in lines)
+    )

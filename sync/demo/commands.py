@@ -1,0 +1,45 @@
+"""The commands for a machine of one's own: `demo` and `simulator`; importing this adds them to the others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sync.cli.commands import app, main
+from sync.errors import SyncError
+
+__all__ = ["app", "main"]
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")] = False,
+    accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
+    contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
+) -> None:
+    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
+    from sync.demo import demo as story
+
+    story.play(accounts, contacts, keep=keep)
+
+
+@app.command()
+def simulator(
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
+    accounts: Annotated[int, typer.Option(min=0)] = 2_000,
+    contacts: Annotated[int, typer.Option(min=0)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
+    flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
+    credentials_seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
+    ] = None,
+) -> None:
+    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
+    try:
+        from sync.simulator.serve import serve
+    except ImportError as missing:
+        raise SyncError(
+            f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
+        ) from None
+    serve(port, accounts, contacts, seed, flow, credentials_seed)

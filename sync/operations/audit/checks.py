@@ -1,0 +1,50 @@
+"""check and schema: is everything in place, by trying it, and does the catalogue still fit the org?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from functools import partial
+
+from sqlalchemy import Engine
+
+from sync.config.settings import Settings
+from sync.operations.audit import org, postgres
+from sync.operations.audit.findings import Finding, guarded
+from sync.postgres.tables import quoted, schemas
+from sync.salesforce.session.session import Session
+
+
+def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Finding]:
+    """Everything a run needs, in the order in which it would be missed; nothing is changed."""
+    flow, version = settings.flow, settings.salesforce_api_version
+    yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
+    known = yield from database(engine)
+    ours = engine if known else None
+    user = yield from guarded("login", lambda: org.login(session, ours))
+    if user is None:
+        return
+    yield from guarded("custom fields", lambda: org.custom_fields(settings, session))
+    sharing = org.sight(session, user, settings.sync_objects)
+    for name in settings.sync_objects:
+        fitted = yield from guarded(name, partial(org.an_object, settings, session, name, ours))
+        if fitted is not None:
+            yield from guarded(f"{name} query", partial(org.query, session, fitted))
+        yield sharing[name]
+    if ours is not None:
+        yield from org.clocks(session, ours, settings.sync_objects[0])
+    yield from guarded("API budget", lambda: org.budget(settings, session))
+
+
+def database(engine: Engine) -> Generator[Finding, None, bool]:
+    """What the database lacks. Whether all tables of ours are there."""
+    writable = yield from guarded("database", lambda: postgres.database(engine))
+    if writable is None:
+        return False  # every other question would fail for the same reason
+    rights = postgres.rights(quoted(engine.url.username or "ROLE"), schemas(engine))
+    ours = yield from guarded("migrations", lambda: postgres.migrations(engine), rights)
+    if ours and writable:
+        yield from guarded("writing", lambda: postgres.writing(engine), rights)
+    if ours:
+        yield from guarded("consumers", lambda: postgres.consumers(engine))
+        yield from guarded("database size", lambda: postgres.size(engine))
+    return bool(ours)
