@@ -7,7 +7,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench requirements migration clean
+.PHONY: help demo test lint format soak mutations bench object field migration requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,14 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-migration: .venv/ready ## after a new line in sync/catalogue/objects.py: make migration MESSAGE="contact gets a nickname"
-	$(BIN)/python -m tests.autogenerate "$(MESSAGE)"
+object: .venv/ready ## a new object and its migration: NAME=Opportunity; of the org in the settings, or DESCRIBE=file.json
+	@$(BIN)/python -m migrations.declare object "$(NAME)" $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Customer_Number__c [INDEX=1] [DESCRIBE=file.json]
+	@$(BIN)/python -m migrations.declare field "$(OBJECT)" "$(NAME)" $(if $(INDEX),--index) $(if $(DESCRIBE),--describe "$(DESCRIBE)")
+
+migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
+	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

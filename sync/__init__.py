@@ -1,3 +1,3 @@
-"""Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers."""
+"""Keeps Postgres an exact, fresh, provable copy of an org's Salesforce records."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,5 @@
-"""What can go wrong, said so that the reader knows what happened and what to type."""
+"""The errors of the product. Each message states what happened, to which object or setting, and what to
+do."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ class SyncError(Exception):
 
     exit_code: ClassVar[int] = 1
     outcome: ClassVar[str] = "failed"
-    # What consumers see instead of the message, which may contain anything.
+    # The reason that consumers see: the message itself may contain values of records.
     label: ClassVar[str] = "other"
 
     def __init__(self, message: str = "") -> None:
@@ -43,7 +44,7 @@ class LoginError(SyncError):
 
 
 class DeferredError(SyncError):
-    """The org's API budget is used up; nothing is wrong, the work waits."""
+    """The org's API budget is used up; the work is deferred to a later run."""
 
     label = "api budget"
     exit_code = 4
@@ -51,14 +52,14 @@ class DeferredError(SyncError):
 
 
 class LeaseHeldError(SyncError):
-    """Another process is working on this object."""
+    """Another process holds the lease of this object."""
 
     label = "lease held"
     exit_code = 75
 
 
 class FenceLostError(SyncError):
-    """Another process took over this object's lease; this one may no longer write."""
+    """Another process took over this object's lease; this process may no longer write."""
 
     label = "lease lost"
 
@@ -77,26 +78,26 @@ class DatabaseUnavailableError(SyncError):
 
 
 class LockedError(DatabaseUnavailableError):
-    """Another session of the database holds a lock that this one needs."""
+    """Another database session holds a lock that this statement needs."""
 
     label = "database lock"
 
 
 class SchemaOutdatedError(SyncError):
-    """The database lacks tables this version needs: run `alembic upgrade head`."""
+    """The database lacks tables that this version needs: run `alembic upgrade head`."""
 
     label = "schema"
 
 
 class GuardError(SyncError):
-    """More would be removed than a mistake should be able to remove."""
+    """The run would remove more records than it may without approval."""
 
     label = "guard"
     exit_code = 6
 
 
 class RejectsError(GuardError):
-    """More records do not fit than a run may leave out."""
+    """More records cannot be stored than a run may reject."""
 
     label = "rejects"
 
@@ -111,8 +112,8 @@ class OrgChangedError(SyncError):
 class SalesforceError(SyncError):
     """Salesforce answered with an error.
 
-    `status` is the HTTP status (0 where there was no answer), `code` Salesforce's `errorCode` or "";
-    `passing`: another attempt, later, may succeed.
+    `status` is the HTTP status (0: no answer), `code` is Salesforce's `errorCode` or "". `passing` is true if
+    a later attempt may succeed.
     """
 
     label = "salesforce"
@@ -125,7 +126,7 @@ class SalesforceError(SyncError):
 
 
 class QueryLostError(SalesforceError):
-    """The result set behind a locator is gone; the query is asked again from the last committed key."""
+    """The result set of a query locator is gone; the query starts again after the last committed record."""
 
 
 class BulkRefusedError(SyncError):
@@ -135,9 +136,9 @@ class BulkRefusedError(SyncError):
 
 
 class FieldsMovedError(SalesforceError):
-    """A selected field is not there any more; the describe has to be read again.
+    """A selected field no longer exists or is refused; the object has to be described again.
 
-    `fields` are those that Salesforce refuses, as far as its message names one or somebody found them out.
+    `fields` are the names of the refused fields: those given, else the one that Salesforce's message names.
     """
 
     def __init__(self, message: str, *, status: int = 0, code: str = "", fields: Sequence[str] = ()) -> None:
@@ -153,14 +154,14 @@ class CountMismatchError(SyncError):
 
 
 class WorkFailedError(SyncError):
-    """Several kinds of work on one object failed, each for a reason of its own; the others were done."""
+    """Several kinds of work on one object failed; the other kinds are done."""
 
     def __init__(self, name: str, failures: Sequence[tuple[str, SyncError]]) -> None:
         super().__init__(f"{name}: " + "; ".join(f"the {kind} failed: {error}" for kind, error in failures))
         self.failures = tuple(failures)
 
 
-# What stops every kind of work on every object alike: attempting the next one would only repeat it.
+# Errors that stop all work on all objects: the next attempt would meet the same error.
 FATAL = (
     StoppedError,
     DeferredError,
@@ -181,10 +182,10 @@ class ObjectsFailedError(SyncError):
         super().__init__("; ".join(self.describe(name, error) for name, error in failures))
         self.failures = tuple(failures)
         codes = {error.exit_code for _, error in failures}
-        # One shared reason keeps its own exit code, so that a script can tell "budget" from "broken".
+        # A shared exit code is kept, so that a script can tell a used-up budget from a failure.
         self.code = codes.pop() if len(codes) == 1 else 1
 
     @staticmethod
     def describe(name: str, error: SyncError) -> str:
-        """The error with the object's name before it, once."""
+        """Return the error's message, with the object's name before it once."""
         return str(error) if str(error).startswith(name) else f"{name}: {error}"

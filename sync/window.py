@@ -1,4 +1,4 @@
-"""Window, progress, page, key: what both sides of the replication talk about."""
+"""Window, progress, page, key: the values that the packages for Postgres and Salesforce share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sync.catalogue.transform import Batch
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A place in the order (SystemModstamp, Id): the last record of a committed page."""
+    """A position in the order (SystemModstamp, Id): that of the last record of a committed page."""
 
     stamp: datetime
     id: str
@@ -18,7 +18,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which records: those changed since `since` (None: ever), of those that meet `condition`, if any."""
+    """The records to query: changed at or after `since` (None: all), and meeting the SOQL `condition` ("":
+    any)."""
 
     since: datetime | None = None
     condition: str = ""
@@ -26,10 +27,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a pass reads: everything changed since `since` (None: ever), as of `until`, Salesforce's clock.
+    """The range that a pass reads: changes from `since` (None: all) to `until`, a time of Salesforce's clock.
 
-    What is older than `overlap` before `until` is settled: no transaction commits there any more. With a
-    `condition` only those records that meet it.
+    A record older than `until` minus `overlap` is settled: no open transaction can still commit such a stamp.
+    A SOQL `condition` restricts the records.
     """
 
     since: datetime | None
@@ -48,14 +49,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a window's committed pages reach, after `received` records.
+    """How far the committed pages of a window reach, after `received` records.
 
-    By REST up to `key`; by Bulk API all of the result pages of `job` (its resource's path) before the one at
-    `page_url`, which is empty before the first and "null" after the last. `settled` counts the records older
-    than the overlap before the window's end. Only they have to add up later: behind them a transaction may
-    still commit an earlier stamp, and the next pass reads all of that again. `total`: how many records the
-    query had whose further pages these are, which may have shifted since; 0 where nothing can be missing
-    before `key`. `began`: when the job was made, by Salesforce's clock.
+    REST: up to `key`. Bulk API: all result pages of `job` (the path of its resource) before the one at
+    `page_url`, which is "" before the first page and "null" after the last.
+
+    `settled` counts the records older than the overlap before the window's end. Only these counts must match
+    later: a transaction may still commit an earlier stamp inside the overlap, and the next pass reads the
+    overlap again. `total` is the number of records of the query that these pages belong to, which may have
+    changed since (0: nothing can be missing before `key`). `began` is when the job was created, by
+    Salesforce's clock.
     """
 
     key: Key | None = None
@@ -73,7 +76,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows, what their commit means for the progress, how many came and are to come, Salesforce's time."""
+    """Rows of one page, and the progress that committing them makes.
+
+    `received` counts the records so far, `expected` those of the query, `at` is Salesforce's time of the
+    answer.
+    """
 
     batch: Batch
     progress: Progress

@@ -41,8 +41,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import checksum, project
-from sync.catalogue.objects import CATALOGUE
 from sync.cli.wiring import KNOWN
 from sync.config import flows
 from sync.config.settings import Settings, load_settings, settings_from

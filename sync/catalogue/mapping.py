@@ -35,10 +35,19 @@ class Kind(Enum):
     DATETIME = ("datetime",)
 
 
+# The kinds as declarations name them.
+ID, REF, TEXT, PICKS, FLAG = Kind.ID, Kind.REFERENCE, Kind.TEXT, Kind.MULTIPICKLIST, Kind.BOOLEAN
+INTEGER, NUMBER, DATE, TIME = Kind.INTEGER, Kind.NUMBER, Kind.DATE, Kind.DATETIME
+
 NUMBER_TYPES = frozenset({"double", "currency", "percent", "int", "long"})
 
 # What every query selects: without them a record has no place in a table.
 PLACING = frozenset({"Id", "IsDeleted", "SystemModstamp"})
+NEEDED = {
+    "Id": "nothing names a record",
+    "IsDeleted": "deleted records leave no trace that could be read",
+    "SystemModstamp": "nothing tells what has changed",
+}
 
 # Compound values are delivered by their parts, blobs are not customers' data (type, not compoundFieldName:
 # FirstName and LastName carry compoundFieldName "Name").
@@ -48,6 +57,13 @@ UNREPLICATED_TYPES = frozenset({"address", "location", "base64", "complexvalue"}
 # An API name: of a field, an object, a relationship or a type. What is none does not reach a query, a
 # statement or a template.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
+# A standard name, or a custom one: with a suffix (__c, __pc, __s), and a package's prefix where it has one.
+STANDARD = re.compile(r"[A-Z][A-Za-z0-9]*")
+CUSTOM = re.compile(r"(?:[A-Za-z0-9]\w*?__)?[A-Za-z]\w*__[a-z]{1,3}", re.ASCII)
+# Columns of ours in every replica.
+OWN_COLUMNS = frozenset({"custom", "deleted_at", "deleted_reason", "synced_at"})
+# PostgreSQL cuts names at 63 bytes; `listing_` stands before a table's, `_deleted_at_idx` behind it.
+LONGEST_TABLE = 48
 # Salesforce allows 800 custom fields an object (900 with packages); a reference names a few objects.
 MOST_FIELDS, MOST_TARGETS = 2_000, 500
 # Salesforce allows 3,900 characters; a compiled formula has more.
@@ -59,8 +75,10 @@ def snake_case(name: str) -> str:
     return WORD_BORDER.sub("_", name).lower()
 
 
-# The names of the catalogue: each pass needs the column of every field several times.
-column_name = cache(snake_case)
+@cache  # each pass needs the column of every field several times
+def sql_name(name: str) -> str:
+    """The table or column of an object or field: custom ones in lower case, as Heroku Connect names them."""
+    return name.lower() if "__" in name else snake_case(name)
 
 
 def checksum(id15: str) -> str:
@@ -107,21 +125,24 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One standard field: its API name, its kind, and the columns derived from it."""
+    """One field with a column of its own: its API name, its kind, and the columns derived from it.
+
+    A custom field (`Tier__c`) stays in the column `custom`, too.
+    """
 
     name: str
     kind: Kind
     derived: tuple[Derived, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", self.name):
-            raise SyncError(f"{self.name!r} is not a standard field's API name")
+        if not (STANDARD.fullmatch(self.name) or CUSTOM.fullmatch(self.name)):
+            raise SyncError(f"{self.name!r} is not a field's API name: write for example Title or Tier__c")
         if self.derived and self.kind is not Kind.TEXT:
             raise SyncError(f"{self.name}: only text can be normalised")
 
     @property
     def column(self) -> str:
-        return column_name(self.name)
+        return sql_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +167,14 @@ class SObject:
     twin: Twin | None = None
 
     def __post_init__(self) -> None:
-        names = [field.name for field in self.fields]
-        if missing := {"Id", "IsDeleted", "SystemModstamp", "MasterRecordId"} - set(names):
-            raise SyncError(f"{self.name} lacks {', '.join(sorted(missing))}: replication needs them")
+        if missing := sorted(PLACING - {field.name for field in self.fields}):
+            reasons = "; ".join(f"without {name} {NEEDED[name]}" for name in missing)
+            raise SyncError(f"{self.name} cannot be replicated: {reasons}")
         columns = self.columns
         if doubled := {column for column in columns if columns.count(column) > 1}:
             raise SyncError(f"{self.name} names {', '.join(sorted(doubled))} twice")
+        if taken := OWN_COLUMNS & set(columns):
+            raise SyncError(f"{self.name}: the column {', '.join(sorted(taken))} is the product's own")
         if strange := set(self.lookups) - set(columns):
             raise SyncError(f"{self.name}: no column {', '.join(sorted(strange))} to look up by")
         if len(self.prefix) != 3:
@@ -159,7 +182,16 @@ class SObject:
 
     @property
     def table(self) -> str:
-        return column_name(self.name)
+        """The name of its table and of its consumer view; a long one is cut, with a hash at its end."""
+        name = sql_name(self.name)
+        if len(name) <= LONGEST_TABLE:
+            return name
+        return f"{name[: LONGEST_TABLE - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether records can be merged: then a deleted one names its survivor."""
+        return any(field.name == "MasterRecordId" for field in self.fields)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -272,7 +304,8 @@ class Projection:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f.name for f in self.fields) + tuple(f.name for f in self.custom)
+        """The API names to select, each once: a custom field with a column of its own is in both lists."""
+        return tuple(dict.fromkeys([*(f.name for f in self.fields), *(f.name for f in self.custom)]))
 
     def only(self, names: Collection[str]) -> Projection:
         """The same object with nothing but these fields and those that place a record."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import PLACING, Kind, SObject
-from sync.catalogue.objects import CATALOGUE
 
 
 def selection_problems(
@@ -59,4 +59,4 @@ def indispensable(sobject: SObject) -> frozenset[str]:
     joined = {f.name for f in sobject.fields if f.kind is Kind.REFERENCE and f.column in sobject.lookups}
     twin = sobject.twin
     same = {name for name in (twin.field, twin.flag) if name} if twin else set()
-    return PLACING | joined | same | {"MasterRecordId"}
+    return PLACING | joined | same | ({"MasterRecordId"} if sobject.mergeable else set())

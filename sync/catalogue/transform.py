@@ -134,7 +134,7 @@ def build(projection: Projection, records: Sequence[Record], region: str) -> Bat
 
 
 def build_rows(projection: Projection, records: Sequence[Record], region: str) -> Batch:
-    """The rows of records that all fit; Unfit names a field that does not."""
+    """The rows of records that all fit; UnrepresentableValueError names a field that does not."""
     columns: dict[str, Column] = {}
     wholes: dict[str, str] = {}
     nuls = 0

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.selection import selection_problems
 from sync.config.settings import DatabaseSettings, Known, load_database_settings, load_settings
 from sync.config.values import parse_duration

@@ -1,4 +1,5 @@
-"""Settings that name objects and fields: their form. Which of them exist is the catalogue's to say."""
+"""Settings that name objects and fields, checked by form only: `cli` checks the names against the
+catalogue."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*\.)?[A-Za-z][A-Za-z0-9_]*")
 
 
 class Selection(BaseSettings):
-    """The objects that are replicated (none: all), and the fields that are reread or left out."""
+    """The objects to replicate (empty: all), and the fields to reread or to leave out."""
 
     model_config = SOURCES
 
@@ -34,25 +35,26 @@ class Selection(BaseSettings):
 
 
 def object_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list; an error where one is there twice, or none at all."""
+    """Split a comma-separated list of object names; refuse an empty list and a repeated name."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names or len(set(names)) < len(names):
-        raise wrong("name each object once, with a comma between two")
+        raise wrong("name each object once, separated by commas")
     return names
 
 
 def field_names(text: str) -> frozenset[str]:
-    """The names in a list: `Contact.Birthdate`, or `PhotoUrl` for every object that has it."""
+    """Split a list of field names: `Contact.Birthdate`, or `PhotoUrl` for every object that has it; `none`:
+    no name."""
     if text.strip().lower() == "none":
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
     if odd := sorted(name for name in names if not NAME.fullmatch(name)):
-        raise wrong(f"{', '.join(odd)} is no field's API name; write for example Score__c,PhotoUrl")
+        raise wrong(f"{', '.join(odd)} is not the API name of a field: write for example Score__c,PhotoUrl")
     return names
 
 
 def of_object(names: frozenset[str], sobject: str) -> frozenset[str]:
-    """Those of the names that mean fields of this object, without its name before them."""
+    """Return the field names that apply to an object, without the object's name before them."""
     return frozenset(
         name.removeprefix(f"{sobject}.")
         for name in names

@@ -1,4 +1,4 @@
-"""Which of the three login flows the settings make, and what is missing or too much."""
+"""The three login flows: which one the settings select, and which settings are missing or too many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sync.errors import ConfigError
 
 Flow = Literal["client_credentials", "jwt", "password"]
 
-# Which settings make which flow; a flow is chosen by what is there, so that nobody has to name it.
+# The settings of each flow. The settings that are present select the flow; no setting names it.
 FLOWS: dict[Flow, frozenset[str]] = {
     "client_credentials": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"}),
     "jwt": frozenset({"SALESFORCE_CLIENT_ID", "SALESFORCE_USERNAME", "SALESFORCE_PRIVATE_KEY"}),
@@ -24,7 +24,7 @@ GENERIC_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
 
 
 class LoginSettings(BaseSettings):
-    """The login settings alone, all optional: which flow they make is judged beside all other problems."""
+    """The login settings, all optional, so that their problems are reported together with all others."""
 
     model_config = SOURCES
     salesforce_login_url: str | None = None
@@ -38,13 +38,14 @@ class LoginSettings(BaseSettings):
 
 
 def present_in(settings: BaseSettings) -> frozenset[str]:
+    """Return the names of the login settings that are present."""
     return frozenset(
         name for name in frozenset().union(*FLOWS.values()) if getattr(settings, name.lower()) is not None
     )
 
 
 def login_problems(login: LoginSettings) -> list[str]:
-    """What is ambiguous or incomplete in the login settings, each with its remedy."""
+    """Return what is ambiguous or incomplete in the login settings, each with its remedy."""
     try:
         flow = choose_flow(present_in(login) | {"SALESFORCE_CLIENT_ID"})
     except ConfigError as error:
@@ -64,7 +65,10 @@ def login_problems(login: LoginSettings) -> list[str]:
 
 
 def choose_flow(present: frozenset[str]) -> Flow:
-    """The one flow these settings make; ConfigError naming the fix when they make none or several."""
+    """Return the flow that exactly these settings select.
+
+    Raises ConfigError, with the remedy, if they select none or several.
+    """
     for flow, needed in FLOWS.items():
         if present == needed:
             return flow
@@ -82,14 +86,14 @@ def choose_flow(present: frozenset[str]) -> Flow:
             "SALESFORCE_USERNAME with a client secret is half of the password flow: add SALESFORCE_PASSWORD, "
             "or unset the user name for client credentials"
         )
-    cursor: tuple[tuple[Flow, str], ...] = (
+    key_settings: tuple[tuple[Flow, str], ...] = (
         ("jwt", "SALESFORCE_PRIVATE_KEY"),
         ("password", "SALESFORCE_PASSWORD"),
     )
-    for flow, mark in cursor:
-        if mark in present:
+    for flow, setting in key_settings:
+        if setting in present:
             missing = sorted(FLOWS[flow] - present)
-            raise ConfigError(f"{mark} is set, but {', '.join(missing)} is missing")
+            raise ConfigError(f"{setting} is set, but {', '.join(missing)} is missing")
     raise ConfigError(
         "no login flow is complete: set SALESFORCE_CLIENT_SECRET (client credentials), or "
         "SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY (JWT bearer), beside SALESFORCE_CLIENT_ID"

@@ -1,4 +1,4 @@
-"""Database URLs as other tools write them: what libpq understands, and what to write instead."""
+"""Database URLs written for other tools: what libpq does not understand, and what to write instead."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy.engine import URL
 
 TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-# Parameters of other drivers and tools, and what to do about them.
-KNOWN = {
+# Parameters of other drivers and tools, with their remedies.
+REMEDIES = {
     "pgbouncer": "leave it out: this product works behind PgBouncer as it is",
     "schema": "leave it out: the schemas are sync, crm, and the replicas' (SYNC_REPLICA_SCHEMA)",
     "connection_limit": "leave it out: the worker opens at most a handful of connections",
@@ -19,7 +19,7 @@ KNOWN = {
 
 
 def translated(url: URL) -> URL:
-    """The URL with `ssl=true`, as other drivers say it, in libpq's words."""
+    """Return the URL with the `ssl=true` of other drivers replaced by libpq's `sslmode=require`."""
     if str(url.query.get("ssl", "")).lower() not in ("true", "1", "require"):
         return url
     url = url.difference_update_query(["ssl"])
@@ -27,7 +27,7 @@ def translated(url: URL) -> URL:
 
 
 def problems(url: URL) -> Iterator[str]:
-    """What in the URL libpq does not understand, each with its remedy."""
+    """Yield what libpq does not understand in the URL, each with its remedy."""
     url = translated(url)
     mode = url.query.get("sslmode")
     if mode is not None and mode not in TLS_MODES:
@@ -39,4 +39,4 @@ def problems(url: URL) -> Iterator[str]:
         try:
             make_dsn(**{name: "x"})
         except psycopg2.ProgrammingError:
-            yield f"has the parameter {name}, which libpq does not know: {KNOWN.get(name, 'leave it out')}"
+            yield f"has the parameter {name}, which libpq does not know: {REMEDIES.get(name, 'leave it out')}"

@@ -1,4 +1,4 @@
-"""The name of the schema that holds the replicas: which ones are free, and need no quotes in SQL."""
+"""The name of the schema of the replicas: it is not used otherwise, and needs no quotes in SQL."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 from sync.config.values import wrong
 
 LETTERS = frozenset(ascii_lowercase + digits + "_")
-LONGEST = 63  # bytes; PostgreSQL cuts the rest off
-# What PostgreSQL keeps for itself or shares, and our own schemas of a fixed name.
+LONGEST = 63  # bytes; PostgreSQL truncates longer names
+# Schemas of PostgreSQL, and our own schemas with fixed names.
 TAKEN = frozenset({"crm", "sync", "public", "information_schema"})
 RESERVED = frozenset({*RESERVED_WORDS, "collation", "concurrently", "tablesample"})
 
 
 def schema_name(value: str) -> str:
-    """The name, where it needs no quotes in any SQL and no other schema has it; otherwise what is wrong."""
+    """Return the name, or refuse one that needs quotes in SQL, is too long, or names another schema."""
     rule = "write lower-case letters, digits and underscores, no digit first, for example crm_replica"
     if not value or value[0] in digits or not LETTERS.issuperset(value):
-        raise wrong(f"{value[:LONGEST]!r} is no schema name: {rule}")
+        raise wrong(f"{value[:LONGEST]!r} is not a schema name: {rule}")
     if len(value) > LONGEST:
         raise wrong(f"has {len(value)} characters, and PostgreSQL takes {LONGEST}: write a shorter name")
     if value in TAKEN or value.startswith("pg_"):

@@ -1,4 +1,4 @@
-"""Environment → frozen settings. The only reader of the environment."""
+"""Read the environment and `.env` into frozen settings. Nothing else reads the environment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
 
 
 class DatabaseSettings(BaseSettings):
-    """What commands need that only read the database; field names are the variables' in lower case."""
+    """The settings of commands that only read the database; a field's name is the variable's in lower
+    case."""
 
     model_config = SOURCES
 
@@ -112,10 +113,11 @@ class DatabaseSettings(BaseSettings):
 
     @property
     def postgres(self) -> URL:
-        """The URL for psycopg2, with TLS required unless it is local or says otherwise."""
+        """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides
+        otherwise."""
         url = translated(make_url(self.database_url.get_secret_value()))
         url = url.set(drivername="postgresql+psycopg2")
-        # Said in the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
+        # In the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
         mode = self.pgsslmode or ("require" if needs_tls(url) else None)
         if "sslmode" not in url.query and mode is not None:
             url = url.update_query_dict({"sslmode": mode})
@@ -123,7 +125,7 @@ class DatabaseSettings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must never be printed, those that libraries take from the environment included."""
+        """All values that must never be printed, including those that libraries read from the environment."""
         given = self.database_url.get_secret_value()
         url = make_url(given)
         own = [given, str(url.password)] if url.password else []
@@ -173,7 +175,7 @@ class Settings(DatabaseSettings):
         names = frozenset(part.strip() for part in value.split(",") if part.strip())
         if odd := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
             raise wrong(
-                f"{', '.join(odd)} is no custom field's API name; write all, none, or Tier__c,Region__c"
+                f"{', '.join(odd)} is not a custom field's API name: write all, none, or Tier__c,Region__c"
             )
         return names
 
@@ -192,7 +194,7 @@ class Settings(DatabaseSettings):
         try:
             return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 — a time of day, in UTC
         except ValueError:
-            raise wrong(f"{value!r} is no time of day: write for example 03:00 (UTC), or off") from None
+            raise wrong(f"{value!r} is not a time of day: write for example 03:00 (UTC), or off") from None
 
     @field_validator("sync_tombstone_values", mode="before")
     @classmethod
@@ -221,7 +223,7 @@ class Settings(DatabaseSettings):
     def _region(cls, value: str) -> str:
         region = value.strip().upper()
         if region not in phonenumbers.SUPPORTED_REGIONS:
-            raise wrong(f"{value!r} is no region with phone numbers: write two letters such as US, DE or GB")
+            raise wrong(f"{value!r} is not a region with phone numbers: write two letters such as US or DE")
         return region
 
     @field_validator("salesforce_login_url")
@@ -231,7 +233,7 @@ class Settings(DatabaseSettings):
         if not re.fullmatch(r"https://[^/\s@?#]+", value):
             raise wrong("must be https:// and a host, for example https://acme.my.salesforce.com")
         if ".lightning.force.com" in value or ".salesforce-setup.com" in value:
-            raise wrong("is a page for people; use the My Domain URL, https://<name>.my.salesforce.com")
+            raise wrong("is a page for browsers: use the My Domain URL, https://<name>.my.salesforce.com")
         return value
 
     @field_validator("salesforce_private_hosts", mode="before")
@@ -241,7 +243,7 @@ class Settings(DatabaseSettings):
             return value
         names = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
         if odd := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
-            raise wrong(f"{', '.join(odd)} is no host name: write crm.example.net,localhost:8443")
+            raise wrong(f"{', '.join(odd)} is not a host name: write crm.example.net,localhost:8443")
         return names
 
     @field_validator("salesforce_api_version")
@@ -269,33 +271,34 @@ class Settings(DatabaseSettings):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
             raise wrong(
-                f"{value} is not there or holds no certificate; give a PEM file with the CA's"
+                f"{value} does not exist or holds no certificate: give a PEM file with the CA's certificates"
             ) from None
         return value
 
     @property
     def tombstone_values_kept(self) -> timedelta | None:
-        """How long the values of a deleted record are kept; None: for ever."""
+        """How long the values of a deleted record are kept (None: for ever)."""
         return timedelta(0) if self.sync_tombstone_values == "erase" else self.sync_tombstone_retention
 
     def excluded_fields(self, sobject: str) -> frozenset[str]:
-        """The fields of an object that must not be read."""
+        """Return the names of an object's fields that must not be read."""
         return of_object(self.sync_excluded_fields, sobject)
 
     def volatile_fields(self, sobject: str) -> frozenset[str]:
-        """The fields of an object whose values move without a stamp, as an operator says."""
+        """Return the names of an object's fields whose values change without a stamp, from the settings."""
         return of_object(self.sync_volatile_fields, sobject)
 
     @property
     def custom_fields_named(self) -> frozenset[str]:
-        """The custom fields that settings name, without their objects; only the org knows them."""
+        """The custom fields that the settings name, without their objects; only the org knows which of them
+        exist."""
         selected = self.sync_custom_fields
         named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
         return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
 
     @property
     def flow(self) -> Flow:
-        """The login flow that the settings present make."""
+        """The login flow that the present settings select."""
         return choose_flow(present_in(self))
 
     @property
@@ -308,15 +311,15 @@ class Settings(DatabaseSettings):
         )
         values = [value.get_secret_value() for value in secret if value is not None]
         if self.salesforce_password is not None and self.salesforce_security_token is not None:
-            values.append(values[-2] + values[-1])  # as they are sent
+            values.append(values[-2] + values[-1])  # the login request sends them joined
         return (*super().secrets, *values)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The objects there are, replicated where no setting selects some, and what a selection may name.
+    """The names of all objects that can be replicated, and the check of a selection.
 
-    `problems`: of objects, volatile and excluded fields, what is wrong with them, each with its remedy.
+    `problems` takes object names, volatile fields and excluded fields; it returns messages with remedies.
     """
 
     objects: tuple[str, ...] = ()
@@ -328,17 +331,20 @@ AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
 
 
 def load_settings(known: Known = ANY) -> Settings:
-    """All settings from the environment and `.env`; ConfigError naming everything that is wrong at once."""
+    """Read all settings from the environment and `.env`.
+
+    Raises ConfigError, which names everything that is wrong at once.
+    """
     return loaded(Settings, known, login_problems(LoginSettings()))
 
 
 def load_database_settings(known: Known = ANY) -> DatabaseSettings:
-    """The settings of commands that need no Salesforce; ConfigError naming everything that is wrong."""
+    """Read the settings of commands that need no Salesforce; raises ConfigError as `load_settings`."""
     return loaded(DatabaseSettings, known, [])
 
 
 def loaded(kind: type[AnySettings], known: Known, others: Sequence[str]) -> AnySettings:
-    """Settings of a kind; ConfigError naming what is wrong with each, with their names, and all others."""
+    """Read settings of a kind; raise ConfigError for their problems and the `others`."""
     problems = [*misnamed(), *others]
     chosen = selection()
     found = known.problems(chosen.sync_objects, chosen.sync_volatile_fields, chosen.sync_excluded_fields)
@@ -353,7 +359,7 @@ def loaded(kind: type[AnySettings], known: Known, others: Sequence[str]) -> AnyS
 
 
 def selection() -> Selection:
-    """What is selected, without what is malformed: that is reported with the settings."""
+    """Read the selection without malformed values, which are reported with the settings."""
     try:
         return Selection()
     except ValidationError as error:
@@ -362,14 +368,14 @@ def selection() -> Selection:
 
 
 def with_objects(settings: AnySettings, known: Known) -> AnySettings:
-    """The settings with all objects where none were selected."""
+    """Return the settings with all objects if none are selected."""
     if settings.sync_objects:
         return settings
     return settings.model_copy(update={"sync_objects": known.objects})
 
 
 def settings_from(values: Mapping[str, str], known: Known = ANY) -> Settings:
-    """Settings from the given variables alone, whatever the environment holds: for the demo and tests."""
+    """Build settings from the given variables only, not from the environment; for the demo and tests."""
 
     class Given(Settings):
         @classmethod
@@ -388,7 +394,7 @@ def settings_from(values: Mapping[str, str], known: Known = ANY) -> Settings:
 
 
 def misnamed() -> list[str]:
-    """What is wrong with the names of the variables that are present."""
+    """Return messages for variables whose names are probably misspelt settings."""
     return list(strangers(given(Settings), {name.upper() for name in Settings.model_fields}))
 
 
@@ -400,7 +406,7 @@ HINTS = {
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One line per wrong setting, without its value: it may be a secret."""
+    """Return one line for each wrong setting, without its value, which may be a secret."""
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"]).upper()
@@ -410,6 +416,7 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def refusal(lines: list[str]) -> ConfigError:
+    """Return the error that lists all problems of the settings."""
     found = "" if Path(".env").exists() else " (and there is no .env file here)"
     return ConfigError(
         f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {visible(line)}" for line in lines)

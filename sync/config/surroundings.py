@@ -1,4 +1,4 @@
-"""What libraries take from the environment themselves: proxies with passwords, and where libpq connects."""
+"""What libraries read from the environment themselves: proxies with passwords, and libpq's connection."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from sqlalchemy.engine import URL
 
 
 def proxy_secrets() -> Iterator[str]:
-    """The credentials in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and their kin, in either letter case.
+    """Yield the credentials in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and similar variables, in either letter
+    case.
 
-    Without a password the user's name is the credential, as some proxies' tokens are.
+    Without a password, the user name is the credential: some proxies use a token there.
     """
     for name, value in os.environ.items():
         if not name.lower().endswith("_proxy"):
             continue
-        # Not by a parser: a password with characters that should have been escaped is secret, too, and so are
-        # the pieces into which libraries cut it before they say that they cannot read it.
+        # No URL parser: a password with unescaped characters is a secret, too, and so are the parts of it
+        # that libraries quote when they fail to parse the URL.
         userinfo = value.strip().rpartition("://")[2].rpartition("@")[0]
         user, _, password = userinfo.partition(":")
         pieces = [piece for piece in re.split("[/?#@]", password) if len(piece) >= 4]
@@ -32,24 +33,25 @@ def proxy_secrets() -> Iterator[str]:
 
 
 def libpq_secrets(url: URL) -> Iterator[str]:
-    """The passwords that libpq is given beside the URL's own."""
+    """Yield the passwords that libpq gets beside the one in the URL's authority."""
     given = [url.query.get(name, "") for name in ("password", "sslpassword")]
     for value in (*given, os.environ.get("PGPASSWORD", "")):
         yield from filter(None, [value] if isinstance(value, str) else value)
 
 
-# ── where libpq connects ──────────────────────────────────────────────────────────────────────────────
+# ── libpq's connection ────────────────────────────────────────────────────────────────────────────────
 
 
 def needs_tls(url: URL) -> bool:
-    """Whether a connection leaves this machine, as far as can be told, and nothing says how it is secured.
+    """Return whether the connection may leave this machine without a setting that decides about TLS.
 
-    libpq takes each parameter from the URL, else from the service, else from the environment; values in
-    `.env` it never sees. Where `hostaddr` is given it connects there, and `host` is only a name.
+    libpq takes each parameter from the URL, else from the service, else from the environment; it does not see
+    `.env`. It connects to `hostaddr` if that is given; `host` is then only a name (PostgreSQL documentation,
+    "Parameter Key Words").
     """
     service = one(url.query.get("service")) or os.environ.get("PGSERVICE", "")
     if service:
-        # What a service says of the host is not looked up: only whether it decides about TLS itself.
+        # The service's host is not looked up, only whether the service sets `sslmode`.
         return not service_sets_sslmode(service, one(url.query.get("servicefile")))
     addresses = listed(url.query.get("hostaddr")) or listed(os.environ.get("PGHOSTADDR"))
     names = listed(url.query.get("host")) or listed(url.host) or listed(os.environ.get("PGHOST"))
@@ -64,10 +66,11 @@ def needs_tls(url: URL) -> bool:
 
 
 def is_local(place: str) -> bool:
-    """Whether a host is a Unix socket (libpq's default, a path, an abstract name) or a loopback address."""
+    """Return whether a host is a Unix socket (libpq's default, a path, an abstract name) or a loopback
+    address."""
     if not place or place.startswith(("/", "@")):
         return True
-    if place.count(":") == 1:  # SQLAlchemy takes a port from `host=` of the URL's query, too
+    if place.count(":") == 1:  # SQLAlchemy accepts `host=name:port` in the URL's query
         place = place.partition(":")[0]
     if place == "localhost":
         return True
@@ -78,18 +81,18 @@ def is_local(place: str) -> bool:
 
 
 def one(value: str | Sequence[str] | None) -> str:
-    """A parameter of the URL; given twice, the last one counts."""
+    """Return a parameter of the URL; of several values the last one, as libpq does."""
     return value if isinstance(value, str) else value[-1] if value else ""
 
 
 def listed(value: str | Sequence[str] | None) -> list[str]:
-    """The hosts of a parameter, which may be given several times and hold several each."""
+    """Return the hosts of a parameter, which may occur several times and hold several hosts each."""
     parts = [value] if isinstance(value, str) else list(value or ())
     return [host.strip() for part in parts for host in part.split(",")] if any(parts) else []
 
 
 def service_sets_sslmode(service: str, file: str = "") -> bool:
-    """Whether the connection service file has an `sslmode` in the service's section."""
+    """Return whether the connection service file sets `sslmode` in the section of the service."""
     folder = os.environ.get("PGSYSCONFDIR")
     places = [
         file or os.environ.get("PGSERVICEFILE") or str(Path.home() / ".pg_service.conf"),

@@ -1,4 +1,4 @@
-"""Single values: durations, keys, addresses; what is wrong with them is said in words."""
+"""Single values: durations, keys, and the error for a value that is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
-# Where every setting comes from; an empty value counts as not set.
+# The sources of every setting; an empty value counts as not set.
 SOURCES = SettingsConfigDict(
     env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
 )
@@ -19,11 +19,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def wrong(message: str) -> PydanticCustomError:
     # "{" would be read as a placeholder.
+    """Return the error for a refused value; pydantic adds the setting's name."""
     return PydanticCustomError("setting", "{message}", {"message": message})
 
 
 def parse_duration(text: str) -> timedelta:
-    """`90s`, `10m`, `1h30m`, `2d` → timedelta; ValueError otherwise."""
+    """Parse `90s`, `10m`, `1h30m` or `2d`; raise ValueError for anything else."""
     if not re.fullmatch(r"(\d+[smhd])+", text.strip()):
         raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")
     parts = re.findall(r"(\d+)([smhd])", text)
@@ -34,7 +35,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def readable_pem(text: str) -> str:
-    """A PEM from itself, from its form with `\\n` escapes, or from its base64."""
+    r"""Return a PEM given as it is, with `\\n` escapes, or as base64."""
     text = text.strip().replace("\\n", "\n")
     if "-----BEGIN" not in text:
         try:

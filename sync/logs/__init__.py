@@ -1,4 +1,4 @@
-"""Log lines without secrets, and the sign of life of a job at work.
+"""Log lines without secrets, and signs of activity for the watchdog.
 
-Below all other packages. Start with `logger`, then `printable` (what may be printed).
+No other package is imported here. Start with `logger`, then `printable` (which text may be printed).
 """

@@ -1,6 +1,6 @@
-"""Signs of activity: work on an object reports that it moves, so that a watchdog can tell it from a hang.
+"""Signs of activity, by which a watchdog tells slow work on an object from a hang.
 
-A page, a poll of a job, a retry and a statement under way are activity; none of them need bring a record.
+A page, a poll of a job, a retry and a running statement are activity, with or without records.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Called with the seconds of an allowance; threads that fetch ahead inherit it.
+# Receives the allowance in seconds; threads that fetch ahead inherit the variable.
 LISTENER: ContextVar[Callable[[float], None] | None] = ContextVar("activity", default=None)
 
 
 @contextmanager
 def reported_to(listener: Callable[[float], None]) -> Iterator[None]:
-    """Report the activity within, also that of threads that inherit this context, to a function.
+    """Report activity inside the block to a listener, also from threads that inherit this context.
 
-    `listener` is called with the seconds that the work may be silent beyond the usual limit.
+    `listener` receives the seconds by which the next silence may exceed the usual limit.
     """
     token = LISTENER.set(listener)
     try:
@@ -27,9 +27,9 @@ def reported_to(listener: Callable[[float], None]) -> Iterator[None]:
 
 
 def note(allowance: float = 0) -> None:
-    """The work is active now, and may be silent for `allowance` seconds beyond the usual limit.
+    """Report activity; the next silence may exceed the usual limit by `allowance` seconds.
 
-    The allowance is for a single statement whose own limit is longer than is usual.
+    The allowance is for a single statement whose own timeout is longer than usual.
     """
     if (listener := LISTENER.get()) is not None:
         listener(allowance)

@@ -1,7 +1,7 @@
-"""Structured logs: logfmt, JSON or pretty; every event has a stable name and no secret in it.
+"""Structured logs as logfmt, JSON or coloured text; each event has a stable name and contains no secret.
 
-A line is one event: `event` is its stable name, the other keys its context. Each object's run ends in one
-canonical line, `event=object_synced`, that carries everything worth graphing.
+A line is one event: `event` is its stable name, the other keys are its context. Each object's run ends with
+one line `event=object_synced` that holds all of its metrics.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _redact(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _one_line(_logger: Any, _method: str, event: Event) -> Event:
-    """A traceback is one value, so that a log drain keeps it in one event."""
+    """Join a traceback into one line, so that a log drain keeps it in one event."""
     if "exception" in event:
         event["exception"] = " | ".join(line.strip() for line in event["exception"].splitlines())
     return event
 
 
 def _visible(_logger: Any, _method: str, event: Event) -> Event:
-    """No value can begin a line of its own or act on a terminal."""
+    """Escape control characters: a value must not start a new line or control a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = visible(value)
@@ -54,12 +54,12 @@ def _visible(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _json(logger: Any, method: str, event: Event) -> str:
-    """JSON escapes such characters itself, but for a few; the values stay as they are."""
+    """Render JSON and escape the control characters that JSON leaves; the values stay equal."""
     return visible_json(str(structlog.processors.JSONRenderer()(logger, method, event)))
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """What cannot be logged is said without its values: Python's own report of it would print them."""
+    """Reports a failed log call without its values; Python's own report would print them."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         problem = sys.exc_info()[0]
@@ -71,7 +71,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 def _crashed(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, where: str
 ) -> None:
-    """An error that nobody caught: Python would print it, secrets and all, to stderr."""
+    """Log an uncaught error; Python would print it to stderr with its secrets."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
     elif structlog.is_configured():
@@ -82,7 +82,7 @@ def _crashed(
 
 
 def watch_crashes() -> None:
-    """Send the uncaught errors of every thread through the logs, instead of to stderr as they are."""
+    """Log the uncaught errors of every thread, instead of letting Python print them."""
     sys.excepthook = lambda kind, error, trace: _crashed(kind, error, trace, "main")
     threading.excepthook = lambda args: _crashed(
         args.exc_type, args.exc_value, args.exc_traceback, args.thread.name if args.thread else "thread"
@@ -91,7 +91,11 @@ def watch_crashes() -> None:
 
 
 def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local") -> None:
-    """Send every log of this process, libraries' included, to stderr: stdout belongs to results."""
+    """Send all logs of this process, including those of libraries, to stderr; stdout is for results.
+
+    `form` is `logfmt`, `json` or `pretty`; `secrets` are masked in every line; `dyno` is added to every line,
+    and any other value than `local` drops the timestamp, which Heroku adds.
+    """
     hide(secrets)
     renderers: dict[str, list[Any]] = {
         "logfmt": [
@@ -117,7 +121,7 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     ]
     if form == "pretty":
         common.insert(0, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False))
-    elif dyno == "local":  # Heroku puts a time before each line itself
+    elif dyno == "local":  # Heroku adds a time to each line
         common.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
         processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -140,5 +144,5 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module."""
+    """Return the logger of a module."""
     return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name))

@@ -1,7 +1,7 @@
-"""Text that may be printed: without secrets in any form, and without characters that act on a terminal.
+"""Make text printable: mask secrets in any form, and escape characters that control a terminal.
 
-A secret is found as it is, in any letter case, and behind any mixture of URL, JSON, Python and HTML escapes
-(the text is searched again after each is undone), in hexadecimal, and inside base64 at any position, so that
+A secret is found literally, in any letter case, behind any nesting of URL, JSON, Python and HTML escapes (the
+text is searched again after each layer is undone), in hexadecimal, and inside base64 at any position, so that
 `user:password` of Basic authentication needs no list of users. Every search takes linear time.
 """
 
@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MASK = "***"
-BEGINNING = 12  # characters of a longer secret that are enough to know it by: somebody may have cut it off
-MARGIN = 8_000  # characters read beyond a bound, so that a secret that begins before it is seen whole
-ESCAPED_TWICE = 3  # how often escapes are undone: a URL in JSON in a log line of a library
+PREFIX = 12  # first characters of a longer secret that identify it: a library may have truncated the text
+MARGIN = 8_000  # characters searched beyond a limit, so that a secret across the limit is found whole
+ESCAPE_LAYERS = 3  # layers of escapes that are undone: a URL in JSON in a library's log line
 
 Span = tuple[int, int]
 
-# Words that our own output is made of. Where a password is one of them, or has fewer than four characters,
-# masking every occurrence would destroy the output and give the password away; it is masked where its place
-# says what it is (`password=…`, `user:…@host`), and encoded.
+# Common words of our own output. If a password is one of them, or shorter than four characters, masking every
+# occurrence would make the output unreadable and reveal the password. It is masked only where its context
+# identifies it (`password=…`, `user:…@host`) and where it is encoded.
 COMMON = frozenset(
     re.findall(
         r"\w+",
@@ -37,14 +37,14 @@ KEYS = (
     "access_token|refresh_token|id_token|client_secret|client_assertion|assertion|security_token|"
     "sessionid|session_id|passphrase|password|passwd|pwd|secret|authorization|proxy-authorization|sid"
 )
-# The value after a name that says that it is secret: `name=…`, `"name": "…"`, `<name>…`.
+# The value after a name of a secret: `name=…`, `"name": "…"`, `<name>…`.
 NAMED = re.compile(
     rf"(?:{KEYS})(?:[=>]|[\"']\s?[:=]\s?[\"'])(?P<value>[^\s\"'&,;<>(){{}}\[\]]+)", re.IGNORECASE
 )
 SCHEME = re.compile(r"\b(?:basic|bearer|oauth)\s(?P<value>[^\s\"',;<>]{8,})", re.IGNORECASE)
-# Of a URL; libpq needs the user's name to be told, an http proxy's may be the secret itself.
+# User and password in a URL. The user name of an HTTP proxy may be the secret; that of Postgres is none.
 USERINFO = re.compile(r"://(?P<user>[^\s/@:\"'<>]*+)(?P<colon>:)?+(?P<password>[^\s/@\"'<>]*+)@")
-# 15 or 18 characters of org Id, "!", then the key.
+# A session Id: the org Id with 15 or 18 characters, "!", then the key.
 SESSION = re.compile(r"00d[a-z0-9]{12,15}![\w.]+", re.IGNORECASE)
 RUN = re.compile(r"[\w.-]{10,}")
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
@@ -58,7 +58,7 @@ CHARACTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 @dataclass(frozen=True, slots=True)
 class Needles:
-    """What is searched for: `anywhere` in lower case, `words` standing alone, `encoded` inside base64."""
+    """The search terms: `anywhere` (lower case), `words` (whole words only), `encoded` (inside base64)."""
 
     anywhere: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
@@ -70,50 +70,51 @@ _needles = Needles()
 
 
 def hide(secrets: Iterable[str]) -> None:
-    """Never print these values again, nor the lines of one that has several, in any form.
+    """Mask these values in all output from now on, in any form; of a value with several lines also each line.
 
-    Parameters: `secrets`, the values as they are; empty ones are ignored.
+    Empty values are ignored.
     """
     global _needles
     for secret in secrets:
         lines = [line for line in secret.splitlines() if not line.startswith("-----")]
         _secrets.update(part for part in (secret.strip(), *lines) if part)
-    _needles = needles(frozenset(_secrets))  # a copy: another thread may log in meanwhile
+    _needles = needles(frozenset(_secrets))  # a copy: another thread may add secrets meanwhile
 
 
 def needles(secrets: Iterable[str]) -> Needles:
-    """What to search for, the longest first."""
+    """Return the search terms of the secrets, the longest first."""
     anywhere: set[str] = set()
     words: set[str] = set()
     encoded: set[str] = set()
     for secret in secrets:
         raw = secret.encode("utf-8", "surrogatepass")
-        encoded.update(core[:BEGINNING] for core in base64_cores(raw) if len(core) >= 5)
+        encoded.update(core[:PREFIX] for core in base64_cores(raw) if len(core) >= 5)
         if len(secret) < 4 or secret.lower() in COMMON or (secret.isdigit() and len(secret) < 8):
             continue
         anywhere.add(raw.hex())
         if (secret.isalnum() and len(secret) < 8) or (secret.isalpha() and len(secret) < 12):
             words.add(secret)
             continue
-        # A form's space, and the quotes of SQL and CSV, which no escape character marks.
+        # The space of a form, and the doubled quotes of SQL and CSV, have no escape character.
         for char, written in (("", ""), (" ", "+"), ("'", "''"), ('"', '""')):
             anywhere.add(lowered(secret.replace(char, written) if char else secret))
     return Needles(*(tuple(sorted(found, key=len, reverse=True)) for found in (anywhere, words, encoded)))
 
 
 def base64_cores(raw: bytes) -> Iterator[str]:
-    """The characters that base64 of any text around these bytes must contain, for each of three positions."""
+    """Yield the characters that base64 of any text around these bytes must contain, for each of three
+    offsets."""
     for before in range(3):
         text = base64.b64encode(b"\0" * before + raw).decode()
-        first = -(-before * 8 // 6)  # the characters that the bytes before have a part in
-        last = (before + len(raw)) * 8 // 6  # and those that only the bytes given decide
+        first = -(-before * 8 // 6)  # skips the characters that the preceding bytes influence
+        last = (before + len(raw)) * 8 // 6  # the end of the characters that only these bytes decide
         core = text[first:last]
         yield core
         yield core.translate({ord("+"): "-", ord("/"): "_"})
 
 
 def lowered(text: str) -> str:
-    """Lower case, character by character: of the same length."""
+    """Lower the case of each character; the length stays the same."""
     lower = text.lower()
     if len(lower) == len(text):
         return lower
@@ -124,14 +125,14 @@ def lowered(text: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without any known secret in any form, or anything that looks like an access token."""
+    """Mask every known secret, in any form, and everything that looks like an access token."""
     return masked(text, secret_spans(text), len(text))
 
 
 def bounded(text: str, most: int) -> str:
-    """The redacted text of at most so many characters of the original, with an ellipsis where it was longer.
+    """Redact the first `most` characters of a text; add an ellipsis if it was longer.
 
-    It is cut before it is searched: what is beyond costs nothing. A secret that the cut divides is masked.
+    Text far beyond the limit is not searched. A secret across the limit is masked.
     """
     if len(text) <= most:
         return redact(text)
@@ -139,7 +140,7 @@ def bounded(text: str, most: int) -> str:
 
 
 def masked(text: str, spans: Iterable[Span], most: int) -> str:
-    """The first `most` characters with every span in them replaced."""
+    """Return the first `most` characters with the spans in them masked."""
     parts: list[str] = []
     at = 0
     for start, end in sorted(spans):
@@ -152,10 +153,10 @@ def masked(text: str, spans: Iterable[Span], most: int) -> str:
 
 
 def secret_spans(text: str) -> list[Span]:
-    """Where the text says something secret, escapes undone as often as they may be nested."""
+    """Return the spans of secrets, undoing up to ESCAPE_LAYERS layers of escapes."""
     spans: list[Span] = []
     steps: list[Callable[[int, int], Span]] = []
-    for _ in range(1 + ESCAPED_TWICE):
+    for _ in range(1 + ESCAPE_LAYERS):
         for start, end in plain_spans(text):
             for origin in reversed(steps):
                 start, end = origin(start, end)
@@ -168,7 +169,7 @@ def secret_spans(text: str) -> list[Span]:
 
 
 def plain_spans(text: str) -> Iterator[Span]:
-    """Where the text says something secret, as it stands."""
+    """Yield the spans of secrets in a text, without undoing escapes."""
     known = _needles
     lower = lowered(text)
     for needle in known.anywhere:
@@ -184,12 +185,13 @@ def plain_spans(text: str) -> Iterator[Span]:
     for found in NAMED.finditer(text):
         yield found.span("value")
     for found in SCHEME.finditer(text):
-        if not (found["value"].isalpha() and found["value"].islower()):  # but "basic authentication"
+        if not (found["value"].isalpha() and found["value"].islower()):  # not "basic authentication"
             yield found.span("value")
     yield from userinfo_spans(text)
 
 
 def occurrences(text: str, needle: str) -> Iterator[Span]:
+    """Yield the spans of a search term."""
     at = text.find(needle)
     while at >= 0:
         yield at, at + len(needle)
@@ -197,12 +199,12 @@ def occurrences(text: str, needle: str) -> Iterator[Span]:
 
 
 def beginnings(text: str, needle: str) -> Iterator[Span]:
-    """Occurrences of a secret, and of its beginning where it was cut off before it came here.
+    """Yield the spans of a secret, whole or truncated.
 
-    Not of one that begins as a word may, or with a user's name.
+    A truncated secret is not searched if its prefix looks like a word or holds a user's name.
     """
-    start = needle[:BEGINNING]
-    if len(needle) < BEGINNING + 4 or ":" in needle or not re.search("[0-9]", start):
+    start = needle[:PREFIX]
+    if len(needle) < PREFIX + 4 or ":" in needle or not re.search("[0-9]", start):
         yield from occurrences(text, needle)
         return
     for at, end in occurrences(text, start):
@@ -212,7 +214,7 @@ def beginnings(text: str, needle: str) -> Iterator[Span]:
 
 
 def base64_runs(text: str, core: str) -> Iterator[Span]:
-    """The whole runs of base64 around a part that is known."""
+    """Yield the whole base64 runs around a known part."""
     begin = 0
     at = text.find(core)
     while at >= 0:
@@ -227,7 +229,7 @@ def base64_runs(text: str, core: str) -> Iterator[Span]:
 
 
 def token_spans(text: str) -> Iterator[Span]:
-    """Access tokens, which are not known in advance: opaque ones, and JWTs."""
+    """Yield the spans of access tokens, which are not known in advance: opaque ones and JWTs."""
     for found in SESSION.finditer(text):
         yield found.span()
     for found in RUN.finditer(text):
@@ -235,7 +237,7 @@ def token_spans(text: str) -> Iterator[Span]:
         if at >= 0 and found[0].count(".", at) >= 2:
             yield found.start() + at, found.end()
             continue
-        # In another letter case it takes the length of a token to tell one from a host's name.
+        # In another letter case, only the length tells a token from a host name.
         at = found[0].lower().find("eyj")
         parts = found[0][at:].split(".", 2) if at >= 0 else []
         if len(parts) == 3 and min(len(parts[0]), len(parts[1])) >= 16:
@@ -243,7 +245,10 @@ def token_spans(text: str) -> Iterator[Span]:
 
 
 def userinfo_spans(text: str) -> Iterator[Span]:
-    """User and password of http URLs, the password alone of others; not the placeholder of our own advice."""
+    """Yield the spans of user and password in HTTP URLs, and of the password in other URLs.
+
+    The word `password` in our own example URL is not masked.
+    """
     for found in USERINFO.finditer(text):
         if found["password"] == "password":  # noqa: S105 — the word itself, in `postgres://user:password@host`
             continue
@@ -257,7 +262,7 @@ def userinfo_spans(text: str) -> Iterator[Span]:
 
 
 def unescaped(text: str) -> tuple[str, Callable[[int, int], Span]]:
-    """The text with one layer of escapes undone, and the way from its positions back to the given text's."""
+    """Undo one layer of escapes; return the text and a function that maps its spans to those of the input."""
     parts: list[str] = []
     old_starts, new_starts, verbatim = [], [], []
     old = new = 0
@@ -287,7 +292,7 @@ def unescaped(text: str) -> tuple[str, Callable[[int, int], Span]]:
 
 
 def character(found: re.Match[str]) -> str:
-    """What one escape, or a run of them, stands for."""
+    """Decode one escape, or a run of them."""
     if found["char"]:
         return CHARACTERS.get(found["char"], found["char"])
     if found["entity"]:
@@ -305,8 +310,8 @@ def character(found: re.Match[str]) -> str:
 
 # ── control characters ────────────────────────────────────────────────────────────────────────────────
 
-# C0 and C1 (line ends, U+0085 and the introducers of terminal sequences among them), line and paragraph
-# separator, what changes the direction of writing, and half surrogates, which no stream can encode.
+# C0 and C1 (including line ends, U+0085 and the start of terminal sequences), line and paragraph separators,
+# characters that change the writing direction, and lone surrogates, which no stream can encode.
 CONTROLS = (
     *range(0x20),
     *range(0x7F, 0xA0),
@@ -325,15 +330,15 @@ IN_JSON = {code: f"\\u{code:04x}" for code in CONTROLS}
 
 
 def visible(text: str) -> str:
-    """One line that only shows: every control character as an escape such as `\\x1b`, `\\n` or `\\u2028`."""
+    r"""Escape every control character, such as `\\x1b`, `\\n` or `\\u2028`; the result is one line."""
     return text if text.isascii() and text.isprintable() else text.translate(SHOWN)
 
 
 def visible_lines(lines: Sequence[str]) -> str:
-    """Lines of ours, none of which can begin another one."""
+    """Join lines after escaping each: no value in them can start a line of its own."""
     return "\n".join(map(visible, lines))
 
 
 def visible_json(encoded: str) -> str:
-    """JSON with the same values, its control characters as escapes; `encoded` is one line."""
+    """Escape the control characters of JSON text (one line); its values stay equal."""
     return encoded if encoded.isascii() and encoded.isprintable() else encoded.translate(IN_JSON)

@@ -17,8 +17,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import SObject, snake_case
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import normalise_email
 from sync.errors import UsageError
 from sync.logs import logger
@@ -262,11 +262,9 @@ def closure(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> d
     while True:
         before = {name: len(ids) for name, ids in found.items()}
         for name in list(found):
-            found[name].update(
-                connection.execute(
-                    text(LOSERS.format(table=table_of(connection, name))), {"ids": sorted(found[name])}
-                ).scalars()
-            )
+            if CATALOGUE[name].mergeable:
+                losers = text(LOSERS.format(table=table_of(connection, name)))
+                found[name].update(connection.execute(losers, {"ids": sorted(found[name])}).scalars())
             for other, ids in twins_of(connection, name, sorted(found[name])):
                 found.setdefault(other, set()).update(ids)
         if {name: len(ids) for name, ids in found.items()} == before:
@@ -307,6 +305,8 @@ def twin_query(connection: Connection, statement: str, name: str) -> Any:
 def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Records that survived the merge of one of these, and are not erased with it."""
     for name, those in ids.items():
+        if not CATALOGUE[name].mergeable:
+            continue
         statement = text(SURVIVORS.format(table=table_of(connection, name)))
         for row in connection.execute(statement, {"ids": list(those)}):
             if row.survivor not in those:

@@ -284,7 +284,8 @@ def headline(
             f"{why}: consumers see the state of that time{tail}"
         )
     oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
-    names = " and ".join(one.object for one in found)
+    *others, last = [one.object for one in found]
+    names = f"{', '.join(others)} and {last}" if others else last
     tail = ""
     broken = [one for one in found if one.last_outcome not in (None, "succeeded")][:1]
     ended = [f"the last run of {one.object} {one.last_outcome}: {truncate(one.last_error)}" for one in broken]

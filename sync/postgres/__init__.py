@@ -1,5 +1,5 @@
-"""Everything in Postgres: tables, transactions, merge, cursors, leases, journal, feed, ledger of fields.
+"""Postgres: tables, transactions, merge, cursors, leases, journal, feed, field ledger.
 
-Knows nothing of Salesforce's API. SQL text stands at the top of the module that runs it.
-Start with `tables`, then `load` (a page into its table) and `state` (what is remembered).
+It uses nothing of Salesforce's API. SQL text stands at the top of the module that runs it. Start with
+`tables`, then `load` (pages into tables) and `state` (what is stored beside the rows).
 """

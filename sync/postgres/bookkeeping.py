@@ -1,4 +1,4 @@
-"""What this product remembers beside the replicas: the tables of schema sync."""
+"""The tables of schema `sync`: all state beside the replicas."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ metadata = MetaData(
 
 
 def moment(name: str, *, nullable: bool = True, now: bool = False) -> Column[Any]:
+    """Return a timestamptz column."""
     return Column(
         name, DateTime(timezone=True), nullable=nullable, server_default=text("now()") if now else None
     )
@@ -186,10 +187,11 @@ Table(
     Column("relationship", Text(), nullable=False),
     Column("targets", ARRAY(Text()), nullable=False),
     Column("replicated", Boolean(), nullable=False),
+    Column("own_column", Boolean()),
     Index(None, "object", "field", "id"),
     CheckConstraint(
         "change IN ('known', 'added', 'vanished', 'returned', 'retyped', 'resized', 'formula', 'selected', "
-        "'left out', 'refused')",
+        "'left out', 'refused', 'promoted', 'demoted')",
         name="change",
     ),
     schema=BOOKKEEPING,
@@ -282,7 +284,7 @@ Table(
 
 
 def listing(name: str) -> Table:
-    """The table of what a verify lists of one object; `name` is that of the object's replica."""
+    """Return the table that lists an object's records during a verify; `name` is the name of its replica."""
     return Table(
         f"listing_{name}",
         metadata,

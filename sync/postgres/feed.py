@@ -1,4 +1,4 @@
-"""The consumer's door: reading the change feed."""
+"""Read the change feed, as consumers do."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ LAST = text("SELECT last_seq FROM sync.feed")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the feed; `record_id` is None for `reload`, which means: read the whole table anew.
+    """One entry of the feed.
 
-    `survivor_id` is the record that a `merge` left.
+    `record_id` is None for `reload`: read the whole table again. `survivor_id` is the record that a `merge`
+    left.
     """
 
     seq: int
@@ -37,7 +38,10 @@ class Change:
 
 
 def read(connection: Connection, after: int, maximum: int = 1000) -> list[Change]:
-    """The entries after a number, in the order of commits; who remembers the last number misses nothing."""
+    """Return up to `maximum` entries after the number `after`, in the order of commits.
+
+    A consumer that stores the last `seq` misses no entry.
+    """
     rows = connection.execute(READ, {"after": after, "max": maximum})
     return [
         Change(r.seq, r.object, r.record_id, r.op, tuple(r.changed), r.run_id, r.at, r.survivor_id)
@@ -46,12 +50,15 @@ def read(connection: Connection, after: int, maximum: int = 1000) -> list[Change
 
 
 def last(connection: Connection) -> int:
-    """The number of the newest entry, 0 before the first."""
+    """Return the number of the newest entry (0: there is none)."""
     return int(connection.execute(LAST).scalar() or 0)
 
 
 def stream(engine: Engine, after: int, *, follow: bool, stop: threading.Event) -> Iterator[Change]:
-    """All entries after a number; with `follow` those to come too, polled: LISTEN breaks behind a pooler."""
+    """Yield all entries after a number; with `follow` wait for new ones until `stop` is set.
+
+    It polls every POLL_SECONDS: LISTEN does not work behind a pooler in transaction mode.
+    """
     while not stop.is_set():
         with transaction(engine) as connection:
             found = read(connection, after)

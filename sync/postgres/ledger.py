@@ -1,4 +1,5 @@
-"""The ledger of fields: what an org's fields were, when they changed, and what follows for old records."""
+"""The field ledger: the fields that the org showed, when they changed, and which changes affect old
+records."""
 
 from __future__ import annotations
 
@@ -10,22 +11,23 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, Projection
-from sync.catalogue.objects import CATALOGUE
 from sync.postgres.load.dependants import Dependency
 from sync.postgres.tables import KEPT
 
-# The last line of a field is its state.
+# The last entry of a field is its current state.
 CURRENT = """
 SELECT DISTINCT ON (object, field) * FROM sync.field {where} ORDER BY object, field, id DESC
 """
 KNOWN = text(CURRENT.format(where="WHERE object = :object"))
 ENTER = text("""
 INSERT INTO sync.field
-       (object, field, change, type, size, calculated, formula, relationship, targets, replicated)
-VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated)
+       (object, field, change, type, size, calculated, formula, relationship, targets, replicated, own_column)
+VALUES (:object, :field, :change, :type, :size, :calculated, :formula, :relationship, :targets, :replicated,
+        :own_column)
 """)
-# What leads to an object, what formulas may read of it, and the formulas that look through a relationship.
+# Lookups to an object, the object's own fields, and formulas that read fields through a relationship.
 RELATED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
 SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads,
@@ -36,13 +38,13 @@ SELECT object, field, relationship, replicated, :object = ANY (targets) AS leads
         OR (calculated AND replicated AND position('.' IN formula) > 0))
  ORDER BY object, field
 """)
-# A field that describe lists and queries refuse is tried again after a day, or once its describe differs.
+# A field that describe lists and queries refuse is tried again after a day, or when its describe changes.
 REFUSED = text(f"""
 SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
  WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
-# Account.Name, and of Account.Parent.Name both steps. What the org says is compared, and is never part of a
-# pattern.
+# Tokens of a formula: `Account.Name`; `Account.Parent.Name` gives both steps. Names from the org are compared
+# with tokens and never become part of a pattern.
 TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
 EVER = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
@@ -51,13 +53,13 @@ SELECT object, field, at FROM now
  WHERE change = 'vanished' AND replicated AND object = ANY (:objects) ORDER BY 1, 2
 """)
 
-# Changes after which old records do not have the field's values yet.
-LATE = frozenset({"added", "returned", "retyped", "formula", "selected"})
+# Changes after which rows that are already stored lack the field's current values.
+LATE = frozenset({"added", "returned", "retyped", "formula", "selected", "promoted"})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A field as the ledger has it."""
+    """A field's properties as the ledger stores them; `own_column`: whether it has a column of its own."""
 
     type: str
     size: str
@@ -66,9 +68,11 @@ class State:
     relationship: str
     targets: tuple[str, ...]
     replicated: bool
+    own_column: bool
 
     @classmethod
-    def of(cls, field: DescribedField, *, replicated: bool) -> State:
+    def of(cls, field: DescribedField, *, replicated: bool, own_column: bool = False) -> State:
+        """Return the state of a field of a describe."""
         return cls(
             field.type,
             field.size,
@@ -77,11 +81,12 @@ class State:
             field.relationship,
             field.targets,
             replicated,
+            own_column,
         )
 
     @classmethod
     def stored(cls, row: Row[Any]) -> State:
-        """The state in a line of the ledger."""
+        """Return the state that a row of the ledger holds."""
         return cls(
             row.type,
             row.size,
@@ -90,12 +95,14 @@ class State:
             row.relationship,
             tuple(row.targets),
             row.replicated,
+            # Not known of lines from before custom fields could have a column.
+            row.replicated and "__" not in row.field if row.own_column is None else row.own_column,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line to come: a field, what happened to it, and how it is now."""
+    """A new entry of the ledger: a field, its change, and its state after the change."""
 
     field: str
     change: str
@@ -103,12 +110,13 @@ class Entry:
 
     @property
     def late(self) -> bool:
-        """Whether old records have to be read again for it."""
+        """Whether stored records have to be read again for this field."""
         return self.change in LATE and self.state.replicated
 
 
 def note(connection: Connection, projection: Projection) -> list[Entry]:
-    """Enter what changed since the ledger was last written; nothing is news in an empty one."""
+    """Write the changes since the last describe; return them. The first describe of an object returns no
+    changes."""
     name = projection.sobject.name
     known = {
         row.field: (
@@ -118,7 +126,11 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
         for row in connection.execute(KNOWN, {"object": name})
     }
     selected = set(projection.names)
-    now = {field.name: State.of(field, replicated=field.name in selected) for field in projection.described}
+    own = {field.name for field in projection.fields}
+    now = {
+        field.name: State.of(field, replicated=field.name in selected, own_column=field.name in own)
+        for field in projection.described
+    }
     entries = list(news(known, now))
     for entry in entries:
         write_entry(connection, name, entry)
@@ -126,30 +138,32 @@ def note(connection: Connection, projection: Projection) -> list[Entry]:
 
 
 def write_entry(connection: Connection, name: str, entry: Entry) -> None:
-    """Write one line."""
+    """Write one entry."""
     values = asdict(entry.state) | {"targets": list(entry.state.targets)}
     connection.execute(ENTER, values | {"object": name, "field": entry.field, "change": entry.change})
 
 
 def refuse(connection: Connection, name: str, field: DescribedField) -> None:
-    """Enter that queries refuse a field that describe lists."""
+    """Record that queries refuse a field that describe lists."""
     write_entry(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
 
 
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
-    """The fields that queries refused within the last day and whose describe is unchanged since."""
+    """Return the names of fields that queries refused within the last day and whose describe is unchanged
+    since."""
     now = {field.name: State.of(field, replicated=False) for field in described}
     rows = connection.execute(REFUSED, {"objects": [name]})
     return frozenset(row.field for row in rows if now.get(row.field) == State.stored(row))
 
 
 def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
-    """Fields that queries refuse, with their objects and since when: they are not replicated."""
+    """Return (object, field, time of the refusal) of fields that queries refuse; they are not replicated."""
     return [(row.object, row.field, row.at) for row in connection.execute(REFUSED, {"objects": objects})]
 
 
 def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:
-    """What a describe says that the ledger does not. Removed and hidden look alike: it is not there."""
+    """Compare a describe with the ledger. Salesforce lists neither removed nor hidden fields: both are
+    `vanished`."""
     for name, state in now.items():
         change, before = known.get(name, ("", None))
         if before is None:
@@ -164,21 +178,23 @@ def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> It
 
 
 def difference(before: State, now: State) -> str:
-    """The change that weighs most, where there are several at once."""
+    """Return the most important of several simultaneous changes."""
     if now.replicated != before.replicated:
         return "selected" if now.replicated else "left out"
     if now.type != before.type or now.targets != before.targets:
         return "retyped"
     if (now.calculated, now.formula) != (before.calculated, before.formula):
         return "formula"
+    if now.own_column != before.own_column:
+        return "promoted" if now.own_column else "demoted"
     return "resized"
 
 
 def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
-    """The columns in which replicated records name records of this object, as far as they have one, and which
-    columns of those their formulas read.
+    """Return the replicated lookups to an object, with the columns that formulas read through each of them.
 
-    The look-up of a merged record is left out: only a tombstone has one.
+    A lookup without a column of its own is left out, and so is MasterRecordId: only tombstones have it. The
+    columns are None where a formula reads a field that the feed cannot name.
     """
     related = connection.execute(RELATED, {"object": name}).all()
     readable = columns_read(name, related)
@@ -196,17 +212,20 @@ def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
 
 
 def columns_read(name: str, related: Sequence[Row[Any]]) -> dict[str, str]:
-    """The column as which the feed names a change, for what a formula may name of an object: a field, or a
-    relationship; in small letters. What is not replicated has none."""
+    """Map what a formula may name of an object (field or relationship, lower case) to the column that the
+    feed names.
+
+    Fields that are not replicated have no column.
+    """
     columns = {field.name: field.column for field in CATALOGUE[name].fields} if name in CATALOGUE else {}
     fields = [row for row in related if row.object == name and row.replicated]
-    # All custom fields are in one column.
+    # All custom fields share one column.
     found = {row.relationship.lower(): columns.get(row.field, "custom") for row in fields if row.relationship}
     return found | {row.field.lower(): columns.get(row.field, "custom") for row in fields}
 
 
 def read_through(formula: str, relationship: str) -> Iterator[str]:
-    """What a formula names behind a relationship, in small letters."""
+    """Yield the names, in lower case, that a formula reads through a relationship."""
     tokens = TOKEN.findall(formula.lower())
     for first, dot, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if dot == "." and first == relationship.lower():
@@ -214,10 +233,11 @@ def read_through(formula: str, relationship: str) -> Iterator[str]:
 
 
 def ever_shown(connection: Connection) -> frozenset[str]:
-    """The names of all fields that any object has ever shown."""
+    """Return the names of all fields that any object has ever shown."""
     return frozenset(connection.execute(EVER).scalars())
 
 
 def vanished(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
-    """Fields that are not shown any more, with their objects and since when: they keep their last values."""
+    """Return (object, field, time) of replicated fields that are not shown any more; they keep their last
+    values."""
     return [(row.object, row.field, row.at) for row in connection.execute(VANISHED, {"objects": objects})]

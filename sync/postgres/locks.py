@@ -1,4 +1,4 @@
-"""The sessions that hold locks which a statement timed out waiting for, and the command that ends each."""
+"""The sessions that hold locks that a statement waited for, and the command that ends each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, text
 
-MOST = 3  # sessions named in one message, and tables of each
+MOST = 3  # sessions in one message, and tables of each session
 
-# Once the wait is over PostgreSQL does not tell who was in the way: every session that still holds a lock
-# on a table of ours is a candidate, longest transaction first. A lock that only reads (AccessShareLock) is in
-# the way of migrations alone, so it comes last. Sessions of ours hold theirs for moments.
+# After a lock timeout, PostgreSQL does not report the holder. Every session that still holds a lock on one of
+# our tables is a candidate, the longest transaction first. A read lock (AccessShareLock) blocks migrations
+# only, so it comes last. Our own sessions hold locks for moments and are left out.
 HOLDERS = text("""
 SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
        array_agg(DISTINCT l.relation::regclass::text) AS tables,
@@ -32,11 +32,13 @@ SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
 
 
 def holders(connection: Connection, schemas: Sequence[str]) -> str:
-    """The sessions that hold locks in these schemas, each with what ends it; "" where there are none."""
+    """Describe the sessions that hold locks in these schemas, each with the command that ends it; "" if none
+    do."""
     return "; ".join(sentences(connection, schemas))
 
 
 def sentences(connection: Connection, schemas: Sequence[str]) -> Iterator[str]:
+    """Yield one sentence for each session."""
     for row in connection.execute(HOLDERS, {"most": MOST, "schemas": list(schemas)}):
         state = row.state or "its state is hidden from this role"
         since = f" for {int(row.age.total_seconds())} s" if row.age is not None else ""

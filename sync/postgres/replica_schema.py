@@ -1,4 +1,4 @@
-"""The schema of the replicas: chosen at the first migration, remembered in the database, the same for all."""
+"""The schema of the replicas: chosen at the first migration and stored in the database."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from sqlalchemy import Connection, Engine, text
 
 from sync.errors import ReplicaSchemaError
 
-# The name in the metadata and in the migrations; a statement is run with the chosen one in its place.
+# The name in the metadata and in the migrations; statements run with the chosen name in its place.
 STANDARD = "salesforce"
 SETTING = "SYNC_REPLICA_SCHEMA"
-# Execution options: what the setting says, and SQLAlchemy's own, which holds the schema that is in force.
+# Execution options: the schema in the settings, and SQLAlchemy's own option for the schema in use.
 WANTED, TRANSLATED = "replica_schema", "schema_translate_map"
 
-# Catalogues only: they can be read by a role without any right, and no error ends the transaction.
+# Reads system catalogs only: every role may read them, so no error aborts the transaction.
 MAY_READ = text("""
 SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -20,7 +20,7 @@ SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELE
 """)
 REMEMBERED = text("SELECT name FROM sync.replica_schema")
 REMEMBER = text("INSERT INTO sync.replica_schema (name) VALUES (:name)")
-# Where the name may not be read, or was not yet a setting: the tables that the views of their names show.
+# If the table is not readable or does not exist yet: the schema of the tables behind the consumer views.
 SHOWN = text("""
 SELECT tn.nspname
   FROM pg_class AS v
@@ -34,22 +34,23 @@ SELECT tn.nspname
 
 
 def want(engine: Engine, name: str | None) -> None:
-    """Have an engine's connections refuse a database that remembers another schema; None: take any."""
+    """Let an engine's connections refuse a database whose replicas are in another schema (None: accept
+    any)."""
     engine.update_execution_options(**{WANTED: name})
 
 
 def settle(connection: Connection) -> str:
-    """Have a connection's statements name the schema of the replicas; its name.
+    """Let a connection's statements use the schema of the replicas; return its name.
 
-    The database is asked once an engine. ReplicaSchemaError where it remembers another name than the
-    setting says.
+    It queries the database once for each engine. Raises ReplicaSchemaError if the setting names another
+    schema.
     """
     options = connection.get_execution_options()
     if TRANSLATED in options:
         return in_force(connection)
     wanted, name = options.get(WANTED), remembered(connection)
     if name is None:
-        name = wanted or STANDARD  # not migrated yet: the next transaction asks again
+        name = wanted or STANDARD  # not migrated yet: the next transaction queries again
     else:
         check(wanted, name)
         connection.engine.update_execution_options(**{TRANSLATED: {STANDARD: name}})
@@ -58,20 +59,21 @@ def settle(connection: Connection) -> str:
 
 
 def in_force(connection: Connection | Engine) -> str:
-    """The schema of the replicas, as the statements of a connection, or of an engine's next one, name it."""
+    """Return the schema of the replicas that a connection's statements use, or those of an engine's next
+    connection."""
     names = connection.get_execution_options().get(TRANSLATED, {})
     return str(names.get(STANDARD, STANDARD))
 
 
 def remembered(connection: Connection) -> str | None:
-    """The schema that holds the replicas of this database; None before the first migration."""
+    """Return the schema of the replicas of this database (None: before the first migration)."""
     readable = connection.execute(MAY_READ).scalar()
     name = connection.execute(REMEMBERED if readable else SHOWN).scalar()
     return None if name is None else str(name)
 
 
 def check(wanted: str | None, name: str) -> None:
-    """ReplicaSchemaError where a setting is there and is not the name that the database remembers."""
+    """Raise ReplicaSchemaError if the setting names another schema than the database."""
     if wanted is not None and wanted != name:
         raise ReplicaSchemaError(
             f"{SETTING} is {wanted}, and this database has its replicas in the schema {name}, chosen at the "

@@ -1,8 +1,8 @@
-"""SQLAlchemy metadata, the replicas derived from the catalogue, and the way to the database."""
+"""SQLAlchemy tables derived from the catalogue, the engine, and transactions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +29,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Kind, SObject
-from sync.catalogue.objects import CATALOGUE
 from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
@@ -47,7 +47,7 @@ REPLICAS, CONSUMERS = replica_schema.STANDARD, "crm"
 
 # Unbounded types on purpose: a longer text or a wider number in Salesforce must never reject a record.
 TYPES: dict[Kind, TypeEngine[Any]] = {
-    # Ids compare bytewise on both sides of a join, or its index is of no use.
+    # A join uses the index only when both columns have the same collation: ids compare bytewise.
     Kind.ID: Text(collation="C"),
     Kind.REFERENCE: Text(collation="C"),
     Kind.TEXT: Text(),
@@ -59,17 +59,28 @@ TYPES: dict[Kind, TypeEngine[Any]] = {
     Kind.DATETIME: DateTime(timezone=True),
 }
 REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
-# Columns of ours, beside those that come from fields.
+# Columns that this product adds to those of the fields.
 OWN = ("custom", "deleted_at", "deleted_reason", "synced_at")
-# What is left of a tombstone whose values are erased: Id, stamp, and who survived a merge.
+# Room in each block for the next version of its rows, and vacuum before a twentieth of them is dead: replicas
+# are updated far more often than they grow.
+STORAGE = {
+    "fillfactor": 90,
+    "autovacuum_vacuum_scale_factor": 0.05,
+    "autovacuum_analyze_scale_factor": 0.02,
+}
+# How the comment of a replica begins: the object's API name follows.
+COMMENT = "Salesforce object"
+# What a tombstone keeps when its values are erased: Id, stamp, and the survivor of a merge.
 KEPT = frozenset({"id", "is_deleted", "system_modstamp", "master_record_id"})
-# Of no meaning among live rows.
+# Columns without meaning for live rows: consumer views leave them out.
 TOMBSTONE = frozenset({"is_deleted", "master_record_id", "deleted_at", "deleted_reason"})
 
 
 def replica(sobject: SObject) -> Table:
-    """The table of one object: field columns, derived columns, custom fields, tombstone. No foreign keys:
-    a contact may arrive before its account."""
+    """Return the table of one object: field columns, derived columns, custom fields, tombstone columns.
+
+    There are no foreign keys: a contact may arrive before its account.
+    """
     columns: list[Column[Any]] = []
     for field in sobject.fields:
         columns.append(
@@ -78,69 +89,89 @@ def replica(sobject: SObject) -> Table:
                 TYPES[field.kind],
                 primary_key=field.kind is Kind.ID,
                 nullable=field.column not in REQUIRED,
+                comment=f"Salesforce field {sobject.name}.{field.name}.",
             )
         )
-        columns.extend(Column(derived.column, Text()) for derived in field.derived)
+        columns.extend(
+            Column(derived.column, Text(), comment=f"Computed from {field.name}: {derived.normalise.name}.")
+            for derived in field.derived
+        )
     return Table(
         sobject.table,
         metadata,
         *columns,
-        Column("custom", JSONB(), nullable=False, server_default=text("'{}'")),
-        Column("deleted_at", DateTime(timezone=True)),
-        Column("deleted_reason", Text()),
-        Column("synced_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        *own_columns(),
         *(Index(None, column) for column in sobject.lookups),
         Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         schema=REPLICAS,
+        comment=f"{COMMENT} {sobject.name}: live records, and deleted ones as tombstones.",
+        postgresql_with=STORAGE,
     )
+
+
+def own_columns() -> list[Column[Any]]:
+    """The columns of every replica that come from no field."""
+    return [
+        Column(
+            "custom",
+            JSONB(),
+            nullable=False,
+            server_default=text("'{}'"),
+            comment="The custom fields that the integration user can read, by API name.",
+        ),
+        Column(
+            "deleted_at",
+            DateTime(timezone=True),
+            comment="When the record was deleted in Salesforce; null for a live one.",
+        ),
+        Column(
+            "deleted_reason",
+            Text(),
+            comment="Why the record is not live: deleted, merged, purged, vanished or erased.",
+        ),
+        Column(
+            "synced_at",
+            DateTime(timezone=True),
+            nullable=False,
+            server_default=text("now()"),
+            comment="When this row was last written.",
+        ),
+    ]
 
 
 REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
 LISTING: dict[str, Table] = {name: listing(sobject.table) for name, sobject in CATALOGUE.items()}
 
 
-def consumer_columns(table: Table) -> list[str]:
-    """The columns of an object's consumer view."""
-    return [column.name for column in table.columns if column.name not in TOMBSTONE]
-
-
-def consumer_view(table: str, columns: Sequence[str]) -> str:
-    """The consumer view of one object: its live rows. Columns may be appended, never moved."""
-    listed = ",\n       ".join(columns)
-    return (
-        f"CREATE OR REPLACE VIEW {CONSUMERS}.{table} AS\nSELECT {listed}\n"
-        f"  FROM {REPLICAS}.{table}\n WHERE deleted_at IS NULL"
-    )
-
-
 def quoted(identifier: str) -> str:
-    """An SQL identifier."""
+    """Quote an SQL identifier."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def located(connection: Connection, table: Table) -> str:
-    """A table as SQL text names it: replicas lie in the schema that was chosen for them."""
+    """Return a table's quoted name with its schema; replicas are in the schema that this database
+    remembers."""
     schema = replica_schema.in_force(connection) if table.schema == REPLICAS else str(table.schema)
     return f"{quoted(schema)}.{quoted(table.name)}"
 
 
 def schemas(connection: Connection | Engine) -> list[str]:
-    """Our schemas: of the replicas, of the bookkeeping, of the consumers."""
+    """Return the names of the schemas of the replicas, of the bookkeeping, and of the consumer views."""
     return [replica_schema.in_force(connection), BOOKKEEPING, CONSUMERS]
 
 
-# ── the way to the database ───────────────────────────────────────────────────────────────────────────
+# ── engine and transactions ───────────────────────────────────────────────────────────────────────────
 
-# Whatever other roles made in `public`, our statements do not call it; types in pg_temp come last.
+# Statements must not call functions that other roles created in `public`; pg_temp is searched last.
 SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
-# Per transaction, not per connection: a pooler in transaction mode keeps neither.
-# The default of a role or a database may be another isolation level, in which side by side work fails.
+# Set per transaction: a pooler in transaction mode does not keep the settings of a connection.
+# The role or the database may default to a stricter isolation level, in which concurrent work fails.
 BEGIN = text(
     f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {SEARCH_PATH}; "
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
-LONG_SECONDS = 600  # that one statement over a whole table may take; two of them are no hang
+LONG_SECONDS = 600  # limit of one statement over a whole table; the watchdog waits longer than two of them
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
 AWAY = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
 LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
@@ -148,10 +179,12 @@ MISSING = ("42P01", "3F000", "42703", "42883")
 
 
 def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) -> Engine:
-    """A small pool that notices dead connections; ConfigError on connecting to a database without UTF-8.
+    """Create an engine with a small connection pool that replaces dead connections.
 
-    `replicas` is the schema that the settings name; transactions then raise ReplicaSchemaError where the
-    database remembers another one.
+    `owner` becomes part of `application_name`, `size` is the number of pooled connections (two more may
+    overflow), `replicas` is the schema of the replicas in the settings (None: not checked).
+    Connecting to a database whose encoding is not UTF8 raises ConfigError. A transaction raises
+    ReplicaSchemaError if the database remembers another schema than `replicas`.
     """
     made = create_engine(
         url,
@@ -161,9 +194,9 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
         pool_pre_ping=True,
         pool_recycle=900,
         pool_use_lifo=True,
-        use_native_hstore=False,  # it would ask each new connection outside our transactions
+        use_native_hstore=False,  # its lookup would query each new connection outside our transactions
         connect_args={
-            "client_encoding": "utf8",  # COPY is given bytes
+            "client_encoding": "utf8",  # COPY sends UTF-8 bytes
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "keepalives_interval": 10,
@@ -171,7 +204,7 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
             "tcp_user_timeout": 60_000,
             "application_name": f"sync {owner}"[:63],
         },
-        hide_parameters=True,  # values of records, in the text of every error
+        hide_parameters=True,  # the text of an error would contain values of records
     )
     event.listen(made, "connect", check_encoding)
     replica_schema.want(made, replicas)
@@ -179,9 +212,9 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
 
 
 def check_encoding(connection: Any, _record: object) -> None:
-    """Refuse a database that cannot hold every character; known without asking.
+    """Raise ConfigError for a database that is not UTF8; the server reports its encoding at connection.
 
-    It would refuse single records, and its log would quote them.
+    Another encoding would refuse single records, and the server's log would quote their values.
     """
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
@@ -194,8 +227,11 @@ def check_encoding(connection: Any, _record: object) -> None:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """One short transaction; DatabaseUnavailableError, SchemaOutdatedError or ReplicaSchemaError where
-    that is what happened."""
+    """Run one short transaction.
+
+    Raises DatabaseUnavailableError, SchemaOutdatedError, LockedError, ReplicaSchemaError, or SyncError for
+    any other database error.
+    """
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
@@ -207,19 +243,21 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
-    """Let each of the following statements of this transaction take so long: they go through whole tables.
+    """Raise the timeout of each following statement in this transaction to `seconds`.
 
-    Their time grows with the table, and under the usual limit they would fail for ever from some size on.
+    Statements over whole tables take longer as the table grows; from some size on, the usual limit would
+    always stop them.
     """
     connection.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
     activity.note()
 
 
 def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
-    """The error of ours that a database error means."""
+    """Return the SyncError that describes a database error; dispose of the pool if the server is
+    unavailable."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "pgcode", None) or ""
-    # The first line says what; the others point into our SQL.
+    # The first line states the error; the others quote our SQL.
     what = (str(cause).splitlines() or [""])[0].strip()
     if code.startswith(MISSING):
         return SchemaOutdatedError(
@@ -230,7 +268,7 @@ def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncE
     if code.startswith(AWAY) or (
         not code and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     ):
-        # Pooled connections may all point at the dead or read-only server.
+        # All pooled connections may lead to the failed or read-only server.
         engine.dispose()
         state = "read-only" if code == READ_ONLY else "not available"
         return DatabaseUnavailableError(f"Postgres is {state}: {what[:300]}")
@@ -245,11 +283,11 @@ def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncE
 
 
 def in_the_way(engine: Engine) -> str:
-    """Who holds locks on our tables at this moment, as the end of a sentence."""
+    """Describe the sessions that hold locks on our tables, as the end of a sentence."""
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
-            replica_schema.settle(connection)  # a migration's engine has not
+            replica_schema.settle(connection)  # the engine of a migration has no schema yet
             found = locks.holders(connection, schemas(connection))
     except (DBAPIError, psycopg2.Error, ReplicaSchemaError):
         return ""

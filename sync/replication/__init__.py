@@ -1,4 +1,4 @@
-"""The replication: what is read in which order, what is written, and the proof that it is right.
+"""Replication: the order of reading and writing, and the verification of the result.
 
-Brings `salesforce` and `postgres` together, which do not know each other. Start with `pipeline`.
+It is the only package that uses both `salesforce` and `postgres`. Start with `pipeline`.
 """

@@ -1,4 +1,4 @@
-"""Records into tables: what is seen of an object, a page in one transaction, and what may be removed."""
+"""Apply records to tables: an object's schema, one transaction for each page, and the guard of removals."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from sync.window import Page
 
 log = logger.get(__name__)
 
-# A lost permission looks like a mass deletion. So many tombstones in one go are never refused, …
+# A lost permission looks like a mass deletion. Up to FEW removals are never refused.
 FEW = 10
-# … up to this count they are where they are more than this share of the records held, …
+# Up to GUARDED_COUNT removals are refused above this share of the records held.
 GUARDED_COUNT, GUARDED_SHARE_OF_FEW = 100, 0.5
-# … and above it where they are more than this share.
+# More removals are refused above this share.
 GUARDED_SHARE = 0.01
-# Live rows, and rejected records, which are removed like them.
+# The records held: live rows and rejected records. Removals count both.
 HELD = """
 SELECT count(*) FROM (
     SELECT FROM {table} WHERE deleted_at IS NULL
@@ -57,10 +57,10 @@ SELECT count(*) FROM (
 """
 REMOVED_AT_ONCE = 10_000
 
-# Fields of an object that may be refused one after the other before the work is given up.
+# Refusals of fields, one after the other, after which the work fails.
 MOST_REFUSED = 50
 
-# Salesforce's clock and the database's may differ by so much; by more, one of them is wrong.
+# The largest accepted difference between the clocks of Salesforce and of the database.
 CLOCKS_APART = timedelta(minutes=5)
 CLOCK = text("SELECT clock_timestamp()")
 
@@ -74,12 +74,12 @@ ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now(), 
 
 @dataclass(frozen=True, slots=True)
 class ObjectSchema:
-    """An object as this org shows it now, Salesforce's clock, and what depends on its records."""
+    """An object as this org shows it: its projection, Salesforce's time, and the lookups that lead to it."""
 
     projection: Projection
     at: datetime
     dependencies: tuple[Dependency, ...] = ()
-    # Why nothing may be claimed by this clock; "" where it agrees with the reference.
+    # Why complete_through must not follow this clock; "" if it agrees with the reference clock.
     clock_error: str = ""
 
     @property
@@ -88,7 +88,10 @@ class ObjectSchema:
 
 
 def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
-    """Describe the object, after making sure that the org is the one whose records these are."""
+    """Describe an object; first check that the org is the one whose records the tables hold.
+
+    Raises OrgChangedError for another org.
+    """
     organization = context.session.organization()
     described, at = context.session.describe(sobject.name)
     with transaction(context.engine) as connection:
@@ -97,7 +100,7 @@ def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
         refused = ledger.refused(connection, sobject.name, described)
         known = reference(connection, context)
     if abs(at - known) > CLOCKS_APART:
-        # One server's wrong Date is not Salesforce's clock: another answer decides.
+        # A single server may send a wrong Date header: the answer to a second request decides.
         described, at = context.session.describe(sobject.name)
         with transaction(context.engine) as connection:
             known = reference(connection, context)
@@ -111,14 +114,17 @@ def projection(
     described: Sequence[DescribedField],
     refused: frozenset[str] = frozenset(),
 ) -> Projection:
-    """What is replicated of an object, by its describe and the settings, without fields that are refused."""
+    """Return the fields to replicate, from the describe and the settings, without those that queries
+    refuse."""
     excluded = settings.excluded_fields(sobject.name)
     return project(sobject, described, settings.sync_custom_fields, excluded, refused)
 
 
 def without_refused(context: SyncContext, name: str, work: Work) -> Work:
-    """The work, begun anew without a field that vanished since the describe, or that queries refuse although
-    describe lists it: one field must not stop the others."""
+    """Wrap work so that it restarts without a field that vanished since the describe or that queries refuse.
+
+    One field must not stop the others. Raises FieldsMovedError after MOST_REFUSED refusals.
+    """
 
     def all_but_those(held: Lease, run_id: int) -> Iterator[PageResult]:
         met: set[tuple[str, ...]] = set()
@@ -137,9 +143,9 @@ def without_refused(context: SyncContext, name: str, work: Work) -> Work:
 
 
 def drop(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) -> None:
-    """Leave refused fields out from now on, and enter them in the ledger.
+    """Leave refused fields out for a day, and record them in the ledger.
 
-    The error itself where nothing can be read without one of them.
+    Raises `moved` if one of them is a field that no query can do without.
     """
     described, _ = context.session.describe(name, refresh=True)
     log.warning("fields_moved", object=name, reason=str(moved)[:300])
@@ -154,13 +160,13 @@ def drop(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) 
 
 
 def reference(connection: Connection, context: SyncContext) -> datetime:
-    """The time of the clock that Salesforce's is compared with."""
+    """Return the time of the clock that Salesforce's clock is compared with."""
     now: datetime = context.reference() if context.reference else connection.execute(CLOCK).scalar_one()
     return now
 
 
 def clock_error(name: str, at: datetime, known: datetime) -> str:
-    """What is wrong where Salesforce's clock and the reference are too far apart; "" where they agree."""
+    """Return an error message if Salesforce's clock and the reference differ too much, or ""."""
     if abs(at - known) <= CLOCKS_APART:
         return ""
     theirs, ours = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
@@ -172,8 +178,10 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
 
 
 def check_org(connection: Connection, context: SyncContext, organization: str) -> None:
-    """Remember the first org; OrgChangedError for any other, unless it is accepted: then everything is read
-    from the beginning, and other processes lose their leases."""
+    """Remember the first org; raise OrgChangedError for another one, unless the operator accepts it.
+
+    An accepted org restarts all cursors, and other processes lose their leases.
+    """
     if not organization:
         return
     known = str(connection.execute(ORG, {"org": organization}).scalar_one())
@@ -186,8 +194,8 @@ def check_org(connection: Connection, context: SyncContext, organization: str) -
             "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
         )
     connection.execute(ACCEPT, {"org": organization})
-    # What others have read of the replaced org must not be written. Who takes a lease from now on asks for
-    # the org after it, and waits for the lock on its row.
+    # Other processes must not write what they have read of the replaced org. A process that takes a lease
+    # later reads the org's row after that, and waits for the lock on it.
     leases.revoke_others(connection, context.owner)
     cursors.start_anew(connection)
     log.warning(
@@ -199,7 +207,7 @@ def check_org(connection: Connection, context: SyncContext, organization: str) -
 
 
 def row_builder(context: SyncContext, projection: Projection) -> RowBuilder:
-    """What is made of records."""
+    """Return the function that transforms records into rows."""
     return partial(transform.build, projection, region=context.settings.sync_default_region)
 
 
@@ -212,7 +220,11 @@ def commit_page(
     plan: Plan | None = None,
     mode: Mode = Mode.USUAL,
 ) -> Tally:
-    """One page in one transaction, in which nothing waits: fence, rows, feed, rejects, progress."""
+    """Commit one page in one transaction: fence, rows, feed, rejects, progress; return its counts.
+
+    No I/O but the database's happens inside. `plan` is the window that the page belongs to (None: records
+    read by Id).
+    """
     with leases.fenced(context.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
@@ -239,14 +251,14 @@ def commit_page(
 
 
 def by_id(context: SyncContext, schema: ObjectSchema, ids: Sequence[str]) -> Iterator[Page]:
-    """The records with these Ids as they are now."""
+    """Yield pages of the records with these Ids as they are now."""
     return extraction.by_id(context.session, schema.projection, ids, row_builder(context, schema.projection))
 
 
 def guard(connection: Connection, context: SyncContext, name: str, count: int) -> None:
-    """GuardError when so many tombstones are more than a mistake should be able to make.
+    """Raise GuardError for more removals than an operator must approve.
 
-    Of the records held no more are counted than the decision needs: a count of millions may take minutes.
+    It counts no more of the records held than the decision needs: counting millions may take minutes.
     """
     if context.approve or count <= FEW:
         return
@@ -267,7 +279,10 @@ def guard(connection: Connection, context: SyncContext, name: str, count: int) -
 def remove(
     context: SyncContext, name: str, held: Lease, run_id: int, gone: Mapping[str, datetime], reason: str
 ) -> int:
-    """Tombstones for records that are proved gone, with the time of each; how many there were live."""
+    """Turn records that are proved deleted into tombstones; return how many of them were live.
+
+    `gone` maps Ids to the times of their deletion.
+    """
     left, removed = iter(gone.items()), 0
     while chunk := dict(islice(left, REMOVED_AT_ONCE)):
         with leases.fenced(context.engine, held) as connection:

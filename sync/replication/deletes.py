@@ -1,4 +1,4 @@
-"""Deletions that leave no trace in a query: records that left the recycle bin, by Salesforce's delete log."""
+"""Deletions that no query shows: records that left the recycle bin, read from getDeleted."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from sync.window import Window
 
 log = logger.get(__name__)
 
-EVERY = timedelta(minutes=5)  # Salesforce advises against asking more often
-# The log keeps 15 days; asking for more would be refused.
+EVERY = timedelta(minutes=5)  # Salesforce advises against more frequent polling
+# Salesforce keeps the delete log for 15 days and refuses a start before that.
 LONGEST = timedelta(days=14)
-# A verify that made up for a lost log is not made again at once when the log is lost still.
+# The least time between two verifies that replace an unavailable delete log.
 VERIFIED_LATELY = timedelta(minutes=30)
 LOST = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
 AT_ONCE = 10_000
@@ -41,23 +41,24 @@ UNION SELECT record_id FROM sync.reject WHERE object = :object AND record_id = A
 def remove_purged(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, plan: Plan
 ) -> Generator[PageResult, None, datetime | None]:
-    """Make tombstones of what the delete log names and Salesforce has no more.
+    """Turn records into tombstones that the delete log names and Salesforce no longer has.
 
-    Returns through when deletions are known; None where Salesforce does not tell. A log that no longer
-    reaches back to the last time makes a verify necessary, which repairs.
+    Returns the time through which deletions are known (None: Salesforce does not tell). If the log no longer
+    reaches back to the last request, it verifies the object with repair. Raises SyncError if differences
+    remain then.
     """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
-        # Not ahead of any answer of the window: one server's wrong Date must not count as known. A window
-        # that was taken up again began long ago.
+        # Not later than any answer of the window: a server's wrong Date must not move the claim ahead. The
+        # first answers of a resumed window are old, so they do not count.
         if not plan.resumed:
             schema = replace(schema, at=min(schema.at, cursors.earliest(connection, schema.name, plan)))
     since = cursor.deleted_through or cursor.complete_through
-    if since is None:  # a first load: no record is there that could have gone
+    if since is None:  # a first load: the table holds no record that could have been deleted
         return None
     end = floor_to_minute(schema.at)
     if plan.resumed:
-        # Other work may have asked meanwhile, before records came in that were read in the beginning.
+        # Other work may have read the log before the first pages of this window were committed.
         since = min(since, plan.window.until)
     elif asked_recently(cursor, schema.at, EVERY):
         return cursor.deleted_through
@@ -101,7 +102,8 @@ def remove_purged(
 def ask_delete_log(
     context: SyncContext, schema: ObjectSchema, since: datetime, end: datetime
 ) -> Deletions | None:
-    """What the log tells since a time, and of a while before it where it still can; None where it is lost."""
+    """Read the delete log from `since` minus the overlap, or from `since`; return None if it is not
+    available."""
     if since < schema.at - LONGEST:
         return None
     shortest = timedelta(minutes=2)
@@ -122,14 +124,14 @@ def ask_delete_log(
 
 
 def asked_recently(cursor: CursorState, now: datetime, span: timedelta) -> bool:
-    """Whether the log was asked for a short while ago."""
+    """Return whether the delete log was read within `span` before `now`."""
     return cursor.deleted_asked is not None and timedelta() <= now - cursor.deleted_asked < span
 
 
 def remove_listed(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, listed: Deletions
 ) -> Iterator[PageResult]:
-    """What the log names and a table has live is asked for by its Id: it may have been undeleted since."""
+    """Read the live records that the log names by Id: they may have been undeleted since."""
     with transaction(context.engine) as connection:
         suspects = live_ids(connection, schema.name, list(listed.records))
     if not suspects:
@@ -149,7 +151,7 @@ def remove_listed(
 
 
 def live_ids(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
-    """Those of the Ids whose rows are live, or whose records could not be stored."""
+    """Return the Ids whose rows are live or whose records are rejected."""
     statement = text(LIVE.format(table=located(connection, REPLICA[name])))
     chunks = (list(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE))
     return sorted(
@@ -158,5 +160,5 @@ def live_ids(connection: Connection, name: str, ids: Sequence[str]) -> list[str]
 
 
 def floor_to_minute(moment: datetime) -> datetime:
-    """The whole minute: replication calls know no seconds."""
+    """Round down to a whole minute: getDeleted and getUpdated ignore seconds."""
     return moment.replace(second=0, microsecond=0)

@@ -1,9 +1,9 @@
-"""The story: one object's pass, all objects side by side, what an operator asks for, and the proof.
+"""The main flow: one object's pass, all objects concurrently, what operators request, and verification.
 
 lease → derived columns of one version → describe → window → (page → rows → merge → progress)… → count checked
-→ purged records → cursor → values that move without a stamp
+→ purged records → cursor → values that change without a stamp
 
-While a page is being committed the next are fetched and transformed; no transaction waits for Salesforce.
+The next pages are fetched and transformed while a page is committed. No transaction waits for Salesforce.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import (
     FATAL,
     DeferredError,
@@ -57,7 +57,7 @@ log = logger.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a resync would take."""
+    """The number of records and API calls that a resync needs for one object."""
 
     object: str
     records: int
@@ -65,28 +65,37 @@ class Estimate:
 
 
 def sync_all(context: SyncContext) -> list[Report]:
-    """One pass over every object, side by side; ObjectsFailedError names the failed, after all have run."""
+    """Run one pass over every configured object, concurrently; return a report for each.
+
+    Raises ObjectsFailedError, which names the failed objects, after all have been attempted.
+    """
     reports = for_each(context.settings.sync_objects, lambda name: sync_object(context, name))
-    refresh_dependants(context)  # of those that were busy before
+    refresh_dependants(context)  # also of objects that were busy before
     return reports
 
 
 def resync(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Report]:
-    """Read everything changed since `since` again (None: everything), through the same merge."""
+    """Read everything again that changed since `since` (None: everything), through the same merge.
+
+    Raises ObjectsFailedError after all have been attempted.
+    """
     return for_each(names, lambda name: resync_object(context, name, since))
 
 
 def verify_all(
     context: SyncContext, names: Sequence[str], *, repair: bool, sample: int | None
 ) -> list[Report]:
-    """Compare the objects with the org; see `verify.examine`."""
+    """Compare the objects with the org; the parameters are those of `verify.comparison.examine`.
+
+    Raises ObjectsFailedError after all have been attempted.
+    """
     return for_each(names, lambda name: verify_object(context, name, repair=repair, sample=sample))
 
 
 def sync_object(context: SyncContext, name: str) -> Report:
-    """One object's incremental pass, from where the cursor stands to now, and what is to be read again.
+    """Run one object's incremental pass from its cursor to now, then reread queued records and formulas.
 
-    Each is attempted, whatever became of the others; SyncError, or WorkFailedError where several failed.
+    All three are attempted even if one fails. Raises SyncError, or WorkFailedError if several failed.
     """
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
@@ -97,7 +106,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
         with attempts.attempt("pass"):
             resumed = yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
             if resumed:
-                # A window taken up again is complete as of its interruption; another one brings us to now.
+                # A resumed window ends at the time of its interruption; a second window reaches the present.
                 schema = apply.describe_object(context, CATALOGUE[name])
                 yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
         with attempts.attempt("reading of waiting records"):
@@ -109,7 +118,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
     report, run = None, Attempts(name)
     with run.attempt("pass"):
         report = run_work(context, name, work)
-    # A failure of another object is in its own journal, and its own pass tries again.
+    # The failure of another object is in that object's journal, and its own pass tries again.
     with suppress(ObjectsFailedError):
         refresh_dependants(context, but=name)
     run.check()
@@ -118,7 +127,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
 
 
 def resync_object(context: SyncContext, name: str, since: datetime | None) -> Report:
-    """One object's records changed since `since`, read again."""
+    """Read one object's records again that changed since `since` (None: all)."""
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
@@ -132,7 +141,7 @@ def resync_object(context: SyncContext, name: str, since: datetime | None) -> Re
 def read_and_advance(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, planner: Planner
 ) -> Generator[PageResult, None, bool]:
-    """One window, what was purged meanwhile, then the cursor; whether the window was taken up again."""
+    """Read one window, apply purges, advance the cursor; return whether the window was a resumed one."""
     plan = yield from read_window(context, schema, held, run_id, planner)
     deleted = None
     if plan.advances or plan.resumed:
@@ -142,10 +151,10 @@ def read_and_advance(
 
 
 def refresh_dependants(context: SyncContext, but: str = "") -> None:
-    """Read again what depends on changed records of others, at once, under the lease of each object.
+    """Reread records that depend on changed records of other objects, at once, under each object's own lease.
 
-    Objects whose lease is held elsewhere are skipped: the holder reads theirs at the end of its own pass.
-    `but` is left to its next pass. ObjectsFailedError names the failed, after all have been attempted.
+    Objects whose lease is held elsewhere are skipped: the holder rereads them at the end of its own pass. The
+    object `but` waits for its next pass. Raises ObjectsFailedError after all have been attempted.
     """
     failures: list[tuple[str, SyncError]] = []
     for name in refresh.waiting(context):
@@ -165,11 +174,16 @@ def refresh_dependants(context: SyncContext, but: str = "") -> None:
 
 
 def reread(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
+    """Describe one object and reread its queued records."""
     yield from refresh.reread(context, apply.describe_object(context, CATALOGUE[name]), held, run_id)
 
 
 def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int | None = 0) -> Report:
-    """Compare one object with the org; with `repair` mend it, by a whole reading where too much differs."""
+    """Compare one object with the org; with `repair`, correct the differences.
+
+    If too many records differ, the repair reads the whole object again. `sample` is the number of rows to
+    compare value by value (0: none, None: all).
+    """
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
@@ -183,9 +197,9 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
 
 def scheduled(context: SyncContext, name: str) -> None:
-    """What the worker does for an object: a pass, and once a night the proof, which repairs.
+    """Run what the worker does for an object: a pass, and once a night a verification with repair.
 
-    Each is attempted, whatever became of the other; SyncError, or WorkFailedError where both failed.
+    Both are attempted even if one fails. Raises SyncError, or WorkFailedError if both failed.
     """
     attempts = Attempts(name)
     with attempts.attempt("pass"):
@@ -197,7 +211,7 @@ def scheduled(context: SyncContext, name: str) -> None:
 
 
 def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
-    """Read single records again; SyncError names those that Salesforce does not show."""
+    """Read single records again; raise SyncError for Ids that Salesforce does not return."""
 
     refuse_erased(context, ids)
 
@@ -219,7 +233,7 @@ def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
 
 
 def refuse_erased(context: SyncContext, ids: Sequence[str]) -> None:
-    """UsageError for records that are erased on request: they are not read again."""
+    """Raise UsageError for records that were erased on request: they are not read again."""
     with transaction(context.engine) as connection:
         erased = personal.erased(connection, ids)
     if erased:
@@ -229,14 +243,14 @@ def refuse_erased(context: SyncContext, ids: Sequence[str]) -> None:
         )
 
 
-# ── around the story ──────────────────────────────────────────────────────────────────────────────────
+# ── around the flow ───────────────────────────────────────────────────────────────────────────────────
 
 
 def run_work(context: SyncContext, name: str, work: Work) -> Report:
-    """Run the work under the object's lease, journalled.
+    """Run work under the object's lease, with an entry in the journal.
 
-    Before it, derived columns of another version are computed again: whatever writes a row finds all others
-    of the version that it writes. A field that is refused in the midst of it does not stop the others.
+    It first recomputes derived columns of another version, so that all rows of a table have the version that
+    this process writes. A field that is refused meanwhile does not stop the others.
     """
 
     def steps(held: Lease, run_id: int) -> Iterator[PageResult]:
@@ -247,7 +261,10 @@ def run_work(context: SyncContext, name: str, work: Work) -> Report:
 
 
 def check_budget(context: SyncContext) -> None:
-    """Leave the rest of the org's API requests to others; an operator's resync is not held back."""
+    """Raise DeferredError in `run` and `worker` when the org's API usage exceeds the budget in the settings.
+
+    An operator's resync is not deferred.
+    """
     usage, share = context.session.usage, context.settings.sync_api_budget
     if context.command in ("run", "worker") and usage is not None and usage.used >= share * usage.limit:
         raise DeferredError(
@@ -257,22 +274,22 @@ def check_budget(context: SyncContext) -> None:
 
 
 def estimate(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Estimate]:
-    """How many records and API calls a resync would take; one counting query per object, nothing changes."""
+    """Return the records and API calls that a resync needs; it makes one counting query for each object."""
     records = {name: extraction.count(context.session, name, Scope(since)) for name in names}
     threshold = context.settings.sync_bulk_threshold
-    # A describe, and what getUpdated and getDeleted tell.
+    # Three more calls: describe, getUpdated and getDeleted.
     return [Estimate(name, n, 3 + extraction.calls(n, threshold)) for name, n in records.items()]
 
 
 def estimate_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
-    """What reading these Ids again would take: a describe and the queries per object."""
+    """Return what reading these Ids again needs: a describe and the queries of each object."""
     refuse_erased(context, [id_ for ids in by_object.values() for id_ in ids])
     per_query = parts.IDS_PER_QUERY
     return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 
 def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
-    """Ids by the object that their prefix names; UsageError for a prefix outside the catalogue."""
+    """Group Ids by object, by their prefix; raise UsageError for a prefix outside the catalogue."""
     by_prefix = {sobject.prefix: name for name, sobject in CATALOGUE.items()}
     grouped: dict[str, list[str]] = {}
     for id_ in ids:

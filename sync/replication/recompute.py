@@ -1,7 +1,6 @@
-"""Derived columns that were computed by another version: computed again from the stored values.
+"""Recompute derived columns of another version from the stored values, without Salesforce.
 
-Another version is another default region, another version of our code or of a library. It needs no
-Salesforce.
+The version covers the default region, our code, the libraries, and Python's Unicode tables.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Derived, Field, SObject
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import derive
 from sync.errors import StoppedError
 from sync.logs import logger
@@ -28,12 +27,12 @@ from sync.window import Window
 log = logger.get(__name__)
 
 NOW = text("SELECT now()")
-# Lower case, and what a letter is, are Python's: they follow the version of Unicode.
+# Python's Unicode version decides what a letter is and what its lower case is.
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 def current_versions(sobject: SObject, region: str) -> dict[str, str]:
-    """By which version this process computes each derived column of an object."""
+    """Return, for each derived column of an object, the version by which this process computes it."""
     return {
         derived.column: f"{field.name}: {derived.normalise.version(region)}, {PYTHON}"
         for field, derived in sobject.derived
@@ -41,10 +40,11 @@ def current_versions(sobject: SObject, region: str) -> dict[str, str]:
 
 
 def recompute(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
-    """Compute the derived columns again that are of another version than this process writes, in all rows.
+    """Recompute in all rows the derived columns whose stored version is not the one of this process.
 
-    Short transactions; only rows whose values differ are written, and told as `update`. StoppedError when the
-    process is asked to stop: the next one begins again, and finds the rows that are done as they are to be.
+    It uses short transactions, writes only rows whose values differ, and announces them as `update`. Raises
+    StoppedError when the process is asked to stop; the next process starts from the first row and finds the
+    finished rows unchanged.
     """
     wanted = current_versions(CATALOGUE[name], context.settings.sync_default_region)
     with transaction(context.engine) as connection:
@@ -56,9 +56,9 @@ def recompute(context: SyncContext, name: str, held: Lease, run_id: int) -> Iter
         if not outdated or derived.is_empty(connection, name):
             versions.note_derived(connection, name, wanted)
             return
-        # From the first row that is written to the last they are mixed, whatever version is wanted next.
+        # Until the last row is written, the columns hold values of mixed versions: no version is noted.
         versions.forget_derived(connection, name, outdated)
-        # The `reload` at the end of a first load tells all.
+        # A first load ends with one `reload` entry, so its rows are not announced.
         announce = cursors.read_cursor(connection, name).complete_through is not None
         window = Window(None, connection.execute(NOW).scalar_one())
     log.info("derived_outdated", object=name, columns=",".join(outdated))
@@ -90,8 +90,8 @@ def recompute_rows(
     *,
     announce: bool,
 ) -> tuple[str | None, int]:
-    """Compute derived columns of the next rows behind an Id; the last Id (None: there was none), and how many
-    rows were written."""
+    """Recompute the next rows after an Id; return the last Id (None: no row was left) and the number of rows
+    written."""
     sources = {derived.column: field.column for field, derived in pairs}
     rows = derived.read_derived(connection, name, sources, after)
     if not rows:

@@ -1,4 +1,5 @@
-"""Values that move without a stamp: formulas, roll-ups, late fields, and what looks through other records."""
+"""Read values again that change without a stamp: formulas, roll-ups, new fields, fields of related
+records."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ from sync.window import Window
 
 log = logger.get(__name__)
 
-# More records than this that wait for their turn are read with all others, only the columns that may differ.
+# Above this number of queued records, the columns that may differ are read of all records of the object.
 ONE_BY_ONE = 10_000
-# Records read by their Ids in one pass: a hundred calls. The others wait for the next.
+# Records read by Id in one pass (about a hundred calls); the rest waits for the next pass.
 MOST_A_PASS = 20_000
-# The first may be the rest of one that was interrupted, and is followed by one from the beginning.
+# The first reading may resume an interrupted one; a second then reads from the beginning.
 COLUMN_READINGS = 2
 
 WAITING = text("SELECT object FROM sync.reread UNION SELECT child FROM sync.changed_parent ORDER BY 1")
@@ -51,8 +52,9 @@ NOW = text("SELECT clock_timestamp()")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is to be read again: whether of `many` records only columns, whether `parents` have children
-    that are not queued yet, the next `ids`, and when this was looked up."""
+    """The queue of an object: `many` (more records than ONE_BY_ONE need some columns), `parents` (changed
+    parents whose children are not queued yet), the next `ids`, and when this was read by the database's
+    clock."""
 
     many: bool
     parents: bool
@@ -61,23 +63,23 @@ class Waiting:
 
 
 def waiting(context: SyncContext) -> list[str]:
-    """Objects of which records are to be read again."""
+    """Return the names of objects with records to be read again."""
     with transaction(context.engine) as connection:
         return [row.object for row in connection.execute(WAITING)]
 
 
 def loaded(context: SyncContext, name: str) -> bool:
-    """Whether an object's first load is whole."""
+    """Return whether an object's first load is complete."""
     with transaction(context.engine) as connection:
         return cursors.read_cursor(connection, name).complete_through is not None
 
 
 def prepare(context: SyncContext, name: str) -> bool:
-    """Whether a record of an object is to be read again, after looking for children of changed parents.
+    """Queue the children of changed parents; return whether any record of the object is to be read again.
 
-    Most changed parents have none, so nothing is asked of Salesforce yet. It takes the object's lease, and
-    ends with the first children found; LeaseHeldError where another process works on the object. During a
-    first load parents stay as they are: their children are not all here yet.
+    Most changed parents have no children, so this makes no API call. It takes the object's lease, and stops
+    at the first children that it finds. During a first load the parents stay queued: not all of their
+    children are loaded yet. Raises LeaseHeldError if another process holds the lease.
     """
     if not loaded(context, name):
         return False
@@ -93,12 +95,13 @@ def prepare(context: SyncContext, name: str) -> bool:
 
 
 def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
-    """Read again what depends on records that changed: by Id, or the columns of all where those are many.
+    """Read records again that depend on changed ones: by Id, or the columns of all records where there are
+    many.
 
-    Each Id once, so that it ends: records whose formulas look through each other, and give another value
-    whenever they are asked, would be queued again by every reading. Those wait for the next pass. So do the
-    children of changed parents beyond the budget, and all of an object during its first load: what is
-    committed beside a Bulk job makes it begin again.
+    Each Id is read once a pass, so that the pass ends: formulas that read each other and change with every
+    reading would queue their records again for ever. These wait for the next pass, and so do the children of
+    parents beyond MOST_A_PASS. During a first load all records wait: a commit beside a Bulk job makes the job
+    begin again. Raises StoppedError when the process is asked to stop.
     """
     if not loaded(context, schema.name):
         return
@@ -126,8 +129,8 @@ def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int)
 
 
 def next_waiting(context: SyncContext, name: str, read: Collection[str]) -> Waiting:
-    """What waits: of the Ids those that have waited longest, without those read in this pass, as far as its
-    budget goes."""
+    """Read the queue: the Ids that have waited longest, without those `read` in this pass, up to its
+    limit."""
     most = min(ONE_BY_ONE, MOST_A_PASS - len(read))
     with transaction(context.engine) as connection:
         return Waiting(
@@ -141,9 +144,10 @@ def next_waiting(context: SyncContext, name: str, read: Collection[str]) -> Wait
 def reread_columns(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, asked: datetime
 ) -> Generator[PageResult, None, bool]:
-    """Read the columns of all records, and take from the queue what waited at `asked`; whether that was done.
+    """Read the columns of all records, then delete queue entries made up to `asked`; return whether it
+    deleted them.
 
-    It is not after a reading that an earlier run began: its first pages may be older than the change.
+    It deletes none after a reading that resumed an earlier one: the first pages may be older than the change.
     """
     names = schema.projection.volatile(context.settings.volatile_fields(schema.name))
     _, read = yield from read_columns(context, schema, held, run_id, names)
@@ -159,7 +163,7 @@ def reread_columns(
 def reread_ids(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, found: Waiting
 ) -> Iterator[PageResult]:
-    """Read the next records by their Ids."""
+    """Read the next records by Id, then delete their queue entries."""
     done = 0
     for page in apply.by_id(context, schema, found.ids):
         tally = apply.commit_page(context, schema, held, run_id, page)
@@ -171,7 +175,8 @@ def reread_ids(
 
 
 def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
-    """Read the columns of all records that move without a stamp when it is time, and those that came late."""
+    """Read the fields of all records that change without a stamp when they are due, and fields added since
+    the load."""
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
     names = due(context, schema, cursor)
@@ -181,13 +186,13 @@ def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
         whole = set(schema.projection.volatile(context.settings.volatile_fields(schema.name))) <= set(names)
-        # As of its beginning: its first pages may be of an earlier run.
+        # The time when the reading began: its first pages may be from an earlier run.
         at = read.window.until if whole and read else cursor.refreshed_at
         cursors.note_refreshed(connection, schema.name, at, filled)
 
 
 def due(context: SyncContext, schema: ObjectSchema, cursor: CursorState) -> tuple[str, ...]:
-    """The fields to read of all records."""
+    """Return the names of fields to read of all records now."""
     if cursor.complete_through is None:
         return ()
     late = set(cursor.backfill)
@@ -201,9 +206,10 @@ def due(context: SyncContext, schema: ObjectSchema, cursor: CursorState) -> tupl
 def read_columns(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, names: tuple[str, ...]
 ) -> Generator[PageResult, None, tuple[tuple[str, ...], cursors.Plan | None]]:
-    """These columns of all records, through the same merge, into rows whose stamp is the same.
+    """Read these fields of all records, and merge them into rows of the same stamp.
 
-    Returns the names of those that are selected, and the window as it was read, which may have been taken up.
+    Returns the names that were selected, and the plan of the window (None: `names` is empty), which may be a
+    resumed one.
     """
     if not names:
         return (), None

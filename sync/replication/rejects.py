@@ -1,4 +1,4 @@
-"""Records that could not be stored, by reason: how many, since when, and when they are too many to go on."""
+"""Rejected records: their number and age by reason, and the limit above which a run fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sync.catalogue.transform import Reject
 from sync.errors import RejectsError, UsageError
 from sync.postgres.tables import REPLICA, allow_long
 
-# A run that rejects more than both of these is no success, whatever else it stored.
+# A run fails if it rejects more than both of these.
 GUARDED_COUNT, GUARDED_SHARE = 100, 0.01
 
 GROUPS = text("""
@@ -39,8 +39,11 @@ REFUSE = text("DELETE FROM sync.accepted WHERE object = :object AND reason = :re
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The rejected records of one reason (a field and a class of error): how many, since when, how many of
-    them were met by the run asked for, and whether an operator accepts the reason."""
+    """The rejected records with one reason (a field and a class of error).
+
+    `records` is their number, `of_run` the number of those that the given run met, `accepted` whether an
+    operator accepts the reason.
+    """
 
     object: str
     reason: str
@@ -52,14 +55,14 @@ class Group:
 
 
 def groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
-    """The rejected records of these objects by reason, those not accepted first, the largest first."""
-    allow_long(connection)  # of a reason that is accepted there may be as many as records
+    """Return the rejected records of these objects by reason: unaccepted reasons first, then by number."""
+    allow_long(connection)  # an accepted reason may have millions of records
     rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
     return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
 
 
 def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
-    """Those of the records that do not fit which are not among the rejected ones in the same version."""
+    """Return the rejects that are not yet stored in the same version."""
     if not found:
         return []
     rows = connection.execute(KNOWN, {"object": name, "ids": [one.id for one in found]})
@@ -72,58 +75,63 @@ def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[
 
 
 def check(connection: Connection, name: str, run_id: int, read: int) -> None:
-    """RejectsError where a run met too many records that do not fit, by what it `read`, or where too many are
-    outstanding, by the rows of the table; reasons that are accepted do not count."""
+    """Raise RejectsError if the run rejected too many of the records it `read`, or if too many are
+    outstanding.
+
+    Records rejected for accepted reasons do not count.
+    """
     found = [group for group in groups(connection, [name], run_id) if not group.accepted]
     outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
         return
-    # So many rows that the outstanding ones are no larger share of them than is let go: more are not counted.
+    # Count only as many rows as decide whether the outstanding records exceed their share.
     table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
     some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
     rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
     if too_many(met, read):
-        what = f"{met:,} of {read:,} records that were read do not fit and were not stored"
+        what = f"{met:,} of {read:,} records that were read cannot be stored"
     elif too_many(outstanding, rows + outstanding):
-        what = f"{outstanding:,} records do not fit and are not stored, beside {rows:,} that are"
+        what = f"{outstanding:,} records cannot be stored, beside {rows:,} stored ones"
     else:
         return
     raise RejectsError(
-        f"{name}: {what}: {describe_groups(found)}; complete_through stays where it is. Look: "
-        f"python -m sync rejects --object {name}; mend the values in Salesforce, or exclude the field "
-        "(SYNC_EXCLUDED_FIELDS), or go on without these records: "
+        f"{name}: {what}: {describe_groups(found)}; complete_through does not advance. To list them: "
+        f"python -m sync rejects --object {name}; correct the values in Salesforce, or exclude the field "
+        "(SYNC_EXCLUDED_FIELDS), or continue without these records: "
         f'python -m sync rejects --object {name} --accept "{found[0].reason}"'
     )
 
 
-def too_many(count: int, of: int) -> bool:
-    return count > GUARDED_COUNT and count > GUARDED_SHARE * of
+def too_many(count: int, total: int) -> bool:
+    """Return whether `count` exceeds both limits."""
+    return count > GUARDED_COUNT and count > GUARDED_SHARE * total
 
 
 def describe_groups(found: Iterable[Group], most: int = 5) -> str:
-    """The reasons with their numbers, as one text."""
+    """Return the reasons with their numbers of records, at most `most` of them, as one text."""
     listed = [f"{group.reason} ({group.records:,})" for group in found]
-    more = f", and {len(listed) - most} reasons more" if len(listed) > most else ""
+    more = f", and {len(listed) - most} more reasons" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
 
 
 def accept(connection: Connection, objects: Sequence[str], reason: str, accepted_by: str) -> list[str]:
-    """Let passes go on in spite of a reason, for those of the objects that have records rejected for it.
+    """Accept a reason for those objects that have records rejected for it; return their names.
 
-    UsageError naming the reasons that there are, where none has.
+    Accepted records no longer stop a pass. Raises UsageError, which names the existing reasons, if there is
+    none.
     """
     found = groups(connection, objects)
     names = [group.object for group in found if group.reason == reason]
     if not names:
-        there = ", ".join(f'"{group.reason}"' for group in found) or "none"
-        raise UsageError(f'no record is rejected for "{reason}"; the reasons are: {there}')
+        reasons = ", ".join(f'"{group.reason}"' for group in found) or "none"
+        raise UsageError(f'no record is rejected for "{reason}"; the reasons are: {reasons}')
     for name in names:
         connection.execute(ACCEPT, {"object": name, "reason": reason, "accepted_by": accepted_by})
     return names
 
 
 def refuse(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
-    """Take an acceptance back; UsageError where there is none."""
+    """Withdraw an acceptance; return the objects. Raises UsageError if there is none."""
     names = [
         name for name in objects if connection.execute(REFUSE, {"object": name, "reason": reason}).first()
     ]

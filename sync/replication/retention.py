@@ -1,5 +1,4 @@
-"""What may not stay stored: values of records deleted long ago, and of fields that are not replicated any
-more."""
+"""Retention: erase the values of old tombstones, and of fields that are no longer replicated."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.postgres import ledger
@@ -26,7 +25,7 @@ log = logger.get(__name__)
 DUE = text("SELECT now(), now() - CAST(:keep AS interval)")
 BEGINNING = datetime(1700, 1, 1, tzinfo=UTC)
 
-# The custom fields that are kept, by SYNC_CUSTOM_FIELDS; excluded ones never.
+# The condition that keeps a custom field, by SYNC_CUSTOM_FIELDS; excluded fields are never kept.
 KEPT = {
     "all": "key <> ALL (CAST(:excluded AS text[]))",
     "none": "false",
@@ -35,36 +34,39 @@ KEPT = {
 
 
 def forget(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
-    """Note what is replicated, and erase what the settings do not let stay; it needs no Salesforce."""
+    """Note which objects are replicated, and erase the values that the settings no longer allow.
+
+    It needs no Salesforce.
+    """
     keep, wanted = context.settings.tombstone_values_kept, selection(context, name)
     with transaction(context.engine) as connection:
-        # While a first load is under way there is no index on deleted_at.
+        # During a first load there is no index on deleted_at.
         allow_long(connection)
         cursors.note_replicated(connection, context.settings.sync_objects)
         cursor = cursors.read_cursor(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
         if cursor.emptied_through is not None and (until is None or until < cursor.emptied_through):
-            # Values are kept longer now: what was deleted since then comes of age another time.
+            # The retention has become longer: later tombstones become due at a later time.
             cursors.note_emptied(connection, name, until)
             cursor = replace(cursor, emptied_through=until)
         after = cursor.emptied_through or BEGINNING
-        of_age = keep is not None and personal.any_deleted(connection, name, after, until)
+        is_due = keep is not None and personal.any_deleted(connection, name, after, until)
         shown = ledger.ever_shown(connection) if cursor.selection != wanted else frozenset()
     window = Window(None, now)
-    if misspelt := sorted(context.settings.custom_fields_named - shown) if shown else []:
-        log.warning("fields_unknown", fields=",".join(misspelt), instead="nothing is erased; see check")
+    if unknown := sorted(context.settings.custom_fields_named - shown) if shown else []:
+        log.warning("fields_unknown", fields=",".join(unknown), instead="nothing is erased; see check")
     elif cursor.selection != wanted:
         yield from forget_fields(context, name, held, run_id, window)
-    if of_age:
+    if is_due:
         yield from forget_tombstones(context, name, held, after, until, window)
 
 
 def forget_tombstones(
     context: SyncContext, name: str, held: Lease, after: datetime, until: datetime, window: Window
 ) -> Iterator[PageResult]:
-    """Erase the values of records that were deleted after a time and until another, in short transactions.
+    """Erase the values of records deleted after `after` and until `until`, in short transactions.
 
-    Tombstones that are written later, whatever their age, are emptied where they are written.
+    A tombstone that is written later, with whatever time of deletion, is erased when it is written.
     """
     emptied, done = 0, False
     while not done:
@@ -83,10 +85,10 @@ def forget_tombstones(
 def forget_fields(
     context: SyncContext, name: str, held: Lease, run_id: int, window: Window
 ) -> Iterator[PageResult]:
-    """Erase the stored values of excluded fields and of custom fields that are not selected any more.
+    """Erase the stored values of excluded fields and of custom fields that are no longer selected.
 
-    Consumers are told once, by a `reload`. The rows are gone through again from the beginning when this was
-    interrupted: those that are done are left as they are.
+    Consumers get one `reload` entry. After an interruption the rows are read from the beginning; those that
+    are finished are not written again.
     """
     columns, kept, values = what_stays(context, name)
     last: str | None = "" if values["excluded"] or kept != KEPT["all"] else None
@@ -110,8 +112,8 @@ def forget_fields(
 
 
 def forget_statistics(context: SyncContext, name: str) -> None:
-    """The planner's statistics hold samples of values; where they cannot be made anew now, autovacuum does
-    it."""
+    """Refresh the planner's statistics, which hold samples of values; if this fails, autovacuum does it
+    later."""
     try:
         with transaction(context.engine) as connection:
             first.analyse_all(connection, name)
@@ -120,14 +122,15 @@ def forget_statistics(context: SyncContext, name: str) -> None:
 
 
 def selection(context: SyncContext, name: str) -> str:
-    """Which fields may be stored, as a text that differs when the settings do."""
+    """Describe the fields that may be stored, as a text that changes with the settings."""
     custom = context.settings.sync_custom_fields
     named = custom if isinstance(custom, str) else ",".join(sorted(custom))
     return f"custom {named}; without {','.join(sorted(context.settings.excluded_fields(name))) or 'none'}"
 
 
 def what_stays(context: SyncContext, name: str) -> tuple[list[str], str, dict[str, Any]]:
-    """The columns to erase, the condition under which a custom field is kept, and its values."""
+    """Return the columns to erase, the SQL condition that keeps a custom field, and the condition's
+    parameters."""
     excluded, custom = context.settings.excluded_fields(name), context.settings.sync_custom_fields
     columns = [
         column

@@ -1,4 +1,4 @@
-"""Around the work on an object: its lease, its journal line, its log line; objects side by side."""
+"""The frame of the work on an object: its lease, journal entry and log line; objects run concurrently."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ LEVELS = {"succeeded": logging.INFO, "stopped": logging.INFO, "deferred": loggin
 
 @dataclass(frozen=True, slots=True)
 class PageResult:
-    """A committed page (or the moment before the first): its tally, and how far the window is read."""
+    """A committed page: its counts, and the progress in the window. The first result has no page."""
 
     object: str
     window: Window
     tally: Tally = field(default_factory=Tally)
     received: int = 0
     expected: int | None = None
-    findings: Mapping[str, Any] | None = None  # what a verify found, at its end
+    findings: Mapping[str, Any] | None = None  # the summary of a verify, in its last result
 
 
 @dataclass(frozen=True, slots=True)
 class SyncContext:
-    """The two ends of the replication and what the work needs between them."""
+    """What work on an object needs: settings, session, engine, and the options of the command."""
 
     settings: Settings
     session: Session
@@ -57,16 +57,16 @@ class SyncContext:
     stop: threading.Event = field(default_factory=threading.Event)
     wait: timedelta = timedelta(minutes=10)
     on_page: Callable[[PageResult], None] = lambda _: None
-    ahead: int = 1  # pages fetched and transformed while one is being committed
-    approve: bool = False  # an operator lets more be removed than the guard would
-    # The clock that Salesforce's is compared with; None: the database's.
+    ahead: int = 1  # pages to fetch and transform while one is committed
+    approve: bool = False  # an operator approves more removals than the guard allows
+    # The clock to compare Salesforce's clock with; None: the database's.
     reference: Callable[[], datetime] | None = None
-    accept_org: bool = False  # an operator lets another org replace the one whose records these are
+    accept_org: bool = False  # an operator accepts another org than the one whose records the tables hold
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one object's run did."""
+    """The result of one object's run."""
 
     object: str
     window: Window | None
@@ -79,7 +79,10 @@ Work = Callable[[Lease, int], Iterator[PageResult]]
 
 
 def journalled(context: SyncContext, name: str, work: Work) -> Report:
-    """Run the work under the object's lease; whatever happens, the journal and one log line tell it."""
+    """Run work under the object's lease; write its outcome to the journal and to one log line in any case.
+
+    Raises LeaseHeldError if the lease stays held, and whatever the work raises.
+    """
     with (
         leases.lease(context.engine, name, context.owner, context.wait, context.stop) as held,
         context.session.counted() as calls,
@@ -88,7 +91,7 @@ def journalled(context: SyncContext, name: str, work: Work) -> Report:
             leases.check_fence(connection, held)
             run_id = journal.open_run(connection, name, context.command, context.owner)
         tally, window, findings = Tally(), None, None
-        outcome, error = "failed", "it ended in an unexpected error; the log has the traceback"
+        outcome, error = "failed", "the run ended with an unexpected error; the log has the traceback"
         label: str | None = "unexpected"
         try:
             for result in work(held, run_id):
@@ -106,7 +109,7 @@ def journalled(context: SyncContext, name: str, work: Work) -> Report:
 
 @dataclass(slots=True)
 class Attempts:
-    """The kinds of work on an object, each attempted whatever became of those before it."""
+    """The kinds of work on an object: each is attempted, even if an earlier one failed."""
 
     name: str
     fatal: tuple[type[SyncError], ...] = FATAL
@@ -114,7 +117,7 @@ class Attempts:
 
     @contextmanager
     def attempt(self, kind: str) -> Iterator[None]:
-        """Keep a failure of this kind of work for the end; one that stops all kinds is raised at once."""
+        """Collect the failure of this kind of work; an error in `fatal` is raised at once."""
         try:
             yield
         except self.fatal:
@@ -123,7 +126,7 @@ class Attempts:
             self.failures.append((kind, failure))
 
     def check(self) -> None:
-        """The failure, where there was one; WorkFailedError names several."""
+        """Raise the failure, or WorkFailedError for several."""
         if len(self.failures) == 1:
             raise self.failures[0][1]
         if self.failures:
@@ -133,7 +136,7 @@ class Attempts:
 def finish(
     context: SyncContext, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
 ) -> None:
-    """The run's canonical log line and its journal line; `label` is the class of the error."""
+    """Write the run's log line and its journal entry; `label` is the class of the error."""
     tally = report.tally
     log.log(
         LEVELS.get(outcome, logging.ERROR),
@@ -166,12 +169,13 @@ def finish(
                 findings=report.findings,
             )
     except SyncError as failure:
-        # The work's own error is on its way; the next run marks this line as abandoned.
+        # The error of the work itself propagates; the next run marks this entry as abandoned.
         log.warning("journal_not_written", object=report.object, reason=str(failure))
 
 
 def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
-    """Every object is attempted, side by side; then the failed are named together."""
+    """Run the work for every object, concurrently; raise ObjectsFailedError, which names all failed
+    objects."""
     reports: list[Report] = []
     failures: list[tuple[str, SyncError]] = []
     with ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="object") as pool:

@@ -1,4 +1,4 @@
-"""One window of one object: planned, read page by page, and closed when Salesforce's count has been met."""
+"""One window of one object: planned, read page by page, and closed when Salesforce's count matches."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from sync.window import Page
 
 log = logger.get(__name__)
 
-LARGE = 100_000  # rows written after which the planner's statistics are refreshed at once
+LARGE = 100_000  # written rows above which the planner's statistics are refreshed at once
 
-# After so long queries in an order, which were not finished in time, are tried again.
+# How long ordered queries are avoided after they did not finish in time.
 SLOW_FOR = timedelta(days=1)
 
-# What window to read, given the view of the object and through when Salesforce has no open transaction.
+# Plans the window from the object's schema and the time before which Salesforce has no open transaction.
 Planner = Callable[[Connection, ObjectSchema, datetime | None], Plan]
 
 
 def pass_planner(context: SyncContext, name: str) -> Planner:
-    """From where the cursor stands to now."""
+    """Plan an incremental window, from the cursor to now."""
 
     def plan(connection: Connection, schema: ObjectSchema, covered: datetime | None) -> Plan:
         selected = schema.projection.fingerprint
@@ -56,7 +56,7 @@ def pass_planner(context: SyncContext, name: str) -> Planner:
 
 
 def resync_planner(context: SyncContext, name: str, since: datetime | None) -> Planner:
-    """From a time that an operator names, or from the beginning."""
+    """Plan a window from `since`, or from the beginning."""
 
     def plan(connection: Connection, schema: ObjectSchema, covered: datetime | None) -> Plan:
         overlap, selected = context.settings.sync_overlap, schema.projection.fingerprint
@@ -73,8 +73,12 @@ def read_window(
     planner: Planner,
     mode: Mode = Mode.USUAL,
 ) -> Generator[PageResult, None, Plan]:
-    """One window, page by page; every count met, the cursor not yet moved."""
-    # Asked before the first record is read: what is open now may commit behind our back.
+    """Read one window page by page and commit each page; the cursor does not move yet.
+
+    Returns the plan with the number of records read. Raises CountMismatchError if Salesforce's count differs,
+    StoppedError if the process is asked to stop.
+    """
+    # Before the first query: a transaction that is open now may commit earlier stamps later.
     covered = covered_through(context, schema) if mode is Mode.USUAL else None
     plan = begin(context, schema, held, planner, covered, mode)
     learned = context.session.learned(schema.name)
@@ -85,12 +89,12 @@ def read_window(
     try:
         for page in pages(context, schema, plan):
             try:
-                # A first load is of an empty table, or of another org's: whatever is there is older.
-                how = Mode.REPAIR if plan.first_load else mode
-                tally = apply.commit_page(context, schema, held, run_id, page, plan, how)
+                # In a first load, existing rows (of another org) are older than what is read.
+                page_mode = Mode.REPAIR if plan.first_load else mode
+                tally = apply.commit_page(context, schema, held, run_id, page, plan, page_mode)
             except SyncError:
                 if page.progress.job not in (None, job):
-                    bulk.discard(context.session, page.progress.job)  # nobody else knows of it
+                    bulk.discard(context.session, page.progress.job)  # its progress was not committed
                 raise
             job, written, read = page.progress.job, written + tally.written, read + tally.read
             result = PageResult(schema.name, plan.window, tally, page.received, page.expected)
@@ -118,14 +122,17 @@ def read_window(
 
 
 def note_slow(context: SyncContext, schema: ObjectSchema, held: Lease, since: datetime | None) -> None:
-    """Remember that queries in an order are not finished in time here, or that they are again."""
+    """Store since when ordered queries do not finish in time (None: they do)."""
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
         cursors.note_slow(connection, schema.name, since)
 
 
 def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | None:
-    """Through when Salesforce has no open transaction; None where it does not tell: the overlap must do."""
+    """Return the time before which Salesforce has no open transaction, by getUpdated.
+
+    None if Salesforce does not tell: the overlap then covers open transactions.
+    """
     end = schema.at.replace(second=0, microsecond=0)
     try:
         covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
@@ -145,14 +152,14 @@ def begin(
     covered: datetime | None,
     mode: Mode,
 ) -> Plan:
-    """Plan the window, and note what became of the fields."""
+    """Plan the window; record changes of fields in the ledger and the log."""
     name = schema.name
     entries: list[ledger.Entry] = []
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
         cursor = cursors.read_cursor(connection, name)
         if cursor.slow_since is not None:
-            # Once a day it is tried whether they still are.
+            # Once a day, ordered queries are tried again.
             context.session.learned(name).slow = schema.at - cursor.slow_since < SLOW_FOR
             if not context.session.learned(name).slow:
                 cursors.note_slow(connection, name, None)
@@ -163,8 +170,8 @@ def begin(
             cursors.note_fields(connection, name, schema.projection.hidden, late)
         plan = planner(connection, schema, covered)
         if plan.resumed and plan.window.until > schema.at + apply.CLOCKS_APART:
-            # Begun by a clock that was ahead: nobody knows as of when its pages were read.
-            log.warning("progress_discarded", object=name, reason="the window's end lies in the future")
+            # Its clock was ahead, so the time of its pages is unknown.
+            log.warning("progress_discarded", object=name, reason="the window's end is in the future")
             cursors.clear_progress(connection, name, plan.purpose)
             plan = replace(planner(connection, schema, covered), orphan=plan.start.job)
         if plan.first_load:
@@ -178,7 +185,7 @@ def begin(
 
 
 def pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
-    """The window's pages as rows, some of them ahead of who commits them."""
+    """Yield the window's pages as rows, fetched ahead of the commits."""
     return extraction.pages(
         context.session,
         schema.projection,
@@ -194,10 +201,10 @@ def pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Pa
 def advance(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, plan: Plan, deleted: datetime | None
 ) -> None:
-    """Close a window that is whole; the cursor moves with it.
+    """Close a complete window and move the cursor.
 
-    RejectsError, and the next run reads the window again, where too many of its records did not fit: values
-    that are mended meanwhile lie beyond its end.
+    Raises RejectsError if too many records were rejected. The next run then reads the window again: values
+    that are corrected meanwhile get stamps beyond its end.
     """
     try:
         with leases.fenced(context.engine, held) as connection:
@@ -215,7 +222,7 @@ def advance(
 
 
 def analyse(context: SyncContext, name: str) -> None:
-    """Fresh statistics; without them queries are slower for a while, and nothing else is wrong."""
+    """Refresh the planner's statistics; a failure only makes queries slower for a while."""
     try:
         with transaction(context.engine) as connection:
             first.analyse(connection, name)

@@ -1,12 +1,16 @@
 """``python -m sync.simulator``: a local Salesforce until Ctrl-C."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
+from sync.simulator.describes import DescribeError
+from sync.simulator.generate.described import UnknownObjectError
 from sync.simulator.serve import serve
 from sync.simulator.simulator import FLOWS
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sync.simulator", description="A local Salesforce over HTTPS."
     )
@@ -20,8 +24,43 @@ def main() -> None:
     parser.add_argument(
         "--credentials-seed", type=int, help="the same seed makes the same credentials; else they are new"
     )
-    chosen = parser.parse_args()
-    serve(chosen.port, chosen.accounts, chosen.contacts, chosen.seed, chosen.flow, chosen.credentials_seed)
+    parser.add_argument(
+        "--describe",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an object more: the JSON of sobjects/X/describe; may be repeated",
+    )
+    parser.add_argument(
+        "--records",
+        type=_count,
+        action="append",
+        default=[],
+        metavar="OBJECT=NUMBER",
+        help="records of a described object, else one to five contacts; may be repeated",
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        serve(
+            chosen.port,
+            chosen.accounts,
+            chosen.contacts,
+            chosen.seed,
+            chosen.flow,
+            chosen.credentials_seed,
+            chosen.describe,
+            dict(chosen.records),
+        )
+    except (DescribeError, UnknownObjectError) as problem:
+        parser.error(str(problem))
+
+
+def _count(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not name or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not OBJECT=NUMBER, such as Opportunity=50")
+    return name, int(number)
 
 
 if __name__ == "__main__":

@@ -3,50 +3,53 @@
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sync.simulator import formulas, values
 from sync.simulator.fields import DECIMAL_TYPES, Field
-from sync.simulator.schema import SObject
+from sync.simulator.objects.schema import SObject
+from sync.simulator.state import OrgState
 from sync.simulator.store import quote
 
-if TYPE_CHECKING:  # the org calls us
-    from sync.simulator.org import Org
+_OF_ANY_TYPE = ("custom", "idLookup", "inlineHelpText", "permissionable", "unique")
 
 
-def add_field(org: "Org", name: str, field: Field) -> None:
-    sobject = org.schema.objects[name]
+def add_field(state: OrgState, name: str, field: Field) -> None:
+    sobject = state.schema.objects[name]
     if field.name in sobject.fields:
         raise ValueError(f"{name} already has a field {field.name}")
     sobject.fields[field.name] = field
     if field.stored:
-        org.store.add_column(sobject, field)
+        state.store.add_column(sobject, field)
     if field.formula is not None:
-        org.formulas.register_field(sobject, field)
+        state.formulas.register_field(sobject, field)
 
 
-def remove_field(org: "Org", name: str, field_name: str) -> None:
-    sobject = org.schema.objects[name]
+def remove_field(state: OrgState, name: str, field_name: str) -> None:
+    sobject = state.schema.objects[name]
     field = sobject.fields.pop(field_name)
     if field.stored:
-        org.store.drop_column(sobject, field)
+        state.store.drop_column(sobject, field)
 
 
-def retype_field(org: "Org", name: str, field_name: str, changes: dict[str, Any]) -> None:
+def retype_field(state: OrgState, name: str, field_name: str, changes: dict[str, Any]) -> None:
     """Give a field another type, length or precision; values that do not fit the new one become null."""
-    sobject = org.schema.objects[name]
+    sobject = state.schema.objects[name]
     before = sobject.fields[field_name]
-    after = replace(before, **changes)
+    # What a recorded describe says of sorting and the like holds for the old type only.
+    flags = dict.fromkeys(("filterable", "sortable", "groupable")) if before.recorded else {}
+    recorded = {key: value for key, value in before.recorded.items() if key in _OF_ANY_TYPE}
+    after = replace(before, **{**flags, "recorded": recorded, **changes})
     sobject.fields[field_name] = after
     if not before.stored:
-        org.formulas.register_field(sobject, after)
+        state.formulas.register_field(sobject, after)
         return
-    rows = org.store.execute(f"SELECT Id, {quote(field_name)} FROM {quote(name)}").fetchall()
-    with org.store.transaction():
-        org.store.drop_column(sobject, before)
-        org.store.add_column(sobject, after)
+    rows = state.store.execute(f"SELECT Id, {quote(field_name)} FROM {quote(name)}").fetchall()
+    with state.store.transaction():
+        state.store.drop_column(sobject, before)
+        state.store.add_column(sobject, after)
         for record_id, stored in rows:
-            org.store.update(sobject, record_id, {field_name: _converted(before, after, stored)})
+            state.store.update(sobject, record_id, {field_name: _converted(before, after, stored)})
 
 
 def _converted(before: Field, after: Field, stored: values.Stored) -> values.Stored:
@@ -63,10 +66,10 @@ def _converted(before: Field, after: Field, stored: values.Stored) -> values.Sto
         return None
 
 
-def change_formula(org: "Org", name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
-    sobject = org.schema.objects[name]
+def change_formula(state: OrgState, name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
+    sobject = state.schema.objects[name]
     sobject.fields[field_name] = formulas.changed(sobject.fields[field_name], change)
-    org.formulas.register_field(sobject, sobject.fields[field_name])
+    state.formulas.register_field(sobject, sobject.fields[field_name])
 
 
 def show(sobject: SObject, field_name: str, visible: bool) -> None:

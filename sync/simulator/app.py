@@ -14,15 +14,15 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from sync.simulator import ids
-from sync.simulator.bulk import Bulk, query_of
+from sync.simulator.bulk.api import Bulk, query_of
+from sync.simulator.bulk.results import Closed
 from sync.simulator.control import Control, Guard
-from sync.simulator.fault_kinds import Effect
-from sync.simulator.faults import Faults
+from sync.simulator.faults.active import Faults
+from sync.simulator.faults.kinds import Effect
 from sync.simulator.oauth import OAuth
 from sync.simulator.org import Org
 from sync.simulator.queries import Queries
 from sync.simulator.rest import Rest, queried_object
-from sync.simulator.results import Closed
 from sync.simulator.sessions import Sessions
 from sync.simulator.transport import connected, reset
 from sync.simulator.wire import (

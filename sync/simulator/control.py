@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from sync.simulator.clock import Clock
-from sync.simulator.fault_kinds import FAULTS
-from sync.simulator.faults import Fault, Faults
+from sync.simulator.describes import read_describe
+from sync.simulator.faults.active import Fault, Faults
+from sync.simulator.faults.kinds import FAULTS
 from sync.simulator.fields import Field
 from sync.simulator.org import Org
 from sync.simulator.sessions import Sessions
@@ -146,6 +147,7 @@ def _schema_acts(org: Org) -> dict[str, Action]:
         "add_field": lambda given: org.add_field(
             given["object"], msgspec.convert(given["field"], _NewField).field()
         ),
+        "add_object": lambda given: org.add_object(read_describe(dict(given["describe"]))),
         "remove_field": lambda given: org.remove_field(given["object"], given["field"]),
         "retype_field": lambda given: org.retype_field(given["object"], given["field"], **given["changes"]),
         "hide_field": lambda given: org.hide_field(given["object"], given["field"]),

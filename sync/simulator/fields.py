@@ -1,8 +1,8 @@
 """A field of an object, and its description with the 57 keys that a describe gives for each."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 TEXT_TYPES = frozenset(
@@ -16,11 +16,24 @@ TEXT_TYPES = frozenset(
         "url",
         "combobox",
         "encryptedstring",
+        "anyType",
+        "base64",
+        "datacategorygroupreference",
     }
 )
 ID_TYPES = frozenset({"id", "reference"})
 DECIMAL_TYPES = frozenset({"double", "currency", "percent"})
-COMPOUND_TYPES = frozenset({"address"})
+COMPOUND_TYPES = frozenset({"address", "location"})
+# These are described, but no query returns a value of them.
+EMPTY_TYPES = frozenset({"complexvalue", "junctionIdList"})
+TYPES = (
+    TEXT_TYPES
+    | ID_TYPES
+    | DECIMAL_TYPES
+    | COMPOUND_TYPES
+    | EMPTY_TYPES
+    | {"boolean", "int", "date", "datetime", "time"}
+)
 _SOAP = {
     "id": "tns:ID",
     "reference": "tns:ID",
@@ -31,7 +44,11 @@ _SOAP = {
     "percent": "xsd:double",
     "date": "xsd:date",
     "datetime": "xsd:dateTime",
+    "time": "xsd:time",
+    "base64": "xsd:base64Binary",
+    "anyType": "xsd:anyType",
     "address": "urn:address",
+    "location": "urn:location",
 }
 
 
@@ -78,16 +95,25 @@ class Field:
     name_field: bool = False
     formula: Formula | None = None
     extra: str | None = None
-    feature: str | None = None  # the option that must be on for the field to exist
+    feature: str | None = None  # the options, separated by blanks, that must be on for the field to exist
     switch: str | None = None  # the option that must be on for a flag to be true anywhere
+    auto_number: bool = False
+    cascade_delete: bool = False  # master-detail: a record goes with the record that the field names
+    # Keys of a recorded describe, which say more than the attributes; they win over what follows from these.
+    recorded: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def custom(self) -> bool:
-        return self.name.endswith(("__c", "__pc"))
+        return self.name.endswith(("__c", "__pc", "__s"))
 
     @property
     def stored(self) -> bool:
-        return self.formula is None and self.type not in COMPOUND_TYPES
+        return self.formula is None and self.type not in COMPOUND_TYPES | EMPTY_TYPES
+
+    @property
+    def selectable(self) -> bool:
+        """False for a field that a describe shows and no query returns."""
+        return self.type not in EMPTY_TYPES
 
     @property
     def long_text(self) -> bool:
@@ -95,19 +121,23 @@ class Field:
 
     @property
     def can_filter(self) -> bool:
-        return self.filterable if self.filterable is not None else not self.long_text
+        if self.filterable is not None:
+            return self.filterable
+        return not self.long_text and self.type not in EMPTY_TYPES | {"base64", "location"}
 
     @property
     def can_sort(self) -> bool:
         if self.sortable is not None:
             return self.sortable
-        return not self.long_text and self.type not in ("address", "multipicklist")
+        unsorted = COMPOUND_TYPES | EMPTY_TYPES | {"multipicklist", "base64"}
+        return not self.long_text and self.type not in unsorted
 
     @property
     def can_group(self) -> bool:
         if self.groupable is not None:
             return self.groupable
-        if self.long_text or self.type in DECIMAL_TYPES | {"datetime", "address", "multipicklist"}:
+        unsorted = COMPOUND_TYPES | EMPTY_TYPES | {"multipicklist", "base64"}
+        if self.long_text or self.type in DECIMAL_TYPES | unsorted | {"datetime", "time", "encryptedstring"}:
             return False
         return self.formula is None
 
@@ -118,24 +148,29 @@ class Field:
             return self.permissionable
         if self.compound == "Name" or not self.nillable:
             return False
-        return self.custom or self.updateable or self.type == "address"
+        return self.custom or self.updateable or self.type in COMPOUND_TYPES
 
     @property
     def can_aggregate(self) -> bool:
-        return not self.long_text and self.type not in ("address", "multipicklist", "boolean")
+        unsorted = COMPOUND_TYPES | EMPTY_TYPES | {"multipicklist", "base64", "boolean"}
+        return not self.long_text and self.type not in unsorted
 
     def describe(self) -> dict[str, Any]:
-        """The field as ``sobjects/X/describe`` shows it, keys in alphabetical order as recorded."""
+        """The field as ``sobjects/X/describe`` shows it, keys in alphabetical order."""
+        body = self._described()
+        return body | {name: value for name, value in self.recorded.items() if name in body}
+
+    def _described(self) -> dict[str, Any]:
         text = self.type in TEXT_TYPES or self.type in ID_TYPES
         writable = self.formula is None
         return {
             "aggregatable": self.can_aggregate,
             "aiPredictionField": False,
-            "autoNumber": False,
+            "autoNumber": self.auto_number,
             "byteLength": (18 if self.type in ID_TYPES else 3 * self.length) if text else 0,
             "calculated": self.formula is not None,
             "calculatedFormula": self.formula.text if self.formula else None,
-            "cascadeDelete": False,
+            "cascadeDelete": self.cascade_delete,
             "caseSensitive": False,
             "compoundFieldName": self.compound,
             "controllerName": None,
@@ -174,7 +209,7 @@ class Field:
             ],
             "polymorphicForeignKey": len(self.reference_to) > 1,
             "precision": self.precision,
-            "queryByDistance": self.type == "address",
+            "queryByDistance": self.type in COMPOUND_TYPES,
             "referenceTargetField": None,
             "referenceTo": list(self.reference_to),
             "relationshipName": self.relationship,
@@ -194,5 +229,5 @@ class Field:
 
 def label_of(name: str) -> str:
     """A field's label from its API name: ``BillingPostalCode`` becomes ``Billing Postal Code``."""
-    bare = re.sub(r"__p?c$", "", name).replace("_", " ")
+    bare = re.sub(r"__(?:p?c|s)$", "", name).replace("_", " ")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", bare)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sync.simulator import values
 from sync.simulator.fields import DECIMAL_TYPES, Field, Formula
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.store import Store
 
 
@@ -46,7 +46,10 @@ class Formulas:
         *relationships, name = path.split(".")
         for relationship in relationships:
             via = next(each for each in sobject.fields.values() if each.relationship == relationship)
-            sobject = self._schema.objects[via.reference_to[0]]
+            target = self._schema.target(via)
+            if target is None:
+                raise KeyError(relationship)
+            sobject = target
         return sobject.fields[name]
 
 

@@ -40,3 +40,24 @@ def base62(number: int, width: int) -> str:
 def make(prefix: str, number: int) -> str:
     """The Id of the number-th record of a key prefix; the byte order of Ids is the order of the numbers."""
     return to18(prefix + _POD + base62(number, 10))
+
+
+class Numbers:
+    """Counts the Ids of each key prefix and the values of each auto number; another seed, other Ids."""
+
+    def __init__(self, seed: int) -> None:
+        self._first = 1_000_000 + seed * 7_919
+        self._ids: dict[str, int] = {}
+        self._auto: dict[tuple[str, str], int] = {}
+
+    def next_id(self, prefix: str) -> str:
+        # Neighbours differ in more than the last letter's case.
+        self._ids[prefix] = self._ids.get(prefix, self._first) + 7
+        return make(prefix, self._ids[prefix])
+
+    def next_auto_number(self, sobject: str, field: str) -> str:
+        """The next value, such as ``INV-00001``; the letters are the first of the object's name."""
+        key = (sobject, field)
+        self._auto[key] = self._auto.get(key, 0) + 1
+        bare = sobject.removesuffix("__c").rpartition("__")[2]
+        return f"{bare[:3].upper()}-{self._auto[key]:05}"

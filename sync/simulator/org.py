@@ -1,22 +1,22 @@
 """The org: the life of records, from creation through the recycle bin to the purge."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sync.simulator import admin, ids, people, rows, staff, values
+from sync.simulator import admin, ids, rows, values
+from sync.simulator.bulk.jobs import Jobs
 from sync.simulator.clock import Clock
 from sync.simulator.fields import Field
-from sync.simulator.formulas import Formulas
-from sync.simulator.jobs import Jobs
+from sync.simulator.objects import staff
+from sync.simulator.objects.schema import SObject
 from sync.simulator.options import Options
 from sync.simulator.queries import Queries
 from sync.simulator.rows import Row, Values
-from sync.simulator.schema import Schema, SObject
-from sync.simulator.store import Store, quote
+from sync.simulator.state import open_state
+from sync.simulator.store import quote
 
 AGE = timedelta(days=6 * 365)
 
@@ -27,20 +27,15 @@ class Org:
     A ``stamp`` is the SystemModstamp to write, an aware datetime; without one it is the clock's now.
     """
 
-    def __init__(self, path: Path, clock: Clock, options: Options, seed: int = 1) -> None:
-        self.lock = threading.RLock()
-        self.clock = clock
-        self.options = options
-        self.schema = Schema(options)
-        self.store = Store(path)
-        self.formulas = Formulas(self.schema, self.store)
+    def __init__(
+        self, path: Path, clock: Clock, options: Options, seed: int = 1, described: Iterable[SObject] = ()
+    ) -> None:
+        self.state = state = open_state(path, clock, options, described)
+        self.lock, self.clock, self.options = state.lock, clock, options
+        self.schema, self.store, self.formulas = state.schema, state.store, state.formulas
         self.described_at = clock.stamp()  # when the schema last changed
         self.delete_log_start: int | None = None  # deletions before it are forgotten: the log was purged
-        self._numbers = dict.fromkeys(self.schema.objects, 1_000_000 + seed * 7_919)
-        for sobject in self.schema.objects.values():
-            self.store.create_table(sobject)
-            self.formulas.register(sobject)
-        self.store.execute("CREATE TABLE delete_log (object TEXT, id TEXT, stamp INTEGER)")
+        self._numbers = ids.Numbers(seed)
         self.user_id = ""
         born = clock.now() - AGE
         self.staff = self.create_many("User", staff.USERS, born)
@@ -49,15 +44,34 @@ class Org:
         self.permission_set_id = self.create("PermissionSet", staff.PERMISSION_SET, born)
         assignment = {"AssigneeId": self.user_id, "PermissionSetId": self.permission_set_id}
         self.create("PermissionSetAssignment", assignment, born)
-        granted = [{"ParentId": self.permission_set_id, **each} for each in staff.OBJECT_PERMISSIONS]
-        self.create_many("ObjectPermissions", granted, born)
-        self.queries = Queries(self, seed)
-        self.jobs = Jobs(self, seed)
+        self.described = [name for name, each in self.schema.objects.items() if each.recorded]
+        for name in (*staff.PERMITTED, *self.described):
+            self._permit(name, born)
+        self.queries = Queries(state, seed)
+        self.jobs = Jobs(state, self.queries, seed, self.user_id)
 
     def close(self) -> None:
         self.jobs.close()
         with self.lock:
             self.store.close()
+
+    def add_object(self, sobject: SObject) -> None:
+        """Add an object that ``read_describe`` made; ValueError when the org has one of this name."""
+        with self._altering():
+            self.schema.add(sobject)
+            self.store.create_table(sobject)
+            self.store.create_indexes(sobject, self.schema.parent_fields(sobject))
+            self.described.append(sobject.name)
+            self._permit(sobject.name, self.clock.now())
+
+    def create_indexes(self) -> None:
+        """Index all objects; once, when the first records are written."""
+        for sobject in self.schema.objects.values():
+            self.store.create_indexes(sobject, self.schema.parent_fields(sobject))
+
+    def _permit(self, name: str, stamp: datetime) -> None:
+        permission = {"SobjectType": name, "PermissionsRead": True, "PermissionsViewAllRecords": True}
+        self.create("ObjectPermissions", {"ParentId": self.permission_set_id, **permission}, stamp)
 
     # --- reading
 
@@ -128,15 +142,20 @@ class Org:
 
     def _new_row(self, sobject: SObject, record: Values, moment: int) -> Row:
         record_id = self.next_id(sobject.name)
-        if self.options.person_accounts and people.is_person(sobject, record):
+        if self.options.person_accounts and rows.is_person(sobject, record):
             contact_id = self.next_id("Contact")
             record = {"IsPersonAccount": True, "PersonContactId": contact_id, **record}
-        return rows.new_row(sobject, record, record_id, moment, self.user_id)
+        numbers = {
+            field.name: self.next_auto_number(sobject, field)
+            for field in sobject.fields.values()
+            if field.auto_number and record.get(field.name) is None
+        }
+        return rows.new_row(sobject, {**record, **numbers}, record_id, moment, self.user_id)
 
     def _contact_half(self, account: Row, moment: int) -> Row:
         contact = self.schema.objects["Contact"]
         row = rows.new_row(contact, {"LastName": "-"}, account["PersonContactId"], moment, self.user_id)
-        row |= people.contact_half(account)
+        row |= rows.contact_half(account)
         return row | rows.computed_name(contact, row)
 
     def _insert(self, sobject: SObject, written: Sequence[Row]) -> None:
@@ -153,12 +172,12 @@ class Org:
         """
         with self.lock, self.store.transaction():
             sobject = self._object(record_id)
-            if sobject.recyclable and self._stored(record_id, "IsDeleted")[0]:
+            if self._in_bin(record_id):
                 raise ValueError(f"entity is deleted: {record_id}")
             moment = self._moment(stamp)
             self._write(record_id, rows.encode(sobject, changes), moment, system_only)
             other = self._other_half(record_id)
-            mirrored = people.mirrored(sobject, changes)
+            mirrored = rows.mirrored(sobject, changes)
             if other is not None and mirrored:
                 self._write(other, rows.encode(self._object(other), mirrored), moment, system_only)
 
@@ -180,40 +199,47 @@ class Org:
 
     def _write(self, record_id: str, changes: Row, moment: int, system_only: bool = False) -> None:
         sobject = self._object(record_id)
-        stamps = {"SystemModstamp": moment}
+        stamps = {name: moment for name in ("SystemModstamp",) if name in sobject.fields}
         if not system_only and "LastModifiedDate" in sobject.fields:
             stamps["LastModifiedDate"] = moment
-        if "FirstName" in changes or "LastName" in changes:
-            known = (
-                "FirstName",
-                "LastName",
-                *(["IsPersonAccount"] if "IsPersonAccount" in sobject.fields else []),
-            )
+        if changes.keys() & set(rows.NAME_PARTS):
+            known = [name for name in (*rows.NAME_PARTS, "IsPersonAccount") if name in sobject.fields]
             row = dict(zip(known, self._stored(record_id, *known), strict=True)) | changes
             changes = changes | rows.computed_name(sobject, row)
-        self.store.update(sobject, record_id, stamps | changes)
+        if stamps or changes:
+            self.store.update(sobject, record_id, stamps | changes)
 
     # --- the recycle bin
 
     def delete(self, record_id: str, stamp: datetime | None = None) -> None:
-        """Move a record into the recycle bin, an account with its contacts; KeyError when it is unknown."""
+        """Move a record and its dependants into the recycle bin; KeyError when it is unknown.
+
+        A record of an object without recycle bin (no IsDeleted) is gone for good.
+        """
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             for each in self._family(record_id, deleted=False):
-                self._write(each, {"IsDeleted": 1}, moment)
+                if self._object(each).recyclable:
+                    self._write(each, {"IsDeleted": 1}, moment)
+                else:
+                    self._remove(each)
                 self._log_deletion(each, moment)
 
     def undelete(self, record_id: str, bump: bool | None = None, stamp: datetime | None = None) -> None:
-        """Take a record (and an account's contacts) out of the bin; ``bump=False`` keeps the stamps."""
+        """Take a record and its dependants out of the bin; ``bump=False`` keeps the stamps."""
         with self.lock, self.store.transaction():
             moment = self._moment(stamp)
             bumps = self.options.undelete_bumps if bump is None else bump
-            restored = {"IsDeleted": 0, "MasterRecordId": None}
             family = self._family(record_id, deleted=True)
-            together = self._stored(record_id, "SystemModstamp")
+            together = self._stamp(record_id)
             for each in family:
-                if self._stored(each, "SystemModstamp") != together:
+                if self._stamp(each) not in (together, None):
                     continue  # a contact that was in the bin before its account went
+                fields = self._object(each).fields
+                restored = {
+                    "IsDeleted": 0,
+                    **({"MasterRecordId": None} if "MasterRecordId" in fields else {}),
+                }
                 if bumps:
                     self._write(each, restored, moment)
                 else:
@@ -222,19 +248,18 @@ class Org:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))
 
     def purge(self, record_id: str, log: bool = True) -> None:
-        """Remove a record for good, live or from the bin, an account with its contacts.
+        """Remove a record and its dependants for good, live or from the bin.
 
         The delete log keeps a trace for getDeleted unless ``log`` is False.
         """
         with self.lock, self.store.transaction():
             for each in self._family(record_id, deleted=None):
-                name = self._object(each).name
                 known = self.store.execute("SELECT 1 FROM delete_log WHERE id = ?", (each,)).fetchone()
-                if log and (known is None or not self._stored(each, "IsDeleted")[0]):
+                if log and (known is None or not self._in_bin(each)):
                     self._log_deletion(each, self._moment(None))
                 if not log:
                     self.store.execute("DELETE FROM delete_log WHERE id = ?", (each,))
-                self.store.execute(f"DELETE FROM {quote(name)} WHERE Id = ?", (each,))
+                self._remove(each)
 
     def purge_delete_log(self, until: datetime | None = None) -> None:
         """Forget deletions before a moment, as Salesforce's cleaning job does when the log grows too long."""
@@ -243,8 +268,14 @@ class Org:
             self.store.execute("DELETE FROM delete_log WHERE stamp < ?", (self.delete_log_start,))
 
     def merge(self, master_id: str, losers: Sequence[str], stamp: datetime | None = None) -> None:
-        """Merge losers into a master: they go to the bin, their children to the master."""
+        """Merge losers into a master: they go to the bin, their children to the master.
+
+        Raises ValueError for an object whose records cannot be merged.
+        """
         with self.lock, self.store.transaction():
+            sobject = self._object(master_id)
+            if not sobject.mergeable or "MasterRecordId" not in sobject.fields:
+                raise ValueError(f"{sobject.name} is not mergeable")
             moment = self._moment(stamp)
             for record_id in (master_id, *losers):
                 self._stored(record_id, "Id")
@@ -258,7 +289,7 @@ class Org:
         parent = self._object(master_id).name
         for child in self.schema.objects.values():
             for field in child.fields.values():
-                if parent not in field.reference_to or field.name == "MasterRecordId":
+                if parent not in field.reference_to or field.name == "MasterRecordId" or not field.stored:
                     continue
                 sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
                 for (record_id,) in self.store.execute(sql, (loser,)).fetchall():
@@ -269,13 +300,31 @@ class Org:
         self._stored(record_id, "Id")
         other = self._other_half(record_id)
         account = other if other is not None and self._object(other).name == "Account" else record_id
-        members = [account]
-        if self._object(account).name == "Account":
-            contacts = self.store.execute("SELECT Id FROM Contact WHERE AccountId = ?", (account,))
-            members += [row[0] for row in contacts]
-        return [
-            each for each in members if deleted is None or self._stored(each, "IsDeleted")[0] == int(deleted)
-        ]
+        members = {account: self._object(account)}
+        level = members
+        while level:  # dependants have dependants
+            level = {each: child for each, child in self._dependants(level) if each not in members}
+            members |= level
+        return [each for each in members if deleted is None or self._in_bin(each) == deleted]
+
+    def _dependants(self, parents: dict[str, SObject]) -> Iterator[tuple[str, SObject]]:
+        """The records that go with some records, and their objects."""
+        fields = {each.name: self.schema.dependants(each) for each in parents.values()}
+        for record_id, sobject in parents.items():
+            for child, field in fields[sobject.name]:
+                sql = f"SELECT Id FROM {quote(child.name)} WHERE {quote(field.name)} = ?"
+                yield from ((row[0], child) for row in self.store.execute(sql, (record_id,)))
+
+    def _in_bin(self, record_id: str) -> bool:
+        return self._object(record_id).recyclable and bool(self._stored(record_id, "IsDeleted")[0])
+
+    def _stamp(self, record_id: str) -> Any:
+        name = self._object(record_id).stamp_field
+        return None if name is None else self._stored(record_id, name)[0]
+
+    def _remove(self, record_id: str) -> None:
+        name = self._object(record_id).name
+        self.store.execute(f"DELETE FROM {quote(name)} WHERE Id = ?", (record_id,))
 
     def _log_deletion(self, record_id: str, moment: int) -> None:
         name = self._object(record_id).name
@@ -286,21 +335,27 @@ class Org:
     def add_field(self, name: str, field: Field) -> None:
         """Add a field to an object, null (false) in all records."""
         with self._altering():
-            admin.add_field(self, name, field)
+            admin.add_field(self.state, name, field)
 
     def remove_field(self, name: str, field_name: str) -> None:
         with self._altering():
-            admin.remove_field(self, name, field_name)
+            admin.remove_field(self.state, name, field_name)
 
     def retype_field(self, name: str, field_name: str, **changes: Any) -> None:
-        """Change a field in place, as by ``type="string", length=80``; values follow where they can."""
+        """Change a field in place, as by ``type="string", length=80``; values follow where they can.
+
+        With person accounts a contact's field and its Person field of Account are one.
+        """
         with self._altering():
-            admin.retype_field(self, name, field_name, changes)
+            admin.retype_field(self.state, name, field_name, changes)
+            other = rows.other_half(name, field_name) if self.options.person_accounts else None
+            if other is not None:
+                admin.retype_field(self.state, *other, changes)
 
     def change_formula(self, name: str, field_name: str, change: Callable[..., Any] | Any) -> None:
         """Give a calculated field a new function of its inputs, or a value to add to what it gave before."""
         with self._altering():
-            admin.change_formula(self, name, field_name, change)
+            admin.change_formula(self.state, name, field_name, change)
 
     def hide_field(self, name: str, field_name: str) -> None:
         """Take a field from the integration user, as field-level security does."""
@@ -332,8 +387,10 @@ class Org:
     # --- helpers
 
     def next_id(self, name: str) -> str:
-        self._numbers[name] += 7  # neighbours differ in more than the last letter's case
-        return ids.make(self.schema.objects[name].key_prefix, self._numbers[name])
+        return self._numbers.next_id(self.schema.objects[name].key_prefix)
+
+    def next_auto_number(self, sobject: SObject, field: Field) -> str:
+        return self._numbers.next_auto_number(sobject.name, field.name)
 
     def _moment(self, stamp: datetime | None) -> int:
         return values.seconds(stamp if stamp is not None else self.clock.now())

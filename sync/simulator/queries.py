@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,9 +16,7 @@ from sync.simulator.soql import functions
 from sync.simulator.soql.errors import SoqlError, too_complicated
 from sync.simulator.soql.parse import parse
 from sync.simulator.soql.plan import Plan, Planner
-
-if TYPE_CHECKING:  # the org owns its queries
-    from sync.simulator.org import Org
+from sync.simulator.state import OrgState
 
 DEFAULT_PAGE = 2000
 SMALLEST_PAGE = 200
@@ -79,12 +77,12 @@ class ForeignSession(Exception):
 class Queries:
     """Runs SOQL against the org and keeps the open cursors."""
 
-    def __init__(self, org: "Org", seed: int) -> None:
-        self._org = org
+    def __init__(self, state: OrgState, seed: int) -> None:
+        self._state = state
         self._cursors: OrderedDict[str, Cursor] = OrderedDict()
         self._random = random.Random(f"locators {seed}")
         self._pages = 0
-        functions.register(org.store)
+        functions.register(state.store)
 
     def query(
         self,
@@ -97,11 +95,11 @@ class Queries:
         distort: Distortion,
     ) -> Page:
         """The first page of a query; raises SoqlError when the query is refused."""
-        with self._org.lock:
+        with self._state.lock:
             plan = self.plan(soql)
-            if plan.ordered and self._org.options.ordered_time_out:
+            if plan.ordered and self._state.options.ordered_time_out:
                 raise SoqlError("QUERY_TIMEOUT", "Your query request was running for too long.")
-            where = self.where(plan, deleted_too)
+            where = plan.filter_sql(deleted_too)
             try:
                 if plan.kind == "count":
                     return Page([], self._count(plan, where), done=True)
@@ -123,52 +121,53 @@ class Queries:
 
         Raises SoqlError when the schema changed meanwhile so that the query is no longer possible.
         """
-        with self._org.lock:
+        with self._state.lock:
             cursor = self._cursors.get(locator)
-            options = self._org.options
+            options = self._state.options
             if cursor is None or not 0 <= offset <= cursor.total:
                 raise BadLocator
-            if self._org.clock.now().timestamp() - cursor.opened > options.locator_ttl:
+            if self._state.clock.now().timestamp() - cursor.opened > options.locator_ttl:
                 raise BadLocator
             if options.locator_bound_to_session and cursor.session != session:
                 raise ForeignSession
-            if cursor.generation != self._org.schema.generation and cursor.snapshot is None:
-                cursor.plan, cursor.generation = self.plan(cursor.soql), self._org.schema.generation
+            if cursor.generation != self._state.schema.generation and cursor.snapshot is None:
+                cursor.plan, cursor.generation = self.plan(cursor.soql), self._state.schema.generation
             if options.pages_live:
-                cursor.rows = self._select(cursor.plan, self.where(cursor.plan, cursor.deleted_too))
+                cursor.rows = self._select(cursor.plan, cursor.plan.filter_sql(cursor.deleted_too))
             return self._page(cursor, offset, version, distort)
 
     def _select(self, plan: Plan, where: str) -> "array[int]":
         sql = f"SELECT t.rowid FROM {plan.from_sql}{where}{plan.order_sql}"
         if plan.limit is not None or plan.offset:
             sql += f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
-        return array("q", (row[0] for row in self._org.store.execute(sql, plan.parameters)))
+        return array("q", (row[0] for row in self._state.store.execute(sql, plan.parameters)))
 
     def plan(self, soql: str) -> Plan:
-        """The checked query; raises SoqlError when Salesforce would refuse it."""
-        options = self._org.options
-        planner = Planner(self._org.schema, parse(soql), self._org.clock.now(), options.refused_fields)
-        plan = planner.plan()
+        """The checked query; raises SoqlError when Salesforce would refuse it. The caller holds the lock."""
+        state, options = self._state, self._state.options
+        plan = Planner(state.schema, parse(soql), state.clock.now(), options.refused_fields).plan()
         if options.formulas_max is not None and plan.formulas > options.formulas_max:
             raise too_complicated()
         return plan
 
     def read(self, soql: str, version: str, deleted_too: bool = False) -> list[Any]:
         """All records of a query at once, whatever the page size; no cursor stays open."""
-        with self._org.lock:
+        with self._state.lock:
             plan = self.plan(soql)
-            where = self.where(plan, deleted_too)
+            where = plan.filter_sql(deleted_too)
             sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.order_sql}"
-            return self._records(plan, self._org.store.execute(sql, plan.parameters).fetchall(), version)
+            return self._records(plan, self._state.store.execute(sql, plan.parameters).fetchall(), version)
 
     def everything(self, name: str, condition: str = "") -> list[dict[str, Any]]:
         """Records with all their fields as REST gives them, hidden ones too; numbers as Decimal."""
-        with self._org.lock:
-            schema = self._org.schema.unrestricted()
-            fields = ", ".join(field.name for field in schema.visible_fields(schema.objects[name]))
-            plan = Planner(schema, parse(f"SELECT {fields} FROM {name}"), self._org.clock.now()).plan()
+        with self._state.lock:
+            schema = self._state.schema.unrestricted()
+            fields = ", ".join(
+                field.name for field in schema.visible_fields(schema.objects[name]) if field.selectable
+            )
+            plan = Planner(schema, parse(f"SELECT {fields} FROM {name}"), self._state.clock.now()).plan()
             sql = f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql} {condition}"
-            rows = self._org.store.execute(sql).fetchall()
+            rows = self._state.store.execute(sql).fetchall()
             encoded = msgspec.json.encode(self._records(plan, rows, "60.0"))
             decoded: list[dict[str, Any]] = _DECODER.decode(encoded)
             return decoded
@@ -178,16 +177,9 @@ class Queries:
         cursor = self._cursors.get(locator)
         return None if cursor is None else cursor.plan.sobject.name
 
-    def where(self, plan: Plan, deleted_too: bool) -> str:
-        """The SQL of a plan's conditions, records in the bin left out unless they are wanted."""
-        terms = [plan.where_sql] if plan.where_sql else []
-        if plan.sobject.recyclable and not deleted_too:
-            terms.append("t.IsDeleted = 0")
-        return " WHERE " + " AND ".join(terms) if terms else ""
-
     def _count(self, plan: Plan, where: str) -> int:
         sql = f"SELECT COUNT(*) FROM {plan.from_sql}{where}"
-        total = int(self._org.store.execute(sql, plan.parameters).fetchone()[0])
+        total = int(self._state.store.execute(sql, plan.parameters).fetchone()[0])
         total = max(0, total - plan.offset)
         return total if plan.limit is None else min(total, plan.limit)
 
@@ -196,7 +188,7 @@ class Queries:
             f"SELECT {', '.join(plan.columns)} FROM {plan.from_sql}{where}{plan.group_sql}{plan.order_sql}"
             f" LIMIT {-1 if plan.limit is None else plan.limit} OFFSET {plan.offset}"
         )
-        rows = self._org.store.execute(sql, [*plan.parameters, *plan.having]).fetchall()
+        rows = self._state.store.execute(sql, [*plan.parameters, *plan.having]).fetchall()
         if len(rows) > MAX_GROUPS:
             raise SoqlError(
                 "EXCEEDED_ID_LIMIT",
@@ -209,17 +201,17 @@ class Queries:
         self, soql: str, plan: Plan, where: str, session: str, batch: int | None, deleted_too: bool
     ) -> Cursor:
         rows = self._select(plan, where)
-        if self._org.options.shuffle_unordered and not plan.ordered:
+        if self._state.options.shuffle_unordered and not plan.ordered:
             shuffled = rows.tolist()
             random.Random(len(shuffled)).shuffle(shuffled)
             rows = array("q", shuffled)
         locator = "0r8" + "".join(self._random.choices(ids.ALPHABET, k=15))
-        opened = self._org.clock.now().timestamp()
+        opened = self._state.clock.now().timestamp()
         cursor = Cursor(
-            locator, soql, plan, self._org.schema.generation, rows, session, opened, batch, deleted_too
+            locator, soql, plan, self._state.schema.generation, rows, session, opened, batch, deleted_too
         )
         cursor.total = len(rows)
-        if not self._org.options.values_live:
+        if not self._state.options.values_live:
             cursor.snapshot = {
                 rowid: row
                 for at in range(0, len(rows), DEFAULT_PAGE)
@@ -248,7 +240,7 @@ class Queries:
 
     def _size(self, cursor: Cursor, offset: int) -> int:
         if offset not in cursor.sizes:
-            sizes = self._org.options.page_sizes
+            sizes = self._state.options.page_sizes
             if isinstance(sizes, int):
                 size = sizes
             elif sizes:
@@ -269,10 +261,10 @@ class Queries:
             f"SELECT t.rowid, {', '.join(plan.columns)} FROM {plan.from_sql}"
             f" WHERE t.rowid IN ({', '.join(map(str, chunk))}){alive}"
         )
-        return {row[0]: row[1:] for row in self._org.store.execute(sql)}
+        return {row[0]: row[1:] for row in self._state.store.execute(sql)}
 
     def _records(self, plan: Plan, rows: Sequence[Sequence[Any]], version: str) -> list[Any]:
         if plan.shape is None or not rows:
             return []
-        records: list[Any] = plan.shape.build(list(zip(*rows, strict=True)), self._org.options, version)
+        records: list[Any] = plan.shape.build(list(zip(*rows, strict=True)), self._state.options, version)
         return records

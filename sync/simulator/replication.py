@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sync.simulator import values
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import Org
-from sync.simulator.schema import SObject
 from sync.simulator.store import quote
 from sync.simulator.wire import refuse
 
@@ -53,8 +53,11 @@ def updated(org: Org, sobject: SObject, params: dict[str, str]) -> dict[str, Any
     """Ids of live records whose SystemModstamp lies in the window, creations included."""
     window = Window(org, params, shortest=timedelta())
     alive = " AND IsDeleted = 0" if sobject.recyclable else ""
+    stamp = sobject.stamp_field
+    if stamp is None:
+        raise refuse(400, "INVALID_TYPE_FOR_OPERATION", f"{sobject.name} has no time of change")
     rows = org.store.execute(
-        f"SELECT Id FROM {quote(sobject.name)} WHERE SystemModstamp >= ? AND SystemModstamp <= ?{alive}"
+        f"SELECT Id FROM {quote(sobject.name)} WHERE {stamp} >= ? AND {stamp} <= ?{alive}"
         f" LIMIT {MAX_IDS + 1}",
         (window.start, window.covered),
     )

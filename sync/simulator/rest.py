@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from sync.simulator import describe, ids, replication
+from sync.simulator import ids, replication
+from sync.simulator.objects import describe
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import Org
 from sync.simulator.queries import BadLocator, Distortion, ForeignSession, Page, Queries
-from sync.simulator.schema import SObject
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.wire import Answer, Call, Refusal, error, json_answer, not_found, refuse
 
@@ -178,7 +179,9 @@ class Rest:
                 raise Refusal(not_found())
             wanted = call.params.get("fields")
             names = (
-                _names(wanted) if wanted else [each.name for each in self._org.schema.visible_fields(sobject)]
+                _names(wanted)
+                if wanted
+                else [each.name for each in self._org.schema.visible_fields(sobject) if each.selectable]
             )
             self._check_fields(sobject, names)
             records = self._retrieve(sobject, names, [record_id], call)

@@ -3,8 +3,9 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from sync.simulator.simulator import Simulator
 
@@ -16,19 +17,32 @@ def serve(
     seed: int = 1,
     flow: str = "client_credentials",
     credentials_seed: int | None = None,
+    describes: Iterable[Path] = (),
+    others: Mapping[str, int] | None = None,
 ) -> None:
     """Run until SIGINT or SIGTERM; prints the CA file and the settings to paste into another shell.
 
     The same ``credentials_seed`` makes the same credentials, so that settings stay valid over a restart.
+    ``describes`` and ``others`` are as for ``Simulator``: files of further objects, and numbers of records.
     ``flow`` is client_credentials, jwt or password (else ValueError); OSError when the port is taken.
     """
     with (
         _stopped_by_signal() as stop,
-        Simulator(accounts, contacts, seed, port, credentials_seed=credentials_seed) as simulator,
+        Simulator(
+            accounts,
+            contacts,
+            seed,
+            port,
+            credentials_seed=credentials_seed,
+            describes=describes,
+            others=others,
+        ) as simulator,
     ):
         settings = simulator.environment(flow)
+        org = simulator.org
+        more = "".join(f", {org.count(name)} of {name}" for name in org.described)
         lines = [
-            f"# A simulated Salesforce at {simulator.url}: {accounts} accounts, {contacts} contacts.",
+            f"# A simulated Salesforce at {simulator.url}: {accounts} accounts, {contacts} contacts{more}.",
             f"# Its certificate authority: {simulator.ca_file}",
             "# Faults, clock, records (Ctrl-C ends it):",
             f"# curl --cacert {simulator.ca_file} -H 'X-Simulator-Token: {simulator.control_token}' "

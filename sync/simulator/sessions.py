@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sync.simulator.clock import Clock
+from sync.simulator.objects.staff import USERNAME
 from sync.simulator.options import Options
-from sync.simulator.staff import USERNAME
 
 _TOKEN_LETTERS = string.ascii_letters + string.digits + "._"
 

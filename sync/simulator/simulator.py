@@ -2,15 +2,18 @@
 
 import secrets
 import tempfile
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from sync.simulator.app import App
 from sync.simulator.clock import Clock
 from sync.simulator.control import Guard
-from sync.simulator.faults import Faults
-from sync.simulator.generate import populate
+from sync.simulator.describes import load_describes
+from sync.simulator.faults.active import Faults
+from sync.simulator.generate import customers, described
 from sync.simulator.oauth import OAuth
 from sync.simulator.options import Options
 from sync.simulator.org import Org
@@ -25,6 +28,9 @@ class Simulator:
     """A local Salesforce over HTTPS; a context manager that cleans up after itself.
 
     ``accounts`` and ``contacts`` are generated, the same for the same ``seed``; port 0 takes a free one.
+    ``describes`` are files or bodies of ``sobjects/X/describe``: the org has these objects, too, and those
+    whose describes the catalogue keeps. ``others`` says how many records of which of them are generated;
+    without it there is one to five contacts. Raises DescribeError for a describe that cannot be served.
     The credentials are new with each simulator, unless ``credentials_seed`` is given, and the key of the JWT
     flow with each process.
     """
@@ -37,6 +43,8 @@ class Simulator:
         port: int = 0,
         options: Options | None = None,
         credentials_seed: int | None = None,
+        describes: Iterable[Path | str | Mapping[str, Any]] = (),
+        others: Mapping[str, int] | None = None,
     ) -> None:
         self.clock = Clock()
         self.options = options if options is not None else Options()
@@ -46,9 +54,12 @@ class Simulator:
             self._folder = Path(cleanup.enter_context(folder))
             self._server = Server(port)
             cleanup.callback(self._server.stop)
-            self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed)
+            objects = load_describes(describes)
+            self.org = Org(self._folder / "org.sqlite", self.clock, self.options, seed, objects)
             cleanup.callback(self.org.close)
-            populate(self.org, accounts, contacts, seed)
+            customers.populate(self.org, accounts, contacts, seed)
+            described.populate(self.org, others or {}, contacts, seed)
+            self.org.create_indexes()
             self._cleanup = cleanup.pop_all()
         self.url = f"https://localhost:{self._server.port}"
         self.login_url = f"https://127.0.0.1:{self._server.port}"

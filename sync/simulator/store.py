@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sync.simulator.fields import Field
-from sync.simulator.schema import SObject
+from sync.simulator.objects.schema import SObject
 
 
 class Store:
@@ -72,13 +72,15 @@ class Store:
         columns = ", ".join(_declare(field) for field in sobject.fields.values() if field.stored)
         self._db.execute(f"CREATE TABLE {quote(sobject.name)} ({columns})")
 
-    def create_indexes(self, sobject: SObject) -> None:
-        """Serve SystemModstamp windows in key order, and the cascade from accounts to contacts."""
+    def create_indexes(self, sobject: SObject, parents: Iterable[str]) -> None:
+        """Serve windows of the stamp in key order, and deletes that take the children of ``parents``."""
         table = quote(sobject.name)
-        stamps = "SystemModstamp, Id" + (", IsDeleted" if sobject.recyclable else "")
-        self._db.execute(f"CREATE INDEX {quote(sobject.name + '_stamp')} ON {table} ({stamps})")
-        if "AccountId" in sobject.fields:
-            self._db.execute(f"CREATE INDEX {quote(sobject.name + '_account')} ON {table} (AccountId)")
+        if sobject.stamp_field is not None:
+            stamps = f"{sobject.stamp_field}, Id" + (", IsDeleted" if sobject.recyclable else "")
+            self._db.execute(f"CREATE INDEX {quote(sobject.name + '_stamp')} ON {table} ({stamps})")
+        for name in parents:
+            index = quote(f"{sobject.name}_{name}")
+            self._db.execute(f"CREATE INDEX {index} ON {table} ({quote(name)})")
 
     def add_column(self, sobject: SObject, field: Field) -> None:
         self._db.execute(f"ALTER TABLE {quote(sobject.name)} ADD COLUMN {_declare(field)}")
@@ -86,6 +88,7 @@ class Store:
             self._db.execute(f"UPDATE {quote(sobject.name)} SET {quote(field.name)} = 0")
 
     def drop_column(self, sobject: SObject, field: Field) -> None:
+        self._db.execute(f"DROP INDEX IF EXISTS {quote(f'{sobject.name}_{field.name}')}")
         self._db.execute(f"ALTER TABLE {quote(sobject.name)} DROP COLUMN {quote(field.name)}")
 
     def insert(self, sobject: SObject, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -20,6 +20,7 @@ from sync.simulator.options import Options
 Stored = int | str | None
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = Context(prec=60)
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,3})?Z?")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)")
 
 
@@ -44,6 +45,8 @@ def encode(field: Field, value: Any) -> Stored:
         return _date(field, value)
     if field.type == "datetime":
         return _moment(field, value)
+    if field.type == "time":
+        return time_text(field, str(value))
     raise ValueError(f"{field.name}: a value of type {field.type} cannot be written")
 
 
@@ -55,7 +58,7 @@ def _text(field: Field, value: Any) -> str:
         if isinstance(value, list | tuple)
         else str(value)
     )
-    if len(text) > field.length:
+    if field.length and len(text) > field.length:
         raise ValueError(
             f"{field.name}: data value too large: {len(text)} characters (max length={field.length})"
         )
@@ -90,6 +93,13 @@ def _date(field: Field, value: Any) -> str:
     if not 1700 <= day.year <= 4000:
         raise ValueError(f"{field.name}: date outside 1700-4000: {day}")
     return day.isoformat()
+
+
+def time_text(field: Field, text: str) -> str:
+    """A time of day as Salesforce writes it, ``13:45:00.000Z``; raises ValueError for another text."""
+    if _TIME.fullmatch(text) is None:
+        raise ValueError(f"{field.name}: not a time: {text!r}")
+    return text.rstrip("Z")[:8] + f".{text.rstrip('Z')[9:]:0<3}Z"
 
 
 def _moment(field: Field, value: Any) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.postgres.tables import REPLICA, REPLICAS
 from sync.salesforce import soql
 from sync.window import Scope

@@ -14,8 +14,8 @@ from typing import Any
 
 import requests
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, Projection, project
-from sync.catalogue.objects import CATALOGUE
 from tests.support.world import ROOT
 
 VERSION = "66.0"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import (
     Derived,
     DescribedField,
@@ -19,7 +20,6 @@ from sync.catalogue.mapping import (
     project,
     snake_case,
 )
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import normalise_email
 from sync.errors import SyncError, UsageError
 from tests.support.world import column_of
@@ -192,12 +192,28 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "name", "Tier__c", "Account.Name", "Name; DROP", "First Name", "Ünicode"]
+    "name",
+    ["", "name", "Account.Name", "Name; DROP", "First Name", "Ünicode", "Tier__", "__c", "Tier__c;", "Ü__c"],
 )
-def test_field_names_are_standard_names(name: str) -> None:
-    """A catalogue line with anything but a standard API name is refused when the module is imported."""
-    with pytest.raises(SyncError, match="is not a standard field's API name"):
+def test_field_names_are_api_names(name: str) -> None:
+    """A catalogue line with anything but an API name is refused when the module is imported."""
+    with pytest.raises(SyncError, match="is not a field's API name: write for example Title or Tier__c"):
         Field(name, Kind.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("Tier__c", "tier__c"),
+        ("Customer_Number__c", "customer_number__c"),
+        ("acme__LoyaltyTier__c", "acme__loyaltytier__c"),
+        ("Region__pc", "region__pc"),
+        ("Place__Latitude__s", "place__latitude__s"),
+    ],
+)
+def test_custom_fields_have_the_columns_of_heroku_connect(name: str, column: str) -> None:
+    """The column of a custom field is its API name in lower case."""
+    assert Field(name, Kind.TEXT).column == column
 
 
 def test_only_text_is_normalised() -> None:
@@ -206,13 +222,47 @@ def test_only_text_is_normalised() -> None:
         Field("Birthdate", Kind.DATE, (Derived("born", normalise_email),))
 
 
-@pytest.mark.parametrize("left_out", [field.name for field in REQUIRED])
+@pytest.mark.parametrize("left_out", ["Id", "IsDeleted", "SystemModstamp"])
 def test_object_needs_what_replication_needs(left_out: str) -> None:
-    """An object without Id, IsDeleted, SystemModstamp or MasterRecordId cannot be declared."""
+    """An object without Id, IsDeleted or SystemModstamp cannot be declared, and the reason is said."""
     kept = tuple(field for field in REQUIRED if field.name != left_out)
 
-    with pytest.raises(SyncError, match=f"Thing lacks {left_out}: replication needs them"):
+    with pytest.raises(SyncError, match=f"Thing cannot be replicated: without {left_out} \\w+"):
         SObject("Thing", "a01", kept)
+
+
+def test_objects_that_cannot_be_merged_lack_the_survivor() -> None:
+    """MasterRecordId is there where records can be merged, and no other object needs it."""
+    assert THING.mergeable
+    assert not SObject("Thing", "a01", tuple(f for f in REQUIRED if f.name != "MasterRecordId")).mergeable
+
+
+@pytest.mark.parametrize("name", ["Custom", "DeletedAt", "SyncedAt", "DeletedReason"])
+def test_object_leaves_our_columns_alone(name: str) -> None:
+    """A field cannot have a column that every replica has beside the fields'."""
+    with pytest.raises(SyncError, match=r"Thing: the column \w+ is the product's own"):
+        SObject("Thing", "a01", (*REQUIRED, Field(name, Kind.TEXT)))
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("OpportunityLineItem", "opportunity_line_item"),
+        ("Invoice__c", "invoice__c"),
+        ("acme__MyThing__c", "acme__mything__c"),
+    ],
+)
+def test_table_names(name: str, table: str) -> None:
+    """Tables of custom objects are named as Heroku Connect names them, others in snake_case."""
+    assert SObject(name, "a01", REQUIRED).table == table
+
+
+def test_long_table_names_are_cut_and_differ() -> None:
+    """PostgreSQL would cut a long name by itself, and two of them to the same one."""
+    one, two = (SObject(f"acme__{'Very_Long_' * 4}{x}__c", "a01", REQUIRED).table for x in "AB")
+
+    assert one != two
+    assert max(len(f"listing_{one}"), len(f"{one}_deleted_at_idx")) <= 63
 
 
 def test_object_names_a_column_once() -> None:

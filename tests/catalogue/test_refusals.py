@@ -17,13 +17,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from sync.catalogue import transform, values
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import (
     DescribedField,
     Kind,
     Projection,
     project,
 )
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import build
 from sync.demo import embedded
 from sync.errors import ConfigError

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sync.catalogue import transform, values
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import (
     Derived,
     DescribedField,
@@ -29,7 +30,6 @@ from sync.catalogue.mapping import (
     SObject,
     project,
 )
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import (
     Batch,
     Record,

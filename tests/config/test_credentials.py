@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from pydantic_core import PydanticCustomError
 
 from sync.config import keys
-from sync.config.keys import MAKE, check_signing_key
+from sync.config.keys import REMEDY, check_signing_key
 from sync.config.settings import load_settings, settings_from
 
 GIVEN = {
@@ -70,7 +70,7 @@ def restricted(key: rsa.RSAPrivateKey) -> str:
 SHORT = 1024
 REFUSED: dict[str, tuple[Callable[[rsa.RSAPrivateKey], str], str]] = {
     "short": (lambda _: pem(rsa.generate_private_key(65537, SHORT)), "has 1,024 bits, and at least 2,048"),
-    "pss": (restricted, "is an RSA-PSS key, which may not sign RS256"),
+    "pss": (restricted, "is an RSA-PSS key, and Salesforce takes RS256 alone"),
     "ec": (lambda _: pem(ec.generate_private_key(ec.SECP256R1())), "kind EC, and Salesforce takes RSA alone"),
     "old ec": (
         lambda _: pem(ec.generate_private_key(ec.SECP256R1()), "TraditionalOpenSSL"),
@@ -152,7 +152,7 @@ def test_warnings_of_the_libraries_are_errors(
 
 def test_the_remedy_works_when_typed(tmp_path: Path) -> None:
     """The command that the refusals name makes a key that is taken."""
-    command = MAKE.partition(": ")[2]
+    command = REMEDY.partition(": ")[2]
     subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     check_signing_key((tmp_path / "key.pem").read_text())
 

@@ -67,7 +67,7 @@ Problems = Callable[..., list[str]]
 )
 def test_almost_a_setting(name: str, nearest: str, problems: Problems) -> None:
     """A variable that is almost a setting is refused, with the name that was meant and without its value."""
-    told = f"{name.upper()} is no setting: did you mean {nearest}? Rename it, or unset it"
+    told = f"{name.upper()} is not a setting: did you mean {nearest}? Rename it, or unset it"
 
     assert problems(GOOD | {name: "hunter2secret"}) == [told]
     assert problems(GOOD | {name: "hunter2secret"}, load_database_settings) == [told]
@@ -75,7 +75,7 @@ def test_almost_a_setting(name: str, nearest: str, problems: Problems) -> None:
 
 def test_a_name_with_our_prefix_is_ours(problems: Problems) -> None:
     """With our prefix a name is refused though it is like no setting: it was meant for us."""
-    assert problems(GOOD | {"SYNC_QQQ": "1"}) == ["SYNC_QQQ is no setting: unset it"]
+    assert problems(GOOD | {"SYNC_QQQ": "1"}) == ["SYNC_QQQ is not a setting: unset it"]
 
 
 def test_all_problems_are_named_together(problems: Problems) -> None:
@@ -111,5 +111,5 @@ def test_an_env_file_is_read_for_names(problems: Problems, tmp_path: Path) -> No
     (tmp_path / ".env").write_text("SYNC_INTERVALL=5m\nSYNC_QQQ=\nOTHER=1\n")
 
     assert problems(GOOD) == [
-        "SYNC_INTERVALL is no setting: did you mean SYNC_INTERVAL? Rename it, or unset it"
+        "SYNC_INTERVALL is not a setting: did you mean SYNC_INTERVAL? Rename it, or unset it"
     ]

@@ -100,8 +100,8 @@ def test_ok_although_the_last_run_was_not(outcome: str) -> None:
 
 
 FAILING = (
-    "Contact is said to be complete through 2026-03-01 10:00:00 UTC, but Salesforce's clock says "
-    "2026-02-28 10:00:00: one of the two was wrong, and changes may be missing; type: "
+    "Contact is recorded as complete through 2026-03-01 10:00:00 UTC, but Salesforce's clock says "
+    "2026-02-28 10:00:00: one of the two is wrong, and changes may be missing; type: "
     "python -m sync resync --object Contact --full"
 )
 
@@ -114,7 +114,7 @@ def test_a_long_reason_keeps_its_remedy() -> None:
 
     assert line.endswith("type: python -m sync resync --object Contact --full")
     assert (
-        "the last run of Contact failed: Contact is said to be complete through 2026-03-01 … of the two was wrong"
+        "the last run of Contact failed: Contact is recorded as complete through 2026-03-01 … of the two is wrong"
         in line
     )
     assert len(truncate(FAILING)) <= 160

@@ -66,7 +66,7 @@ def test_an_accounts_contacts_are_found_through_the_index(filled: World) -> None
 
 
 def test_rights_on_crm_are_enough(loaded: World) -> None:
-    """A consumer's role with the README's three grants reads everything in `crm`, and nothing else."""
+    """A consumer's role with the three grants that earlier releases named reads everything in `crm`, and nothing else."""
     role = f"consumer_{loaded.database.rsplit('/', 1)[-1].split('?')[0]}"
     loaded.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'")
     for grant in (

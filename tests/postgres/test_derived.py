@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.derivation import Derivation
 from sync.catalogue.mapping import Field as MappedField
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.values import LONGEST_INDEXED
 from sync.demo import embedded
 from sync.errors import FenceLostError, ObjectsFailedError, StoppedError

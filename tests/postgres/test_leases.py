@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from sync.catalogue import transform
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, Projection, project
-from sync.catalogue.objects import CATALOGUE
 from sync.errors import FenceLostError, LeaseHeldError
 from sync.postgres.load import merge
 from sync.postgres.state import leases

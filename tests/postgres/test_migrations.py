@@ -20,9 +20,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
+from migrations import autogenerate as generator
 from sync.demo import embedded
-from sync.postgres import bookkeeping, tables
-from tests import autogenerate as generator
+from sync.postgres import bookkeeping, tables, views
 from tests.conftest import administer
 from tests.support import processes
 from tests.support.databases import folder_of_servers
@@ -332,7 +332,7 @@ def test_consumer_view_shows_the_columns(migrated: Engine, table: Any) -> None:
     """A consumer view has every column that means something among live rows, each once, and no other."""
     shown = columns_of(migrated, "crm", table.name)
 
-    assert sorted(shown) == sorted(tables.consumer_columns(table))
+    assert sorted(shown) == sorted(views.consumer_columns(table))
     assert not {"is_deleted", "master_record_id", "deleted_at", "deleted_reason"} & set(shown)
 
 
@@ -439,8 +439,7 @@ def project(tmp_path: Path) -> Path:
     copy = tmp_path / "project"
     for folder in ("sync", "migrations"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "tests").mkdir()
-    for name in ("alembic.ini", "pyproject.toml", "tests/__init__.py", "tests/autogenerate.py"):
+    for name in ("alembic.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, copy / name)
     return copy
 
@@ -448,14 +447,16 @@ def project(tmp_path: Path) -> Path:
 def autogenerate(project: Path, *message: str) -> subprocess.CompletedProcess[str]:
     """What `make migration` does, with no settings at all but where its PostgreSQL may have its files."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return python(["tests.autogenerate", *message], project, {**kept, "TMPDIR": str(folder_of_servers())})
+    return python(
+        ["migrations.autogenerate", *message], project, {**kept, "TMPDIR": str(folder_of_servers())}
+    )
 
 
 def test_new_field_is_one_line_and_a_generated_migration(
     project: Path, database: str, migrated: Engine
 ) -> None:
     """One line in the catalogue becomes a migration that adds the column, shows it, and can be undone."""
-    catalogue = project / "sync" / "catalogue" / "objects.py"
+    catalogue = project / "sync" / "catalogue" / "objects" / "contact.py"
     last = '        Field("IndividualId", REF),\n'
     line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
     assert catalogue.read_text().count(last) == 1
@@ -498,7 +499,7 @@ def test_nothing_new_writes_nothing(project: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert (
         made.stdout
-        == "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+        == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
     )
     assert sorted(path.name for path in (project / "migrations" / "versions").glob("*.py")) == before
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.salesforce import soql
 from sync.simulator import Simulator
 from sync.window import Scope

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from tests.project.layout import (
     BELOW_ALL,
     MOST_ENTRIES,

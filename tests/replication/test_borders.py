@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from sync.catalogue import transform
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, project
-from sync.catalogue.objects import CATALOGUE
 from sync.errors import GuardError, LeaseHeldError
 from sync.postgres.load import first, merge
 from sync.postgres.state import leases

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.demo import embedded
 from sync.errors import SyncError
 from sync.operations import erasure

@@ -352,7 +352,7 @@ def test_schema_shows_what_is_excluded(rich: World) -> None:
         ),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Birthdte", "did you mean Contact.Birthdate"),
         ("SYNC_EXCLUDED_FIELDS", "Lead.Email", "is of no object in the catalogue"),
-        ("SYNC_EXCLUDED_FIELDS", "Contact.Email; Title", "is no field's API name"),
+        ("SYNC_EXCLUDED_FIELDS", "Contact.Email; Title", "is not the API name of a field"),
         ("SYNC_TOMBSTONE_RETENTION", "a month", "is not a duration"),
         ("SYNC_TOMBSTONE_VALUES", "drop", "must be keep or erase"),
         ("SYNC_TOMBSTONE_RETENTION", "99999999d", "must be at most 36500d; write off"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync.catalogue.objects import CATALOGUE
+from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import GuardError, ObjectsFailedError, SyncError
 from sync.replication import apply, pipeline
 from sync.replication.runs import journalled

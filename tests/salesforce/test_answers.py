@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sync.catalogue import transform
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import project
-from sync.catalogue.objects import CATALOGUE
 from sync.errors import (
     CountMismatchError,
     ObjectsFailedError,

@@ -27,8 +27,8 @@ from vcr.errors import (  # type: ignore[import-untyped]  # likewise
 )
 
 from sync.catalogue import transform
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import full_id, project
-from sync.catalogue.objects import CATALOGUE
 from sync.cli.wiring import KNOWN
 from sync.config import flows
 from sync.config.settings import Settings, settings_from

@@ -164,7 +164,7 @@ def test_status_names_a_cursor_in_the_future(loaded: World) -> None:
         "interval '30 days', deleted_through = now() + interval '30 days' WHERE object = 'Contact'"
     )
     found = status_of(loaded)
-    assert found.headline.startswith("WARNING: Contact is said to be complete through ")
+    assert found.headline.startswith("WARNING: Contact is recorded as complete through ")
     assert "python -m sync resync --object Contact --full" in found.headline
 
     pipeline.resync(loaded.context("resync"), ["Contact"], None)

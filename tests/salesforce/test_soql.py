@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import (
     DescribedField,
     Field,
@@ -16,7 +17,6 @@ from sync.catalogue.mapping import (
     SObject,
     project,
 )
-from sync.catalogue.objects import CATALOGUE
 from sync.config.settings import settings_from
 from sync.salesforce import soql
 from sync.salesforce.session.session import Session

@@ -203,7 +203,7 @@ def test_listing(bulk: BulkClient) -> None:
 
 def test_a_long_listing_has_pages(bulk: BulkClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing that is too long goes on where nextRecordsUrl leads, with the same filters."""
-    monkeypatch.setattr("sync.simulator.bulk.JOBS_PER_PAGE", 2)
+    monkeypatch.setattr("sync.simulator.bulk.api.JOBS_PER_PAGE", 2)
     made = [bulk.create(SOQL) for _ in range(5)]
     body = bulk.call("GET", jobType="V2Query").json()
     seen = [record["id"] for record in body["records"]]

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync.simulator import Field, Formula, Simulator
-from sync.simulator.csv_rows import DELIMITERS, Dialect
+from sync.simulator.bulk.csv_rows import DELIMITERS, Dialect
+from sync.simulator.bulk.results import Closed, Result
 from sync.simulator.queries import Distortion
-from sync.simulator.results import Closed, Result
 from tests.simulator.conftest import BulkClient
 
 SOQL = "SELECT Id FROM Contact"
@@ -41,8 +41,8 @@ def populated() -> Iterator[BulkClient]:
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of more than a few rows are read from their snapshot, a few rows at a time."""
-    monkeypatch.setattr("sync.simulator.results.SMALL", 3)
-    monkeypatch.setattr("sync.simulator.results.PIECE", 7)
+    monkeypatch.setattr("sync.simulator.bulk.results.SMALL", 3)
+    monkeypatch.setattr("sync.simulator.bulk.results.PIECE", 7)
 
 
 def selectable(client: BulkClient, name: str) -> dict[str, dict[str, Any]]:
@@ -482,7 +482,7 @@ def test_a_deleted_result_breaks_off(bulk: BulkClient) -> None:
     """Who reads a result that is closed is told, and nobody waits for ever."""
     org = bulk.simulator.org
     org.create_many("Contact", [{"LastName": "x"}] * 20)
-    result = Result(org, org.queries.plan(SOQL), False, Dialect(), 1)
+    result = Result(org.state, org.queries.plan(SOQL), False, Dialect(), 1)
     lines = result.lines(0, 20, Distortion())
     next(lines)
     result.close()
@@ -493,7 +493,7 @@ def test_a_deleted_result_breaks_off(bulk: BulkClient) -> None:
 @pytest.mark.usefixtures("large")
 def test_snapshots_are_capped(bulk: BulkClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many large results the oldest goes, and its job with it."""
-    monkeypatch.setattr("sync.simulator.jobs.MOST_SNAPSHOTS", 2)
+    monkeypatch.setattr("sync.simulator.bulk.jobs.MOST_SNAPSHOTS", 2)
     bulk.simulator.org.create_many("Contact", [{"LastName": "x"}] * 5)
     jobs = [bulk.create(SOQL) for _ in range(3)]
     assert [bulk.results(job).status_code for job in jobs] == [404, 200, 200]

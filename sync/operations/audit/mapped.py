@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Projection
-from sync.catalogue.objects import CATALOGUE
 from sync.config.settings import Settings
 from sync.postgres.tables import TYPES
 from sync.replication import apply

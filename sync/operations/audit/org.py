@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import Projection
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.selection import indispensable
 from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, SalesforceError, SyncError

@@ -1,4 +1,4 @@
-"""Pages into tables: copy, merge, feed entries, first load, what depends on a row, erasure.
+"""Load pages into tables: copy, merge, feed entries, first load, dependent records, erasure.
 
 Start with `merge`, then `sql` (the statements).
 """

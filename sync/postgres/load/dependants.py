@@ -1,7 +1,7 @@
-"""Records that depend on others: a formula reads a field of their parent, or a merge moved them.
+"""Records that depend on others: a formula reads a field of their parent, or a merge reparented them.
 
-A parent may have any number of them. So the transaction that writes a page notes its parents alone; their
-children are queued afterwards, in pieces, under the lease of the children's object.
+A parent may have millions of children. The transaction that writes a page therefore notes only the parents;
+their children are queued later, in short transactions, under the lease of the children's object.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sqlalchemy import Connection, Row, text
 
 from sync.postgres.tables import REPLICA, located, quoted
 
-CHILDREN_A_PIECE = 5_000  # records queued in one transaction
+CHILDREN_A_PIECE = 5_000  # children queued in one transaction
 PARENTS_A_PIECE = 500
-# Without an index on the look-up: rows read in one transaction, and parents whose children are among them.
+# Without an index on the lookup: rows scanned in one transaction, and parents whose children it looks for.
 ROWS_A_SCAN, PARENTS_A_SCAN = 20_000, 2_000
 
 POSITION = text("SELECT last_seq FROM sync.feed")
-# Entries since the transaction began; those of this object are its own: nobody else holds the object's lease.
+# Entries since the transaction began. All of this object are its own: the lease excludes other writers.
 NOTE = text("""
 INSERT INTO sync.changed_parent AS p (child, lookup, record_id, whole)
 SELECT :child, :lookup, parent.id, bool_or(c.op = 'merge')
@@ -40,8 +40,8 @@ SELECT EXISTS (
      WHERE i.indrelid = CAST(:table AS regclass) AND a.attname = :lookup
        AND i.indisvalid AND i.indpred IS NULL)
 """)
-# A page that changes one of these parents meanwhile waits for the end of this transaction; both lock them in
-# the order of their Ids. Those of merges come last: they alone may have more children than are read by Id.
+# A page that changes one of these parents waits for the end of this transaction; both lock them in the order
+# of their Ids. Parents of merges come last: only they may have more children than are read by Id.
 PARENTS = """
 SELECT record_id, whole, after_id FROM sync.changed_parent
  WHERE child = :child AND lookup = :lookup AND record_id IN (
@@ -49,10 +49,10 @@ SELECT record_id, whole, after_id FROM sync.changed_parent
         WHERE child = :child AND lookup = :lookup ORDER BY whole, record_id LIMIT :parents)
  ORDER BY record_id FOR UPDATE
 """
-# The index on the look-up is the only one that may be used: where most rows have one parent, statistics let a
-# scan of the table look cheap, also for the parents that have no child.
+# Only the index on the lookup may be used: if most rows have the same parent, the planner considers a scan of
+# the table cheap, even for parents without children.
 BY_INDEX = text("SET LOCAL enable_seqscan = off")
-# A parent without a child that is left has a line with a NULL; the last parent may have more than are here.
+# A parent without further children has one row with NULL; the last parent may have more children than these.
 CHILDREN = """
 WITH parents AS MATERIALIZED ({parents})
 SELECT p.record_id, p.whole, c.id
@@ -95,8 +95,11 @@ UPDATE sync.changed_parent SET after_id = greatest(after_id, :last)
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """Rows of `object` name others in `column`, and their formulas read `reads` of those: columns as the feed
-    names them, none where no formula does, None where it may be any."""
+    """Rows of `object` refer to other records in `column`.
+
+    `reads` are the columns of the referred records, as the feed names them, that formulas of the rows read
+    (empty: none, None: possibly any).
+    """
 
     object: str
     column: str
@@ -104,22 +107,23 @@ class Dependency:
 
     @property
     def formula(self) -> bool:
-        """Whether values of the rows are computed from the others."""
+        """Whether formulas of the rows read the referred records."""
         return self.reads is None or bool(self.reads)
 
 
 def feed_position(connection: Connection) -> int:
-    """The last number of the feed that is committed, or of the caller's transaction."""
+    """Return the last number of the feed: the last committed one, or the caller's own."""
     return int(connection.execute(POSITION).scalar_one())
 
 
 def note_parents(
     connection: Connection, sobject: str, since: int, dependencies: Sequence[Dependency], *, merged: bool
 ) -> None:
-    """Note the records of an object, of those in the feed `since` a number, on which others depend.
+    """Note the records of an object, changed in the feed after `since`, that other records depend on.
 
-    A formula reads one of the columns that changed, or a merge moved others (`merged`: there was a merge).
-    At most a line per record and edge, whatever the number of records that depend on it.
+    Records depend on it if a formula reads a changed column, or if a merge reparented them (`merged`: the
+    page had a merge). It writes at most one row for each record and dependency, however many children there
+    are.
     """
     for dependency in dependencies:
         if merged or dependency.formula:
@@ -138,8 +142,10 @@ def note_parents(
 
 
 def queue_children(connection: Connection, child: str) -> int:
-    """Queue the next children of changed parents for reading, so many as one short transaction may; how many
-    they were. Parents whose children are all queued are forgotten."""
+    """Queue the next children of changed parents, as many as one short transaction can; return their number.
+
+    Parents whose children are all queued are deleted.
+    """
     lookup = connection.execute(NEXT_LOOKUP, {"child": child}).scalar()
     if lookup is None:
         return 0
@@ -151,7 +157,7 @@ def queue_children(connection: Connection, child: str) -> int:
 
 
 def queue_by_index(connection: Connection, table: str, given: dict[str, str]) -> int:
-    """The children of some parents, found by the index on the look-up."""
+    """Queue the children of some parents, found by the index on the lookup."""
     statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quoted(given["lookup"])))
     limits = {"parents": PARENTS_A_PIECE, "most": CHILDREN_A_PIECE}
     connection.execute(BY_INDEX)
@@ -168,8 +174,10 @@ def queue_by_index(connection: Connection, table: str, given: dict[str, str]) ->
 
 
 def queue_by_scan(connection: Connection, table: str, given: dict[str, str]) -> int:
-    """The children of some parents among the next rows by Id: without an index on the look-up the whole table
-    is gone through, piece by piece."""
+    """Queue the children of some parents among the next rows by Id.
+
+    Without an index on the lookup, this scans the whole table, in several transactions.
+    """
     parents = connection.execute(text(PARENTS), given | {"parents": PARENTS_A_SCAN}).all()
     ids = [row.record_id for row in parents]
     after = min((row.after_id for row in parents), default="")

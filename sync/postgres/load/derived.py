@@ -1,4 +1,4 @@
-"""Derived columns of stored rows: read with what they are computed from, and written where they differ."""
+"""Derived columns of stored rows: read with their sources, rewritten where they differ."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from sqlalchemy import Connection, Row, text
 from sync.postgres.load.sql import FEED, NOTIFY
 from sync.postgres.tables import REPLICA, located, quoted
 
-ROWS = 1_000  # read and compared at once
+ROWS = 1_000  # rows that one transaction reads and compares
 
 READ = """
 SELECT id, {sources}, {columns} FROM {table} WHERE id > :after ORDER BY id LIMIT :most
 """
-# The range of Ids holds the rows that were read together: no plan, also without statistics, reads the whole
-# table for it.
+# The range of Ids bounds the rows: no query plan, even without statistics, scans the whole table.
 REWRITE = """
 WITH compared AS MATERIALIZED (
     SELECT old.id, old.system_modstamp, 'update' AS op,
@@ -34,17 +33,18 @@ SELECT count(*) FROM compared
 
 
 def is_empty(connection: Connection, sobject: str) -> bool:
-    """Whether an object has no row, live or deleted."""
+    """Return whether an object's table has no row, neither live nor deleted."""
     return connection.execute(REPLICA[sobject].select().limit(1)).first() is None
 
 
 def read_derived(
     connection: Connection, sobject: str, sources: Mapping[str, str], after: str
 ) -> Sequence[Row[Any]]:
-    """Up to ROWS rows behind an Id, in the order of their Ids, tombstones included.
+    """Return up to ROWS rows whose Id is greater than `after`, in the order of their Ids, tombstones
+    included.
 
-    `sources` has the column that each derived column is computed from. A row holds the Id, the values of
-    those, then the derived ones.
+    `sources` maps each derived column to the column that it is computed from. A row holds the Id, then the
+    values of the sources, then those of the derived columns, both in the order of `sources`.
     """
     statement = READ.format(
         sources=", ".join(map(quoted, sources.values())),
@@ -63,10 +63,10 @@ def rewrite_derived(
     *,
     announce: bool,
 ) -> int:
-    """Give rows other values in derived columns; how many rows were written.
+    """Write new values of derived columns where they differ; return the number of rows written.
 
-    `rows` hold an Id and a value for each of `columns`, in the order of their Ids. With `announce` the feed
-    has an `update` of each row that names the columns that changed.
+    `rows` hold an Id and one value for each of `columns`, in the order of their Ids. With `announce`, the
+    feed gets an `update` that names the changed columns of each row.
     """
     if not rows:
         return 0

@@ -1,4 +1,4 @@
-"""A first load takes a shorter road: no index that is cheaper to build afterwards, no feed but one entry."""
+"""The first load: without lookup indexes, which are cheaper to build at its end, and with one feed entry."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ RELOAD = text(
     "SELECT last_seq, :object, 'reload', :run_id FROM counter"
 )
 INDEXES = text("SELECT indexname FROM pg_indexes WHERE schemaname = :schema AND tablename = :table")
-# No obstacle: a role that may not, and a reader whose transaction is open. A longer wait would hold up every
-# reader that comes after us.
+# Both are tolerated: a role without the privilege, and a reader with an open transaction. A longer wait for
+# the lock would block every later reader.
 INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE = "42501", "55P03"
 LOCK_SECONDS = 1
-INDEX_SECONDS = 3600  # that one index may take
+INDEX_SECONDS = 3600  # timeout of building one index
 
 
 def begin_first_load(connection: Connection, sobject: str) -> None:
-    """Leave out the lookup indexes of an empty table: made at once at the end they cost a fraction.
+    """Drop the lookup indexes of an empty table: building them at the end costs a fraction of maintaining
+    them.
 
-    Not durable by itself, and need not be: `end_first_load` looks.
+    A rollback may restore them, which does no harm: `end_first_load` creates those that are missing.
     """
     table = REPLICA[sobject]
     if connection.execute(table.select().limit(1)).first() is not None:
@@ -44,27 +45,30 @@ def begin_first_load(connection: Connection, sobject: str) -> None:
 
 
 def relax_durability(connection: Connection) -> None:
-    """Pages of a first load need not be on disk when they are committed: lost together with the progress that
-    names them, they are read again. Never where the feed is written: its numbers must not be given twice."""
+    """Commit without waiting for the disk: pages lost in a crash are read again, as their progress is lost,
+    too.
+
+    Not for transactions that write the feed: its numbers must never be issued twice.
+    """
     connection.execute(text("SET LOCAL synchronous_commit = off"))
 
 
 def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
-    """Make the lookup indexes that are missing, and tell the feed."""
+    """Create the missing lookup indexes, and write the feed entry."""
     connection.execute(text(f"SET LOCAL statement_timeout = '{INDEX_SECONDS}s'"))
     table = REPLICA[sobject]
-    # CREATE INDEX IF NOT EXISTS asks for ownership first, of a role that has all other rights, too.
+    # CREATE INDEX IF NOT EXISTS requires ownership of the table even if the index exists.
     schema = replica_schema.in_force(connection)
-    there = set(connection.execute(INDEXES, {"schema": schema, "table": table.name}).scalars())
+    existing = set(connection.execute(INDEXES, {"schema": schema, "table": table.name}).scalars())
     for index in table.indexes:
-        if index.name not in there:
+        if index.name not in existing:
             activity.note(INDEX_SECONDS)
             connection.execute(CreateIndex(index))
     announce_reload(connection, sobject, run_id)
 
 
 def analyse(connection: Connection, sobject: str) -> None:
-    """Refresh the planner's statistics of the columns looked up; autovacuum does the others later."""
+    """Refresh the planner's statistics of the lookup columns; autovacuum refreshes the others later."""
     table = REPLICA[sobject]
     looked_up = {"id", "deleted_at"} | {column.name for index in table.indexes for column in index.columns}
     columns = ", ".join(map(quoted, sorted(looked_up)))
@@ -73,12 +77,12 @@ def analyse(connection: Connection, sobject: str) -> None:
 
 
 def analyse_all(connection: Connection, sobject: str) -> None:
-    """Refresh the statistics of all columns: they hold samples of values as they were."""
+    """Refresh the statistics of all columns: they hold samples of old values."""
     table = REPLICA[sobject]
     connection.execute(text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {located(connection, table)}"))
 
 
 def announce_reload(connection: Connection, sobject: str, run_id: int) -> None:
-    """One feed entry for a whole table: consumers read it anew."""
+    """Write one feed entry for a whole table, on which consumers read it again."""
     connection.execute(RELOAD, {"object": sobject, "run_id": run_id})
     connection.execute(NOTIFY)

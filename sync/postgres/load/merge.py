@@ -1,4 +1,4 @@
-"""COPY → temporary table → one merge → tally: how a page gets into Postgres."""
+"""Load a page into Postgres: COPY into a temporary table, one merge statement, a tally."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from sync.postgres.load.sql import (
 )
 from sync.postgres.tables import REPLICA, located
 
-# Errors that one record causes: data exceptions, constraints, a value too long for an index.
+# Classes of errors that one record causes: data exceptions, constraints, a value too long for an index.
 RECORD_ERRORS = ("22", "23", "54000")
-CHUNK = 1 << 24  # bytes handed to Postgres at once: all of a page
+CHUNK = 1 << 24  # bytes that one read of COPY passes on: more than a page has
 
-# Records that Salesforce does not have any more, or does not show.
+# Records that Salesforce no longer has, or no longer shows.
 REMOVE = """
 WITH compared AS MATERIALIZED (
     SELECT old.id, old.system_modstamp, 'delete' AS op, '{{}}'::text[] AS changed, given.at
@@ -60,12 +60,12 @@ HEAL = text(
     "AND (r.system_modstamp IS NULL OR s.system_modstamp >= r.system_modstamp)"
 )
 FORGET = text("DELETE FROM sync.reject WHERE object = :object AND record_id = ANY (:ids)")
-# What a page must be compared with: records to heal, persons who must not come back.
+# Reasons why a page cannot be copied straight into its table: rejects to heal, erased persons to leave out.
 NO_STRAIGHT_WAY = text("""
 SELECT EXISTS (SELECT FROM sync.reject WHERE object = :object)
     OR EXISTS (SELECT FROM sync.erased WHERE lifted_at IS NULL)
 """)
-# An Id may come in its short form in a record that could not be stored.
+# A record that could not be stored may have its Id in the short form of 15 characters.
 ERASED = "EXISTS (SELECT FROM sync.erased WHERE left(record_id, 15) = left(:id, 15) AND lifted_at IS NULL)"
 WHOLE = text(
     "INSERT INTO sync.reread (object, record_id, whole) SELECT :object, :id, true WHERE NOT EXISTS "
@@ -90,7 +90,7 @@ QUARANTINE = text(
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the records read; `nuls` counts NUL characters removed, `deleted` has the `merged`."""
+    """The counts of a load: `nuls` are NUL characters removed; `deleted` includes `merged`."""
 
     read: int = 0
     inserted: int = 0
@@ -119,15 +119,16 @@ def merge(
     mode: Mode = Mode.USUAL,
     keep: timedelta | None = None,
 ) -> Tally:
-    """Bring one page into its table within the caller's transaction; `announce` writes the feed, `keep` is
-    how long the values of tombstones are kept (None: for ever).
+    """Merge one page into its table within the caller's transaction; return its counts.
 
-    Persons erased on request are left out. The same Id twice in a page is harmless: the newest wins. A
-    record that Postgres refuses is quarantined like one that the transformation refused; the others go on.
+    `announce` writes the feed. `mode` says which rows may be written. `keep` is the retention of a
+    tombstone's values (None: for ever). Persons erased on request are left out. If an Id occurs twice in a
+    page, the record with the newest stamp wins. Records that Postgres refuses are quarantined, as those that
+    the transformation refuses; the others are stored.
     """
     name = projection.sobject.name
     parameters = {"object": name, "run_id": run_id, "keep": keep}
-    # Tombstones that are empty stay so, though reading them again brings their values.
+    # Empty tombstones stay empty, although Salesforce returns their values again.
     emptied = hollow(connection, name, batch.ids) if batch.deleted else []
     written = None if announce else copy_new(connection, projection, batch, parameters)
     refused: list[Reject] = []
@@ -136,7 +137,7 @@ def merge(
         written, refused = store(connection, projection, batch.lines, batch.records, into)
     rejects = (*batch.rejects, *refused)
     for one in rejects:
-        # Only a whole record is kept as rejected; of a part of it the rest is asked for.
+        # Only a whole record is stored as a reject; a partial one is queued to be read whole.
         connection.execute(
             WHOLE if mode is Mode.PARTIAL else QUARANTINE,
             parameters | {"id": one.id, "reason": one.reason, "record": one.record, "stamp": one.stamp},
@@ -165,9 +166,10 @@ def merge(
 def copy_new(
     connection: Connection, projection: Projection, batch: Batch, parameters: dict[str, Any]
 ) -> dict[str, int] | None:
-    """A page straight into its table; None, and nothing done, where any of it is there already or refused.
+    """Copy a page straight into its table; return None, with nothing written, if a row exists already or is
+    refused.
 
-    For a first load: most of its pages meet none of their rows, and this takes half the time of a merge.
+    It serves first loads, in which most pages hold only new records, and takes half the time of a merge.
     """
     if not batch.lines or connection.execute(NO_STRAIGHT_WAY, parameters).scalar():
         return None
@@ -186,7 +188,7 @@ def copy_new(
 
 
 def table_of(connection: Connection, projection: Projection) -> str:
-    """The table of a projection's object, in SQL."""
+    """Return the quoted name of the table of a projection's object."""
     return located(connection, REPLICA[projection.sobject.name])
 
 
@@ -197,7 +199,8 @@ def store(
     records: Sequence[Record],
     into: Callable[[Sequence[bytes]], dict[str, int]],
 ) -> tuple[dict[str, int], list[Reject]]:
-    """Rows written by kind of change, and the rows that Postgres refuses, found by halving."""
+    """Write lines; return rows written by kind of change, and the records that Postgres refuses, found by
+    halving."""
     if not lines:
         return {}, []
     try:
@@ -220,21 +223,23 @@ def store(
 
 
 def refusal(error: Exception) -> str:
-    """The reason that is kept: the class of error, and not the message, which quotes the value."""
+    """Return the reason that is stored: the class of the error without its message, which quotes the
+    value."""
     code = sqlstate(error)
     try:
         name = errorcodes.lookup(code).lower()
-    except KeyError:  # raised by a trigger of somebody's own
+    except KeyError:  # a trigger that users added may raise any code
         name = "unknown"
     return f"refused by Postgres: {code} {name}"
 
 
 def is_records_fault(error: Exception) -> bool:
-    """Whether the values of a record caused a database error."""
+    """Return whether the values of a record caused a database error."""
     return sqlstate(error).startswith(RECORD_ERRORS)
 
 
 def sqlstate(error: Exception) -> str:
+    """Return the SQLSTATE of a database error, or ""."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(cause, "pgcode", "") or "")
 
@@ -248,7 +253,7 @@ def stage_and_merge(
     announce: bool,
     mode: Mode,
 ) -> dict[str, int]:
-    """COPY into the stage, merge, heal; rows written by kind of change."""
+    """COPY lines into the stage, merge them, delete healed rejects; return rows written by kind of change."""
     sql = statements(projection, table_of(connection, projection), mode)
     connection.execute(sql.stage)
     copy(connection, sql.copy, lines)
@@ -261,7 +266,7 @@ def stage_and_merge(
 
 
 def copy(connection: Connection, statement: str, lines: Sequence[bytes]) -> None:
-    """COPY lines that a transformation made."""
+    """Run COPY with lines that the transformation built."""
     with closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), CHUNK)
 
@@ -272,8 +277,10 @@ def copy(connection: Connection, statement: str, lines: Sequence[bytes]) -> None
 def compare(
     connection: Connection, projection: Projection, lines: Sequence[bytes], keep: timedelta | None = None
 ) -> list[Row[Any]]:
-    """What differs between records and their rows; nothing is written. What Postgres refuses is left out,
-    and so are erased persons. `keep` as for `merge`."""
+    """Compare records with their rows and write nothing; return the rows of `sql.COMPARE`.
+
+    Records that Postgres refuses and persons erased on request are left out. `keep` as for `merge`.
+    """
     if not lines:
         return []
     sql = statements(projection, table_of(connection, projection))
@@ -305,8 +312,11 @@ def remove(
     run_id: int,
     keep: timedelta | None = None,
 ) -> int:
-    """Make tombstones of live rows, with the time of each; how many. The last values are kept for `keep`
-    (None: for ever); rejected records are forgotten."""
+    """Turn live rows into tombstones; return how many there were.
+
+    `gone` maps Ids to the times of their deletion. `keep` is the retention of their values (None: for ever).
+    Rejects of these records are deleted.
+    """
     table = located(connection, REPLICA[sobject])
     given = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
     statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))

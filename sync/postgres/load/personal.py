@@ -1,5 +1,5 @@
-"""What must not stay: erased persons, the values of old tombstones, excluded fields. Every write path
-passes here."""
+"""Values that must not stay: of erased persons, old tombstones, excluded fields. Every write path checks
+here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.sql.elements import TextClause
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import snake_case
-from sync.catalogue.objects import CATALOGUE
 from sync.catalogue.transform import Reject
 from sync.postgres.load.sql import FEED, in_force
 from sync.postgres.tables import (
@@ -26,7 +26,7 @@ from sync.postgres.tables import (
     quoted,
 )
 
-BATCH = 1_000  # rows emptied in one statement, well within the statement timeout
+BATCH = 1_000  # rows erased in one statement, well within the statement timeout
 
 ANY_ERASED = text("SELECT EXISTS (SELECT FROM sync.erased WHERE lifted_at IS NULL)")
 ERASED = text("""
@@ -34,7 +34,7 @@ SELECT record_id FROM sync.erased
  WHERE lifted_at IS NULL AND record_id = ANY (CAST(:ids AS text[])) ORDER BY 1
 """)
 OF_OBJECT = text("SELECT record_id FROM sync.erased WHERE object = :object AND lifted_at IS NULL ORDER BY 1")
-# A record that names an erased one as the same person is erased with it.
+# A record that refers to an erased one as the same person is erased, too.
 TWINS = """
 INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
 SELECT :object, s.id, e.asked_by, e.cause_id
@@ -74,7 +74,7 @@ FORGET = tuple(
         "DELETE FROM sync.reject WHERE left(record_id, 15) = ANY (CAST(:short AS text[]))",
         "DELETE FROM sync.reread WHERE record_id = ANY (CAST(:ids AS text[]))",
         "DELETE FROM sync.listing WHERE record_id = ANY (CAST(:ids AS text[]))",
-        # Which fields changed, and what a verify found in them, tells something of the person, too.
+        # The names of changed fields, and the findings of a verify, are personal data, too.
         "UPDATE sync.change SET changed = '{}' "
         "WHERE record_id = ANY (CAST(:ids AS text[])) AND changed <> '{}'",
         """
@@ -109,7 +109,7 @@ WITH due AS (
 UPDATE {table} AS t SET {nothing}, custom = '{{}}' FROM due WHERE t.id = due.id
 """
 
-# Of custom fields those are kept whose names `kept` accepts.
+# Custom fields are kept if the condition `kept` accepts their names.
 REDUCE = """
 WITH batch AS MATERIALIZED (
     SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :most
@@ -124,7 +124,7 @@ WITH batch AS MATERIALIZED (
 )
 SELECT (SELECT max(id) FROM batch) AS last, (SELECT count(*) FROM reduced) AS reduced
 """
-# Read again without the field: a rejected record is kept as it came, and may hold what no jsonb can.
+# A rejected record is stored as received and may not be valid jsonb, so it is read again without the field.
 REREAD_REJECTS = text("""
 WITH gone AS (
     DELETE FROM sync.reject
@@ -148,18 +148,20 @@ SELECT :object, record_id, true FROM gone
 
 
 def erased(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Which of these records are erased, and not to be read again."""
+    """Return which of these records are erased and must not be read again."""
     return list(connection.execute(ERASED, {"ids": list(ids)}).scalars())
 
 
 def erased_of(connection: Connection, sobject: str) -> list[str]:
-    """All records of an object that are erased."""
+    """Return all erased records of an object."""
     return list(connection.execute(OF_OBJECT, {"object": sobject}).scalars())
 
 
 def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
-    """Take erased persons out of the stage; with `run_id`, a record that is the same person as an erased one
-    is erased, too."""
+    """Delete erased persons from the stage.
+
+    With `run_id`, a record that is the same person as an erased one is erased, too.
+    """
     if not connection.execute(ANY_ERASED).scalar():
         return
     twin = CATALOGUE[sobject].twin
@@ -171,14 +173,14 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
             )
             found = list(connection.execute(text(statement), {"object": sobject}).scalars())
             if found:
-                allow_long(connection)  # the feed is gone through, and has no index on Ids
+                allow_long(connection)  # the feed is scanned: it has no index on Ids
             erase(connection, sobject, found, run_id)
     connection.execute(KEEP_OUT)
 
 
 def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
-    """Erase the persons among records that do not fit who are the same as erased ones."""
-    pairs = [(one.id, other) for one in found if (other := twin_named(sobject, one.record))]
+    """Erase rejected records that are the same persons as erased ones."""
+    pairs = [(reject.id, other) for reject in found if (other := twin_named(sobject, reject.record))]
     if pairs and connection.execute(ANY_ERASED).scalar():
         ids, twins = zip(*pairs, strict=True)
         given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
@@ -189,7 +191,7 @@ def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Rejec
 
 
 def twin_named(sobject: str, record: str) -> str | None:
-    """The Id of the same person's record of another object, as a rejected record (JSON) names it."""
+    """Return the Id of the same person's record of another object, from a rejected record (JSON)."""
     twin = CATALOGUE[sobject].twin
     if twin is None:
         return None
@@ -201,10 +203,10 @@ def twin_named(sobject: str, record: str) -> str | None:
 
 
 def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int) -> int:
-    """Empty every copy of these records within the caller's transaction; how many rows there were.
+    """Erase every copy of these records within the caller's transaction; return the number of rows.
 
-    What stays of a row is its Id, its stamp, when and that it was erased. That it must not come back is
-    noted by the caller in sync.erased.
+    A row keeps its Id, its stamp, and the time and reason of its deletion. The caller writes sync.erased,
+    which prevents that the records are stored again.
     """
     if not ids:
         return 0
@@ -213,30 +215,31 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     for statement in (*FORGET, listed):
         connection.execute(statement, given)
     statement = filled(connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
-    # The feed last: its counter is locked until the caller's transaction ends.
+    # Write the feed last: its counter stays locked until the caller's transaction ends.
     return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
 
 
 def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
-    """Those of the records whose rows are tombstones without values: they stay so, however long others are
-    kept."""
+    """Return the records whose rows are tombstones without values: these stay without, whatever the retention
+    is."""
     return list(connection.execute(filled(connection, HOLLOW, sobject), {"ids": list(ids)}).scalars())
 
 
 def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
-    """Empty those of the rows that are tombstones older than `keep` (None: values are kept for ever)."""
+    """Erase the values of those rows that are tombstones older than `keep` (None: keep them for ever)."""
     if keep is not None:
         connection.execute(filled(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
 
 
 def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
-    """Whether a record was deleted after a time and until another."""
+    """Return whether a record was deleted after `after` and until `until`."""
     statement = filled(connection, ANY_DELETED, sobject)
     return bool(connection.execute(statement, {"after": after, "until": until}).scalar())
 
 
 def empty_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
-    """Empty up to BATCH tombstones of records deleted after a time and until another; how many there were."""
+    """Erase up to BATCH tombstones of records deleted after `after` and until `until`; return their
+    number."""
     values = {"after": after, "until": until, "most": BATCH}
     return connection.execute(filled(connection, EMPTY_DUE, sobject), values).rowcount
 
@@ -249,9 +252,12 @@ def reduce_fields(
     values: dict[str, Any],
     after: str,
 ) -> tuple[str | None, int]:
-    """Erase columns, and the custom fields whose `key` the SQL condition `kept` does not accept, of up to
-    BATCH rows behind an Id; the last Id looked at (None: there was none) and how many rows held such
-    values."""
+    """Erase `columns`, and the custom fields that the SQL condition `kept` rejects, in the next BATCH rows
+    after an Id.
+
+    `values` are the parameters of `kept`. Returns the last Id (None: no row was left) and the number of rows
+    changed.
+    """
     statement = REDUCE.format(
         table=located(connection, REPLICA[sobject]),
         nothing="".join(f"{quoted(column)} = NULL, " for column in columns),
@@ -263,7 +269,7 @@ def reduce_fields(
 
 
 def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *, custom: bool) -> None:
-    """Read rejected records again that were kept with these fields, or (`custom`) with any custom one."""
+    """Queue rejected records that were stored with these fields, or (`custom`) with any custom field."""
     connection.execute(REREAD_REJECTS, {"object": sobject, "names": list(names)})
     if custom:
         connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
@@ -272,13 +278,14 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
 def filled(
     connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
 ) -> TextClause:
-    """A statement for one object's table; `nothing` sets all columns to NULL but ours and `keeping`."""
+    """Complete a statement for one object's table; `nothing` sets all columns to NULL but OWN and
+    `keeping`."""
     return completed(statement, sobject, located(connection, REPLICA[sobject]), keeping)
 
 
 @lru_cache(maxsize=64)
 def completed(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
-    """As `filled`, for a table that is named in SQL."""
+    """Complete a statement for a table's quoted name."""
     columns = [
         quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN
     ]

@@ -1,4 +1,4 @@
-"""The SQL of a merge, made for the columns that were queried."""
+"""The SQL of a merge, built for the columns that were queried."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sqlalchemy.sql.elements import TextClause
 from sync.catalogue.mapping import Projection
 from sync.postgres.tables import KEPT, quoted
 
-# A full queue aborts the commit of every notifier, and a listener that never reads fills it: then
-# consumers have to poll.
+# A full notification queue aborts every commit that notifies, and a listener that never reads fills it. Above
+# half of its size no notification is sent, and consumers have to poll.
 NOTIFY = text(
     "SELECT pg_notify('sync_change', last_seq::text) FROM sync.feed WHERE pg_notification_queue_usage() < 0.5"
 )
@@ -24,22 +24,22 @@ CREATE TEMPORARY TABLE pg_temp.stage ON COMMIT DROP AS
 SELECT {columns} FROM {table} WITH NO DATA
 """
 
-# Which rows are compared. An equal stamp is no proof of equal values (one-second stamps), so `>=` and the
-# values decide, not `>`.
+# Which rows are compared. Stamps have a resolution of one second, so an equal stamp does not prove equal
+# values: `>=` and a comparison of the values decide, not `>`.
 USUAL = "old.id IS NULL OR (latest.system_modstamp >= old.system_modstamp AND {differs})"
-# Read one by one, after everything else: whatever their stamp, this is how they are now.
+# Records that were read one by one, after the others, are current whatever their stamp is.
 REPAIR = "old.id IS NULL OR {differs}"
-# Only some columns were read: they belong to the row that is there, or else all of it is still to come.
+# Some columns were read: they apply only to a row of the same stamp. The pass reads other rows whole.
 PARTIAL = (
     "old.id IS NOT NULL AND latest.system_modstamp = old.system_modstamp "
     "AND (old.deleted_at IS NOT NULL) = latest.is_deleted AND {differs}"
 )
-# Of custom fields one that is not there and one that is null are the same: a new field, null in most records,
-# must not be written a million times.
+# A custom field that is absent equals one that is null: a new field that is null in most records must not
+# rewrite every row.
 CUSTOM = """(old.custom || latest.custom <> old.custom
                      AND jsonb_strip_nulls(old.custom || latest.custom) <> jsonb_strip_nulls(old.custom))"""
-# Of a tombstone whose values are erased, or are to be, only what is left of it counts: a record that is
-# still in the recycle bin is read again and again, with its values.
+# Of a tombstone whose values are erased or due for erasure, only the kept columns are compared: each reading
+# of a record that is still in the recycle bin returns its values.
 DIFFERS = """(CASE WHEN latest.is_deleted AND old.deleted_at IS NOT NULL
                         AND ({in_force} OR (ROW({old_values}) IS NULL AND old.custom = '{{}}'))
                    THEN ({old_kept}) IS DISTINCT FROM ({new_kept})
@@ -47,8 +47,8 @@ DIFFERS = """(CASE WHEN latest.is_deleted AND old.deleted_at IS NOT NULL
                         OR (old.deleted_at IS NOT NULL) <> latest.is_deleted OR {custom} END)"""
 
 # `compared` holds only what has to be written: new rows, and rows that differ.
-# Custom fields are laid over the stored ones: a field that is hidden now keeps its last value. The stage's
-# rows lie in the order of the page; of equal stamps the later record wins.
+# Custom fields that were read replace the stored ones; a field that is now hidden keeps its last value. Rows
+# of the stage have the order of the page: with equal stamps the later record wins.
 LATEST = """
 WITH latest AS MATERIALIZED (
     SELECT DISTINCT ON (id) * FROM pg_temp.stage ORDER BY id, system_modstamp DESC, ctid DESC
@@ -59,7 +59,7 @@ MERGE = (
     SELECT latest.*,
            coalesce(old.custom, '{{}}') || latest.custom AS whole_custom,
            CASE WHEN latest.is_deleted THEN coalesce(old.deleted_at, latest.deleted_at) END AS tombstone,
-           -- Who was merged stays so, also where MasterRecordId is not shown or was not asked for.
+           -- A merged record stays merged, also if MasterRecordId is hidden or was not queried.
            CASE WHEN latest.is_deleted AND old.deleted_reason = 'merged' THEN 'merged'
                 ELSE latest.deleted_reason END AS whole_reason,
            CASE WHEN latest.deleted_reason = 'merged'
@@ -81,7 +81,7 @@ SELECT op, count(*) FROM compared GROUP BY op
 """
 )
 
-# The row lock on sync.feed is held until commit: numbers are given in the order of commits, without gaps.
+# The row lock on sync.feed lasts until commit: numbers follow the order of commits, without gaps.
 FEED = """, counter AS (
     UPDATE sync.feed SET last_seq = last_seq + n.count
       FROM (SELECT count(*) AS count FROM compared) AS n
@@ -94,8 +94,8 @@ FEED = """, counter AS (
       FROM compared, counter
 )"""
 
-# What differs between records just read and their rows, without writing anything: `moved` says that the stamp
-# does, too. Of custom fields their names are given.
+# Compares records just read with their rows and writes nothing. `moved`: the stamps differ. `fields` lists
+# columns, and custom fields by their names.
 COMPARE = (
     LATEST
     + """
@@ -113,8 +113,7 @@ SELECT latest.id, old.id IS NULL AS absent, old.deleted_at IS NOT NULL AS gone, 
 
 
 def in_force(deleted_at: str) -> str:
-    """SQL: whether the values of a tombstone of this age are to be erased; `:keep` is how long they are
-    kept."""
+    """Return the SQL condition that a tombstone's values are due for erasure; `:keep` is their retention."""
     return f"(CAST(:keep AS interval) <= interval '0' OR {deleted_at} <= now() - CAST(:keep AS interval))"
 
 
@@ -140,7 +139,7 @@ class Mode(Enum):
 
 @lru_cache(maxsize=32)
 def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> Statements:
-    """Built from the catalogue's columns for a table, named in SQL; only columns queried are touched."""
+    """Build the SQL for a table (its quoted name); it changes only columns that were queried."""
     own = [quoted(column) for column in projection.columns]
     rest = ["custom", "deleted_at", "deleted_reason"]
     columns = ", ".join([*own, *rest])
@@ -177,7 +176,7 @@ def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> S
     }
     return Statements(
         stage=text(STAGE.format(table=table, columns=columns)),
-        # No text of Salesforce's is empty: nulls are.
+        # Salesforce has no empty text, only null: an empty field of the COPY text is null.
         copy=f"COPY pg_temp.stage ({columns}) FROM STDIN (NULL '')",
         copy_straight=f"COPY {table} ({columns}) FROM STDIN (NULL '')",
         merge=text(MERGE.format(feed=FEED.format(survivor=survivor), **parts)),

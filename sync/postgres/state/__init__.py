@@ -1,4 +1,4 @@
-"""What the product remembers in the database: cursors, leases, the journal, versions of derived columns.
+"""The state in the database: cursors, leases, the journal, versions of derived columns.
 
 Start with `cursors`, then `leases`.
 """

@@ -1,4 +1,4 @@
-"""Cursors and progress: what window is next, how far it came, and what its end means."""
+"""Cursors and progress: the next window, how far it is read, and what its end claims."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy import Connection, text
 from sync.errors import SyncError
 from sync.window import Key, Progress, Window
 
-# An interrupted resync is taken up where it stopped if it is asked for again within this time.
+# An interrupted resync resumes if it is requested again within this time.
 RESYNC_RESUMES_FOR = timedelta(hours=6)
-# A lag of Salesforce's replication calls counts for so long; then something is wrong with them.
+# The longest lag of latestDateCovered that holds the cursor back; a longer one is logged and ignored.
 LONGEST_LAG = timedelta(hours=24)
 
 PASS, RESYNC, REFRESH, VERIFY = "pass", "resync", "refresh", "verify"
@@ -57,9 +57,9 @@ UPDATE sync.progress
 TOUCH = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
-# Never backwards, whatever the clock or the overlap say now; except that a full resync, which leaves nothing
-# unread, mends a cursor that a wrong clock put into the future. Deletions then count as known through a time
-# that no delete log reaches back to: the next pass verifies.
+# The cursor never moves backwards, whatever the clock or the overlap are now. One exception: a full resync,
+# which reads everything, corrects a cursor that a wrong clock moved into the future. Deletions then count as
+# known through a time before the start of any delete log, so that the next pass verifies.
 ADVANCE = text("""
 INSERT INTO sync.cursor AS c
        (object, complete_through, covered, deleted_through, refreshed_at)
@@ -94,7 +94,7 @@ REPLICATED = text("""
 WITH gone AS (DELETE FROM sync.replicated WHERE object <> ALL (CAST(:objects AS text[])))
 INSERT INTO sync.replicated (object) SELECT unnest(CAST(:objects AS text[])) ON CONFLICT DO NOTHING
 """)
-ASIDE = text("""
+REPLICATED_DIFFERS = text("""
 SELECT (SELECT array_agg(object ORDER BY object) FROM sync.replicated)
        IS DISTINCT FROM ARRAY(SELECT unnest(CAST(:objects AS text[])) ORDER BY 1)
 """)
@@ -113,11 +113,11 @@ ON CONFLICT (object) DO UPDATE
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A window to read, where to start in it, and what its end means for the cursor.
+    """A window to read, where to start in it, and whether its end moves the cursor.
 
-    `covered` is through when Salesforce had no open transaction when the window was begun, None where it does
-    not tell. `mismatches`: how often the pages of this window did not add up. `orphan` is a Bulk job of an
-    earlier window that nobody will finish.
+    `covered` is the time before which Salesforce had no open transaction when the window began (None:
+    unknown). `mismatches` counts the readings of this window whose pages did not match the count. `orphan` is
+    a Bulk job of an earlier window that is to be deleted.
     """
 
     purpose: str
@@ -128,7 +128,7 @@ class Plan:
     covered: datetime | None = None
     mismatches: int = 0
     orphan: str | None = None
-    read: int = 0  # records read by this run, once it has been read
+    read: int = 0  # records that this run read, set at the end
 
     @property
     def resumed(self) -> bool:
@@ -143,12 +143,15 @@ def plan_pass(
     selected: str,
     covered: datetime | None = None,
 ) -> Plan:
-    """The next incremental window, or the rest of the one that was interrupted."""
+    """Plan the next incremental window, or the rest of an interrupted one.
+
+    Raises SyncError if the cursor is later than Salesforce's clock `until`.
+    """
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
     if complete_through is not None and complete_through > until:
         raise SyncError(
-            f"{sobject} is said to be complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
-            f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two was "
+            f"{sobject} is recorded as complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
+            f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two is "
             f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
         )
     wanted = Window(complete_through, until, overlap)
@@ -165,7 +168,7 @@ def plan_resync(
     selected: str,
     covered: datetime | None = None,
 ) -> Plan:
-    """The window of an operator's resync; it moves the cursor only where it leaves no gap behind it."""
+    """Plan the window of a resync; it moves the cursor only if it leaves no gap."""
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
     wanted = Window(since, until, overlap)
     gapless = since is None or (complete_through is not None and since <= complete_through)
@@ -175,37 +178,40 @@ def plan_resync(
 
 
 def plan_refresh(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
-    """All records, of which only some columns are read; the cursor stays."""
+    """Plan a window of some columns of all records; the cursor does not move."""
     return begin(connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR)
 
 
 def plan_listing(connection: Connection, sobject: str, window: Window) -> Plan:
-    """A window that a verify reads: never resumed, but its Bulk job is known to who comes after."""
+    """Plan a window that a verify lists: never resumed, but its Bulk job is stored so that a later run
+    deletes it."""
     return begin(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
 
 
 def begin(
     connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
 ) -> Plan:
-    """The plan, going on where an unfinished window of the same beginning and fields stopped.
+    """Resume an unfinished window of the same start and fields, or start the planned one.
 
-    Not with a Bulk job where other records of the object were committed since its last page.
+    A Bulk job is not resumed if other records of the object were committed since its last page.
     """
-    left = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one_or_none()
+    stored = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one_or_none()
     wanted, mismatches = plan.window, 0
-    if left is not None:
-        key = None if left.key_stamp is None else Key(left.key_stamp, left.key_id)
-        start = Progress(key, left.job, left.page_url, left.received, left.settled, left.began_at, left.total)
-        same = left.since == wanted.since and left.selected == selected
-        young = resume_for is None or wanted.until - left.until <= resume_for
-        mismatches = left.mismatches if same else 0
-        # The results of a Bulk job are as old as the job, so they are not read on after other records were
-        # committed. Pages of REST are queried again and always current.
-        current = left.job is None or left.undisturbed
+    if stored is not None:
+        key = None if stored.key_stamp is None else Key(stored.key_stamp, stored.key_id)
+        start = Progress(
+            key, stored.job, stored.page_url, stored.received, stored.settled, stored.began_at, stored.total
+        )
+        same = stored.since == wanted.since and stored.selected == selected
+        young = resume_for is None or wanted.until - stored.until <= resume_for
+        mismatches = stored.mismatches if same else 0
+        # The results of a Bulk job are as old as the job: after other commits they may be outdated. Pages of
+        # REST are queried again and are always current.
+        current = stored.job is None or stored.undisturbed
         if same and young and current and start.started:
-            window = replace(wanted, until=left.until)
-            # What was covered when its first pages were read, not what is now.
-            return replace(plan, window=window, start=start, mismatches=mismatches, covered=left.covered)
+            window = replace(wanted, until=stored.until)
+            # The coverage when its first pages were read, not the present one.
+            return replace(plan, window=window, start=start, mismatches=mismatches, covered=stored.covered)
     connection.execute(
         START_PROGRESS,
         {
@@ -218,11 +224,12 @@ def begin(
             "mismatches": mismatches,
         },
     )
-    return replace(plan, mismatches=mismatches, orphan=left.job if left else None)
+    return replace(plan, mismatches=mismatches, orphan=stored.job if stored else None)
 
 
 def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress, at: datetime) -> None:
-    """Where a restart resumes, committed with the page's rows; `at` is Salesforce's clock of the page."""
+    """Store where a restart resumes, in the transaction of the page; `at` is Salesforce's time of the
+    page."""
     key = progress.key
     connection.execute(
         SAVE_PROGRESS,
@@ -243,32 +250,33 @@ def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Pr
 
 
 def count_commit(connection: Connection, sobject: str) -> None:
-    """Records of an object are written or removed: what is read of a Bulk job begun before is older.
+    """Count a commit that writes or removes records of an object: Bulk jobs begun before it are older.
 
-    Called before `save_progress`, where both belong to the same page.
+    Called before `save_progress` if both belong to the same page.
     """
     connection.execute(TOUCH, {"object": sobject})
 
 
 def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
-    """Forget how far a window came: the next run reads it from its beginning."""
+    """Forget the progress of a window: the next run reads it from the beginning."""
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": purpose})
 
 
 def distrust(connection: Connection, sobject: str, purpose: str) -> None:
-    """The pages did not add up: the next run reads the window from its beginning, with more care."""
+    """Note that the pages did not match the count: the next run reads the window from the beginning, more
+    carefully."""
     connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
 
 
 def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime | None = None) -> None:
-    """The window is whole: forget the progress, move the cursor unless there is a gap before the window.
+    """Close a complete window: delete its progress, and move the cursor unless it leaves a gap.
 
-    `deleted` is through when deletions without a trace are known, None where Salesforce does not tell.
+    `deleted` is the time through which purges are known (None: Salesforce does not tell).
     """
     progress = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     clear_progress(connection, sobject, plan.purpose)
     if plan.advances:
-        # The earliest clock of all the answers: one server's wrong Date must not move the cursor ahead.
+        # The earliest clock of all answers counts: a server's wrong Date must not move the cursor ahead.
         values = {
             "object": sobject,
             "reached": claimable(progress.until, plan.window.overlap, progress.covered, deleted),
@@ -281,17 +289,17 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
 
 
 def earliest(connection: Connection, sobject: str, plan: Plan) -> datetime:
-    """The earliest clock of all the answers that a window was read by."""
+    """Return the earliest Salesforce time of all answers of a window."""
     row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     until: datetime = row.until
     return until
 
 
 def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) -> datetime:
-    """Through when a window read as of `until` is complete.
+    """Return the time through which a window read as of `until` is complete.
 
-    Not into the overlap, where transactions may still commit, nor beyond what Salesforce's replication calls
-    cover (`latestDateCovered`); but of their lag only a day counts.
+    It excludes the overlap, in which transactions may still commit, and what Salesforce's replication calls
+    do not cover (`latestDateCovered`); a lag longer than LONGEST_LAG counts as LONGEST_LAG.
     """
     latest = until - overlap
     floor = min(latest, until - LONGEST_LAG)
@@ -299,13 +307,13 @@ def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) ->
 
 
 def lagging(until: datetime, covered: datetime | None) -> bool:
-    """Whether Salesforce's replication calls lag by more than is taken seriously."""
+    """Return whether Salesforce's replication calls lag by more than LONGEST_LAG."""
     return covered is not None and until - covered > LONGEST_LAG
 
 
 @dataclass(frozen=True, slots=True)
 class CursorState:
-    """How far an object came in each respect; None where it never has."""
+    """The cursor of an object in each respect (None: never reached)."""
 
     complete_through: datetime | None = None
     hidden: tuple[str, ...] = ()
@@ -317,11 +325,11 @@ class CursorState:
     backfill: tuple[str, ...] = ()
     emptied_through: datetime | None = None
     selection: str | None = None
-    slow_since: datetime | None = None  # queries in an order are not finished in time
+    slow_since: datetime | None = None  # ordered queries do not finish in time
 
 
 def read_cursor(connection: Connection, sobject: str) -> CursorState:
-    """The object's line in sync.cursor."""
+    """Return the object's row of sync.cursor."""
     row = connection.execute(READ_CURSOR, {"object": sobject}).one_or_none()
     if row is None:
         return CursorState()
@@ -329,54 +337,54 @@ def read_cursor(connection: Connection, sobject: str) -> CursorState:
 
 
 def note_deleted(connection: Connection, sobject: str, through: datetime, asked: datetime) -> None:
-    """Deletions are known through a time; `asked` is when Salesforce was asked."""
+    """Store through when deletions are known; `asked` is when the delete log was read."""
     connection.execute(NOTE_DELETED, {"object": sobject, "through": through, "asked": asked})
 
 
 def note_verified(connection: Connection, sobject: str, through: datetime) -> None:
-    """All differences of what was committed before a time are found and mended."""
+    """Store that all differences before a time are found and repaired."""
     connection.execute(NOTE_VERIFIED, {"object": sobject, "through": through})
 
 
 def note_deletions_refused(connection: Connection, sobject: str, *, refused: bool) -> None:
-    """Whether Salesforce refuses to tell deletions for good, so that only a verify finds them."""
+    """Store whether Salesforce permanently refuses getDeleted, so that only a verify finds purges."""
     connection.execute(NOTE_DELETIONS_REFUSED, {"object": sobject, "refused": refused})
 
 
 def note_emptied(connection: Connection, sobject: str, through: datetime | None) -> None:
-    """The values of all tombstones of records deleted until a time are erased."""
+    """Store that the values of all tombstones of records deleted until a time are erased."""
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
 
 
 def note_slow(connection: Connection, sobject: str, since: datetime | None) -> None:
-    """Queries in an order are not finished in time since then; None: they are."""
+    """Store since when ordered queries do not finish in time (None: they do)."""
     connection.execute(NOTE_SLOW, {"object": sobject, "since": since})
 
 
 def note_selection(connection: Connection, sobject: str, selection: str) -> None:
-    """Nothing is stored but what this selection of fields, as text, allows."""
+    """Store which selection of fields, as a text, the stored values follow."""
     connection.execute(NOTE_SELECTION, {"object": sobject, "selection": selection})
 
 
 def note_refreshed(connection: Connection, sobject: str, at: datetime | None, filled: Sequence[str]) -> None:
-    """Values that move without a stamp are as of `at`; the fields that were late are not any more."""
+    """Store as of when values that change without a stamp are read; remove the fields that are now filled."""
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": REFRESH})
     connection.execute(NOTE_REFRESHED, {"object": sobject, "at": at, "filled": list(filled)})
 
 
 def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
-    """These objects are replicated now, and no others; written only where that is news."""
-    given = {"objects": list(objects)}
-    if connection.execute(ASIDE, given).scalar_one():
-        connection.execute(REPLICATED, given)
+    """Store the objects that are replicated now; written only if they have changed."""
+    values = {"objects": list(objects)}
+    if connection.execute(REPLICATED_DIFFERS, values).scalar_one():
+        connection.execute(REPLICATED, values)
 
 
 def start_anew(connection: Connection) -> None:
-    """Forget every cursor: all objects are read from the beginning, as an empty database is."""
+    """Delete every cursor: all objects are read from the beginning, as into an empty database."""
     for table in ("cursor", "progress", "field", "reject", "reread", "changed_parent"):
         connection.execute(text(f"DELETE FROM sync.{table}"))
 
 
 def note_fields(connection: Connection, sobject: str, hidden: Sequence[str], late: Sequence[str]) -> None:
-    """Remember the mapped fields the integration user cannot see, and those to be filled in old records."""
+    """Store the mapped fields that are hidden from the integration user, and those to fill in old records."""
     connection.execute(NOTE_FIELDS, {"object": sobject, "hidden": sorted(hidden), "late": sorted(late)})

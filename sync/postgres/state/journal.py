@@ -1,4 +1,4 @@
-"""The journal: one line per object and run."""
+"""The journal: one entry for each object and run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sync.window import Window
 
 LONGEST_ERROR = 2_000  # characters of an error's text
 
-# A lease that was free proves that whoever left a run open is dead.
+# The lease was free, so the process that left a run open has ended.
 ABANDON = text("""
 UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'process ended',
-       error = 'the process ended without a word'
+       error = 'the process ended without recording an outcome'
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
@@ -43,7 +43,8 @@ UPDATE sync.run
 
 
 def open_run(connection: Connection, sobject: str, command: str, owner: str) -> int:
-    """A journal line that says `running`; lines a dead process left open are closed."""
+    """Open an entry with the outcome `running`; return its number. Entries that ended processes left open are
+    closed."""
     connection.execute(ABANDON, {"object": sobject})
     values = {"object": sobject, "command": command, "owner": owner}
     return int(connection.execute(OPEN_RUN, values).scalar_one())
@@ -62,7 +63,7 @@ def close_run(
     error_class: str | None = None,
     findings: Mapping[str, object] | None = None,
 ) -> None:
-    """The journal line's outcome and counts, and what a verify found."""
+    """Store the outcome, the counts, and the findings of a verify."""
     values = asdict(tally) | {"id": run_id, "object": sobject, "outcome": outcome}
     values |= {"error": error, "error_class": error_class}
     values |= {"findings": json.dumps(findings) if findings is not None else None}
@@ -71,9 +72,9 @@ def close_run(
 
 
 def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
-    """Whether the time of day (UTC) for a verify has come since the last one, or since there is a journal.
+    """Return whether the time of day `at` (UTC) has passed since the last verify, or since the first run.
 
-    Not before a first load is complete: there is nothing to compare.
+    A verify is not due before the first load is complete.
     """
     if at is None:
         return False

@@ -1,4 +1,4 @@
-"""Leases: one writer per object, and no commit of one that has lost its lease."""
+"""Leases: one writer for each object, and no commit by a process that lost its lease."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ SELECT CAST(:object AS text), clock_timestamp()
  WHERE NOT EXISTS (SELECT 1 FROM sync.lease WHERE object = :object)
 ON CONFLICT DO NOTHING
 """)
-# A locked row is one whose holder commits a page just now: held, and nothing to wait for in a transaction.
+# A locked row belongs to a holder that commits a page now: the lease is held, so do not wait in a
+# transaction.
 TAKE = text("""
 UPDATE sync.lease SET owner = :owner, fence = fence + 1,
        expires_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -48,13 +49,13 @@ UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :se
 RELEASE = text("""
 UPDATE sync.lease SET owner = NULL WHERE object = :object AND owner = :owner AND fence = :fence
 """)
-# The row lock is held until commit: nobody can take the lease over while a page is being committed.
+# The row lock lasts until commit: no process can take over the lease while a page is committed.
 FENCE = text("""
 UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
  WHERE object = :object AND owner = :owner AND fence = :fence
 RETURNING fence
 """)
-# Locked in the order in which a transaction that checks several fences locks them.
+# In the order in which a transaction that checks several fences locks them.
 REVOKE = text("""
 UPDATE sync.lease SET owner = NULL, fence = fence + 1
  WHERE object IN (SELECT object FROM sync.lease WHERE owner <> :owner ORDER BY object FOR UPDATE)
@@ -64,7 +65,7 @@ HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write one object; `fence` is checked by every transaction that writes."""
+    """The right to write one object; every writing transaction checks its `fence`."""
 
     object: str
     owner: str
@@ -75,9 +76,10 @@ class Lease:
 def lease(
     engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event
 ) -> Iterator[Lease]:
-    """Hold an object's lease, renewed in short transactions; wait for it up to `wait`.
+    """Hold an object's lease inside the block; a thread renews it in short transactions.
 
-    LeaseHeldError names the holder when the wait was in vain.
+    Waits up to `wait` for the lease. Raises LeaseHeldError, which names the holder, if the wait is too short,
+    and StoppedError if `stop` is set.
     """
     held = take(engine, sobject, owner, wait, stop)
     done = threading.Event()
@@ -92,14 +94,14 @@ def lease(
             with transaction(engine) as connection:
                 connection.execute(RELEASE, asdict(held))
         except SyncError as error:
-            # It expires by itself; the error that brought us here matters more.
+            # It expires by itself; an error of the work must not be hidden by this one.
             log.warning("lease_not_released", object=sobject, reason=str(error))
 
 
 def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
-    """The lease, as soon as it is free."""
+    """Return the lease as soon as it is free."""
     deadline = time.monotonic() + wait.total_seconds()
-    said = False
+    logged = False
     while True:
         if stop.is_set():
             raise StoppedError
@@ -113,17 +115,20 @@ def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: thread
             return Lease(sobject, owner, int(fence or 0))
         if time.monotonic() >= deadline:
             raise LeaseHeldError(
-                f"{sobject}: {holder.owner} is working on it (lease until {holder.expires_at:%H:%M:%S} UTC, "
-                "renewed while it lives); wait longer with --wait, or stop that process"
+                f"{sobject}: {holder.owner} holds the lease (until {holder.expires_at:%H:%M:%S} UTC, "
+                "renewed while that process runs); wait longer with --wait, or stop that process"
             )
-        if not said:
+        if not logged:
             log.info("lease_waiting", object=sobject, holder=holder.owner)
-            said = True
+            logged = True
         stop.wait(POLL_SECONDS)
 
 
 def keep(engine: Engine, held: Lease, done: threading.Event) -> None:
-    """Renew until done; a lost lease is noticed by the fence, an unreachable database by the work itself."""
+    """Renew the lease until `done` is set.
+
+    The fence detects a lost lease; the work itself detects an unreachable database.
+    """
     while not done.wait(RENEW_SECONDS):
         try:
             with transaction(engine) as connection:
@@ -133,23 +138,32 @@ def keep(engine: Engine, held: Lease, done: threading.Event) -> None:
 
 
 def check_fence(connection: Connection, held: Lease) -> None:
-    """First statement of every transaction that writes; FenceLostError when another process took over."""
+    """Check the fence, as the first statement of every writing transaction.
+
+    Raises FenceLostError if another process took over the lease.
+    """
     if connection.execute(FENCE, asdict(held) | {"seconds": LEASE_SECONDS}).scalar() is None:
-        raise FenceLostError(f"{held.object}: another process took over; nothing of this page was written")
+        raise FenceLostError(
+            f"{held.object}: another process took over the lease; nothing of this page was written"
+        )
 
 
 def revoke_others(connection: Connection, owner: str) -> None:
-    """Take the leases of all other processes: once this is committed they write nothing of what they have
-    read. Waits for those of their transactions that are being committed."""
+    """Revoke the leases of all other processes: after the commit they can no longer write what they have
+    read.
+
+    Waits for their transactions that are being committed.
+    """
     connection.execute(REVOKE, {"owner": owner})
 
 
 @contextmanager
 def fenced(engine: Engine, held: Lease) -> Iterator[Connection]:
-    """A transaction that writes and may take long; FenceLostError when another process took over.
+    """Open a writing transaction that may take long; raise FenceLostError if another process took over the
+    lease.
 
-    While it is open its lock on the lease keeps others away, and keeps the renewal away, too: a lease that is
-    about to expire is renewed with the commit, or a process that waits would take it right after.
+    Its row lock blocks other processes and also the renewal. A lease that is about to expire is therefore
+    renewed with the commit; otherwise a waiting process would take it right after.
     """
     with transaction(engine) as connection:
         check_fence(connection, held)

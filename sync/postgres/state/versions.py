@@ -1,4 +1,4 @@
-"""The versions of derived columns: by what computation the values of each are made."""
+"""The versions of derived columns: the computation that produced the stored values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ SELECT :object, * FROM unnest(CAST(:columns AS text[]), CAST(:versions AS text[]
 
 
 def derived_versions(connection: Connection, sobject: str) -> dict[str, str]:
-    """The version of each derived column of an object; a column is absent while its rows may be mixed."""
+    """Return the version of each derived column of an object; a column with mixed versions is absent."""
     return {row.column_name: row.version for row in connection.execute(NOTED, {"object": sobject})}
 
 
 def forget_derived(connection: Connection, sobject: str, columns: Sequence[str]) -> None:
-    """From now on the rows may hold values of several versions in these columns."""
+    """Note that the rows may hold values of several versions in these columns."""
     connection.execute(FORGET, {"object": sobject, "columns": list(columns)})
 
 
 def note_derived(connection: Connection, sobject: str, versions: Mapping[str, str]) -> None:
-    """All rows of an object hold values of these versions, by column; other columns are not kept up."""
+    """Note that all rows hold values of these versions, by column; other columns are deleted from the
+    table."""
     connection.execute(CLEAR, {"object": sobject})
     given = {"object": sobject, "columns": list(versions), "versions": list(versions.values())}
     connection.execute(NOTE, given)

@@ -1,4 +1,4 @@
-"""The comparison of the tables with the org: listings, buckets, single records, repair.
+"""Verification: listings, buckets, single records, repair.
 
 Start with `comparison`.
 """

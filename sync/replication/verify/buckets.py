@@ -1,4 +1,4 @@
-"""The same buckets on both sides: how many records each has, and their stamps. Those that differ matter."""
+"""Buckets of records, by number and stamps, compared between org and table."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from sync.salesforce.session.limits import clip, count
 log = logger.get(__name__)
 
 FINER = {"month": "day", "day": "hour"}
-LARGE = 50_000  # records; a larger bucket is looked at in finer ones
-MOST_GROUPS = 1_500  # of 2,000 that Salesforce answers at most
+LARGE = 50_000  # records; a larger bucket is split into finer ones
+MOST_GROUPS = 1_500  # groups of one query; Salesforce returns at most 2,000
 BEGINNING = datetime(1990, 1, 1, tzinfo=UTC)
-# Erased records that a grouping leaves out by their Ids; of more the URL would be too long, and their buckets
-# differ and are listed each time.
+# Erased records that a query leaves out by Id. With more of them the URL would be too long: their buckets
+# then differ and are listed in each verify.
 MOST_LEFT_OUT = 300
-SHORTEST = timedelta(days=31)  # a range that is too much for Salesforce even so is listed
-# After so many refusals, each of which may take minutes, everything is listed.
+SHORTEST = timedelta(days=31)  # a shorter range that exceeds Salesforce's limits is listed
+# Refused queries, each of which may take minutes, after which everything is listed.
 MOST_REFUSALS = 12
-# Errors that say that a grouping was too much, not that it was wrong.
+# Errors of a query that exceeds a limit, in contrast to one that is wrong.
 TOO_MUCH = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "EXCEEDED_ID_LIMIT", "QUERY_TOO_COMPLICATED"})
 
 OURS = """
@@ -52,19 +52,19 @@ Bucket = tuple[int, datetime, datetime]
 
 
 class TooMuchError(Exception):
-    """Salesforce has refused too many groupings; never leaves this module."""
+    """Salesforce has refused too many groupings; this error stays inside the module."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """From `start` to before `end` of a date and time (None: without a border)."""
+    """A half-open range of a datetime field: from `start` to before `end` (None: unbounded)."""
 
     field: str
     start: datetime | None
     end: datetime | None
 
     def condition(self, border: datetime) -> str:
-        """The range in SOQL, of records changed before `border`."""
+        """Return the range as a SOQL condition, restricted to records changed before `border`."""
         terms = [f"SystemModstamp < {soql.literal(border)}"]
         if self.start is not None:
             terms.append(f"{self.field} >= {soql.literal(self.start)}")
@@ -73,17 +73,19 @@ class Range:
         return " AND ".join(terms)
 
     def sql(self, number: int) -> str:
-        """The range in SQL, with parameters of this number."""
+        """Return the range as an SQL condition; `number` makes its parameters distinct."""
         column = quoted(snake_case(self.field))
         lower = f"{column} >= :start{number}" if self.start is not None else "true"
         upper = f"{column} < :end{number}" if self.end is not None else "true"
         return f"({lower} AND {upper})"
 
     def values(self, number: int) -> dict[str, object]:
+        """Return the parameters of `sql`."""
         known = {f"start{number}": self.start, f"end{number}": self.end}
         return {name: value for name, value in known.items() if value is not None}
 
     def halves(self) -> tuple[Range, Range]:
+        """Split a bounded range in the middle."""
         assert self.start is not None
         assert self.end is not None
         middle = (self.start + (self.end - self.start) / 2).replace(microsecond=0)
@@ -91,10 +93,10 @@ class Range:
 
 
 def different(work: Work, border: datetime) -> Iterator[Range]:
-    """The ranges in which org and table differ, of records changed before `border`.
+    """Yield the ranges in which org and table differ, among records changed before `border`.
 
-    By months of creation, which never changes, and by days of change: a version that was lost moves its
-    record from one day to another.
+    Buckets are months of CreatedDate, which never changes, and days of SystemModstamp: a lost version puts
+    its record into another day.
     """
     names = set(work.schema.projection.names)
     try:
@@ -108,7 +110,7 @@ def different(work: Work, border: datetime) -> Iterator[Range]:
 
 
 def by_groups(work: Work, whole: Range) -> Iterator[Range]:
-    """A range in parts in which the table has no more days than one answer may have groups."""
+    """Split a range so that each part has at most MOST_GROUPS days by the table's months."""
     assert whole.end is not None
     start, first = whole.start, None
     for month in sorted(ours(work, whole, "month", whole.end)):
@@ -120,7 +122,7 @@ def by_groups(work: Work, whole: Range) -> Iterator[Range]:
 
 
 def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[Range]:
-    """Buckets that differ; large ones are looked at more finely, whether they differ or not."""
+    """Yield the buckets that differ; large buckets are compared in finer ones in any case."""
     try:
         theirs = grouped(work, border, whole, part)
     except SalesforceError as error:
@@ -156,11 +158,12 @@ def compared(work: Work, border: datetime, whole: Range, part: str) -> Iterator[
 
 
 def too_much(error: SalesforceError) -> bool:
+    """Return whether an error says that the query exceeds a limit."""
     return error.code in TOO_MUCH or "queryMore" in str(error)
 
 
 def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datetime, Bucket]:
-    """Salesforce's buckets, by their beginning."""
+    """Query Salesforce's buckets, by their start."""
     condition = f"IsDeleted = false AND {whole.condition(border)}"
     if 0 < len(work.erased) <= MOST_LEFT_OUT:
         condition += f" AND Id NOT IN {soql.listed(work.erased)}"
@@ -179,7 +182,7 @@ def grouped(work: Work, border: datetime, whole: Range, part: str) -> dict[datet
 
 
 def beginning(part: str, key: list[Any]) -> datetime:
-    """When a bucket begins that SOQL names by its year and month, day, or day and hour."""
+    """Return the start of a bucket from SOQL's key: year and month, day, or day and hour."""
     if part == "month":
         return datetime(count(key[0]), count(key[1]), 1, tzinfo=UTC)
     day = date.fromisoformat(str(key[0]))
@@ -187,25 +190,28 @@ def beginning(part: str, key: list[Any]) -> datetime:
 
 
 def following(start: datetime, part: str) -> datetime:
-    """When the next bucket begins."""
+    """Return the start of the next bucket."""
     if part == "month":
         return datetime(start.year + start.month // 12, start.month % 12 + 1, 1, tzinfo=UTC)
     return start + (timedelta(days=1) if part == "day" else timedelta(hours=1))
 
 
 def within(bucket: Range, whole: Range) -> Range:
-    """The part of a bucket that lies in the range that was grouped."""
-    starts = [one.start for one in (bucket, whole) if one.start is not None]
-    ends = [one.end for one in (bucket, whole) if one.end is not None]
+    """Return the part of a bucket that lies in the range."""
+    starts = [range_.start for range_ in (bucket, whole) if range_.start is not None]
+    ends = [range_.end for range_ in (bucket, whole) if range_.end is not None]
     return Range(bucket.field, max(starts), min(ends))
 
 
 def ours(work: Work, whole: Range, part: str, border: datetime) -> Mapping[datetime, Bucket]:
-    """The table's buckets, without the records that changed of late: those are compared one by one."""
+    """Return the table's buckets by their start, without records that changed after the border.
+
+    Those are listed and compared one by one.
+    """
     values = {"part": part, "border": border}
     with looking(work) as connection:
         name = work.schema.name
-        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        table, listing = (located(connection, tables[name]) for tables in (REPLICA, LISTING))
         statement = text(OURS.format(table=table, listing=listing, column=quoted(snake_case(whole.field))))
         rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})
         return {row.bucket.replace(tzinfo=UTC): (row.n, row.earliest, row.latest) for row in rows}

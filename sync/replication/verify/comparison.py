@@ -1,8 +1,7 @@
-"""Prove that a table equals the org through a time, name what differs, and repair it.
+"""Verify that a table equals the org through a time, report the differences, and repair them.
 
-Buckets of records are compared by their number and stamps; only those that differ are listed, by Id and
-stamp. What was changed of late, and a small table, is listed whole. Whatever looks different is then read
-by its Id, which decides.
+Buckets of records are compared by number and stamps; only differing buckets are listed, by Id and stamp.
+Recent changes and small tables are always listed. Each suspect is then read by Id, which decides.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from sync.window import Page, Window
 
 log = logger.get(__name__)
 
-# A table of so few rows is listed whole: as cheap as comparing buckets, and nothing can hide in one.
+# Up to this number of rows a table is listed whole: this costs no more than buckets and is exact.
 SMALL = 10_000
-# What changed since this long before the last verify is listed: whatever was lost since is among it.
+# Changes since the last verify, and this long before it, are listed: this covers all losses since then.
 MARGIN = timedelta(hours=24)
-# More suspects than this are not asked for one by one: the whole object is to be read again.
+# Above this number of suspects, the whole object is read again instead of each suspect.
 MOST = 20_000
 LOG_REACHES = timedelta(days=14)
 
@@ -51,17 +50,20 @@ def examine(
     sample: int | None = 0,
     whole: bool = False,
 ) -> Generator[PageResult, None, Findings]:
-    """Compare one object; with `repair` read what differs again and remove what is proved gone.
+    """Compare one object with the org; with `repair` reread what differs and remove what is proved deleted.
 
-    `sample` records are compared value by value, too (None: all of them). Where very many look different
-    they are asked for one by one only if `whole`; else the findings say `too_many`.
+    `sample` is the number of records to compare value by value (0: none, None: all). If there are more than
+    MOST suspects, each is read only with `whole`; otherwise the findings say `too_many`. Returns the
+    findings. Raises GuardError for too many removals, SyncError if the object was never loaded.
     """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
         large = is_large(connection, schema.name)
         erased = personal.erased_of(connection, schema.name)
     if cursor.complete_through is None:
-        raise SyncError(f"{schema.name} has never been loaded: first type python -m sync run, then verify")
+        raise SyncError(
+            f"{schema.name} was never loaded completely: type python -m sync run first, then verify"
+        )
     through = cursor.complete_through
     work = Work(context, schema, held, run_id, through, repair, erased)
     work.found.erased = len(erased)
@@ -82,7 +84,7 @@ def examine(
 
 
 def compared(work: Work, border: datetime | None, sample: int | None, *, whole: bool) -> Iterator[PageResult]:
-    """List what has to be listed, and look at each record that differs."""
+    """List what has to be listed, then read each suspect."""
     schema = work.schema
     yield from listing.everything(work, Window(border, schema.at, condition=listing.LIVE))
     ranges = [Range("SystemModstamp", border, None)]
@@ -107,19 +109,19 @@ def compared(work: Work, border: datetime | None, sample: int | None, *, whole: 
 
 
 def is_large(connection: Connection, name: str) -> bool:
-    """Whether a table has more than SMALL rows; no more of them are counted."""
+    """Return whether a table has more than SMALL rows; it counts no further."""
     some = select(REPLICA[name].c.id).limit(SMALL + 1).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one() > SMALL
 
 
 def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[PageResult]:
-    """Read the suspects by their Ids: some have changed meanwhile, the others differ indeed."""
+    """Read the suspects by Id; remove those that are proved deleted if `repair` is set."""
     present: set[str] = set()
     for page in apply.by_id(work.context, work.schema, list(filter(is_id, ids))):
         present.update(page.batch.ids)
         tally = classify_page(work, page)
         yield PageResult(work.schema.name, Window(None, work.schema.at), tally, len(present), len(ids))
-    # Only what a listing with a count that matched did not have, and a look-up does not find, is gone.
+    # A record is deleted only if a listing whose count matched lacks it and the query by Id does not find it.
     gone = [id_ for id_ in ids if id_ in unlisted and id_ not in present]
     if not gone:
         return
@@ -133,13 +135,15 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Page
         vanished = dict.fromkeys((id_ for id_ in gone if id_ not in logged), work.schema.at)
         for reason, which in (("purged", purged), ("vanished", vanished)):
             removed = apply.remove(work.context, work.schema.name, work.held, work.run_id, which, reason)
-            work.found.mended += len(which)  # rejected records that are gone, too
+            work.found.mended += len(which)  # including rejected records
             yield PageResult(work.schema.name, Window(None, work.schema.at), Tally(deleted=removed))
 
 
 def classify_page(work: Work, page: Page) -> Tally:
-    """Note what differs of a page of whole records; with `repair` merge it. Changes after the time that is
-    verified are not due yet."""
+    """Record the differences of a page of whole records; with `repair` merge the page.
+
+    Changes after the verified time are not differences yet.
+    """
     with transaction(work.context.engine) as connection:
         keep = work.context.settings.tombstone_values_kept
         rows = merge.compare(connection, work.schema.projection, page.batch.lines, keep)
@@ -148,7 +152,7 @@ def classify_page(work: Work, page: Page) -> Tally:
     unfit = [one for one in unknown if one.stamp is None or datetime.fromisoformat(one.stamp) < work.through]
     for one in unfit:
         work.found.add(Difference(one.id, "unfit", (one.reason,)))
-    names = {each.column: each.name for each in work.schema.projection.fields}
+    names = {field.column: field.name for field in work.schema.projection.fields}
     for row in due:
         fields = tuple(names.get(name, name) for name in row.fields)
         if row.absent:
@@ -160,14 +164,14 @@ def classify_page(work: Work, page: Page) -> Tally:
     if not (work.repair and (due or unfit)):
         return Tally(read=len(page.batch.ids))
     tally = apply.commit_page(work.context, work.schema, work.held, work.run_id, page, mode=Mode.REPAIR)
-    work.found.mended += len(due) + len(unfit)  # rejected from now on, and counted as that
+    work.found.mended += len(due) + len(unfit)  # unfit records are stored as rejected and counted there
     return tally
 
 
 def delete_log(work: Work) -> dict[str, datetime]:
-    """What was deleted lately, by Salesforce's log; nothing where it cannot be had."""
+    """Return recent deletions by Id from getDeleted; {} if the log is not available."""
     minute = work.schema.at.replace(second=0, microsecond=0)
-    # The minute that is not yet over, too, where the org lets us ask for it.
+    # Include the current minute if the org accepts an end in the future.
     for end in (minute + timedelta(minutes=1), minute):
         try:
             return work.context.session.deleted(work.schema.name, end - LOG_REACHES, end).records

@@ -1,4 +1,4 @@
-"""Every value of a sample of records, or of all, against what is stored."""
+"""Compare the values of a sample of records, or of all records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sync.window import Page, Window
 
 
 def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> Iterator[PageResult]:
-    """Have each page of a random sample judged, or of all records (None)."""
+    """Classify the pages of a random sample of records (None: of all records)."""
     if sample is None:
         yield from everything(work, judged)
         return
@@ -30,7 +30,7 @@ def compare(work: Work, sample: int | None, judged: Callable[[Page], Tally]) -> 
 
 
 def everything(work: Work, judged: Callable[[Page], Tally]) -> Iterator[PageResult]:
-    """All records, read as in a first load."""
+    """Classify all records, read as in a first load."""
     window, projection = Window(None, work.schema.at), work.schema.projection
     for page in pages(work, projection, window, apply.row_builder(work.context, projection)):
         tally = judged(page) if page.batch.ids else Tally()

@@ -1,4 +1,4 @@
-"""What a verify found."""
+"""The findings of a verify."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any, Literal
 
 from sync.replication.rejects import Group
 
-KEPT = 1_000  # differences kept with their Ids; all are counted
+KEPT = 1_000  # differences that are stored with their Ids; all are counted
 
 Kind = Literal["missing", "stale", "gone", "values", "unfit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A record that differs: `missing` in the table, `stale` there, `gone` from Salesforce (and how), with
-    other `values` though the stamp is the same, or `unfit` to be stored, which was not known yet."""
+    """A record that differs.
+
+    `missing`: not in the table. `stale`: another version is in the table. `gone`: Salesforce no longer has it
+    (`fields` say how). `values`: the stamp is equal, the `fields` differ. `unfit`: it cannot be stored and
+    was not known as rejected.
+    """
 
     id: str
     kind: Kind
@@ -52,7 +56,7 @@ class Findings:
     moving: Counter[str] = field(default_factory=Counter)
 
     def add(self, difference: Difference) -> None:
-        """Count a difference, each record once."""
+        """Count a difference; each record counts once."""
         if difference.id in self.seen:
             return
         self.seen.add(difference.id)
@@ -67,7 +71,7 @@ class Findings:
         return self.missing + self.stale + self.gone + self.values + self.unfit
 
     def note_rejected(self, groups: Iterable[Group]) -> None:
-        """Count the records that are known not to fit: they are not here as they are in Salesforce."""
+        """Count the records that are known as rejected: the table lacks their current version."""
         for group in groups:
             if group.accepted:
                 self.accepted += group.records
@@ -77,16 +81,17 @@ class Findings:
 
     @property
     def different(self) -> int:
-        """How many records differ still that could be stored; suspects that were too many count as such."""
+        """The number of storable records that still differ; unconfirmed suspects count if there are too
+        many."""
         return self.suspects if self.too_many else max(0, self.total - self.mended)
 
     @property
     def remaining(self) -> int:
-        """How many differences there are still; rejected records count, unless they are accepted."""
+        """The number of remaining differences; rejected records count unless they are accepted."""
         return self.different + self.rejected
 
     def summary(self) -> dict[str, Any]:
-        """What the journal keeps."""
+        """Return what the journal stores, as JSON values."""
         numbers = (
             "missing",
             "stale",
@@ -105,7 +110,7 @@ class Findings:
         return {name: getattr(self, name) for name in numbers} | {
             "through": self.through.isoformat(),
             "remaining": self.remaining,
-            "differences": [asdict(one) for one in self.differences],
+            "differences": [asdict(difference) for difference in self.differences],
             "reasons": [list(reason) for reason in self.reasons],
             "fields": [name for name, _ in self.moving.most_common(20)],
         }

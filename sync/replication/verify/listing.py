@@ -1,4 +1,4 @@
-"""Listings by Id and stamp, kept in Postgres: a comparison of any size in flat memory."""
+"""Listings of Ids and stamps, stored in Postgres: they compare any number of records in constant memory."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from sync.window import Window
 LIVE = "IsDeleted = false"
 
 TRUNCATE, DELETE = "TRUNCATE {listing}", "DELETE FROM {listing}"
-# TRUNCATE waits for a stale process that still reads, and needs a right that not every role has.
-PATIENCE = text("SET LOCAL lock_timeout = '1s'")
+# TRUNCATE waits for readers (a stale process), and needs a privilege that not every role has.
+LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '1s'")
 ENTER = """
 INSERT INTO {listing} (record_id, system_modstamp)
 SELECT DISTINCT ON (id) id, stamp
@@ -40,7 +40,8 @@ SELECT DISTINCT ON (id) id, stamp
  ORDER BY id, stamp DESC
 ON CONFLICT (record_id) DO UPDATE SET system_modstamp = excluded.system_modstamp
 """
-# Listed, due, and not the same in the table; but for those that are known to be rejected in this version.
+# Listed records, changed before the verified time, that differ in the table and are not rejected in this
+# version.
 MISSING = """
 SELECT l.record_id FROM {listing} AS l LEFT JOIN {table} AS t ON t.id = l.record_id
  WHERE l.system_modstamp < :through
@@ -56,7 +57,7 @@ SELECT t.id FROM {table} AS t
    AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = t.id)
  ORDER BY 1
 """
-# Looked up wherever they stand: a rejected record that was purged would be kept whole for ever.
+# In any range: a rejected record that was purged would otherwise stay stored.
 REJECTED = """
 SELECT r.record_id FROM sync.reject AS r
  WHERE r.object = :object AND NOT EXISTS (SELECT FROM {listing} AS l WHERE l.record_id = r.record_id)
@@ -65,24 +66,24 @@ SELECT r.record_id FROM sync.reject AS r
 
 @contextmanager
 def emptied(work: Work) -> Iterator[None]:
-    """An object's listing, empty at the beginning, and given back at the end, whatever ends the verify."""
+    """Clear an object's listing before and after a verify."""
     clear(work)
     try:
         yield
     finally:
-        # What is left where this fails is cleared by the next verify.
+        # If this fails, the next verify clears it.
         with suppress(SyncError):
             clear(work)
 
 
 def clear(work: Work) -> None:
-    """Forget what was listed, and give its space back."""
+    """Delete the listing and free its space."""
     with leases.fenced(work.context.engine, work.held) as connection:
         allow_long(connection)
         listing = located(connection, LISTING[work.schema.name])
         try:
             with connection.begin_nested():
-                connection.execute(PATIENCE)
+                connection.execute(LOCK_TIMEOUT)
                 connection.execute(text(TRUNCATE.format(listing=listing)))
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", "") not in (NO_RIGHT, LOCKED):
@@ -91,11 +92,11 @@ def clear(work: Work) -> None:
 
 
 def everything(work: Work, window: Window) -> Iterator[PageResult]:
-    """List all records of a window by Id and stamp, counted against Salesforce's own count."""
+    """List all records of a window by Id and stamp, checked against Salesforce's count."""
     projection = work.schema.projection.only(())
-    place = itemgetter(projection.names.index("Id"), projection.names.index("SystemModstamp"))
+    id_and_stamp = itemgetter(projection.names.index("Id"), projection.names.index("SystemModstamp"))
     for page in pages(work, projection, window, as_they_are):
-        entries = [entry for entry in map(place, page.batch.records) if readable(entry)]
+        entries = [entry for entry in map(id_and_stamp, page.batch.records) if readable(entry)]
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
         with transaction(work.context.engine) as connection:
             leases.check_fence(connection, work.held)
@@ -106,7 +107,7 @@ def everything(work: Work, window: Window) -> Iterator[PageResult]:
 
 
 def readable(entry: tuple[object, object]) -> bool:
-    """Whether a record has an Id and a stamp; one that has not is rejected wherever it is read."""
+    """Return whether a record has an Id and a stamp; without them it is rejected by every reading."""
     id_, stamp = entry
     try:
         return isinstance(id_, str) and datetime.fromisoformat(str(stamp)).tzinfo is not None
@@ -115,16 +116,16 @@ def readable(entry: tuple[object, object]) -> bool:
 
 
 def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
-    """Ids that are listed and not the same in the table, and Ids of rows and rejected records that are not
+    """Return the Ids that are listed and differ in the table, and the Ids of rows and rejected records not
     listed."""
     values: dict[str, object] = {"object": work.schema.name, "through": work.through}
     conditions = []
-    for number, one in enumerate(ranges):
-        conditions.append(one.sql(number))
-        values |= one.values(number)
+    for number, range_ in enumerate(ranges):
+        conditions.append(range_.sql(number))
+        values |= range_.values(number)
     name = work.schema.name
     with looking(work) as connection:
-        table, listing = (located(connection, of[name]) for of in (REPLICA, LISTING))
+        table, listing = (located(connection, tables[name]) for tables in (REPLICA, LISTING))
         missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)
         unlisted = connection.execute(
             text(UNLISTED.format(table=table, listing=listing, ranges=" OR ".join(conditions))), values

@@ -1,4 +1,4 @@
-"""What one verify works with, and how it reads."""
+"""The state of one verify, and its reading of windows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sync.salesforce.extract import bulk, extraction
 from sync.salesforce.extract.pages import RowBuilder
 from sync.window import Page, Window
 
-STATEMENT_SECONDS = 1800  # that one statement of a comparison may take
+STATEMENT_SECONDS = 1800  # timeout of one statement of a comparison
 
 
 @dataclass(slots=True)
 class Work:
-    """What one verify works with."""
+    """The state of one verify."""
 
     context: SyncContext
     schema: ObjectSchema
@@ -35,7 +35,7 @@ class Work:
     through: datetime
     repair: bool
     erased: Sequence[str]
-    refused: int = 0  # groupings that were too much for Salesforce
+    refused: int = 0  # queries that exceeded a limit of Salesforce
     found: Findings = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Work:
 
 @contextmanager
 def looking(work: Work) -> Iterator[Connection]:
-    """A transaction that reads whole tables, and may take its time: up to three statements."""
+    """Open a transaction for up to three long statements that read whole tables."""
     with transaction(work.context.engine) as connection:
         connection.execute(text("SET LOCAL work_mem = '64MB'"))
         allow_long(connection, STATEMENT_SECONDS)
@@ -53,7 +53,7 @@ def looking(work: Work) -> Iterator[Connection]:
 
 
 def pages(work: Work, projection: Projection, window: Window, build_rows: RowBuilder) -> Iterator[Page]:
-    """All pages of a window, from its beginning; a Bulk job that reads it is deleted, whoever ends it."""
+    """Yield all pages of a window from its beginning; its Bulk job is deleted in any case."""
     context, name, job = work.context, work.schema.name, None
     with transaction(context.engine) as connection:
         leases.check_fence(connection, work.held)

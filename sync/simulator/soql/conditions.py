@@ -9,14 +9,14 @@ from fractions import Fraction
 from typing import Any
 
 from sync.simulator import ids
-from sync.simulator.fields import DECIMAL_TYPES, ID_TYPES, Field
+from sync.simulator.fields import COMPOUND_TYPES, DECIMAL_TYPES, ID_TYPES, Field
 from sync.simulator.options import Options
 from sync.simulator.soql import ranges
 from sync.simulator.soql.errors import SoqlError, invalid_field, invalid_operator, malformed, too_complicated
 from sync.simulator.soql.nodes import Compare, Condition, Join, Literal, Not, Operand
 from sync.simulator.soql.parse import unescape
 from sync.simulator.soql.scope import Column
-from sync.simulator.values import EPOCH
+from sync.simulator.values import EPOCH, time_text
 
 _LARGEST = 2**63 - 1
 _ORDERED = ("<", "<=", ">", ">=")
@@ -49,7 +49,7 @@ class Conditions:
         column = self._column(compare.operand)
         field = column.field
         position = compare.operand.position
-        if not field.can_filter or field.type == "address":
+        if not field.can_filter or field.type in COMPOUND_TYPES:
             raise invalid_field(f"field '{field.name}' can not be filtered in a query call", position)
         _check_operator(field, compare)
         if compare.operator in ("IN", "NOT IN"):
@@ -158,7 +158,7 @@ def _check_operator(field: Field, compare: Compare) -> None:
         or (operator == "LIKE" and field.type in ID_TYPES)
         or (
             operator == "LIKE"
-            and field.type in DECIMAL_TYPES | {"int", "boolean", "date", "datetime", "multipicklist"}
+            and field.type in DECIMAL_TYPES | {"int", "boolean", "date", "datetime", "time", "multipicklist"}
         )
         or (operator in ("INCLUDES", "EXCLUDES") and field.type != "multipicklist")
     )
@@ -181,7 +181,7 @@ def _wrong_type(field: Field, literal: Literal) -> SoqlError:
 
 
 def _is_text(field: Field) -> bool:
-    return field.type not in DECIMAL_TYPES | {"int", "boolean", "date", "datetime"}
+    return field.type not in DECIMAL_TYPES | {"int", "boolean", "date", "datetime", "time"}
 
 
 def _plain(field: Field, literal: Literal) -> Any:
@@ -194,6 +194,8 @@ def _plain(field: Field, literal: Literal) -> Any:
         if literal.kind == "date":
             return _day(literal).isoformat()
         raise _wrong_type(field, literal)
+    if field.type == "time":
+        return _time(field, literal)
     if literal.kind != "string":
         raise _wrong_type(field, literal)
     if literal.text == "":
@@ -204,6 +206,15 @@ def _plain(field: Field, literal: Literal) -> Any:
             raise invalid_operator(f"invalid ID field: {literal.text}", literal.position)
         return known
     return fold(literal.text)
+
+
+def _time(field: Field, literal: Literal) -> str:
+    if literal.kind != "time":
+        raise _wrong_type(field, literal)
+    try:
+        return time_text(field, literal.text)
+    except ValueError:
+        raise malformed(f"invalid time: {literal.text}", literal.position) from None
 
 
 def _exact(field: Field, literal: Literal) -> Fraction:

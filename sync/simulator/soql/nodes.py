@@ -28,7 +28,7 @@ Operand = Path | Call
 class Literal:
     """A value as written; ``text`` is the token, without quotes and escapes for strings."""
 
-    kind: Choice["string", "number", "date", "datetime", "word"]
+    kind: Choice["string", "number", "date", "datetime", "time", "word"]
     text: str
     position: int
     raw: str = ""

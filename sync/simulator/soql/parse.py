@@ -45,7 +45,7 @@ compare: operand OPERATOR literal
        | operand NOT IN "(" literal ("," literal)* ")" -> not_among
        | operand INCLUDES "(" literal ("," literal)* ")" -> includes
        | operand EXCLUDES "(" literal ("," literal)* ")" -> excludes
-!literal: STRING | NUMBER | DATE | DATETIME | RANGE | PATH | NULL
+!literal: STRING | NUMBER | DATE | DATETIME | TIME | RANGE | PATH | NULL
 
 group: GROUP BY operand ("," operand)* [having]
 having: HAVING _condition
@@ -85,6 +85,7 @@ TYPEOF.4: /typeof\b/i
 OPERATOR: "=" | "!=" | "<>" | "<=" | ">=" | "<" | ">"
 STRING: /'(?:\\.|[^'\\])*'/s
 DATETIME.3: /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)(?![\w:])/
+TIME.3: /\d\d:\d\d:\d\d(?:\.\d{1,3})?Z(?![\w:])/
 DATE.2: /\d{4}-\d\d-\d\d(?![\w:-])/
 NUMBER: /[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?(?![\w:-])/
 RANGE.3: /[A-Za-z_]+:\d{1,9}(?![\w:-])/
@@ -95,7 +96,7 @@ PATH.1: /[A-Za-z]\w*(?:\.[A-Za-z]\w*)*/
 _ESCAPES = {"n": "\n", "N": "\n", "r": "\r", "R": "\r", "t": "\t", "T": "\t", "b": "\b", "B": "\b", "f": "\f"}
 _ESCAPES |= {"F": "\f", '"': '"', "'": "'", "\\": "\\"}
 _BEFORE_FROM = re.compile(r"(?:(?!\bfrom\b)[^'])*[\w)]\s+(\w+)\s+", re.IGNORECASE)
-_KINDS = {"NUMBER": "number", "DATE": "date", "DATETIME": "datetime", "STRING": "string"}
+_KINDS = {"NUMBER": "number", "DATE": "date", "DATETIME": "datetime", "TIME": "time", "STRING": "string"}
 
 
 @lru_cache(maxsize=1)

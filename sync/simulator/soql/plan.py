@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sync.simulator import values
-from sync.simulator.fields import Field
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.fields import COMPOUND_TYPES, Field
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.soql.conditions import Conditions
 from sync.simulator.soql.errors import SoqlError, invalid_field, malformed, no_such_column, no_such_object
 from sync.simulator.soql.nodes import Call, Item, Literal, Operand, Path, Query
@@ -40,6 +40,13 @@ class Plan:
     long_texts: int = 0
     formulas: int = 0
 
+    def filter_sql(self, deleted_too: bool) -> str:
+        """The WHERE clause; it leaves records in the recycle bin out unless they are wanted."""
+        terms = [self.where_sql] if self.where_sql else []
+        if self.sobject.recyclable and not deleted_too:
+            terms.append("t.IsDeleted = 0")
+        return " WHERE " + " AND ".join(terms) if terms else ""
+
 
 class Planner:
     """Turns one syntax tree into a plan; raises SoqlError for what Salesforce would refuse."""
@@ -49,6 +56,10 @@ class Planner:
         sobject = schema.visible_object(query.source.text)
         if sobject is None:
             raise no_such_object(query.source.text, query.source.position)
+        if not sobject.queryable:
+            raise SoqlError(
+                "INVALID_TYPE_FOR_OPERATION", f"entity type {sobject.name} does not support query"
+            )
         self._schema = schema
         self._query = query
         self._now = now
@@ -125,7 +136,7 @@ class Planner:
                 f"The SOQL FIELDS function must have a LIMIT of at most {FIELDS_LIMIT}", call.position
             )
         for each in self._schema.visible_fields(self._plan.sobject):
-            if which == "ALL" or each.custom == (which == "CUSTOM"):
+            if each.selectable and (which == "ALL" or each.custom == (which == "CUSTOM")):
                 self._select(root, Path(each.name, call.position), [each.name])
 
     def _select(self, root: Branch, path: Path, steps: list[str]) -> None:
@@ -146,7 +157,7 @@ class Planner:
         field_ = self._schema.visible_field(owner, steps[-1])
         if field_ is None or f"{owner.name}.{field_.name}" in self._refused:
             raise no_such_column(steps[-1], owner.name, path.position)
-        if field_.type == "address":
+        if field_.type in COMPOUND_TYPES:
             branch.children[field_.name] = self._address(owner, field_, steps[:-1], path.position)
             self._plan.compound = True
         else:
@@ -156,13 +167,12 @@ class Planner:
             self._plan.flat.append((".".join([*names, field_.name]), self._scope.column(path)))
 
     def _address(self, owner: SObject, whole: Field, parents: list[str], position: int) -> Address:
-        prefix = whole.name.removesuffix("Address")
         parts = []
         for part in self._schema.visible_fields(owner):
             if part.compound == whole.name:
-                key = part.name.removeprefix(prefix)
+                key = _part_name(whole, part)
                 leaf = self._leaf(Path(".".join([*parents, part.name]), position))
-                parts.append((key[0].lower() + key[1:], leaf))
+                parts.append((key, leaf))
         return Address(tuple(sorted(parts, key=lambda part: part[0])))
 
     def _leaf(self, operand: Operand) -> Leaf:
@@ -249,6 +259,15 @@ class Planner:
             terms.append(column.folded + direction + nulls)
         self._plan.ordered = bool(terms)
         self._plan.order_sql = " ORDER BY " + ", ".join(terms) if terms else ""
+
+
+def _part_name(whole: Field, part: Field) -> str:
+    """The key of a part in its compound: ``BillingCity`` and ``Site__City__s`` are both a ``city``."""
+    if part.name.endswith("__s"):
+        name = part.name.removesuffix("__s").rpartition("__")[2]
+    else:
+        name = part.name.removeprefix(whole.name.removesuffix("Address"))
+    return name[0].lower() + name[1:]
 
 
 def _is_bare_count(operand: Operand) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sync.simulator.fields import DECIMAL_TYPES, TEXT_TYPES, Field
 from sync.simulator.formulas import function_name
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject
 from sync.simulator.soql.errors import invalid_field, malformed, no_such_column, no_such_relationship
 from sync.simulator.soql.nodes import Call, Operand, Path
 from sync.simulator.store import quote
@@ -98,7 +98,8 @@ class Scope:
         child_alias = self.alias_of(relationships[:-1])
         child = self._joins[relationships[:-1]][1]
         field = next(each for each in child.fields.values() if each.relationship == relationships[-1])
-        parent = self._schema.objects[field.reference_to[0]]
+        parent = self._schema.target(field)
+        assert parent is not None, "a path was resolved through it"
         alias = f"t{len(self._joins)}"
         self._joins[relationships] = (alias, parent)
         source = f"{child_alias}.{quote(field.name)}"

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from sync.simulator import values
-from sync.simulator.csv_rows import DELIMITERS, LINE_ENDINGS, Dialect
-from sync.simulator.fault_kinds import Effect
-from sync.simulator.jobs import ABORTED, COMPLETE, ENDED, Job, NoSuchLocator, Page
+from sync.simulator.bulk.csv_rows import DELIMITERS, LINE_ENDINGS, Dialect
+from sync.simulator.bulk.jobs import ABORTED, COMPLETE, ENDED, Job, NoSuchLocator, Page
+from sync.simulator.faults.kinds import Effect
 from sync.simulator.org import Org
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.soql.parse import parse
@@ -21,7 +21,13 @@ OPERATIONS = ("query", "queryAll")
 QUERY_JOBS_SINCE, RESULT_PAGES_SINCE = 47, 58
 URLS_PER_PAGE = 5
 JOBS_PER_PAGE = 1000
-_CHUNKABLE = ("Account", "Contact", "User")
+# Standard objects whose large queries Salesforce splits by their keys; it does so with all custom objects.
+_CHUNKABLE = frozenset(
+    {
+        *("Account", "Asset", "Campaign", "CampaignMember", "Case", "Contact", "Contract", "Event", "Lead"),
+        *("LoginHistory", "Opportunity", "Order", "OrderItem", "Product2", "Task", "User", "WorkOrder"),
+    }
+)
 _STRINGS = re.compile(r"'(?:\\.|[^'\\])*'", re.DOTALL)
 _CHILDREN = re.compile(r"(?:\bselect|,)\s*\(\s*select\b", re.IGNORECASE)
 _TYPEOF = re.compile(r"\btypeof\b", re.IGNORECASE)
@@ -315,6 +321,6 @@ def _full(job: Job, miscounted: int) -> dict[str, Any]:
         "numberRecordsProcessed": max(0, processed + miscounted),
         "retries": 0,
         "totalProcessingTime": job.milliseconds,
-        "isPkChunkingSupported": job.sobject in _CHUNKABLE,
+        "isPkChunkingSupported": job.sobject in _CHUNKABLE or job.sobject.endswith("__c"),
     }
     return info | ({"errorMessage": job.message} if job.message is not None else {})

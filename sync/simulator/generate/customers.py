@@ -5,19 +5,20 @@ Rows go to the store directly, in stored form: checking every value again would 
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sync.simulator import hard, standard, values
+from sync.simulator import values
+from sync.simulator.generate import hard
+from sync.simulator.generate.places import DEPARTMENTS, PLACES, STEMS, TITLES, WEBSITES, Place
+from sync.simulator.objects import standard
+from sync.simulator.objects.schema import SObject
 from sync.simulator.org import AGE, Org
-from sync.simulator.places import DEPARTMENTS, PLACES, STEMS, TITLES, WEBSITES, Place
-from sync.simulator.rows import computed_name, encode
-from sync.simulator.schema import SObject
+from sync.simulator.rows import CREATED_MODIFIED_STAMPED, computed_name, encode
 
 HARD_EVERY = 97  # after the first records, which are all hard, every so many is
 BULK_EVERY, BULK_SIZE = 2000, 200  # data loads: that many neighbours share one stamp
-_STAMPS = ("CreatedDate", "LastModifiedDate", "SystemModstamp")
 _WHO = ("OwnerId", "CreatedById", "LastModifiedById")
 _ACCOUNT = [
     "Id",
@@ -93,7 +94,7 @@ _CONTACT = [
 
 
 def populate(org: Org, accounts: int, contacts: int, seed: int) -> None:
-    """Fill a fresh org with accounts and contacts, then index it."""
+    """Fill a fresh org with accounts and contacts."""
     account, contact = org.schema.objects["Account"], org.schema.objects["Contact"]
     if accounts or contacts:
         account_ids = [org.next_id("Account") for _ in range(accounts)]
@@ -101,8 +102,26 @@ def populate(org: Org, accounts: int, contacts: int, seed: int) -> None:
         maker = _Maker(org, seed, account_ids, contact_ids)
         maker.write(account, _ACCOUNT, account_ids, maker.account, hard.ACCOUNTS)
         maker.write(contact, _CONTACT, contact_ids, maker.contact, hard.CONTACTS)
-    for sobject in org.schema.objects.values():
-        org.store.create_indexes(sobject)
+
+
+class Times:
+    """Moments of creation and change between the org's beginning and yesterday, mostly recent ones."""
+
+    def __init__(self, now: datetime) -> None:
+        self.first = values.seconds(now - AGE) + 86400
+        self.last = values.seconds(now - timedelta(days=1))
+        self._times = (self.first,) * 3
+
+    def next(self, draw: random.Random, number: int) -> tuple[int, int, int]:
+        """Created, modified and stamped of the number-th record; those of one data load share them."""
+        if 0 < number % BULK_EVERY < BULK_SIZE:
+            return self._times
+        created = self.first + int((self.last - self.first) * draw.random())
+        modified = created + int((self.last - created) * draw.random() ** 0.5)
+        lead = draw.random()  # Salesforce's own jobs move SystemModstamp alone
+        stamped = modified if lead < 0.8 else min(self.last, modified + int(86400 * 30 * lead))
+        self._times = (created, modified, stamped)
+        return self._times
 
 
 class _Maker:
@@ -113,9 +132,9 @@ class _Maker:
         self._seed = seed
         self._accounts = accounts
         self._contacts = contacts
-        now = org.clock.now()
-        self._last = values.seconds(now - timedelta(days=1))
-        self._first = values.seconds(now - AGE) + 86400
+        self._now = org.clock.now()
+        span = Times(self._now)
+        self._first, self._last = span.first, span.last
         self._cities = [(place, *city) for place in PLACES for city in place.cities]
 
     def write(
@@ -128,23 +147,23 @@ class _Maker:
     ) -> None:
         flags = [field.name for field in sobject.fields.values() if field.type == "boolean"]
         # Hard values may lie on columns that ordinary rows leave empty.
-        extra = sorted({name for overlay in overlays for name in overlay} | {*flags, *_STAMPS, *_WHO})
+        extra = sorted(
+            {name for overlay in overlays for name in overlay} | {*flags, *CREATED_MODIFIED_STAMPED, *_WHO}
+        )
         columns = [*names, *(name for name in extra if name not in names)]
         place = {name: at for at, name in enumerate(columns)}
         stored = [self._encoded(sobject, overlay) for overlay in overlays]
         blanks = [0 if name in flags else None for name in columns[len(names) :]]
-        stamps = [place[name] for name in _STAMPS]
+        stamps = [place[name] for name in CREATED_MODIFIED_STAMPED]
         who = [place[name] for name in _WHO]
 
         def rows() -> Iterator[list[Any]]:
             draw = random.Random(f"{sobject.name} {self._seed}")
             staff = self._org.staff
-            times: tuple[int, int, int] = (self._first, self._first, self._first)
+            times = Times(self._now)
             for number, record_id in enumerate(record_ids):
                 row = make(draw, number, record_id) + blanks
-                if not 0 < number % BULK_EVERY < BULK_SIZE:
-                    times = self._times(draw)
-                for at, moment in zip(stamps, times, strict=True):
+                for at, moment in zip(stamps, times.next(draw, number), strict=True):
                     row[at] = moment
                 for at in who:
                     row[at] = staff[int(draw.random() * len(staff))]
@@ -162,26 +181,18 @@ class _Maker:
             encoded.setdefault("FirstName", "Ann")
         return encoded | computed_name(sobject, encoded)
 
-    def _times(self, draw: random.Random) -> tuple[int, int, int]:
-        """Created, modified and stamped: more changes are recent than old."""
-        created = self._first + int((self._last - self._first) * draw.random())
-        modified = created + int((self._last - created) * draw.random() ** 0.5)
-        lead = draw.random()  # Salesforce's own jobs move SystemModstamp alone
-        stamped = modified if lead < 0.8 else min(self._last, modified + int(86400 * 30 * lead))
-        return created, modified, stamped
-
     def account(self, draw: random.Random, number: int, record_id: str) -> list[Any]:
         chance = draw.random
-        place, city, state, postal, latitude, longitude = _pick(draw, self._cities)
-        stem = _pick(draw, place.last_names) if chance() < 0.6 else _pick(draw, STEMS)
+        place, city, state, postal, latitude, longitude = pick(draw, self._cities)
+        stem = pick(draw, place.last_names) if chance() < 0.6 else pick(draw, STEMS)
         domain = f"{_ascii(stem)}{number % 10_000}.example.{place.domain}"
         located = chance() < 0.4
         parent = self._accounts[int(chance() * number)] if number and chance() < 0.1 else None
         return [
             record_id,
-            f"{_pick(draw, place.companies).format(stem)} {number}",
+            f"{pick(draw, place.companies).format(stem)} {number}",
             f"/services/images/photo/{record_id}",
-            _digits(draw, _pick(draw, place.streets)),
+            _digits(draw, pick(draw, place.streets)),
             city,
             state,
             _digits(draw, postal),
@@ -189,22 +200,22 @@ class _Maker:
             _scaled_degrees(latitude, chance()) if located else None,
             _scaled_degrees(longitude, chance()) if located else None,
             "Address" if located else None,
-            _digits(draw, _pick(draw, place.phones)) if chance() < 0.9 else None,
-            _digits(draw, _pick(draw, place.phones)) if chance() < 0.2 else None,
-            _pick(draw, WEBSITES).format(domain) if chance() < 0.8 else None,
-            _pick(draw, standard.ACCOUNT_TYPES),
-            _pick(draw, standard.INDUSTRIES),
-            _pick(draw, standard.RATINGS) if chance() < 0.5 else None,
-            _pick(draw, standard.OWNERSHIPS) if chance() < 0.5 else None,
-            _pick(draw, standard.SOURCES) if chance() < 0.5 else None,
+            _digits(draw, pick(draw, place.phones)) if chance() < 0.9 else None,
+            _digits(draw, pick(draw, place.phones)) if chance() < 0.2 else None,
+            pick(draw, WEBSITES).format(domain) if chance() < 0.8 else None,
+            pick(draw, standard.ACCOUNT_TYPES),
+            pick(draw, standard.INDUSTRIES),
+            pick(draw, standard.RATINGS) if chance() < 0.5 else None,
+            pick(draw, standard.OWNERSHIPS) if chance() < 0.5 else None,
+            pick(draw, standard.SOURCES) if chance() < 0.5 else None,
             f"{number:08}",
             int(10 ** (4 + 6 * chance())) if chance() < 0.7 else None,
             int(10 ** (5 * chance())) if chance() < 0.7 else None,
             parent,
             f"{stem} of {city}, customer number {number}." if chance() < 0.3 else None,
             f"E-{number:07}",
-            _pick(draw, ("Enterprise", "Mid-Market", "SMB")),
-            _pick(draw, (None, "Online", "Online;Retail", "Retail;Wholesale;Partner")),
+            pick(draw, ("Enterprise", "Mid-Market", "SMB")),
+            pick(draw, (None, "Online", "Online;Retail", "Retail;Wholesale;Partner")),
             int(10 ** (2 + 7 * chance())) if chance() < 0.6 else None,
             int(4000 * chance()) if chance() < 0.4 else None,
             int(10**18 * chance()) if chance() < 0.2 else None,
@@ -216,9 +227,9 @@ class _Maker:
 
     def contact(self, draw: random.Random, number: int, record_id: str) -> list[Any]:
         chance = draw.random
-        place, city, state, postal, _, _ = _pick(draw, self._cities)
-        first = _pick(draw, place.first_names) if chance() < 0.95 else None
-        last = _pick(draw, place.last_names)
+        place, city, state, postal, _, _ = pick(draw, self._cities)
+        first = pick(draw, place.first_names) if chance() < 0.95 else None
+        last = pick(draw, place.last_names)
         mail = f"{_ascii(first or 'info')}.{_ascii(last)}{number}@example.{place.domain}"
         manager = self._contacts[int(chance() * number)] if number and chance() < 0.1 else None
         return [
@@ -227,19 +238,19 @@ class _Maker:
             first,
             last,
             f"/services/images/photo/{record_id}",
-            _pick(draw, standard.SALUTATIONS) if chance() < 0.5 else None,
-            _pick(draw, self._accounts) if self._accounts and chance() < 0.96 else None,
-            _digits(draw, _pick(draw, place.streets)) if chance() < 0.8 else None,
+            pick(draw, standard.SALUTATIONS) if chance() < 0.5 else None,
+            pick(draw, self._accounts) if self._accounts and chance() < 0.96 else None,
+            _digits(draw, pick(draw, place.streets)) if chance() < 0.8 else None,
             city,
             state,
             _digits(draw, postal),
             place.country,
-            _digits(draw, _pick(draw, place.phones)) if chance() < 0.7 else None,
-            _digits(draw, _pick(draw, place.phones)) if chance() < 0.6 else None,
+            _digits(draw, pick(draw, place.phones)) if chance() < 0.7 else None,
+            _digits(draw, pick(draw, place.phones)) if chance() < 0.6 else None,
             (mail.title() if chance() < 0.1 else mail) if chance() < 0.9 else None,
-            _pick(draw, TITLES) if chance() < 0.7 else None,
-            _pick(draw, DEPARTMENTS) if chance() < 0.5 else None,
-            _pick(draw, standard.SOURCES) if chance() < 0.5 else None,
+            pick(draw, TITLES) if chance() < 0.7 else None,
+            pick(draw, DEPARTMENTS) if chance() < 0.5 else None,
+            pick(draw, standard.SOURCES) if chance() < 0.5 else None,
             f"{1930 + int(75 * chance())}-{1 + int(12 * chance()):02}-{1 + int(28 * chance()):02}"
             if chance() < 0.4
             else None,
@@ -247,8 +258,8 @@ class _Maker:
             f"Met {first or last} in {city}.\nFollow up." if chance() < 0.2 else None,
             int(chance() < 0.1),
             int(chance() < 0.05),
-            _pick(draw, (None, "Gold", "Silver", "Bronze")),
-            _pick(draw, (None, None, "Golf", "Music;Travel", "Travel;Food;Art")),
+            pick(draw, (None, "Gold", "Silver", "Bronze")),
+            pick(draw, (None, None, "Golf", "Music;Travel", "Travel;Food;Art")),
             int(10 ** (2 + 6 * chance())) if chance() < 0.5 else None,
             int(200_000 * chance()) - 100_000 if chance() < 0.3 else None,
             int(10**18 * chance()) if chance() < 0.2 else None,
@@ -262,7 +273,7 @@ class _Maker:
         ]
 
 
-def _pick(draw: random.Random, pool: Sequence[Any]) -> Any:
+def pick(draw: random.Random, pool: Sequence[Any]) -> Any:
     return pool[int(draw.random() * len(pool))]  # three times as fast as choice()
 
 

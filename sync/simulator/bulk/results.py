@@ -6,18 +6,16 @@ import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from sync.simulator import csv_rows, values
-from sync.simulator.csv_rows import Column, Dialect
+from sync.simulator import values
+from sync.simulator.bulk import csv_rows
+from sync.simulator.bulk.csv_rows import Column, Dialect
 from sync.simulator.queries import Distortion
 from sync.simulator.soql import scope
 from sync.simulator.soql.plan import Plan
-
-if TYPE_CHECKING:  # the org owns its jobs
-    from sync.simulator.org import Org
+from sync.simulator.state import OrgState
 
 SMALL = 2_000  # rows; so few are rendered at once and kept
 LARGEST_CHUNK = 100_000  # rows, as Salesforce cuts large tables by their keys
@@ -33,11 +31,11 @@ class Closed(Exception):
 class Result:
     """What a query found at one moment; ``close`` it, or the snapshot lives on."""
 
-    def __init__(self, org: "Org", plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
-        self._org = org
-        self._options = replace(org.options)
+    def __init__(self, state: OrgState, plan: Plan, deleted_too: bool, dialect: Dialect, number: int) -> None:
+        self._state = state
+        self._options = replace(state.options)
         columns = [
-            Column(name, column.field, column.sql, nul=_nul(column, org.store.nul))
+            Column(name, column.field, column.sql, nul=_nul(column, state.store.nul))
             for name, column in plan.flat
         ]
         row = csv_rows.row_sql(columns, dialect, self._options)
@@ -49,9 +47,9 @@ class Result:
         # that render are hardly faster than one, while what follows, gzip and TLS, does run side by side.
         self._reading = threading.Lock()
         self._kept: list[bytes] | None = None
-        with org.lock:
-            where = org.queries.where(plan, deleted_too)
-            db = org.store.snapshot()
+        with state.lock:
+            where = plan.filter_sql(deleted_too)
+            db = state.store.snapshot()
         self._snapshot: sqlite3.Connection | None = db
         try:
             self._add_functions(db)
@@ -74,9 +72,9 @@ class Result:
 
     def close(self) -> None:
         """Let go of the snapshot; pages that are being read break off."""
-        with self._reading, self._org.lock:
+        with self._reading, self._state.lock:
             if self._snapshot is not None:
-                self._org.store.release(self._snapshot)
+                self._state.store.release(self._snapshot)
                 self._snapshot = None
 
     def lines(self, start: int, end: int, distort: Distortion) -> Iterator[bytes]:

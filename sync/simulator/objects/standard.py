@@ -1,4 +1,4 @@
-"""The org's objects as a fresh org has them, with their fields; of those of permissions only the least."""
+"""Account and Contact as a fresh org has them, and what the fields of all objects are made of."""
 
 from decimal import Decimal
 from typing import Any
@@ -74,7 +74,32 @@ INDUSTRIES = [
     "Utilities",
 ]
 OWNERSHIPS = ("Public", "Private", "Subsidiary", "Other")
+PRONOUNS = ("He/Him", "She/Her", "They/Them", "Not Listed")
+GENDERS = ("Male", "Female", "Nonbinary", "Not Listed")
 RATINGS = ("Hot", "Warm", "Cold")
+# Standard relationships whose children Salesforce deletes with the parent: cascadeDelete in the recorded
+# childRelationships of the parent. The child's own describe does not tell.
+_CASCADES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Account": {
+        "AccountId": ("Asset", "Contact", "Contract", "Opportunity", "Order"),
+        "ParentId": ("Attachment", "ContactPointEmail", "ContactPointPhone", "Note"),
+        "ParentRecordId": ("ServiceAppointment",),
+        "LinkedEntityId": ("ContentDocumentLink",),
+        "AccountFromId": ("Partner",),
+        "AccountToId": ("Partner",),
+        "WhatId": ("Event", "Task"),
+    },
+    "Contact": {
+        "ContactId": ("Asset", "CampaignMember", "CaseContactRole", "OpportunityContactRole"),
+        "ParentId": ("Attachment", "Note"),
+        "LinkedEntityId": ("ContentDocumentLink",),
+        "WhoId": ("Event", "Task"),
+    },
+}
+CASCADES = {
+    parent: frozenset(f"{child}.{field}" for field, children in fields.items() for child in children)
+    for parent, fields in _CASCADES.items()
+}
 READ_ONLY: dict[str, Any] = {"createable": False, "updateable": False}
 SYSTEM: dict[str, Any] = {"nillable": False, "updateable": False, "createable": False, "defaulted": True}
 
@@ -95,23 +120,24 @@ def flag(name: str, **more: Any) -> Field:
     return Field(name, "boolean", nillable=False, defaulted=True, **more)
 
 
-def address(prefix: str) -> list[Field]:
-    """The parts of a compound address and the compound itself."""
+def address(prefix: str, feature: str | None = None) -> list[Field]:
+    """The parts of a compound address and the compound itself, there with an option of the org or always."""
     whole = f"{prefix}Address"
-    codes: dict[str, Any] = {"compound": whole, "feature": "state_country_picklists"}
+    part: dict[str, Any] = {"compound": whole, "feature": feature}
+    codes = part | {"feature": " ".join(filter(None, (feature, "state_country_picklists")))}
     return [
-        text(f"{prefix}Street", 255, "textarea", compound=whole),
-        text(f"{prefix}City", 40, compound=whole),
-        text(f"{prefix}State", 80, compound=whole),
-        text(f"{prefix}PostalCode", 20, compound=whole),
-        text(f"{prefix}Country", 80, compound=whole),
+        text(f"{prefix}Street", 255, "textarea", **part),
+        text(f"{prefix}City", 40, **part),
+        text(f"{prefix}State", 80, **part),
+        text(f"{prefix}PostalCode", 20, **part),
+        text(f"{prefix}Country", 80, **part),
         picklist(f"{prefix}StateCode", 10, ("CA", "NY", "BY", "NRW", "SP", "MH"), **codes),
         picklist(f"{prefix}CountryCode", 10, ("US", "DE", "FR", "GB", "BR", "IN", "JP", "PL"), **codes),
-        Field(f"{prefix}Latitude", "double", precision=18, scale=15, compound=whole),
-        Field(f"{prefix}Longitude", "double", precision=18, scale=15, compound=whole),
-        picklist(f"{prefix}GeocodeAccuracy", 40, GEOCODE, compound=whole, restricted=True),
+        Field(f"{prefix}Latitude", "double", precision=18, scale=15, **part),
+        Field(f"{prefix}Longitude", "double", precision=18, scale=15, **part),
+        picklist(f"{prefix}GeocodeAccuracy", 40, GEOCODE, restricted=True, **part),
         # Describes itself as filterable, yet WHERE refuses it.
-        Field(whole, "address", filterable=True, **READ_ONLY),
+        Field(whole, "address", filterable=True, feature=feature, **READ_ONLY),
     ]
 
 
@@ -152,20 +178,34 @@ def viewed() -> list[Field]:
 
 def _person() -> list[Field]:
     on: dict[str, Any] = {"feature": "person_accounts"}
+    recent = {"feature": "person_accounts recent_fields"}
     return [
         text("LastName", 80, compound="Name", **on),
         text("FirstName", 40, compound="Name", **on),
+        text("MiddleName", 40, compound="Name", **on),
+        text("Suffix", 40, compound="Name", **on),
         picklist("Salutation", 40, SALUTATIONS, compound="Name", **on),
-        flag("IsPersonAccount", feature="person_accounts", **READ_ONLY),
+        flag("IsPersonAccount", **READ_ONLY, **on),
         lookup("PersonContactId", "PersonContact", "Contact", **READ_ONLY, **on),
+        *address("PersonMailing", "person_accounts"),
+        *address("PersonOther", "person_accounts"),
+        *(text(f"Person{kind}Phone", 40, "phone", **on) for kind in ("Mobile", "Home", "Other", "Assistant")),
         text("PersonEmail", 80, "email", **on),
         text("PersonTitle", 80, **on),
         text("PersonDepartment", 80, **on),
-        text("PersonMobilePhone", 40, "phone", **on),
-        text("PersonHomePhone", 40, "phone", **on),
-        Field("PersonBirthdate", "date", **on),
+        text("PersonAssistantName", 40, **on),
         picklist("PersonLeadSource", 255, SOURCES, **on),
+        Field("PersonBirthdate", "date", **on),
         flag("PersonHasOptedOutOfEmail", **on),
+        flag("PersonHasOptedOutOfFax", **on),
+        flag("PersonDoNotCall", **on),
+        Field("PersonLastCURequestDate", "datetime", **READ_ONLY, **on),
+        Field("PersonLastCUUpdateDate", "datetime", **READ_ONLY, **on),
+        text("PersonEmailBouncedReason", 255, **on),
+        Field("PersonEmailBouncedDate", "datetime", **on),
+        lookup("PersonIndividualId", "PersonIndividual", "Individual", permissionable=False, **on),
+        picklist("PersonPronouns", 40, PRONOUNS, **recent),
+        picklist("PersonGenderIdentity", 40, GENDERS, **recent),
         text("Nickname__pc", 80, **on),
     ]
 
@@ -261,6 +301,9 @@ def contact_fields() -> list[Field]:
         lookup("AccountId", "Account", "Account"),
         text("LastName", 80, nillable=False, compound="Name", extra="personname"),
         text("FirstName", 40, compound="Name", extra="personname"),
+        # Persons' middle names and suffixes are switched on for accounts and contacts alike.
+        text("MiddleName", 40, compound="Name", extra="personname", feature="person_accounts"),
+        text("Suffix", 40, compound="Name", extra="personname", feature="person_accounts"),
         picklist("Salutation", 40, SALUTATIONS, compound="Name", extra="personname"),
         text(
             "Name", 121, label="Full Name", nillable=False, name_field=True, extra="personname", **READ_ONLY
@@ -306,8 +349,8 @@ def _recent_contact() -> list[Field]:
     on: dict[str, Any] = {"feature": "recent_fields"}
     return [
         flag("IsPriorityRecord", **on),
-        picklist("Pronouns", 40, ("He/Him", "She/Her", "They/Them", "Not Listed"), **on),
-        picklist("GenderIdentity", 40, ("Male", "Female", "Nonbinary", "Not Listed"), **on),
+        picklist("Pronouns", 40, PRONOUNS, **on),
+        picklist("GenderIdentity", 40, GENDERS, **on),
         picklist("ContactSource", 40, ("Email", "Meeting", "Web"), **on),
         picklist("TitleType", 40, ("CEO", "CFO", "Manager"), **on),
         picklist("DepartmentGroup", 40, ("Finance", "Sales", "IT"), **on),
@@ -358,63 +401,4 @@ def _contact_custom() -> list[Field]:
             ),
             **READ_ONLY,
         ),
-    ]
-
-
-def user_fields() -> list[Field]:
-    return [
-        Field("Id", "id", length=18, label="User ID", **SYSTEM),
-        text("Username", 80, nillable=False),
-        text("LastName", 80, nillable=False, compound="Name"),
-        text("FirstName", 40, compound="Name"),
-        text("Name", 121, nillable=False, name_field=True, **READ_ONLY),
-        text("Email", 128, "email", nillable=False),
-        flag("IsActive"),
-        *stamps(),
-    ]
-
-
-def organization_fields() -> list[Field]:
-    return [
-        Field("Id", "id", length=18, label="Organization ID", **SYSTEM),
-        text("Name", 80, nillable=False, name_field=True),
-        flag("IsSandbox", **READ_ONLY),
-        picklist("OrganizationType", 40, ("Developer Edition", "Enterprise Edition"), **READ_ONLY),
-        text("InstanceName", 5, **READ_ONLY),
-        text("NamespacePrefix", 15, **READ_ONLY),
-        text("LanguageLocaleKey", 40),
-        text("TimeZoneSidKey", 40),
-        *stamps(),
-    ]
-
-
-def permission_set_fields() -> list[Field]:
-    return [
-        Field("Id", "id", length=18, label="Permission Set ID", **SYSTEM),
-        text("Name", 80, nillable=False, name_field=True),
-        text("Label", 80, nillable=False),
-        flag("IsOwnedByProfile", **READ_ONLY),
-        flag("PermissionsViewAllData"),
-        flag("PermissionsModifyAllData"),
-        *stamps(),
-    ]
-
-
-def assignment_fields() -> list[Field]:
-    return [
-        Field("Id", "id", length=18, label="Permission Set Assignment ID", **SYSTEM),
-        lookup("PermissionSetId", "PermissionSet", "PermissionSet", updateable=False),
-        lookup("AssigneeId", "Assignee", "User", nillable=False, updateable=False),
-        Field("SystemModstamp", "datetime", **SYSTEM),
-    ]
-
-
-def object_permission_fields() -> list[Field]:
-    return [
-        Field("Id", "id", length=18, label="Object Permissions ID", **SYSTEM),
-        lookup("ParentId", "Parent", "PermissionSet", nillable=False, updateable=False),
-        picklist("SobjectType", 40, ("Account", "Contact"), nillable=False, updateable=False),
-        flag("PermissionsRead"),
-        flag("PermissionsViewAllRecords", switch="view_all"),
-        *stamps(),
     ]

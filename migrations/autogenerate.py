@@ -1,4 +1,4 @@
-"""A migration from the catalogue, on a machine without a database: `python -m tests.autogenerate MESSAGE`."""
+"""A migration from the catalogue, without a database: `python -m migrations.autogenerate MESSAGE`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     written = generate(message)
     if written is None:
         sys.stdout.write(
-            "the migrations already make what sync/catalogue/objects.py and sync/postgres/tables.py say\n"
+            "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
         )
         return 0
     format_file(written)
@@ -88,7 +88,8 @@ def unfold(source: str) -> str:
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             row = node.lineno - 1
-            if node.lineno == node.end_lineno and not set(node.value) & {"\\", '"'}:
+            plain = "\\" not in node.value and '"""' not in node.value and node.value[-1] != '"'
+            if node.lineno == node.end_lineno and plain:
                 folded = lines[row].encode()
                 before, after = folded[: node.col_offset], folded[node.end_col_offset :]
                 lines[row] = f'{before.decode()}"""\n{node.value}\n"""{after.decode()}'

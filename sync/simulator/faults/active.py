@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from sync.simulator.fault_kinds import FAULTS, Effect
+from sync.simulator.faults.kinds import FAULTS, Effect
 from sync.simulator.wire import Call
 
 

@@ -5,16 +5,14 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from sync.simulator import ids
-from sync.simulator.csv_rows import Dialect
-from sync.simulator.results import Result
+from sync.simulator.bulk.csv_rows import Dialect
+from sync.simulator.bulk.results import Result
+from sync.simulator.queries import Queries
 from sync.simulator.soql.errors import SoqlError
 from sync.simulator.soql.plan import Plan
-
-if TYPE_CHECKING:  # the org owns its jobs
-    from sync.simulator.org import Org
+from sync.simulator.state import OrgState
 
 UPLOADED, RUNNING = "UploadComplete", "InProgress"
 COMPLETE, FAILED, ABORTED = "JobComplete", "Failed", "Aborted"
@@ -75,8 +73,10 @@ class NoSuchLocator(Exception):
 class Jobs:
     """The org's jobs by Id. One lock guards the list of them, and each has one for its own progress."""
 
-    def __init__(self, org: "Org", seed: int) -> None:
-        self._org = org
+    def __init__(self, state: OrgState, queries: Queries, seed: int, created_by: str) -> None:
+        self._state = state
+        self._queries = queries
+        self._created_by = created_by
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
         self._objects: dict[str, str] = {}  # of every job there ever was
@@ -110,23 +110,23 @@ class Jobs:
     def made_today(self) -> int:
         """Jobs of the last 24 hours, deleted ones and those of others among them."""
         with self._lock:
-            since = self._org.clock.now() - DAY
+            since = self._state.clock.now() - DAY
             self._made = [each for each in self._made if each > since]
-            return self._org.options.bulk_jobs_used + len(self._made)
+            return self._state.options.bulk_jobs_used + len(self._made)
 
     def stored_today(self) -> int:
         """Kilobytes of results of the last 24 hours, those of others among them."""
         with self._lock:
-            since = self._org.clock.now() - DAY
+            since = self._state.clock.now() - DAY
             self._stored = [each for each in self._stored if each[0] > since]
-            return self._org.options.bulk_storage_used_kb + sum(size for _, size in self._stored) // 1024
+            return self._state.options.bulk_storage_used_kb + sum(size for _, size in self._stored) // 1024
 
     # --- a job's life
 
     def create(self, operation: str, soql: str, plan: Plan, version: str, dialect: Dialect) -> Job:
         with self._lock:
             number = len(self._objects) + 1
-            now = self._org.clock.now()
+            now = self._state.clock.now()
             job = Job(
                 id=ids.make("750", 1_000_000 + number * 3),
                 number=number,
@@ -135,10 +135,10 @@ class Jobs:
                 sobject=plan.sobject.name,
                 version=version,
                 dialect=dialect,
-                created_by=self._org.user_id,
+                created_by=self._created_by,
                 created=now,
                 changed=now,
-                polls=self._org.options.bulk_polls,
+                polls=self._state.options.bulk_polls,
                 chunked=not plan.ordered and plan.limit is None,
             )
             self._jobs[job.id] = job
@@ -162,22 +162,22 @@ class Jobs:
             if job.result is None:
                 self._process(job)
             elapsed = time.monotonic() - job.begun
-            if not waiting and job.state == RUNNING and elapsed >= self._org.options.bulk_seconds:
+            if not waiting and job.state == RUNNING and elapsed >= self._state.options.bulk_seconds:
                 self.end(job, COMPLETE)
 
     def _process(self, job: Job) -> None:
         job.begun = time.monotonic()
         try:
-            with self._org.lock:
-                plan = self._org.queries.plan(job.soql)
+            with self._state.lock:
+                plan = self._queries.plan(job.soql)
             if float(job.version) < IN_SELECT_ORDER_SINCE:
                 plan.flat.sort()
-            job.result = Result(self._org, plan, job.deleted_too, job.dialect, job.number)
+            job.result = Result(self._state, plan, job.deleted_too, job.dialect, job.number)
         except SoqlError as problem:  # the schema changed since the job was created
             text = f"InvalidBatch : Failed to process query: {problem.code}: {problem.text(job.soql)}"
             self.end(job, FAILED, text)
             return
-        job.state, job.changed = RUNNING, self._org.clock.now()
+        job.state, job.changed = RUNNING, self._state.clock.now()
         with self._lock:
             self._stored.append((job.changed, job.result.bytes))
             large = [each for each in self._jobs.values() if each.result is not None and each.result.large]
@@ -188,7 +188,7 @@ class Jobs:
         """Bring a job to one of its three ends."""
         with job.lock:
             job.state, job.message = state, message
-            job.ended = job.changed = self._org.clock.now()
+            job.ended = job.changed = self._state.clock.now()
             job.milliseconds = int((time.monotonic() - job.begun) * 1000)
 
     def remove(self, job: Job) -> None:
@@ -199,8 +199,8 @@ class Jobs:
                 job.result.close()
 
     def _expire(self) -> None:
-        ttl = timedelta(seconds=self._org.options.job_ttl)
-        now = self._org.clock.now()
+        ttl = timedelta(seconds=self._state.options.job_ttl)
+        now = self._state.clock.now()
         for job in [each for each in self._jobs.values() if now - (each.ended or each.created) > ttl]:
             self.remove(job)
 
@@ -228,7 +228,7 @@ class Jobs:
 
     def _size(self, job: Job, start: int, most: int | None) -> int:
         if (start, most) not in job.sizes:
-            sizes = self._org.options.bulk_page_sizes
+            sizes = self._state.options.bulk_page_sizes
             if isinstance(sizes, list | tuple) and sizes:
                 sizes = sizes[self._pages % len(sizes)]
                 self._pages += 1

@@ -19,10 +19,7 @@ USERS: tuple[dict[str, Any], ...] = tuple(
     )
 )
 PERMISSION_SET: dict[str, Any] = {"Name": "Integration", "Label": "Integration"}
-OBJECT_PERMISSIONS: tuple[dict[str, Any], ...] = tuple(
-    {"SobjectType": name, "PermissionsRead": True, "PermissionsViewAllRecords": True}
-    for name in ("Account", "Contact")
-)
+PERMITTED = ("Account", "Contact")  # what the integration user may read, beside objects from a describe
 ORGANIZATION: dict[str, Any] = {
     "Name": "Simulator",
     "IsSandbox": False,

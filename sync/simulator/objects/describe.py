@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sync.simulator.schema import Schema, SObject
+from sync.simulator.objects.schema import Schema, SObject, deletes_child
 
 # Keys every entry of describe global has, with the values that no object of ours varies.
 _COMMON: dict[str, Any] = {
@@ -20,9 +20,7 @@ _COMMON: dict[str, Any] = {
     "isInterface": False,
     "isSubtype": False,
     "layoutable": True,
-    "mergeable": True,
     "mruEnabled": True,
-    "queryable": True,
     "retrieveable": True,
     "searchable": True,
     "triggerable": True,
@@ -52,9 +50,11 @@ def summary(sobject: SObject, version: str) -> dict[str, Any]:
     body = {
         **_COMMON,
         "keyPrefix": sobject.key_prefix,
-        "label": sobject.name,
+        "label": sobject.label,
         "labelPlural": sobject.label_plural,
         "name": sobject.name,
+        "mergeable": sobject.mergeable,
+        "queryable": sobject.queryable,
         "replicateable": sobject.replicateable,
         "undeletable": sobject.recyclable,
         "urls": {
@@ -68,7 +68,11 @@ def summary(sobject: SObject, version: str) -> dict[str, Any]:
             "sobject": base,
         },
     }
-    return dict(sorted(body.items()))
+    return dict(sorted(_as_recorded(body, sobject).items()))
+
+
+def _as_recorded(body: dict[str, Any], sobject: SObject) -> dict[str, Any]:
+    return body | {name: value for name, value in sobject.recorded.items() if name in body and name != "urls"}
 
 
 def full(schema: Schema, sobject: SObject, version: str) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def full(schema: Schema, sobject: SObject, version: str) -> dict[str, Any]:
     layout = f"/services/data/v{version}/sobjects/{sobject.name}/describe/layouts/012000000000000AAA"
     body = {
         **summary(sobject, version),
-        **_FULL,
+        **_as_recorded(_FULL, sobject),
         "childRelationships": _children(schema, sobject),
         "fields": [field.describe() for field in schema.visible_fields(sobject)],
         "recordTypeInfos": [
@@ -99,13 +103,13 @@ def full(schema: Schema, sobject: SObject, version: str) -> dict[str, Any]:
 def _children(schema: Schema, sobject: SObject) -> list[dict[str, Any]]:
     return [
         {
-            "cascadeDelete": field.name == "AccountId",
+            "cascadeDelete": deletes_child(sobject, child, field),
             "childSObject": child.name,
             "deprecatedAndHidden": False,
             "field": field.name,
             "junctionIdListNames": [],
             "junctionReferenceTo": [],
-            "relationshipName": "Contacts" if field.name == "AccountId" else None,
+            "relationshipName": child.label_plural if field.name == "AccountId" else None,
             "restrictedDelete": False,
         }
         for child in schema.visible_objects()
