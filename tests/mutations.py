@@ -124,7 +124,7 @@ MUTATIONS = (
     bug(
         "cursor: a resumed window's end is taken as now",
         CURSORS,
-        "window = replace(wanted, until=left.until)",
+        "window = replace(wanted, until=stored.until)",
         "window = wanted; connection.execute(text('UPDATE sync.progress SET until = :u WHERE object = :o'), "
         "{'u': wanted.until, 'o': sobject})",
         "replication/test_borders.py::test_a_resumed_window_ends_where_it_was_begun[bulk]",
@@ -160,7 +160,7 @@ MUTATIONS = (
     bug(
         "cursor: what was read of a Bulk job is continued, whatever was committed since",
         CURSORS,
-        "current = left.job is None or left.undisturbed",
+        "current = stored.job is None or stored.undisturbed",
         "current = True",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
     ),
@@ -354,7 +354,7 @@ MUTATIONS = (
     bug(
         "guard of rejects: any share of them is let go",
         REJECTS,
-        "return count > GUARDED_COUNT and count > GUARDED_SHARE * of",
+        "return count > GUARDED_COUNT and count > GUARDED_SHARE * total",
         "return False",
         "replication/test_honest_success.py::test_what_is_too_many[101-10099-True]",
     ),
