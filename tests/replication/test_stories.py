@@ -485,7 +485,12 @@ def test_person_accounts_and_country_picklists(world: World) -> None:
     """Orgs with person accounts and State/Country picklists show more fields, and they are kept."""
     world.sim.options.person_accounts = True
     world.sim.options.state_country_picklists = True
-    pat = {"FirstName": "Pat", "LastName": "Person", "IsPersonAccount": True, "PersonEmail": "pat@example.com"}
+    pat = {
+        "FirstName": "Pat",
+        "LastName": "Person",
+        "IsPersonAccount": True,
+        "PersonEmail": "pat@example.com",
+    }
     world.org.create("Account", pat)
 
     world.run()
