@@ -499,7 +499,7 @@ MUTATIONS = (
     bug(
         "count by Bulk API: a result page is not compared with its header",
         RESULTS,
-        "    if str(came) != said:\n",
+        "    if str(received) != announced:\n",
         "    if False:\n",
         "salesforce/test_extract.py::test_a_page_that_is_not_what_it_says",
     ),
@@ -864,8 +864,8 @@ MUTATIONS = (
     bug(
         "hosts: the secret follows a redirect",
         LOGIN,
-        "        if redirected.status not in LEADS_ON or not permitted(settings, redirected.host):\n",
-        "        if redirected.status not in LEADS_ON:\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS:\n",
         "salesforce/test_door.py::test_the_secret_follows_no_redirect",
     ),
     bug(

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from sync.catalogue.catalogue import CATALOGUE
+from sync.catalogue.mapping import DATE, FLAG, NUMBER, PICKS, TEXT, Kind, SObject
+from sync.catalogue.mapping import Field as Declared
 from sync.replication import pipeline
 from sync.replication.runs import PageResult
 from sync.salesforce.session import session
 from sync.simulator import Field
+from tests.support.declared import declared
 from tests.support.moving import (
     BOTH,
     PLACING,
@@ -396,3 +403,92 @@ def test_wider_values_are_no_rejects(loaded: World) -> None:
     assert loaded.row(loaded.acme)["number_of_employees"] == 999_999_999_999
     assert loaded.row(loaded.ann)["title"] == wide["Title"]
     loaded.assert_equal()
+
+
+# ── a column of its own ───────────────────────────────────────────────────────────────────────────────
+
+
+def promoted(*fields: Declared, lookups: tuple[str, ...] = ()) -> SObject:
+    """Contacts, of which these fields have a column of their own, too."""
+    contact = CATALOGUE["Contact"]
+    return replace(contact, fields=(*contact.fields, *fields), lookups=(*contact.lookups, *lookups))
+
+
+NICKNAME = promoted(Declared("Nickname__c", TEXT), lookups=("nickname__c",))
+
+
+def columns(world: World, column: str = "nickname__c") -> list[Any]:
+    """A column's values and those of the column `custom`, of Ann, Bob and Cid."""
+    rows = world.rows("Contact")
+    return [
+        (rows[id_][column], rows[id_]["custom"]["Nickname__c"]) for id_ in (world.ann, world.bob, world.cid)
+    ]
+
+
+@BOTH
+def test_a_promoted_field_is_filled_in_old_records(loaded: World) -> None:
+    """A custom field that gets a column is read again of all records, and stays in `custom`."""
+    silently(loaded, loaded.ann, Nickname__c="Annie")
+    pipeline.resync(loaded.context("resync"), ["Contact"], None)
+    with declared(loaded.engine, NICKNAME):
+        seen = loaded.last_seq()
+        loaded.run()
+
+        assert columns(loaded) == [("Annie", "Annie"), (None, None), (None, None)]
+        assert news(loaded)[-1] == ("Nickname__c", "promoted")
+        assert [(c.record_id, tuple(c.changed)) for c in loaded.feed(seen)] == [
+            (loaded.ann, ("nickname__c",))
+        ]
+        assert late(loaded) == []
+        loaded.org.update(loaded.bob, {"Nickname__c": "Bobby"})
+        loaded.run()
+        assert columns(loaded)[1] == ("Bobby", "Bobby")
+        loaded.assert_equal(["Contact"])
+
+
+def test_a_promoted_field_does_without_the_others(loaded: World) -> None:
+    """The column is filled where no custom field is replicated, and left alone where the field is excluded."""
+    loaded.org.update(loaded.ann, {"Nickname__c": "Annie"})
+    with declared(loaded.engine, NICKNAME):
+        loaded.environment["SYNC_CUSTOM_FIELDS"] = "none"
+        loaded.run()
+        assert [row["nickname__c"] for row in loaded.rows("Contact").values() if row["nickname__c"]] == [
+            "Annie"
+        ]
+        assert loaded.row(loaded.ann)["custom"] == {}
+
+        loaded.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Nickname__c"
+        loaded.run()
+        assert loaded.row(loaded.ann)["nickname__c"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "stored"),
+    [
+        (NUMBER, Field("Rank__c", "double", precision=18, scale=2), 1.5, Decimal("1.5")),
+        (FLAG, Field("Rank__c", "boolean"), True, True),
+        (DATE, Field("Rank__c", "date"), "2026-02-03", date(2026, 2, 3)),
+        (PICKS, Field("Rank__c", "multipicklist", length=100), "a;b", ["a", "b"]),
+    ],
+)
+def test_promoted_fields_are_typed(loaded: World, kind: Kind, field: Field, value: Any, stored: Any) -> None:
+    """The column has the type of its kind."""
+    loaded.org.add_field("Contact", field)
+    loaded.org.update(loaded.ann, {"Rank__c": value})
+    with declared(loaded.engine, promoted(Declared("Rank__c", kind))):
+        loaded.run()
+
+        assert loaded.row(loaded.ann)["rank__c"] == stored
+        loaded.assert_equal(["Contact"])
+
+
+def test_a_line_that_is_taken_away(loaded: World) -> None:
+    """Declared no more, the field is in `custom` alone, and nothing has to be read again."""
+    with declared(loaded.engine, NICKNAME):
+        loaded.run()
+    loaded.sim.requests.clear()
+
+    loaded.run()
+
+    assert news(loaded)[-1] == ("Nickname__c", "demoted")
+    assert selects(loaded) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,12 +19,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from migrations import autogenerate as generator
 from sync.demo import embedded
 from sync.postgres import bookkeeping, tables, views
 from tests.conftest import administer
 from tests.support import processes
-from tests.support.databases import folder_of_servers
 from tests.support.world import ROOT
 
 SCRIPTS = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
@@ -428,83 +425,3 @@ def test_owner_without_superuser_rights(server: str) -> None:
         assert ask(engine, "SELECT version_num FROM sync.alembic_version") == [(HEAD,)]
     finally:
         administer(server, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
-
-
-# ── a contributor's new field ─────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project in which anything may be changed."""
-    copy = tmp_path / "project"
-    for folder in ("sync", "migrations"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, copy / name)
-    return copy
-
-
-def autogenerate(project: Path, *message: str) -> subprocess.CompletedProcess[str]:
-    """What `make migration` does, with no settings at all but where its PostgreSQL may have its files."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return python(
-        ["migrations.autogenerate", *message], project, {**kept, "TMPDIR": str(folder_of_servers())}
-    )
-
-
-def test_new_field_is_one_line_and_a_generated_migration(
-    project: Path, database: str, migrated: Engine
-) -> None:
-    """One line in the catalogue becomes a migration that adds the column, shows it, and can be undone."""
-    catalogue = project / "sync" / "catalogue" / "objects" / "contact.py"
-    last = '        Field("IndividualId", REF),\n'
-    line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
-    assert catalogue.read_text().count(last) == 1
-    catalogue.write_text(catalogue.read_text().replace(last, last + line))
-
-    made = autogenerate(project, "contact gets a", "nick name")
-
-    assert made.returncode == 0, made.stderr
-    written = project / "migrations" / "versions" / f"{NEXT}_contact_gets_a_nick_name.py"
-    assert f"{NEXT}_contact_gets_a_nick_name.py" in made.stdout
-    assert sorted((project / "migrations" / "versions").glob(f"{NEXT}*")) == [written]
-    for arguments in (("check",), ("format", "--check")):
-        linted = subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments, str(written)],
-            cwd=project,
-            capture_output=True,
-            check=False,
-        )
-        assert linted.returncode == 0, linted.stdout.decode()
-
-    before = columns_of(migrated, "crm", "contact")
-    assert alembic(project, "upgrade", "head", DATABASE_URL=database).returncode == 0
-    assert columns_of(migrated, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
-    assert {"nick_name", "nick_name_lower"} <= set(columns_of(migrated, "salesforce", "contact"))
-    assert alembic(project, "check", DATABASE_URL=database).returncode == 0
-
-    assert alembic(project, "downgrade", "-1", DATABASE_URL=database).returncode == 0
-    assert columns_of(migrated, "crm", "contact") == before
-    assert not {"nick_name", "nick_name_lower"} & set(columns_of(migrated, "salesforce", "contact"))
-    assert alembic(project, "upgrade", "head", DATABASE_URL=database).returncode == 0
-    assert columns_of(migrated, "crm", "contact") == [*before, "nick_name", "nick_name_lower"]
-
-
-def test_nothing_new_writes_nothing(project: Path) -> None:
-    """Asked for a migration where none is needed, the command says so and leaves no empty file."""
-    before = sorted(path.name for path in (project / "migrations" / "versions").glob("*.py"))
-
-    made = autogenerate(project, "nothing")
-
-    assert made.returncode == 0, made.stderr
-    assert (
-        made.stdout
-        == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
-    )
-    assert sorted(path.name for path in (project / "migrations" / "versions").glob("*.py")) == before
-
-
-def test_migration_needs_a_message(capsys: pytest.CaptureFixture[str]) -> None:
-    """A migration without a name is refused before anything is started."""
-    assert generator.main([" "]) == 2
-    assert capsys.readouterr().err == 'say what changes: make migration MESSAGE="contact gets a nickname"\n'

@@ -20,7 +20,7 @@ from sync.postgres.load import sql
 from sync.postgres.state import cursors, leases
 from sync.replication import apply
 from sync.salesforce.extract import rest
-from tests.support.model import Truth
+from tests.support.model import OPPORTUNITIES, Truth
 
 EXAMPLES = int(os.environ.get("SOAK", "6"))
 HOW: dict[str, Any] = {
@@ -41,6 +41,13 @@ def machine(server: str, template: str) -> type[Truth]:
 def test_whatever_happens_the_tables_equal_the_org(server: str, template: str) -> None:
     """Random interleavings of an org's life and ours: claims hold at every step, and at rest all is equal."""
     run_state_machine_as_test(machine(server, template), settings=settings(max_examples=EXAMPLES, **HOW))
+
+
+@pytest.mark.timeout(3600)
+def test_so_do_those_of_a_generated_object(server: str, template: str) -> None:
+    """The same of an object that was generated from a describe: nothing in the code knows only two objects."""
+    generated = type("Generated", (machine(server, template),), {"subject": OPPORTUNITIES})
+    run_state_machine_as_test(generated, settings=settings(max_examples=max(2, EXAMPLES // 3), **HOW))
 
 
 # ── planted bugs ──────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,10 +23,32 @@ from sync.replication import pipeline
 from sync.replication.runs import PageResult
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
+from tests.support.declared import opportunities
 from tests.support.world import World, compare
 
 NUMBERS = itertools.count(1)
-OBJECTS = ("Account", "Contact")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The object whose records the model lets live: what one needs, two of its texts, and what it can do."""
+
+    name: str
+    values: dict[str, object]
+    texts: tuple[str, str]
+    formula: str = ""
+    mergeable: bool = False
+
+
+CONTACTS = Subject(
+    "Contact", {"LastName": "new"}, ("Title", "Department"), "Account_Display__c", mergeable=True
+)
+# An object that no module knows by its name, and that was generated from a describe.
+OPPORTUNITIES = Subject(
+    "Opportunity",
+    {"Name": "new", "StageName": "Prospecting", "CloseDate": "2026-12-31"},
+    ("NextStep", "Description"),
+)
 OVERLAP = timedelta(minutes=10)
 NUMBER = st.integers(0, 10_000)
 # What strikes a call now and then; each must be survived, or end the run with nothing lost.
@@ -46,6 +69,7 @@ class Truth(RuleBasedStateMachine):
 
     server: str
     template: str
+    subject = CONTACTS
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +81,11 @@ class Truth(RuleBasedStateMachine):
         self.sim = self.stack.enter_context(Simulator())
         self.world = self.stack.enter_context(World(self.sim, url))
         self.org = self.world.org
+        self.name, (self.text, self.other) = self.subject.name, self.subject.texts
+        self.objects = ("Account", self.name)
+        if self.subject is OPPORTUNITIES:
+            self.stack.enter_context(opportunities(self.world.engine, self.sim))
+        self.world.environment["SYNC_OBJECTS"] = ",".join(self.objects)
         self.titles = itertools.count(1)
         # An open transaction: when it began, and what it will write.
         self.opened: datetime | None = None
@@ -75,9 +104,7 @@ class Truth(RuleBasedStateMachine):
         self.world.page_by(pages)
         long_ago = self.now() - timedelta(days=40)
         account = self.org.create("Account", {"Name": "Acme"}, stamp=long_ago)
-        self.org.create_many(
-            "Contact", [{"LastName": f"n{i}", "AccountId": account} for i in range(5)], long_ago
-        )
+        self.org.create_many(self.name, [self.record(AccountId=account) for _ in range(5)], long_ago)
         self.world.run()
 
     def teardown(self) -> None:
@@ -91,9 +118,13 @@ class Truth(RuleBasedStateMachine):
     def now(self) -> datetime:
         return self.sim.clock.now().replace(microsecond=0)
 
-    def pick(self, number: int, name: str = "Contact", *, deleted: bool = False) -> str | None:
-        ids = self.org.ids(name, deleted=deleted)
+    def pick(self, number: int, name: str = "", *, deleted: bool = False) -> str | None:
+        ids = self.org.ids(name or self.name, deleted=deleted)
         return ids[number % len(ids)] if ids else None
+
+    def record(self, **values: object) -> dict[str, object]:
+        """What a new record of the subject needs."""
+        return {**self.subject.values, **values}
 
     def touched(self, *ids: str) -> None:
         """A stamp tells of these now."""
@@ -102,7 +133,7 @@ class Truth(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4), number=NUMBER)
     def create(self, count: int, number: int) -> None:
         account = self.pick(number, "Account")
-        self.org.create_many("Contact", [{"LastName": "new", "AccountId": account}] * count)
+        self.org.create_many(self.name, [self.record(AccountId=account)] * count)
 
     @rule()
     def create_account(self) -> None:
@@ -111,7 +142,7 @@ class Truth(RuleBasedStateMachine):
     @rule(number=NUMBER)
     def edit(self, number: int) -> None:
         if id_ := self.pick(number):
-            self.org.update(id_, {"Title": f"t{next(self.titles)}"})
+            self.org.update(id_, {self.text: f"t{next(self.titles)}"})
             self.touched(id_)
 
     @rule(number=NUMBER)
@@ -122,8 +153,8 @@ class Truth(RuleBasedStateMachine):
 
     @rule()
     def edit_many_on_one_stamp(self) -> None:
-        ids = self.org.ids("Contact", deleted=False)
-        self.org.update_many(ids, {"Department": f"d{next(self.titles)}"})
+        ids = self.org.ids(self.name, deleted=False)
+        self.org.update_many(ids, {self.other: f"d{next(self.titles)}"})
         self.touched(*ids)
 
     @rule(number=NUMBER)
@@ -131,9 +162,9 @@ class Truth(RuleBasedStateMachine):
         """Two versions with one stamp, and a pass may read between them."""
         if id_ := self.pick(number):
             stamp = self.now()
-            self.org.update(id_, {"Title": f"t{next(self.titles)}"}, stamp=stamp)
+            self.org.update(id_, {self.text: f"t{next(self.titles)}"}, stamp=stamp)
             self.pass_()
-            self.org.update(id_, {"Title": f"t{next(self.titles)}"}, stamp=stamp)
+            self.org.update(id_, {self.text: f"t{next(self.titles)}"}, stamp=stamp)
             self.touched(id_)
 
     @rule(number=NUMBER, minutes=st.integers(1, 9))
@@ -143,9 +174,9 @@ class Truth(RuleBasedStateMachine):
         self.not_claimed(stamp)
         id_ = self.pick(number)
         if id_ and datetime.fromisoformat(self.org.record(id_)["SystemModstamp"]) <= stamp:
-            self.org.update(id_, {"Title": "late"}, stamp=stamp)
+            self.org.update(id_, {self.text: "late"}, stamp=stamp)
             self.touched(id_)
-        self.org.create("Contact", {"LastName": "late"}, stamp=stamp)
+        self.org.create(self.name, self.record(), stamp=stamp)
 
     @precondition(lambda self: self.opened is None)
     @rule()
@@ -159,14 +190,14 @@ class Truth(RuleBasedStateMachine):
         assert self.opened is not None
         if self.now() - self.opened < timedelta(hours=23):
             self.not_claimed(self.opened)
-            self.org.create("Contact", {"LastName": "of a long transaction"}, stamp=self.opened)
+            self.org.create(self.name, self.record(), stamp=self.opened)
         self.opened = None
         self.sim.options.latest_date_covered_lag = 0
 
     @rule(number=NUMBER, account=st.booleans())
     def delete(self, number: int, account: bool) -> None:
-        if id_ := self.pick(number, "Account" if account else "Contact"):
-            children = [c["Id"] for c in self.org.records("Contact", deleted=False) if c["AccountId"] == id_]
+        if id_ := self.pick(number, "Account" if account else self.name):
+            children = [c["Id"] for c in self.org.records(self.name, deleted=False) if c["AccountId"] == id_]
             self.org.delete(id_)
             self.touched(id_, *children)
 
@@ -187,7 +218,7 @@ class Truth(RuleBasedStateMachine):
     @rule(number=NUMBER)
     def merge(self, number: int) -> None:
         master, loser = self.pick(number), self.pick(number + 1)
-        if master and loser and master != loser:
+        if self.subject.mergeable and master and loser and master != loser:
             self.org.merge(master, [loser])
             self.touched(master, loser)
 
@@ -195,34 +226,37 @@ class Truth(RuleBasedStateMachine):
     def merge_accounts(self, number: int) -> None:
         master, loser = self.pick(number, "Account"), self.pick(number + 1, "Account")
         if master and loser and master != loser:
-            children = [c["Id"] for c in self.org.records("Contact", deleted=None) if c["AccountId"] == loser]
+            children = [c["Id"] for c in self.org.records(self.name, deleted=None) if c["AccountId"] == loser]
             self.org.merge(master, [loser])
             self.touched(master, loser, *children)
 
     @rule()
     def change_formula(self) -> None:
-        self.org.change_formula("Contact", "Account_Display__c", "!")
+        if self.subject.formula:
+            self.org.change_formula(self.name, self.subject.formula, "!")
 
-    @rule(name=st.sampled_from(["Title", "Department", "Rank__c"]))
-    def hide_field(self, name: str) -> None:
-        if name in self.org.schema.objects["Contact"].fields:
-            self.org.hide_field("Contact", name)
+    @rule(which=st.sampled_from([0, 1, 2]))
+    def hide_field(self, which: int) -> None:
+        name = (self.text, self.other, "Rank__c")[which]
+        if name in self.org.schema.objects[self.name].fields:
+            self.org.hide_field(self.name, name)
 
-    @rule(name=st.sampled_from(["Title", "Department", "Rank__c"]))
-    def show_field(self, name: str) -> None:
-        if name in self.org.schema.objects["Contact"].hidden_fields:
-            self.org.show_field("Contact", name)
+    @rule(which=st.sampled_from([0, 1, 2]))
+    def show_field(self, which: int) -> None:
+        name = (self.text, self.other, "Rank__c")[which]
+        if name in self.org.schema.objects[self.name].hidden_fields:
+            self.org.show_field(self.name, name)
             self.late.add(name)
 
     @rule()
     def add_field(self) -> None:
-        if "Rank__c" not in self.org.schema.objects["Contact"].fields:
-            self.org.add_field("Contact", Field("Rank__c", "string", length=20))
+        if "Rank__c" not in self.org.schema.objects[self.name].fields:
+            self.org.add_field(self.name, Field("Rank__c", "string", length=20))
 
     @rule(number=NUMBER)
     def fill_field(self, number: int) -> None:
         id_ = self.pick(number)
-        if id_ and "Rank__c" in self.org.schema.objects["Contact"].fields:
+        if id_ and "Rank__c" in self.org.schema.objects[self.name].fields:
             self.org.update(id_, {"Rank__c": f"r{next(self.titles)}"})
             self.touched(id_)
 
@@ -238,9 +272,9 @@ class Truth(RuleBasedStateMachine):
     @rule(fault=st.sampled_from(SPOILED), place=st.sampled_from(PLACES[1:]))
     def trouble_while_much_is_new(self, fault: str, place: str) -> None:
         """A fault in a pass over changes that are old enough to be claimed."""
-        self.org.create_many("Contact", [{"LastName": "new"}] * 5)
+        self.org.create_many(self.name, [self.record()] * 5)
         self.sim.clock.advance(20 * 60)
-        self.sim.faults.add(fault, on=place, times=1, sobject="Contact")
+        self.sim.faults.add(fault, on=place, times=1, sobject=self.name)
         self.pass_()
 
     @rule()
@@ -269,14 +303,17 @@ class Truth(RuleBasedStateMachine):
         self.lag()
         since = None if full else self.now() - timedelta(days=1)
         with suppress(ObjectsFailedError):
-            pipeline.resync(self.world.context("resync"), OBJECTS, since)
+            pipeline.resync(self.world.context("resync"), self.objects, since)
 
     @rule(deep=st.booleans())
     def verify(self, deep: bool) -> None:
         self.lag()
         with suppress(SyncError):
             pipeline.verify_all(
-                self.world.context("verify", approve=True), OBJECTS, repair=True, sample=None if deep else 0
+                self.world.context("verify", approve=True),
+                self.objects,
+                repair=True,
+                sample=None if deep else 0,
             )
 
     @rule(step=st.integers(1, 6), verify=st.booleans())
@@ -290,7 +327,7 @@ class Truth(RuleBasedStateMachine):
 
         self.lag()
         context = self.world.context("verify" if verify else "run", on_page=on_page, approve=True)
-        for name in OBJECTS:
+        for name in self.objects:
             with suppress(Dies, SyncError):
                 if verify:
                     pipeline.verify_object(context, name, repair=True)
@@ -303,7 +340,7 @@ class Truth(RuleBasedStateMachine):
         """A process that stood still while another took its work over must not commit any more."""
         self.sim.faults.clear()
         if id_ := self.pick(number):
-            self.org.update(id_, {"Title": f"t{next(self.titles)}"})
+            self.org.update(id_, {self.text: f"t{next(self.titles)}"})
             self.touched(id_)
         overtaken: list[PageResult] = []
 
@@ -311,11 +348,11 @@ class Truth(RuleBasedStateMachine):
             if not overtaken:
                 overtaken.append(step)
                 self.world.expire_leases()
-                pipeline.sync_object(self.world.context(), "Contact")
+                pipeline.sync_object(self.world.context(), self.name)
 
         self.lag()
         try:
-            pipeline.sync_object(self.world.context(on_page=on_page), "Contact")
+            pipeline.sync_object(self.world.context(on_page=on_page), self.name)
         except FenceLostError:
             return
         raise AssertionError("a process committed without its lease")
@@ -338,20 +375,21 @@ class Truth(RuleBasedStateMachine):
         copy, seen = dict(self.copy), self.seen
         for change in self.world.sql("SELECT * FROM crm.changes(:after, :max)", after=seen, max=most):
             seen = change.seq
-            if change.object != "Contact":
+            if change.object != self.name:
                 continue
             if change.op == "reload":
-                copy = {row["id"]: row for row in self.contacts()}
+                copy = {row["id"]: row for row in self.shown()}
                 continue
             copy.pop(change.record_id, None)
-            copy |= {row["id"]: row for row in self.contacts(change.record_id)}
+            copy |= {row["id"]: row for row in self.shown(change.record_id)}
         if not dies:
             self.copy, self.seen = copy, seen
 
-    def contacts(self, id_: str | None = None) -> list[dict[str, Any]]:
+    def shown(self, id_: str | None = None) -> list[dict[str, Any]]:
         with tables.transaction(self.world.engine) as connection:
             rows = connection.execute(
-                text("SELECT * FROM crm.contact WHERE CAST(:id AS text) IS NULL OR id = :id"), {"id": id_}
+                text(f"SELECT * FROM crm.{self.name.lower()} WHERE CAST(:id AS text) IS NULL OR id = :id"),
+                {"id": id_},
             )
             return [dict(row) for row in rows.mappings()]
 
@@ -359,7 +397,7 @@ class Truth(RuleBasedStateMachine):
 
     def not_claimed(self, stamp: datetime) -> None:
         """What is committed only now was not said to be there."""
-        for name in OBJECTS:
+        for name in self.objects:
             claimed = self.world.cursor(name)
             assert claimed is None or claimed <= stamp, (
                 f"{name}: complete through {claimed}, and now {stamp} commits"
@@ -368,7 +406,7 @@ class Truth(RuleBasedStateMachine):
     @invariant()
     def claims_hold(self) -> None:
         """Every change that Salesforce committed before `complete_through` is in the tables."""
-        for name in OBJECTS:
+        for name in self.objects:
             claimed = self.world.cursor(name)
             if claimed is None:
                 continue
@@ -397,22 +435,24 @@ class Truth(RuleBasedStateMachine):
         self.sim.faults.clear()
         if self.opened is not None:
             self.commit_transaction()
-        for name in list(self.org.schema.objects["Contact"].hidden_fields):
-            self.org.show_field("Contact", name)
+        for name in list(self.org.schema.objects[self.name].hidden_fields):
+            self.org.show_field(self.name, name)
         for _ in range(2):
             self.sim.clock.advance(26 * 3600)
             pipeline.sync_all(self.world.context())
-            pipeline.verify_all(self.world.context("verify", approve=True), OBJECTS, repair=True, sample=0)
+            pipeline.verify_all(
+                self.world.context("verify", approve=True), self.objects, repair=True, sample=0
+            )
         self.silent.clear()
         self.claims_hold()
-        for name in OBJECTS:
+        for name in self.objects:
             live = {id_ for id_, row in self.world.rows(name).items() if row["deleted_at"] is None}
             assert live == set(self.org.ids(name, deleted=False)), f"{name}: other records than in the org"
             for id_ in live:
-                different = compare(self.org.record(id_), self.world.row(id_), set())
+                different = compare(self.org.record(id_), self.world.rows(name)[id_], set())
                 assert different == {}, f"{id_}: {different}"
-        again = pipeline.verify_all(self.world.context("verify"), OBJECTS, repair=False, sample=None)
+        again = pipeline.verify_all(self.world.context("verify"), self.objects, repair=False, sample=None)
         assert [(report.findings or {})["differences"] for report in again] == [[], []]
         self.consume(10_000, dies=False)
-        assert self.copy == {row["id"]: row for row in self.contacts()}, "the feed tells something else"
+        assert self.copy == {row["id"]: row for row in self.shown()}, "the feed tells something else"
         assert self.org.jobs.all() == [] or self.world.unfinished(), "a Bulk job was left at Salesforce"

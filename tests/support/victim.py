@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -32,6 +34,9 @@ def arm(moment: str, number: int) -> None:
 
 
 if __name__ == "__main__":
+    if describe := os.environ.get("DECLARED_DESCRIBE"):  # an object that the tests have declared
+        declared = import_module("tests.support.declared")
+        declared.register(declared.generated(Path(describe)))
     arm(sys.argv[1], int(sys.argv[2]))
     sys.argv = ["sync", *sys.argv[3:]]
     try:

@@ -1,0 +1,359 @@
+"""New objects and fields: what the commands write, what they refuse, and that it works without another edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from migrations import autogenerate, declare
+from migrations.declare import declaration, with_field
+from sync.errors import SyncError, UsageError
+from sync.simulator import Simulator
+from sync.simulator.describes import read_describe
+from tests.support.checkout import Checkout
+from tests.support.world import ROOT
+
+DESCRIBES = ROOT / "tests" / "simulator"
+OPPORTUNITY: dict[str, Any] = json.loads((DESCRIBES / "opportunity.json").read_text())
+INVOICE: dict[str, Any] = json.loads((DESCRIBES / "invoice.json").read_text())
+CONTACT = (ROOT / "sync" / "catalogue" / "objects" / "contact.py").read_text()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A copy of the project in which anything may be changed."""
+    return Checkout.at(tmp_path / "project")
+
+
+@pytest.fixture
+def migrated(database: str) -> Engine:
+    """The way to a migrated database."""
+    return create_engine(database, poolclass=NullPool)
+
+
+def ask(engine: Engine, statement: str) -> list[Any]:
+    """The first column of a query's rows."""
+    with engine.begin() as connection:
+        return list(connection.execute(text(statement)).scalars())
+
+
+def columns(engine: Engine, table: str) -> list[str]:
+    """The columns of a table or view, in order."""
+    return ask(
+        engine,
+        f"SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 "
+        "AND NOT attisdropped ORDER BY attnum",
+    )
+
+
+# ── the text of a declaration ─────────────────────────────────────────────────────────────────────────
+
+
+def without(describe: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The describe without some fields."""
+    return describe | {"fields": [field for field in describe["fields"] if field["name"] not in names]}
+
+
+def lines(source: str) -> list[str]:
+    """The fields that a declaration has, as they stand there."""
+    return [line.strip().rstrip(",") for line in source.splitlines() if line.strip().startswith("Field(")]
+
+
+def test_every_replicable_standard_field_is_declared() -> None:
+    """All of a describe's standard fields, in its order, but compound ones and those that depend on the reader."""
+    source, notes = declaration(OPPORTUNITY)
+
+    left_out = {"LastViewedDate", "LastReferencedDate"}
+    expected = [f["name"] for f in OPPORTUNITY["fields"] if not f["custom"] and f["name"] not in left_out]
+    assert [line.split('"')[1] for line in lines(source)] == expected
+    assert 'Field("Amount", NUMBER)' in lines(source)
+    assert 'Field("CloseDate", DATE)' in lines(source)
+    assert 'prefix="006"' in source
+    assert 'lookups=("account_id", "contact_id",)' in source
+    assert notes == []
+
+
+def test_custom_keys_get_a_column() -> None:
+    """Of custom fields, references to replicated objects and external ids are columns that are looked up by."""
+    source, _ = declaration(INVOICE)
+
+    custom = [line for line in lines(source) if "__c" in line]
+    keys = [
+        field["name"]
+        for field in INVOICE["fields"]
+        if field["custom"]
+        and (field.get("externalId") or {"Account", "Contact", "Invoice__c"} & set(field["referenceTo"]))
+    ]
+    assert [line.split('"')[1] for line in custom] == keys
+    assert all(f'"{name.lower()}"' in source for name in keys)
+
+
+@pytest.mark.parametrize(
+    ("describe", "reason"),
+    [
+        (without(OPPORTUNITY, "SystemModstamp"), "without SystemModstamp nothing tells what has changed"),
+        (without(OPPORTUNITY, "IsDeleted"), "without IsDeleted deleted records leave no trace"),
+        (OPPORTUNITY | {"keyPrefix": None}, "its Ids have no prefix"),
+        (OPPORTUNITY | {"queryable": False}, "queries refuse it"),
+    ],
+)
+def test_what_cannot_be_replicated_is_refused(describe: dict[str, Any], reason: str) -> None:
+    """An object that cannot be kept equal is refused with the reason."""
+    with pytest.raises(SyncError, match=f"Opportunity cannot be replicated: {reason}"):
+        declaration(describe)
+
+
+def test_what_is_odd_is_left_out_and_named() -> None:
+    """Fields of types that nobody knows, and those whose column is taken, are left out and named."""
+    strange = {"name": "Shape", "type": "polygon", "custom": False}
+    taken = {"name": "DeletedAt", "type": "datetime", "custom": False}
+    described = OPPORTUNITY | {"fields": [*OPPORTUNITY["fields"], strange, taken], "replicateable": False}
+
+    source, notes = declaration(described)
+
+    assert "Shape" not in source
+    assert "DeletedAt" not in source
+    assert notes == [
+        "left out Shape: type polygon",
+        "left out DeletedAt: its column is taken",
+        "Opportunity has no getUpdated and no getDeleted: deletions are found by the nightly verify",
+    ]
+
+
+def test_a_field_goes_to_the_end() -> None:
+    """A new field is the last one, and what is imported follows."""
+    source = with_field(CONTACT, "Weight__c", "INTEGER", index=True)
+
+    before, after = CONTACT.count("Field("), source.count("Field(")
+    assert after == before + 1
+    assert source.rindex("Field(") == source.index('Field("Weight__c", INTEGER)')
+    assert '"weight__c", )' in source.replace("\n", "")
+    [imported] = [line for line in source.splitlines() if line.startswith("from sync.catalogue.mapping")]
+    assert "INTEGER" in imported.replace(",", " ").split()
+
+
+def test_a_first_lookup_makes_the_list() -> None:
+    """An object that nobody looks up by anything gets the list of its lookups."""
+    bare = CONTACT.replace(
+        'lookups=("account_id", "email_normalized", "phone_e164", "mobile_phone_e164"),', ""
+    )
+    assert bare != CONTACT
+
+    assert 'lookups=("weight__c",),' in with_field(bare, "Weight__c", "INTEGER", index=True)
+
+
+# ── what is refused before anything is written ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("object", "Account"), "Account is in the catalogue: make field OBJECT=Account NAME=… adds a field"),
+        (("object", "Drop Table"), "'Drop Table' is no API name"),
+        (("object", "Thing", "--describe", "/nowhere.json"), "/nowhere.json is no describe in JSON"),
+        (("object", "Thing", "--describe", "{opportunity}"), "describes Opportunity, not Thing"),
+        (("field", "Thing", "X__c"), "Thing is not in the catalogue, which has Account, Contact"),
+        (("field", "contact", "Email"), "Contact.Email has a column already: email"),
+        (("field", "Contact", "X__c", "--describe", "{contact}"), "shows no field X__c: check its API name"),
+        (("field", "Contact", "tier__C", "--describe", "{contact}"), "did you mean Tier__c?"),
+        (
+            ("field", "Contact", "Place__c", "--describe", "{contact}"),
+            "is of type location, which has no column",
+        ),
+        (("object", "Thing", "--describe", "{list}"), "is no describe: it has no list of fields"),
+        (
+            ("object", "Thing", "--describe", "{nameless}"),
+            "has a field without a name and a type: {'type': 'int'}",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong name or file ends with an error that says what to do, and nothing is written."""
+    contact = [{"name": "Tier__c", "type": "picklist"}, {"name": "Place__c", "type": "location"}]
+    files = {
+        "contact": {"name": "Contact", "fields": contact},
+        "list": [],
+        "nameless": {"name": "Thing", "fields": [{"type": "int"}]},
+        "opportunity": OPPORTUNITY,
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    places = {f"{{{name}}}": str(tmp_path / f"{name}.json") for name in files}
+    before = set(declare.OBJECTS.iterdir())
+
+    assert declare.main([places.get(argument, argument) for argument in arguments]) == 2
+
+    assert told in capsys.readouterr().err
+    assert set(declare.OBJECTS.iterdir()) == before
+
+
+def test_an_object_that_the_org_does_not_show(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that the org does not know is an error that names what to check."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (sim.environment() | {"DATABASE_URL": "postgres:///x"}).items():
+        monkeypatch.setenv(name, value)
+
+    assert declare.main(["object", "Nothing__c"]) == 2
+
+    assert (
+        "the org shows the integration user no object Nothing__c: check its API name"
+        in capsys.readouterr().err
+    )
+
+
+def test_nothing_stays_where_no_migration_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the migration cannot be written, the declaration is not left behind."""
+    before = set(declare.OBJECTS.iterdir())
+
+    def fail(module: str, *_: str) -> None:
+        if module != "ruff":
+            raise UsageError("no server")
+
+    monkeypatch.setattr(declare, "run", fail)
+
+    assert declare.main(["object", "Opportunity", "--describe", str(DESCRIBES / "opportunity.json")]) == 2
+
+    assert "no server" in capsys.readouterr().err
+    assert set(declare.OBJECTS.iterdir()) == before
+
+
+# ── a checkout ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_object_needs_no_other_edit(
+    checkout: Checkout, sim: Simulator, database: str, migrated: Engine
+) -> None:
+    """Declared by the command, migrated, loaded, verified and read by a consumer: nothing else is edited."""
+    before = checkout.files()
+    sim.org.add_object(read_describe(OPPORTUNITY))
+    account = sim.org.create("Account", {"Name": "Acme"})
+    sim.org.create("Opportunity", opportunity("Big", AccountId=account))
+    gone = sim.org.create("Opportunity", opportunity("Small"))
+    settings = sim.environment() | {"DATABASE_URL": database}
+    with migrated.begin() as connection:
+        connection.execute(text("CREATE ROLE hand_granted"))
+        connection.execute(text("GRANT SELECT ON crm.account, crm.contact TO hand_granted"))
+    try:
+        told = checkout.succeed("migrations.declare", "object", "Opportunity", **settings)
+
+        written = sorted(checkout.files() - before)
+        assert [name for name in written if not name.startswith("migrations")] == [
+            "sync/catalogue/objects/opportunity.json",
+            "sync/catalogue/objects/opportunity.py",
+        ]
+        assert all(f"wrote {name}" in told for name in written)
+        for arguments in (("check",), ("format", "--check")):
+            checkout.succeed("ruff", *arguments, ".")
+        checkout.succeed("alembic", "upgrade", "head", **settings)
+        checkout.succeed("alembic", "check", **settings)
+        assert checkout.succeed("sync", "run", **settings).count("Opportunity") == 1
+        sim.org.delete(gone)
+        checkout.succeed("sync", "run", **settings)
+        assert "Opportunity: equal" in checkout.succeed("sync", "verify", "--deep", "all", **settings)
+        assert "Account, Contact and Opportunity hold every change" in checkout.succeed(
+            "sync", "status", **settings
+        )
+
+        assert ask(migrated, "SELECT name FROM crm.opportunity WHERE account_id IS NOT NULL") == ["Big"]
+        assert ask(migrated, "SELECT rows FROM crm.freshness WHERE object = 'Opportunity'") == [1]
+        assert ask(migrated, "SELECT tombstones FROM crm.freshness WHERE object = 'Opportunity'") == [1]
+        assert ask(migrated, "SELECT crm.resolve_id(id) = id FROM crm.opportunity") == [True]
+        assert ask(migrated, f"SELECT crm.resolve_id('{gone}')") == [None]
+        assert "master_record_id" not in columns(migrated, "salesforce.opportunity")
+        assert ask(migrated, "SELECT has_table_privilege('hand_granted', 'crm.opportunity', 'SELECT')") == [
+            True
+        ]
+        assert ask(
+            migrated, "SELECT col_description('crm.opportunity'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
+        ) == ["Salesforce field Opportunity.IsPrivate."]
+
+        checkout.succeed("alembic", "downgrade", "-1", **settings)
+        assert "opportunity" not in ask(migrated, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
+        assert ask(migrated, "SELECT crm.resolve_id('0015g0000000001')") == [None]
+        assert "Opportunity" not in ask(migrated, "SELECT pg_get_viewdef('crm.freshness'::regclass)")[0]
+    finally:
+        with migrated.begin() as connection:
+            connection.execute(text("DROP OWNED BY hand_granted"))
+            connection.execute(text("DROP ROLE hand_granted"))
+
+
+def opportunity(name: str, **values: object) -> dict[str, object]:
+    """The values that a new opportunity needs."""
+    return {"Name": name, "StageName": "Prospecting", "CloseDate": "2026-12-31", **values}
+
+
+def test_a_custom_object_and_its_fields(
+    checkout: Checkout, tmp_path: Path, database: str, migrated: Engine
+) -> None:
+    """A custom object's table is named as in Heroku Connect; one of its fields is promoted afterwards."""
+    describe = DESCRIBES / "invoice.json"
+    checkout.succeed("migrations.declare", "object", "Invoice__c", "--describe", str(describe))
+    custom = next(f["name"] for f in INVOICE["fields"] if f["custom"] and f["type"] == "currency")
+
+    # Its describe lies beside the declaration, so that no org is asked.
+    told = checkout.succeed("migrations.declare", "field", "Invoice__c", custom, "--index")
+
+    assert f"the next pass fills {custom.lower()} in all records" in told
+    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
+    checkout.succeed("alembic", "check", DATABASE_URL=database)
+    assert columns(migrated, "crm.invoice__c")[-1] == custom.lower()
+    assert f"invoice__c_{custom.lower()}_idx" in ask(migrated, "SELECT indexname FROM pg_indexes")
+    checkout.succeed("ruff", "check", ".")
+
+
+def test_a_field_is_one_line_and_a_generated_migration(
+    checkout: Checkout, database: str, migrated: Engine
+) -> None:
+    """A line that a person wrote becomes a migration that adds the column, shows it, and can be undone."""
+    catalogue = checkout.folder / "sync" / "catalogue" / "objects" / "contact.py"
+    last = '        Field("IndividualId", REF),\n'
+    line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
+    assert catalogue.read_text().count(last) == 1
+    catalogue.write_text(catalogue.read_text().replace(last, last + line))
+    before = checkout.files()
+
+    made = checkout.succeed("migrations.autogenerate", "contact gets a", "nick name")
+
+    [written] = checkout.files() - before
+    assert written.endswith("_contact_gets_a_nick_name.py")
+    assert written in made
+    for arguments in (("check",), ("format", "--check")):
+        checkout.succeed("ruff", *arguments, written)
+    shown = columns(migrated, "crm.contact")
+    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
+    assert columns(migrated, "crm.contact") == [*shown, "nick_name", "nick_name_lower"]
+    assert {"nick_name", "nick_name_lower"} <= set(columns(migrated, "salesforce.contact"))
+    checkout.succeed("alembic", "check", DATABASE_URL=database)
+
+    checkout.succeed("alembic", "downgrade", "-1", DATABASE_URL=database)
+    assert columns(migrated, "crm.contact") == shown
+    assert not {"nick_name", "nick_name_lower"} & set(columns(migrated, "salesforce.contact"))
+    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
+    assert columns(migrated, "crm.contact") == [*shown, "nick_name", "nick_name_lower"]
+
+
+def test_nothing_new_writes_nothing(checkout: Checkout) -> None:
+    """Asked for a migration where none is needed, the command says so and leaves no empty file."""
+    before = checkout.files()
+
+    made = checkout.succeed("migrations.autogenerate", "nothing")
+
+    assert made == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
+    assert checkout.files() == before
+
+
+def test_migration_needs_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """A migration without a name is refused before anything is started."""
+    assert autogenerate.main([" "]) == 2
+    assert capsys.readouterr().err == 'say what changes: make migration MESSAGE="contact gets a nickname"\n'
