@@ -7,10 +7,11 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench object field migration requirements clean
+.PHONY: help demo test lint format soak mutations bench deploy-check object field migration permission-set \
+	requirements clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
@@ -49,6 +50,10 @@ field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Custo
 
 migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
 	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
+
+# `make migration` writes it, too: a field of the catalogue needs both.
+permission-set: .venv/ready ## the integration user's permission set, from the catalogue; ARGS="--help" writes it for one org
+	@$(BIN)/python -m migrations.permissions $(ARGS)
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
