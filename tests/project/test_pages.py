@@ -196,6 +196,8 @@ def check_heroku(command: list[str]) -> None:
             assert set(values) <= names() | FOREIGN, command
             ours = {name: value for name, value in values.items() if name in names() and value != "…"}
             settings_from(NEEDED | ours)
+        case ["ps:restart", process]:
+            assert process in procfile()
         case ["pg:credentials:rotate", "DATABASE_URL"]:
             pass
         case ["pg:credentials:create", "DATABASE_URL", "--name", role]:
