@@ -42,6 +42,10 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+# Not a part of `make test`: it installs a virtual environment, and takes three minutes.
+deploy-check: .venv/ready ## build, release, worker, one-offs, deploy and rollback as on Heroku; needs PgBouncer
+	@$(BIN)/python -m tests.deploy_check $(ARGS)
+
 object: .venv/ready ## a new object and its migration: NAME=Opportunity; of the org in the settings, or DESCRIBE=file.json
 	@$(BIN)/python -m migrations.declare object "$(NAME)" $(if $(DESCRIBE),--describe "$(DESCRIBE)")
 
