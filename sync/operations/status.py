@@ -190,8 +190,8 @@ def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:
     when = "is reached" if left == 0 else f"is reached in {left:,.0f} days"
     yield (
         f"the database has {format_bytes(size.bytes)}, and its limit of {format_bytes(limit)} {when}: over "
-        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a larger "
-        "plan and set SYNC_DATABASE_LIMIT",
+        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a "
+        "larger plan and set SYNC_DATABASE_LIMIT",
         left < URGENT_DAYS,
     )
 
