@@ -87,7 +87,7 @@ AS $$
     SELECT chain.id FROM chain WHERE chain.deleted_at IS NULL
 $$
 """
-KNOWN = "        SELECT t.id, {survivor}, t.deleted_at, t.deleted_reason FROM {table} AS t"
+KNOWN = "        SELECT {t}.id, {survivor}, {t}.deleted_at, {t}.deleted_reason FROM {table} AS {t}"
 
 
 def consumer_columns(table: Table) -> list[str]:
@@ -120,7 +120,8 @@ def resolve_id(replicas: Mapping[str, Table]) -> str:
     known = (
         KNOWN.format(
             table=f"{REPLICAS}.{table.name}",
-            survivor="t.master_record_id"
+            t=table.name[0],
+            survivor=f"{table.name[0]}.master_record_id"
             if "master_record_id" in table.columns
             else "NULL::text AS master_record_id",
         )

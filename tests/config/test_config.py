@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from pydantic import ValidationError
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.cli.wiring import KNOWN
 from sync.config.flows import choose_flow
 from sync.config.settings import Settings, load_database_settings, load_settings, settings_from
@@ -49,7 +50,7 @@ DEFAULTS: dict[str, object] = {
     "SALESFORCE_SECURITY_TOKEN": None,
     "SALESFORCE_PRIVATE_HOSTS": frozenset(),
     "SALESFORCE_API_VERSION": "66.0",
-    "SYNC_OBJECTS": ("Account", "Contact"),
+    "SYNC_OBJECTS": tuple(CATALOGUE),
     "SYNC_INTERVAL": timedelta(minutes=10),
     "SYNC_OVERLAP": timedelta(minutes=10),
     "SYNC_CUSTOM_FIELDS": "all",
