@@ -124,7 +124,7 @@ MUTATIONS = (
     bug(
         "cursor: a resumed window's end is taken as now",
         CURSORS,
-        "window = replace(wanted, until=left.until)",
+        "window = replace(wanted, until=stored.until)",
         "window = wanted; connection.execute(text('UPDATE sync.progress SET until = :u WHERE object = :o'), "
         "{'u': wanted.until, 'o': sobject})",
         "replication/test_borders.py::test_a_resumed_window_ends_where_it_was_begun[bulk]",
@@ -160,7 +160,7 @@ MUTATIONS = (
     bug(
         "cursor: what was read of a Bulk job is continued, whatever was committed since",
         CURSORS,
-        "current = left.job is None or left.undisturbed",
+        "current = stored.job is None or stored.undisturbed",
         "current = True",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
     ),
@@ -354,7 +354,7 @@ MUTATIONS = (
     bug(
         "guard of rejects: any share of them is let go",
         REJECTS,
-        "return count > GUARDED_COUNT and count > GUARDED_SHARE * of",
+        "return count > GUARDED_COUNT and count > GUARDED_SHARE * total",
         "return False",
         "replication/test_honest_success.py::test_what_is_too_many[101-10099-True]",
     ),
@@ -499,7 +499,7 @@ MUTATIONS = (
     bug(
         "count by Bulk API: a result page is not compared with its header",
         RESULTS,
-        "    if str(came) != said:\n",
+        "    if str(received) != announced:\n",
         "    if False:\n",
         "salesforce/test_extract.py::test_a_page_that_is_not_what_it_says",
     ),
@@ -864,8 +864,8 @@ MUTATIONS = (
     bug(
         "hosts: the secret follows a redirect",
         LOGIN,
-        "        if redirected.status not in LEADS_ON or not permitted(settings, redirected.host):\n",
-        "        if redirected.status not in LEADS_ON:\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS:\n",
         "salesforce/test_door.py::test_the_secret_follows_no_redirect",
     ),
     bug(

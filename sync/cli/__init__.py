@@ -1,4 +1,4 @@
 """Commands: arguments, output for people and programs, exit codes.
 
-The only package that draws tables. Start with `commands`, then `wiring` (settings, database, session).
+It is the only package that prints tables. Start with `commands`, then `wiring` (settings, database, session).
 """

@@ -1,4 +1,4 @@
-"""Commands, exit codes."""
+"""The commands and their exit codes."""
 
 from __future__ import annotations
 
@@ -47,13 +47,15 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Objects = Annotated[list[str] | None, typer.Option("--object", help="Only this object; may be repeated.")]
-Wait = Annotated[str, typer.Option("--wait", help="How long to wait for another process that is at work.")]
+Wait = Annotated[
+    str, typer.Option("--wait", help="How long to wait for another process that holds the lease.")
+]
 
 
 def main() -> None:
-    """Run a command; every error of ours ends as one clear message and its exit code."""
-    # Who commits a page waits for Postgres a dozen times, and each time for its turn among the threads that
-    # transform the next ones: not five milliseconds.
+    """Run a command; print errors as one message and exit with their code."""
+    # A commit waits for Postgres a dozen times, and after each wait for the threads that transform pages: by
+    # default up to 5 ms each time.
     sys.setswitchinterval(0.001)
     logger.watch_crashes()
     try:
@@ -67,14 +69,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     finally:
         screen.flush()
-        logger.watch_crashes()  # Typer has put a hook of its own in its place
+        logger.watch_crashes()  # Typer has replaced the hook
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and end, when it is asked for."""
+    """Print the version and exit, if requested."""
     if wanted:
         screen.say(f"salesforce-postgres-sync {sync.__version__}")
         raise typer.Exit
@@ -92,7 +94,7 @@ def options(
 
 @app.command("worker")
 def run_worker() -> None:
-    """The scheduled, unattended process: a pass at once, then one each SYNC_INTERVAL, until SIGTERM."""
+    """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
         jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
         worker.work(jobs, context.settings.sync_interval, context.stop)
@@ -102,10 +104,11 @@ def run_worker() -> None:
 def run(
     wait: Wait = "10m",
     accept_org: Annotated[
-        bool, typer.Option("--accept-org", help="Let another org replace the one whose records these are.")
+        bool,
+        typer.Option("--accept-org", help="Accept another org than the one whose records the tables hold."),
     ] = False,
 ) -> None:
-    """One incremental pass over all objects, then exit."""
+    """Run one incremental pass over all objects, then exit."""
     with open_context("run", duration_option(wait)) as context, show.progress(context) as context:
         reports = pipeline.sync_all(replace(context, accept_org=accept_org))
         left = other_org(context) if accept_org else []
@@ -118,14 +121,14 @@ def run(
 def resync(
     objects: Objects = None,
     since: Annotated[
-        str | None, typer.Option(help="Read again what changed since, e.g. 2026-01-31T00:00Z.")
+        str | None, typer.Option(help="Read again what changed since this time, e.g. 2026-01-31T00:00Z.")
     ] = None,
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="Read this record again; may be repeated.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Read everything again (the default).")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would take; change nothing.")
+        bool, typer.Option("--dry-run", help="Print the records and API calls it would take; change nothing.")
     ] = False,
     wait: Wait = "10m",
 ) -> None:
@@ -136,8 +139,8 @@ def resync(
     by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
-        if objects and (strays := set(by_object) - set(names)):
-            raise UsageError(f"the Ids belong to {', '.join(sorted(strays))}, not to {', '.join(names)}")
+        if objects and (others := set(by_object) - set(names)):
+            raise UsageError(f"the Ids belong to {', '.join(sorted(others))}, not to {', '.join(names)}")
         if dry_run and ids:
             show.estimates(pipeline.estimate_ids(context, by_object))
         elif dry_run:
@@ -156,20 +159,21 @@ def resync(
 def verify(
     objects: Objects = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Read again what differs; remove what is proved gone.")
+        bool, typer.Option("--repair", help="Read again what differs; remove what is proved deleted.")
     ] = False,
     deep: Annotated[
-        str | None, typer.Option("--deep", help="Compare every value, too: of so many records, or of all.")
+        str | None,
+        typer.Option("--deep", help="Also compare all values, of this number of records or of `all`."),
     ] = None,
     approve: Annotated[
-        bool, typer.Option("--approve", help="Let --repair remove more than the guard would.")
+        bool, typer.Option("--approve", help="Let --repair remove more than the guard allows.")
     ] = False,
     wait: Wait = "10m",
     as_json: Json = False,
 ) -> None:
-    """Compare Salesforce and Postgres; exit 5 when differences remain, 6 when the guard refuses to remove."""
+    """Compare Salesforce and Postgres; exit 5 if differences remain, 6 if the guard refuses to remove."""
     if approve and not repair:
-        raise UsageError("--approve goes with --repair: alone it approves nothing")
+        raise UsageError("--approve needs --repair: alone it approves nothing")
     sample = sample_option(deep)
     with open_context("verify", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
@@ -187,11 +191,12 @@ def print_status(
     max_lag: Annotated[
         str | None,
         typer.Option(
-            "--max-lag", help="An older object is stale; default: two intervals, the overlap and 5m."
+            "--max-lag",
+            help="The lag above which an object is stale; default: two intervals, the overlap and 5m.",
         ),
     ] = None,
 ) -> None:
-    """Freshness, rows, last runs, rejects; exit 1 when the first line says STALE or NOT LOADED."""
+    """Print freshness, rows, last runs, rejects; exit 1 if the first line says STALE or NOT LOADED."""
     with open_database() as (settings, engine):
         usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
         with tables.transaction(engine) as connection:
@@ -205,7 +210,7 @@ def print_status(
 
 @app.command()
 def check(as_json: Json = False) -> None:
-    """Doctor: settings, login, org, permissions, every mapped field, API budget, database, migrations."""
+    """Test settings, login, org, permissions, every mapped field, API budget, database, migrations."""
     with open_context("check", timedelta(0)) as context:
         findings = list(checks.check(context.settings, context.session, context.engine))
     show.findings(findings, as_json=as_json)
@@ -216,7 +221,7 @@ def check(as_json: Json = False) -> None:
 
 @app.command()
 def schema(objects: Objects = None, as_json: Json = False) -> None:
-    """The mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
+    """Print the mapping against the org's describe: mapped, custom, hidden, retyped and unmapped fields."""
     with open_context("schema", timedelta(0)) as context:
         names = selected_objects(objects, context.settings)
         lines = [line for name in names for line in mapped.schema(context.settings, context.session, name)]
@@ -228,12 +233,13 @@ def rejects(
     objects: Objects = None,
     every: Annotated[bool, typer.Option("--all", help="List the records, not only their reasons.")] = False,
     accept: Annotated[
-        str | None, typer.Option("--accept", help="Let passes go on in spite of this reason.")
+        str | None, typer.Option("--accept", help="Let passes succeed despite this reason.")
     ] = None,
-    refuse: Annotated[str | None, typer.Option("--refuse", help="Take an acceptance back.")] = None,
+    refuse: Annotated[str | None, typer.Option("--refuse", help="Withdraw an acceptance.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Records that could not be stored, by reason; each leaves by itself once it fits."""
+    """Print records that could not be stored, by reason; each is removed when a later version can be
+    stored."""
     if sum((every, accept is not None, refuse is not None)) > 1:
         raise UsageError("--all, --accept and --refuse exclude each other: give one of them")
     with open_database() as (settings, engine), tables.transaction(engine) as connection:
@@ -241,7 +247,7 @@ def rejects(
         if accept is not None:
             who = f"{settings.postgres.username or 'owner'} on {settings.dyno}"
             for name in rejected.accept(connection, names, accept, who):
-                screen.say(f'{name}: "{accept}" is accepted: passes go on, and status and verify name it')
+                screen.say(f'{name}: "{accept}" is accepted: passes succeed, and status and verify name it')
         elif refuse is not None:
             for name in rejected.refuse(connection, names, refuse):
                 screen.say(f'{name}: "{refuse}" is not accepted any more')
@@ -256,10 +262,10 @@ def changes_(
     after: Annotated[
         int | None, typer.Option(help="Entries after this number; default: the last twenty.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with entries to come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for new entries.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read the change feed, in the order of commits."""
+    """Print the change feed, in the order of commits."""
     stop = threading.Event()
     with open_database() as (_, engine), worker.stopping_on_signals(stop):
         if after is None:
@@ -274,19 +280,20 @@ def erase(
         list[str] | None, typer.Option("--id", help="The record of a person; may be repeated.")
     ] = None,
     email: Annotated[
-        str | None, typer.Option("--email", help="List the records with this address, and ask.")
+        str | None,
+        typer.Option("--email", help="List the records with this address, and ask before erasing them."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase what --email lists without asking.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Let the records of --id be stored again.")] = False,
     by: Annotated[
-        str | None, typer.Option("--by", help="Who asked for it, or the number of the request; kept.")
+        str | None, typer.Option("--by", help="Who requested it, or the number of the request; stored.")
     ] = None,
     wait: Wait = "10m",
 ) -> None:
-    """Erase a person: empty every copy of the record that is held here, and never store it again."""
+    """Erase a person: empty every copy of the record that is stored here, and never store it again."""
     if bool(ids) == (email is not None) or (undo and not ids):
-        raise UsageError("give --id (may be repeated) or --email, one of the two; --undo goes with --id")
-    given, stop = duration_option(wait), threading.Event()
+        raise UsageError("give either --id (may be repeated) or --email; --undo needs --id")
+    wait_time, stop = duration_option(wait), threading.Event()
     with open_database() as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
@@ -299,19 +306,19 @@ def erase(
         me, who = lease_owner(settings), printable.visible(by or "")[:200]
         who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:
-            show.lifted(erasure.lift(engine, by_object, me, who, given, stop))
+            show.lifted(erasure.lift(engine, by_object, me, who, wait_time, stop))
         else:
-            show.erased(erasure.erase(engine, by_object, me, who, given, stop))
+            show.erased(erasure.erase(engine, by_object, me, who, wait_time, stop))
 
 
 def other_org(context: SyncContext) -> list[str]:
-    """What is left to do after another org was accepted."""
+    """Return what to do after another org was accepted."""
     with tables.transaction(context.engine) as connection:
         return status.other_org(connection, context.settings.sync_objects)
 
 
 def confirmed(count: int) -> bool:
-    """Ask the person at the terminal; without one the answer is no."""
+    """Ask at the terminal; without a terminal the answer is no."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         screen.say("nothing was erased: add --yes, or name the records with --id")
         return False

@@ -1,4 +1,4 @@
-"""The ways out to a person: a terminal's tables and colours, plain lines for everything else, JSON."""
+"""Output: tables and colours on a terminal, plain lines elsewhere, JSON."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ COLOURS = {
     "warning": "yellow",
     "failed": "red",
 }
-MARKED = "state"  # the column whose cells are words of ours and have colours
+MARKED = "state"  # the column whose cells are coloured
 PADDING = 2  # characters beside each column of a table
-PROSE = 24  # characters of a column of prose below which it is not worth reading
+PROSE = 24  # the least width of a column of prose, in characters
 
 
 def silence(stream: IO[str]) -> None:
-    """Send the rest of the output nowhere: its reader has ended (`| head -1`), and the command need not."""
+    """Discard the rest of the output: its reader has ended (`| head -1`), and the command must not fail."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, stream.fileno())
     os.close(devnull)
 
 
 class PipeConsole(Console):
-    """Rich's console, without an exit code of its own where the reader of the output has ended."""
+    """A Rich console that does not exit if the reader of the output has ended."""
 
     def on_broken_pipe(self) -> None:
         silence(self.file)
 
 
 def write(text: str) -> bool:
-    """Write to stdout as it is; False where nobody reads it any more."""
+    """Write to stdout unchanged; return False if its reader has ended."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
@@ -56,7 +56,7 @@ def write(text: str) -> bool:
 
 
 def flush() -> bool:
-    """Write what is buffered, which the interpreter would fail to do at its end; False without a reader."""
+    """Flush stdout before the interpreter does, which would fail; return False if its reader has ended."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -66,7 +66,7 @@ def flush() -> bool:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints what it is given: no markup, no emoji names, no guessing at numbers."""
+    """Return a console that prints text unchanged: no markup, no emoji names, no highlighting."""
     stream = sys.stderr if stderr else sys.stdout
     return PipeConsole(
         stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=stderr or not stream.isatty()
@@ -74,23 +74,23 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def clean(value: object) -> str:
-    """A value as it may be printed on one line: the one place through which all text to people goes."""
+    """Redact a value and escape its control characters; all text for people passes through here."""
     return visible(printable.redact(str(value)))
 
 
 def say(line: str = "", style: str = "") -> None:
-    """One line for whoever reads."""
+    """Print one line."""
     console().print(Text(clean(line), style=style))
 
 
 def error(message: str, *, lines: bool = False) -> None:
-    """An error, in words, to stderr; `lines`: it is of several lines, each of them made by us."""
-    told = "\n".join(map(clean, message.split("\n"))) if lines else clean(message)
-    console(stderr=True).print(Text.assemble(("error:", "red"), " ", told))
+    """Print an error to stderr; `lines`: the message has several lines, all written by this product."""
+    cleaned = "\n".join(map(clean, message.split("\n"))) if lines else clean(message)
+    console(stderr=True).print(Text.assemble(("error:", "red"), " ", cleaned))
 
 
 def as_text(value: object) -> Any:
-    """A JSON form of the values our reports hold."""
+    """Return the JSON form of dates, times, durations and other values."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, date):
@@ -101,7 +101,7 @@ def as_text(value: object) -> Any:
 
 
 def without_secrets(value: Any) -> Any:
-    """The same structure, its texts redacted."""
+    """Return the same structure with all texts redacted."""
     if isinstance(value, str):
         return printable.redact(value)
     if isinstance(value, dict):
@@ -112,7 +112,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def print_json(value: object) -> bool:
-    """One line of JSON to stdout; False where nobody reads it any more."""
+    """Print one line of JSON; return False if the reader of stdout has ended."""
     encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
     return write(visible_json(encoded) + "\n")
 
@@ -125,10 +125,10 @@ def table(
     dispensable: Sequence[str] = (),
     prose: Sequence[str] = (),
 ) -> None:
-    """A table on a terminal, else tab-separated lines under a heading.
+    """Print a table on a terminal, or tab-separated lines with a heading elsewhere.
 
-    A terminal that is too narrow shows no `dispensable` columns, the first named go first; columns of `prose`
-    are wrapped, others never.
+    On a narrow terminal `dispensable` columns are dropped, the first named first. Only `prose` columns are
+    wrapped.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -138,20 +138,20 @@ def table(
     screen = console()
     shown = fitting(columns, cells, dispensable, prose, screen.width)
     drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for place in shown:
-        numeric = bool(cells) and all(row[place].replace(",", "").isdigit() for row in cells)
+    for index in shown:
+        numeric = bool(cells) and all(row[index].replace(",", "").isdigit() for row in cells)
         drawn.add_column(
-            columns[place],
+            columns[index],
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=bool(dispensable) and columns[place] not in prose,
+            no_wrap=bool(dispensable) and columns[index] not in prose,
         )
     for row in cells:
-        # Text, not str: of a str Rich would make markup.
+        # Text, not str: Rich would interpret a str as markup.
         drawn.add_row(
             *(
-                Text(row[place], style=COLOURS.get(row[place], "") if columns[place] == MARKED else "")
-                for place in shown
+                Text(row[index], style=COLOURS.get(row[index], "") if columns[index] == MARKED else "")
+                for index in shown
             )
         )
     screen.print(drawn)
@@ -164,21 +164,21 @@ def fitting(
     prose: Sequence[str],
     width: int,
 ) -> list[int]:
-    """The places of the columns that a table of at most `width` characters shows, as far as it can.
+    """Return the indexes of the columns that fit into `width` characters.
 
-    Of the dispensable columns those that say nothing (0, or empty) go first.
+    Dispensable columns without information (0 or empty) are dropped first.
     """
 
-    def natural(place: int) -> int:
-        wide = max(map(cell_len, (columns[place], *(row[place] for row in cells))))
-        return min(wide, PROSE) if columns[place] in prose else wide
+    def natural_width(index: int) -> int:
+        wide = max(map(cell_len, (columns[index], *(row[index] for row in cells))))
+        return min(wide, PROSE) if columns[index] in prose else wide
 
-    def telling(column: str) -> bool:
+    def has_information(column: str) -> bool:
         return any(row[columns.index(column)] not in ("", "0", "none", "never") for row in cells)
 
     shown = list(range(len(columns)))
-    for column in sorted((each for each in dispensable if each in columns), key=telling):
-        if sum(natural(place) + PADDING for place in shown) <= width:
+    for column in sorted((each for each in dispensable if each in columns), key=has_information):
+        if sum(natural_width(index) + PADDING for index in shown) <= width:
             break
         shown.remove(columns.index(column))
     return shown

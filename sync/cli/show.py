@@ -1,4 +1,4 @@
-"""What commands print: tables for people on a terminal, plain lines or JSON for everything else."""
+"""The output of commands: tables on a terminal, plain lines or JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from sync.replication.runs import PageResult, Report, SyncContext
 log = logger.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
-WIDE = 120  # characters of a terminal on which a finding and its remedy stand side by side
+WIDE = 120  # characters of a terminal that shows a finding and its remedy side by side
 
 
 def reports(done: Sequence[Report]) -> None:
-    """What a run did, per object."""
+    """Print what a run did, for each object."""
     columns = ("object", "read", "inserted", "updated", "deleted", "unchanged", "rejected", "API calls")
     rows = []
     for one in done:
@@ -52,7 +52,7 @@ def reports(done: Sequence[Report]) -> None:
 
 
 def verified(done: Sequence[Report], *, as_json: bool) -> None:
-    """What a verify found and mended, per object; then the records themselves."""
+    """Print what a verify found and repaired, for each object, then the records."""
     found = [(one, one.findings or {}) for one in done]
     if as_json:
         print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
@@ -81,9 +81,9 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
             say(f"{one.object} {each['id']} {each['kind']}{fields}")
         if what["fields"]:
             moving = ", ".join(what["fields"])
-            say(f"{one.object}: {moving} moved without a stamp: candidates for SYNC_VOLATILE_FIELDS")
+            say(f"{one.object}: {moving} changed without a stamp: candidates for SYNC_VOLATILE_FIELDS")
         for reason, count, accepted in what["reasons"]:
-            known = "accepted" if accepted else f"look: python -m sync rejects --object {one.object}"
+            known = "accepted" if accepted else f"to list them: python -m sync rejects --object {one.object}"
             say(f"{one.object}: {records(count)} not stored, rejected: {reason}; {known}")
         if what["remaining"]:
             different = what["remaining"] - what["rejected"]
@@ -101,7 +101,7 @@ def differences(count: int) -> str:
 
 
 def estimates(found: Sequence[Estimate]) -> None:
-    """What a resync would take."""
+    """Print what a resync would take."""
     table("", ("object", "records", "API calls"), [(e.object, f"{e.records:,}", e.api_calls) for e in found])
     say("dry run: nothing was changed")
 
@@ -138,7 +138,7 @@ def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
 
 
 def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
-    """The rejected records by reason."""
+    """Print the rejected records by reason."""
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -162,7 +162,7 @@ def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
 
 
 def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
-    """The rejected records one by one; whole as JSON."""
+    """Print the rejected records one by one; JSON includes the whole record."""
     if as_json:
         print_json([asdict(one) | {"record": json.loads(one.record)} for one in found])
         return
@@ -177,7 +177,7 @@ def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
 
 
 def matches(found: Sequence[Match]) -> None:
-    """The records that an e-mail address leads to; their values are not shown."""
+    """Print the records found by an e-mail address, without their values."""
     if not found:
         say("no record holds this e-mail address")
         return
@@ -189,22 +189,22 @@ def matches(found: Sequence[Match]) -> None:
 
 
 def erased(done: Erased) -> None:
-    """What was erased, and what cannot be reached from here."""
+    """Print what was erased, and what is out of reach."""
     for name, ids in done.ids.items():
         for id_ in ids:
             say(f"{name} {id_} erased: it will not be stored again")
-        say(f"{name}: {done.rows[name]:,} of {len(ids):,} had a row, of which Id, stamp and the reason stay")
+        say(f"{name}: {done.rows[name]:,} of {len(ids):,} had a row, which keeps Id, stamp and the reason")
     for id_, survivor in done.survivors:
         again = f"python -m sync erase --id {survivor}"
         say(f"{id_} was merged into {survivor}, which may hold the same person: {again}")
     say(
-        "not reached from here: Salesforce itself, backups and logs of this database, consumers' own copies "
-        "(the feed tells them: erase), and a record that is created again with another Id"
+        "not erased: Salesforce itself, backups and logs of this database, consumers' own copies (they get "
+        "`erase` from the feed), and a record that is created again with another Id"
     )
 
 
 def lifted(found: Mapping[str, Sequence[str]]) -> None:
-    """What may be stored again."""
+    """Print what may be stored again."""
     for name, ids in found.items():
         for id_ in ids:
             say(f"{name} {id_} may be stored again: the next pass reads it")
@@ -282,7 +282,7 @@ def runs(found: Status) -> None:
     if not sys.stdout.isatty():
         table("last runs", columns, rows)
         return
-    # A reason is a sentence: below the table it can be read, in a column of it not.
+    # A reason is a sentence, so it is printed below the table and not in a narrow column.
     table("last runs", columns[:-1], [row[:-1] for row in rows], dispensable=LEAST_OF_RUNS)
     for row in rows:
         if row[-1]:
@@ -290,7 +290,7 @@ def runs(found: Status) -> None:
 
 
 def changes(stream: Iterable[Change], *, as_json: bool) -> None:
-    """The feed, line by line, so that a pipe gets each entry at once."""
+    """Print the feed line by line; a pipe gets each entry at once."""
     for one in stream:
         if as_json:
             read = print_json(asdict(one))
@@ -306,7 +306,7 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
 
 @contextmanager
 def progress(context: SyncContext) -> Iterator[SyncContext]:
-    """The link with a progress bar on a terminal, with a log line each half minute elsewhere."""
+    """Return the context with a progress bar on a terminal, or with a log line each half minute elsewhere."""
     if not sys.stdout.isatty():
         yield replace(context, on_page=LineEvery(SECONDS_BETWEEN_LINES))
         return
@@ -341,7 +341,7 @@ def progress(context: SyncContext) -> Iterator[SyncContext]:
 
 
 class LineEvery:
-    """A log line about the progress, at most each so many seconds per object."""
+    """Logs the progress of an object, at most once in each period of `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

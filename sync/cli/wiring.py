@@ -1,4 +1,4 @@
-"""Between the command line and the work: arguments as values, both ends of the replication as a context."""
+"""Wiring: arguments parsed to values; settings, engine and session opened for a command."""
 
 from __future__ import annotations
 
@@ -28,60 +28,64 @@ log = logger.get(__name__)
 KNOWN = Known(tuple(CATALOGUE), selection_problems)
 
 
-def duration_option(given: str) -> timedelta:
+def duration_option(value: str) -> timedelta:
+    """Parse a duration; raise UsageError."""
     try:
-        return parse_duration(given)
+        return parse_duration(value)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def sample_option(given: str | None) -> int | None:
-    """How many records to compare value by value; None: all."""
-    if given is None:
+def sample_option(value: str | None) -> int | None:
+    """Parse the number of records to compare value by value (0: none, None: all); raise UsageError."""
+    if value is None:
         return 0
-    if given.lower() == "all":
+    if value.lower() == "all":
         return None
-    if not given.isascii() or not given.isdigit() or int(given) == 0:
-        raise UsageError(f"--deep {given}: give a number of records, or all")
-    return int(given)
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        raise UsageError(f"--deep {value}: give a number of records, or all")
+    return int(value)
 
 
-def time_option(given: str) -> datetime:
-    """A moment in the past; without a zone it is UTC."""
+def time_option(value: str) -> datetime:
+    """Parse a time in the past, in UTC if it has no zone; raise UsageError."""
     try:
-        moment = datetime.fromisoformat(given)
+        moment = datetime.fromisoformat(value)
     except ValueError:
-        raise UsageError(f"{given!r} is not a time: write 2026-01-31T00:00:00Z or 2026-01-31") from None
+        raise UsageError(f"{value!r} is not a time: write 2026-01-31T00:00:00Z or 2026-01-31") from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment > datetime.now(UTC):
-        raise UsageError(f"--since {given} lies in the future")
+        raise UsageError(f"--since {value} is in the future")
     return moment
 
 
 def selected_objects(objects: list[str] | None, settings: DatabaseSettings) -> tuple[str, ...]:
-    """The objects asked for, whatever their case, else all that are replicated."""
+    """Return the named objects in any letter case, or all replicated ones; raise UsageError for unknown
+    names."""
     if not objects:
         return settings.sync_objects
     by_lower = {name.lower(): name for name in CATALOGUE}
-    if strange := [name for name in objects if name.lower() not in by_lower]:
-        raise UsageError(f"{', '.join(strange)} is not replicated here; known: {', '.join(CATALOGUE)}")
+    if unknown := [name for name in objects if name.lower() not in by_lower]:
+        raise UsageError(
+            f"{', '.join(unknown)} is not replicated here; the objects are: {', '.join(CATALOGUE)}"
+        )
     return tuple(dict.fromkeys(by_lower[name.lower()] for name in objects))
 
 
 def lease_owner(settings: DatabaseSettings) -> str:
-    """Who holds a lease; $DYNO alone is not unique while a deploy overlaps."""
+    """Return a unique name for the holder of leases: during a deploy, two processes have the same $DYNO."""
     return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
 
 def open_engine(settings: DatabaseSettings, owner: str, size: int = 4) -> Engine:
-    """The way to the database that the settings name."""
+    """Return an engine for the database in the settings."""
     return tables.engine(settings.postgres, owner=owner, size=size, replicas=settings.sync_replica_schema)
 
 
 def check_replica_schema(engine: Engine, settings: DatabaseSettings) -> None:
-    """ReplicaSchemaError where the settings name another schema than the one that holds the replicas.
+    """Raise ReplicaSchemaError if the settings name another schema than the one that holds the replicas.
 
-    A database that cannot be asked is no error here: the command meets it, and the worker waits for it.
+    An unavailable database is no error here: the command reports it, and the worker waits for it.
     """
     if settings.sync_replica_schema is None:
         return
@@ -96,7 +100,7 @@ def check_replica_schema(engine: Engine, settings: DatabaseSettings) -> None:
 
 @contextmanager
 def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
-    """Settings and engine of a command that needs no Salesforce."""
+    """Open settings and engine for a command that needs no Salesforce."""
     settings = load_database_settings(KNOWN)
     logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
     engine = open_engine(settings, lease_owner(settings), size=1)
@@ -109,16 +113,16 @@ def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
 
 @contextmanager
 def open_context(command: str, wait: timedelta) -> Iterator[SyncContext]:
-    """Both ends, a stop event that signals set, and everything closed afterwards."""
+    """Open settings, engine and session, with a stop event that signals set; close them at the end."""
     settings = load_settings(KNOWN)
-    # A person at a terminal reads the command's own words; a worker's log is its words.
+    # On a terminal the command prints its result, so that info lines would disturb; a worker only logs.
     quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
     level = "warning" if quiet else settings.log_level
     logger.setup(level, settings.log_format, settings.secrets, settings.dyno)
     me, stop = lease_owner(settings), threading.Event()
     engine = open_engine(settings, me)
     try:
-        if command != "check":  # names it among everything else that it finds
+        if command != "check":  # `check` reports it as a finding
             check_replica_schema(engine, settings)
         with worker.stopping_on_signals(stop):
             yield SyncContext(settings, Session(settings, stop), engine, me, command, stop, wait)

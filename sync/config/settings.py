@@ -113,8 +113,7 @@ class DatabaseSettings(BaseSettings):
 
     @property
     def postgres(self) -> URL:
-        """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides
-        otherwise."""
+        """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides."""
         url = translated(make_url(self.database_url.get_secret_value()))
         url = url.set(drivername="postgresql+psycopg2")
         # In the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
@@ -271,7 +270,7 @@ class Settings(DatabaseSettings):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
             raise wrong(
-                f"{value} does not exist or holds no certificate: give a PEM file with the CA's certificates"
+                f"{value} does not exist or holds no certificate: give a PEM file with the CA's"
             ) from None
         return value
 
@@ -317,10 +316,7 @@ class Settings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names of all objects that can be replicated, and the check of a selection.
-
-    `problems` takes object names, volatile fields and excluded fields; it returns messages with remedies.
-    """
+    """The names of all objects that can be replicated, and `problems`: the check of a selection."""
 
     objects: tuple[str, ...] = ()
     problems: Callable[[Sequence[str], frozenset[str], frozenset[str]], Iterable[str]] = lambda *_: ()
@@ -331,10 +327,8 @@ AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
 
 
 def load_settings(known: Known = ANY) -> Settings:
-    """Read all settings from the environment and `.env`.
-
-    Raises ConfigError, which names everything that is wrong at once.
-    """
+    """Read all settings from the environment and `.env`; raise ConfigError, which names everything wrong at
+    once."""
     return loaded(Settings, known, login_problems(LoginSettings()))
 
 

@@ -1,4 +1,4 @@
-"""The demo on one machine: the simulator, an embedded PostgreSQL, and the worker between them.
+"""The demo on one machine: the simulator, an embedded PostgreSQL, and the worker.
 
-Needs the development packages. Start with `demo`.
+It needs the development packages. Start with `demo`.
 """

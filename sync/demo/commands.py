@@ -1,4 +1,4 @@
-"""The commands for a machine of one's own: `demo` and `simulator`; importing this adds them to the others."""
+"""The commands `demo` and `simulator`; importing this module adds them to the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def demo(
     accounts: Annotated[int, typer.Option(min=10, help="Accounts in the simulated org.")] = 2_000,
     contacts: Annotated[int, typer.Option(min=50, help="Contacts in the simulated org.")] = 10_000,
 ) -> None:
-    """Everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
+    """Run everything on this machine: simulator, embedded Postgres, migrations, sync, changes, result."""
     from sync.demo import demo as story
 
     story.play(accounts, contacts, keep=keep)
@@ -26,16 +26,16 @@ def demo(
 
 @app.command()
 def simulator(
-    port: Annotated[int, typer.Option(help="0: a free one.")] = 8443,
+    port: Annotated[int, typer.Option(help="0: any free port.")] = 8443,
     accounts: Annotated[int, typer.Option(min=0)] = 2_000,
     contacts: Annotated[int, typer.Option(min=0)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same org.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed creates the same org.")] = 1,
     flow: Annotated[str, typer.Option(help="client_credentials, jwt or password.")] = "client_credentials",
     credentials_seed: Annotated[
-        int | None, typer.Option(help="The same seed makes the same credentials; else they are new.")
+        int | None, typer.Option(help="The same seed creates the same credentials; default: new ones.")
     ] = None,
 ) -> None:
-    """Only the local Salesforce, over HTTPS; prints the settings to use it with."""
+    """Run only the local Salesforce, over HTTPS; print the settings to use it with."""
     try:
         from sync.simulator.serve import serve
     except ImportError as missing:

@@ -1,4 +1,4 @@
-"""The demo: an org, a database, a first sync, a handful of changes, and what consumers see of them."""
+"""The demo: an org, a database, a first sync, some changes, and what consumers see of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHOWN = (
 
 
 def play(accounts: int, contacts: int, *, keep: bool) -> None:
-    """Run the whole story; with `keep`, leave the worker running until Ctrl-C."""
+    """Run the demo; with `keep`, leave the worker running until Ctrl-C."""
     try:
         from sync.simulator import Simulator
     except ImportError as missing:
@@ -57,10 +57,10 @@ def play(accounts: int, contacts: int, *, keep: bool) -> None:
 
 
 def tell_story(context: SyncContext, sim: Simulator) -> None:
-    """First sync, changes, second sync, proof, result."""
+    """Run and show the steps: first sync, changes, second sync, verification, result."""
     embedded.migrate(context.engine)
     org = sim.org
-    # The last ones: the first of a generated org are its hard cases.
+    # The last records: the first ones of a generated org are special cases.
     moved, edited, doomed, revived, winner, loser = org.ids("Contact", deleted=False)[-6:]
     org.delete(revived)
 
@@ -123,7 +123,7 @@ def tell_story(context: SyncContext, sim: Simulator) -> None:
 
 
 def run_pass(context: SyncContext) -> int:
-    """One pass over all objects; the API calls it took."""
+    """Run one pass over all objects; return the API calls it took."""
     session = Session(context.settings, context.stop)
     with show.progress(replace(context, session=session)) as watched:
         done = pipeline.sync_all(watched)
@@ -132,7 +132,7 @@ def run_pass(context: SyncContext) -> int:
 
 
 def show_next_steps(sim: Simulator, url: str, *, keep: bool) -> None:
-    """How to look around oneself."""
+    """Print how to explore the demo."""
     title("Look around")
     if not keep:
         say("  Everything ends here. To look around with psql, and to try the commands:")
@@ -143,11 +143,11 @@ def show_next_steps(sim: Simulator, url: str, *, keep: bool) -> None:
     say()
     say("  For `python -m sync status`, `check`, `resync` … in another terminal:")
     for name, value in settings_of(sim, url).items():
-        sys.stdout.write(f"  export {name}='{value}'\n")  # of this demo alone, and meant to be copied
+        sys.stdout.write(f"  export {name}='{value}'\n")  # credentials of this demo only, meant to be copied
 
 
 def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
-    """The worker, as on a dyno, every thirty seconds."""
+    """Run the worker as on a dyno, every thirty seconds."""
     title("The worker is running; Ctrl-C ends everything")
     logger.setup("info", "pretty")
     with open_context(sim, url, stop, "worker") as context:
@@ -163,7 +163,7 @@ def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
 def open_context(
     sim: Simulator, url: str, stop: threading.Event, command: str = "demo"
 ) -> Iterator[SyncContext]:
-    """Both ends of the demo's replication."""
+    """Open the demo's settings, engine and session."""
     settings = settings_from(settings_of(sim, url), KNOWN)
     printable.hide(settings.secrets)
     engine = tables.engine(settings.postgres, owner="demo")

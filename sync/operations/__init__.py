@@ -1,4 +1,4 @@
-"""What keeps a deployment running: worker, status, check, grants, erasure on request.
+"""Operating a deployment: worker, status, check, grants, erasure on request.
 
 Start with `worker`, then `status`.
 """

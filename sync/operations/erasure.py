@@ -1,7 +1,8 @@
-"""A person erased on request: every copy of a record emptied, and a note that keeps it from coming back.
+"""Erase a person on request: empty every copy of the records, and note them so that they are not stored
+again.
 
-All of it is one transaction under the leases of the objects concerned: whatever was fetched before is checked
-against the note when it is written.
+All of it is one transaction under the leases of the objects: pages that were fetched before are checked
+against the note when they are written.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from sync.postgres.tables import (
 
 log = logger.get(__name__)
 
-ALLOWED = text("SET LOCAL statement_timeout = '15min'")  # the feed is gone through, and has no index on Ids
+ALLOWED = text("SET LOCAL statement_timeout = '15min'")  # the feed is scanned: it has no index on Ids
 
-# Records that were merged into these, at any distance: the same person's older values.
+# Records that were merged into these, directly or indirectly: older values of the same person.
 LOSERS = """
 WITH RECURSIVE merged AS (
     SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[]))
@@ -63,7 +64,7 @@ INSERT INTO sync.erased (object, record_id, asked_by, cause_id)
 SELECT :object, id, :asked_by, :cause FROM unnest(CAST(:ids AS text[])) AS id
     ON CONFLICT (record_id) WHERE lifted_at IS NULL DO NOTHING
 """)
-# What was erased of a person before belongs together with what is erased now.
+# Joins earlier erasures of the same person with the present one.
 CAUSE = text("""
 WITH before AS (
     SELECT min(cause_id) AS cause, array_agg(cause_id) AS causes
@@ -74,7 +75,7 @@ WITH before AS (
 )
 SELECT coalesce(cause, :first) FROM before
 """)
-# All that was erased together: the link between them is erased, too.
+# Lifts all records that were erased together: the links between them are erased, too.
 LIFT = text("""
 UPDATE sync.erased SET lifted_at = now(), lifted_by = :asked_by
  WHERE lifted_at IS NULL AND cause_id IN (
@@ -86,7 +87,7 @@ INSERT INTO sync.reread (object, record_id, whole)
 SELECT :object, id, true FROM unnest(CAST(:ids AS text[])) AS id
     ON CONFLICT (object, record_id) DO UPDATE SET whole = true, at = now()
 """)
-# Candidates: what matches a pattern of the address, whatever the database's locale takes for lower case.
+# Candidates match a pattern of the address, independent of the lower case of the database's locale.
 BY_EMAIL = """
 SELECT id, deleted_at IS NOT NULL AS deleted, {columns} AS columns,
        ARRAY(SELECT ARRAY[key, value] FROM jsonb_each_text(custom) WHERE value ~* :pattern) AS custom
@@ -104,7 +105,7 @@ SELECT record_id, record::text AS record FROM sync.reject
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A record that an e-mail address leads to: where it is, and in which fields."""
+    """A record found by an e-mail address: its state, and the fields that hold the address."""
 
     object: str
     id: str
@@ -114,8 +115,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What an erasure did: the records noted, how many rows of each object it emptied, and the survivors of
-    merges that hold values of the same person still."""
+    """The result of an erasure: the erased records, the emptied rows of each object, and the survivors of
+    merges, which may still hold values of the same person."""
 
     ids: Mapping[str, tuple[str, ...]]
     rows: Mapping[str, int]
@@ -123,11 +124,14 @@ class Erased:
 
 
 def matching(connection: Connection, email: str) -> list[Match]:
-    """The records, live, deleted or rejected, that hold this e-mail address, and those that are the same
-    persons; UsageError for what is no address."""
+    """Return the records (live, deleted or rejected) that hold an e-mail address, and those of the same
+    persons.
+
+    Raises UsageError for a text that is not an address.
+    """
     wanted = normalise_email(email, "")
     if wanted is None:
-        raise UsageError(f"{email!r} is no e-mail address")
+        raise UsageError(f"{email!r} is not an e-mail address")
     connection.execute(ALLOWED)
     found = [match for sobject in CATALOGUE.values() for match in stored(connection, sobject, wanted)]
     for row in connection.execute(ALL_REJECTED):
@@ -143,7 +147,7 @@ def matching(connection: Connection, email: str) -> list[Match]:
 
 
 def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Match]:
-    """The rows of one object that hold an address, in a field made for one or in a custom field."""
+    """Yield the rows of one object that hold an address, in an e-mail field or a custom field."""
     columns = {
         field.column: field.name
         for field in sobject.fields
@@ -161,7 +165,7 @@ def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Ma
 
 
 def fields_with(values: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
-    """The names of the values that are this address, however it is written."""
+    """Return the names of the values that are this address in any spelling."""
     return tuple(
         name
         for name, value in values.items()
@@ -170,7 +174,8 @@ def fields_with(values: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
 
 
 def pattern_of(address: str) -> str:
-    """A regular expression for an address in any case; a letter that is not ASCII may be any character."""
+    """Return a regular expression for an address in any case; a letter outside ASCII matches any
+    character."""
     return "".join(
         char if char.isascii() and char.isalnum() else "." if char.isascii() else ".{1,3}" for char in address
     )
@@ -184,9 +189,11 @@ def erase(
     wait: timedelta,
     stop: threading.Event,
 ) -> Erased:
-    """Empty every copy of these records, of their twins and of what was merged into them, and keep them out.
+    """Empty every copy of these records, of their twins and of records merged into them; never store them
+    again.
 
-    LeaseHeldError where another process works on one of the objects for longer than `wait`.
+    `asked_by` is stored with the erasure. Raises LeaseHeldError if another process holds a lease of one of
+    the objects for longer than `wait`.
     """
     with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
         connection.execute(ALLOWED)
@@ -219,7 +226,10 @@ def lift(
     wait: timedelta,
     stop: threading.Event,
 ) -> Mapping[str, tuple[str, ...]]:
-    """Let these records be stored again, and have them read by the next pass; those that were erased."""
+    """Allow these records again, and queue them for the next pass; return the records that had been erased.
+
+    `asked_by` is stored. Raises LeaseHeldError as `erase`.
+    """
     with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
         for lease in held:
             leases.check_fence(connection, lease)
@@ -233,7 +243,7 @@ def lift(
 
 
 def erase_object(connection: Connection, name: str, ids: Sequence[str], owner: str) -> int:
-    """Empty the copies of one object's records, with its journal line; how many rows there were."""
+    """Empty the copies of one object's records, with a journal entry; return the number of rows."""
     run_id = journal.open_run(connection, name, "erase", owner)
     rows = personal.erase(connection, name, ids, run_id)
     tally = Tally(read=len(ids), deleted=rows)
@@ -246,7 +256,7 @@ def erase_object(connection: Connection, name: str, ids: Sequence[str], owner: s
 def working(
     engine: Engine, by_object: Mapping[str, Sequence[str]], owner: str, wait: timedelta, stop: threading.Event
 ) -> Iterator[list[Lease]]:
-    """The leases of the objects and of their twins, always taken in the same order."""
+    """Hold the leases of the objects and of their twins, taken in a fixed order."""
     twins = {twin.object for name in by_object if (twin := CATALOGUE[name].twin)}
     with ExitStack() as stack:
         yield [
@@ -256,7 +266,7 @@ def working(
 
 
 def closure(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The records given, their twins (a person account and its contact), and all that were merged into
+    """Return the given records, their twins (a person account and its contact), and all records merged into
     them."""
     found = {name: set(ids) for name, ids in by_object.items()}
     while True:
@@ -272,28 +282,28 @@ def closure(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> d
 
 
 def twins_of(connection: Connection, name: str, ids: Sequence[str]) -> Iterator[tuple[str, set[str]]]:
-    """Records of another object that are the same persons, by either one's look-up."""
+    """Yield records of another object that are the same persons, by the lookup of either object."""
     twin = CATALOGUE[name].twin
     if twin is None:
         return
-    asked = {"ids": list(ids)}
-    yield twin.object, set(connection.execute(twin_query(connection, TWIN, name), asked).scalars())
-    back = CATALOGUE[twin.object].twin
-    if back is not None and back.object == name:
+    parameters = {"ids": list(ids)}
+    yield twin.object, set(connection.execute(twin_query(connection, TWIN, name), parameters).scalars())
+    reverse = CATALOGUE[twin.object].twin
+    if reverse is not None and reverse.object == name:
         yield (
             twin.object,
-            set(connection.execute(twin_query(connection, TWIN_OF, twin.object), asked).scalars()),
+            set(connection.execute(twin_query(connection, TWIN_OF, twin.object), parameters).scalars()),
         )
-    for row in connection.execute(REJECTED, asked | {"object": name}):
+    for row in connection.execute(REJECTED, parameters | {"object": name}):
         if other := personal.twin_named(name, row.record):
             yield twin.object, {other}
-    for row in connection.execute(REJECTED_NAMING, asked | {"object": twin.object}):
+    for row in connection.execute(REJECTED_NAMING, parameters | {"object": twin.object}):
         if personal.twin_named(twin.object, row.record) in ids:
             yield twin.object, {row.record_id}
 
 
 def twin_query(connection: Connection, statement: str, name: str) -> Any:
-    """A query for the twins that an object's look-up names."""
+    """Return a query for the twins that an object's lookup names."""
     twin = CATALOGUE[name].twin
     assert twin is not None
     flag = quoted(snake_case(twin.flag)) if twin.flag else "true"
@@ -303,7 +313,7 @@ def twin_query(connection: Connection, statement: str, name: str) -> Any:
 
 
 def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Records that survived the merge of one of these, and are not erased with it."""
+    """Yield (merged record, survivor) for survivors that are not erased."""
     for name, those in ids.items():
         if not CATALOGUE[name].mergeable:
             continue
@@ -314,21 +324,25 @@ def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> 
 
 
 def together(found: Iterable[Mapping[str, Sequence[str]]]) -> list[dict[str, set[str]]]:
-    """What belongs to one person each: sets of records that share one are the same person's."""
+    """Join sets of records that share a record: each result is one person."""
     persons: list[dict[str, set[str]]] = []
     for ids in found:
         person = {name: set(those) for name, those in ids.items()}
-        same = [one for one in persons if any(one.get(name, set()) & those for name, those in person.items())]
-        for other in same:
-            persons.remove(other)
-            for name, those in other.items():
+        overlapping = [
+            known
+            for known in persons
+            if any(known.get(name, set()) & those for name, those in person.items())
+        ]
+        for earlier in overlapping:
+            persons.remove(earlier)
+            for name, those in earlier.items():
                 person.setdefault(name, set()).update(those)
         persons.append(person)
     return persons
 
 
 def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
-    """All records of all persons, by object."""
+    """Return all records of all persons, by object."""
     ids: dict[str, set[str]] = {}
     for person in persons:
         for name, those in person.items():
@@ -337,4 +351,5 @@ def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
 
 
 def table_of(connection: Connection, name: str) -> str:
+    """Return the quoted name of an object's table."""
     return located(connection, REPLICA[name])

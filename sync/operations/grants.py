@@ -1,4 +1,4 @@
-"""Consumers' rights: a role reads schema crm, now and after later migrations, and nothing else."""
+"""Consumers' privileges: a role reads schema crm, now and after later migrations, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INHERITS = text("""
 SELECT pg_has_role(CAST(:role AS name), nspowner, 'MEMBER') FROM pg_namespace WHERE nspname = :schema
 """)
 MAY_GRANT = text("SELECT pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = :schema), 'USAGE')")
-# Rights beyond schema crm: granted to the role itself, or by a role that it belongs to, or to everybody.
+# Privileges beyond schema crm: granted to the role, to a role that it is a member of, or to PUBLIC.
 BEYOND = text("""
 SELECT n.nspname, r.rolname,
        EXISTS (SELECT FROM aclexplode(n.nspacl) AS a WHERE a.grantee = r.oid) AS direct
@@ -28,7 +28,7 @@ SELECT n.nspname, r.rolname,
    AND NOT pg_has_role(r.oid, n.nspowner, 'MEMBER') ORDER BY 1, 2
 """)
 STILL_READS = text("SELECT has_schema_privilege(CAST(:role AS name), CAST(:schema AS text), 'USAGE')")
-# Login roles with the owner's rights; superusers, which every server has, are left out.
+# Login roles with the owner's privileges, without superusers, which every server has.
 SHARING = text("""
 SELECT r.rolname FROM pg_roles AS r, pg_namespace AS n
  WHERE n.nspname = :schema AND r.rolcanlogin AND NOT r.rolsuper AND r.oid <> n.nspowner
@@ -44,7 +44,7 @@ GRANT = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
     "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}",
-    # Views to come; functions to come are granted by the migrations that make them.
+    # For later views; for later functions the migrations that create them grant the privilege.
     "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
 )
 REVOKE = (
@@ -65,39 +65,39 @@ OWN_ROLE = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may do what in the database: the schema's owner, the roles that share its rights, the readers."""
+    """Who may access schema crm: its owner, the roles that share the owner's privileges, the readers."""
 
     owner: str
     sharing: tuple[str, ...]
     readers: tuple[str, ...]
-    beyond: tuple[str, ...]  # readers of schema crm with rights on our other schemas
+    beyond: tuple[str, ...]  # readers of schema crm with privileges on our other schemas
 
 
 def access(connection: Connection) -> Access:
-    """Who owns schema crm, who inherits the owner's rights, and who may use the schema."""
-    asked = {"schema": CONSUMERS}
-    readers = tuple(connection.execute(READING, asked).scalars())
-    more = connection.execute(
+    """Return who owns schema crm, who inherits the owner's privileges, and who may use the schema."""
+    parameters = {"schema": CONSUMERS}
+    readers = tuple(connection.execute(READING, parameters).scalars())
+    wider = connection.execute(
         BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": not_published(connection)}
     )
     return Access(
-        str(connection.execute(OWNER, asked).scalar_one()),
-        tuple(connection.execute(SHARING, asked).scalars()),
+        str(connection.execute(OWNER, parameters).scalar_one()),
+        tuple(connection.execute(SHARING, parameters).scalars()),
         readers,
-        tuple(sorted({row.rolname for row in more})),
+        tuple(sorted({row.rolname for row in wider})),
     )
 
 
 def not_published(connection: Connection) -> list[str]:
-    """Our schemas that consumers do not read."""
+    """Return our schemas that consumers must not read."""
     return [replica_schema.in_force(connection), BOOKKEEPING]
 
 
 def grant(connection: Connection, role: str) -> str:
-    """Let an existing role read schema crm, now and in future; a sentence on what it may do.
+    """Let an existing role read schema crm, now and later; return a sentence on what it may do.
 
-    UsageError for a role that is not there, or that has the owner's rights: it needs no grant, and nothing
-    keeps it from changing what it reads. SyncError where the caller may not grant.
+    Raises UsageError for a role that does not exist or that has the owner's privileges (it needs no grant,
+    and nothing prevents it from changing data), SyncError if the caller may not grant.
     """
     owner = checked(connection, role)
     if connection.execute(INHERITS, {"role": role, "schema": CONSUMERS}).scalar_one():
@@ -123,7 +123,7 @@ def grant(connection: Connection, role: str) -> str:
 
 
 def revoke(connection: Connection, role: str) -> str:
-    """Take back what `grant` gave; a sentence on what the role may still do. Errors as for `grant`."""
+    """Take back what `grant` gave; return a sentence on what the role may still do. Errors as for `grant`."""
     owner = checked(connection, role)
     run(connection, REVOKE, owner, role)
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
@@ -135,7 +135,7 @@ def revoke(connection: Connection, role: str) -> str:
 
 
 def checked(connection: Connection, role: str) -> str:
-    """The schema's owner, after making sure that the role is there and that rights may be granted."""
+    """Return the schema's owner; raise an error if the role does not exist or the caller may not grant."""
     owner = connection.execute(OWNER, {"schema": CONSUMERS}).scalar()
     if owner is None:
         raise SyncError(f"there is no schema {CONSUMERS} yet: run `alembic upgrade head`")
@@ -150,7 +150,7 @@ def checked(connection: Connection, role: str) -> str:
 
 
 def run(connection: Connection, statements: Sequence[str], owner: str, role: str) -> None:
-    """Run statements for a role; the owner's name comes quoted from the catalogue."""
+    """Run statements for a role; `owner` comes quoted from the system catalog."""
     for statement in statements:
         connection.execute(
             text(
@@ -160,5 +160,5 @@ def run(connection: Connection, statements: Sequence[str], owner: str, role: str
 
 
 def literal(value: str) -> str:
-    """A text in SQL."""
+    """Return an SQL string literal."""
     return "'" + value.replace("'", "''") + "'"

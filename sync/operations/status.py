@@ -1,4 +1,4 @@
-"""What the database says of the replication: freshness, journal, rejects, and one line that sums it up."""
+"""The state of the replication from the database: freshness, journal, rejects, and a one-line summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORKING = text("""
 SELECT object, owner FROM sync.lease
  WHERE owner IS NOT NULL AND expires_at > clock_timestamp() AND object = ANY (:objects) ORDER BY object
 """)
-# Of what is capped, `complete_through` is later than what Salesforce covers.
+# A capped lag: `complete_through` is later than the time that Salesforce covers.
 LAGGING = text("""
 SELECT object, covered FROM sync.cursor
  WHERE object = ANY (:objects) AND covered < complete_through AND now() - covered > interval '1 day'
@@ -42,7 +42,7 @@ SELECT object, complete_through FROM sync.cursor
  WHERE object = ANY (:objects) AND complete_through > now() + interval '5 minutes'
  ORDER BY object
 """)
-# The last verify of each object; one that failed for a passing reason matters when it goes on so.
+# The last verify of each object; a failed one is `overdue` if none succeeded for two days.
 VERIFIED = text("""
 SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
        (r.findings ->> 'remaining')::bigint - coalesce((r.findings ->> 'rejected')::bigint, 0) AS remaining,
@@ -52,7 +52,7 @@ SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
  WHERE r.command = 'verify' AND r.outcome <> 'running' AND r.object = ANY (:objects)
  ORDER BY r.object, r.id DESC
 """)
-# An org was accepted in place of another, and no verify has shown since that nothing of the other is left.
+# Another org was accepted, and no verify since then has shown that no records of the first org are left.
 OTHER_ORG = text("""
 SELECT p.object, o.replaced_at
   FROM sync.org AS o, sync.replicated AS p LEFT JOIN sync.cursor AS k USING (object)
@@ -63,7 +63,7 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
  WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
-NEWS = timedelta(days=7)  # then everybody knows that a field is gone
+NEWS = timedelta(days=7)  # how long a vanished field appears in the first line
 REJECTS = text("""
 SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
   FROM sync.reject WHERE object = ANY (:objects) ORDER BY object, record_id
@@ -72,8 +72,10 @@ SELECT object, record_id, reason, record::text AS record, system_modstamp, first
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How far one object is complete, and how its last finished run ended; the numbers of `rows` and of
-    `tombstones` are `estimated` where the table is large."""
+    """How far one object is complete, and how its last finished run ended.
+
+    `rows` and `tombstones` are `estimated` if the table is large.
+    """
 
     object: str
     complete_through: datetime | None
@@ -90,7 +92,7 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One line of the journal."""
+    """One entry of the journal."""
 
     id: int
     object: str
@@ -115,7 +117,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that could not be stored, whole, and why."""
+    """A record that could not be stored, as JSON, and the reason."""
 
     object: str
     record_id: str
@@ -129,8 +131,8 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All that `status` shows; `stale` names the objects that are older than allowed, `warnings` says what is
-    wrong though the copy is fresh."""
+    """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
+    problems."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -141,40 +143,41 @@ class Status:
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
-    """One entry per object asked for; one whose cursor is gone has never been complete."""
+    """Return one entry for each object; an object without a cursor was never complete."""
     rows = {row.object: row for row in connection.execute(FRESHNESS, {"objects": list(objects)})}
     unknown = (None, None, None, None, None, 0, 0, 0, None, False)
     return tuple(Freshness(*rows[name]) if name in rows else Freshness(name, *unknown) for name in objects)
 
 
 def runs(connection: Connection, objects: Sequence[str], limit: int = 10) -> tuple[Run, ...]:
+    """Return the last runs, the newest first."""
     rows = connection.execute(RUNS, {"objects": list(objects), "limit": limit})
     return tuple(Run(*row) for row in rows)
 
 
 def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
+    """Return the rejected records of these objects."""
     return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
 
 
 def read_status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
-    """Everything at once, from one snapshot; `max_lag` decides what is stale."""
+    """Read everything from one snapshot; an object with a lag above `max_lag` is stale."""
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
-    told = list(warnings(connection, objects))
-    line = headline(found, stale, working, [what for what, urgent in told if urgent])
-    everything = tuple(what for what, _ in told)
-    return Status(found, runs(connection, objects), working, stale, everything, line)
+    problems = list(warnings(connection, objects))
+    line = headline(found, stale, working, [what for what, urgent in problems if urgent])
+    texts = tuple(what for what, _ in problems)
+    return Status(found, runs(connection, objects), working, stale, texts, line)
 
 
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """What is wrong though the last pass went well, and whether the first line should say so."""
+    """Yield problems that exist although the last pass succeeded, and whether the first line shows them."""
     asked = {"objects": list(objects)}
     for row in connection.execute(FUTURE, asked):
         yield (
-            f"{row.object} is said to be complete through {format_utc(row.complete_through)}, which "
-            f"is in the "
-            "future: a wrong clock was believed, and changes may be missing; type: "
+            f"{row.object} is recorded as complete through {format_utc(row.complete_through)}, which is in "
+            "the future: a clock was wrong, and changes may be missing; type: "
             f"python -m sync resync --object {row.object} --full",
             True,
         )
@@ -183,9 +186,8 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
         yield name, True
     for row in connection.execute(REFUSED, asked):
         yield (
-            f"{row.object}: Salesforce refuses getDeleted since {format_utc(row.since)}: records "
-            f"that left the "
-            "recycle bin are found by verify alone, each night or when you type: "
+            f"{row.object}: Salesforce refuses getDeleted since {format_utc(row.since)}: records that left "
+            "the recycle bin are found by verify alone, each night or when you type: "
             f"python -m sync verify --object {row.object} --repair",
             True,
         )
@@ -201,17 +203,15 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
             yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
     for row in connection.execute(LAGGING, asked):
         yield (
-            f"{row.object}: Salesforce's latestDateCovered is {format_utc(row.covered)}, a "
-            f"transaction hangs; "
-            "of its lag 24 hours count, what commits later than that is found by the nightly verify",
+            f"{row.object}: Salesforce's latestDateCovered is {format_utc(row.covered)}: a transaction "
+            "hangs; only 24 hours of its lag count, the nightly verify finds what commits later than that",
             True,
         )
     for name, field, since in ledger.all_refused(connection, list(objects)):
         yield (
-            f"{name}.{field}: describe lists it and queries refuse it since {format_utc(since)}: it "
-            f"is left out, "
-            "its last values are kept, and it is tried again each day; mend the field or its package, or "
-            f"leave it out for good by {name}.{field} in SYNC_EXCLUDED_FIELDS, which erases its values",
+            f"{name}.{field}: describe lists it and queries refuse it since {format_utc(since)}: it is "
+            "left out, its last values are kept, and it is tried again each day; correct the field or its "
+            f"package, or exclude it by {name}.{field} in SYNC_EXCLUDED_FIELDS, which erases its values",
             True,
         )
     now = connection.execute(NOW).scalar_one()
@@ -224,7 +224,7 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
 
 
 def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The records that are not stored as they are in Salesforce; the accepted ones are no news."""
+    """Yield the rejected records of each object; accepted ones do not appear in the first line."""
     found = groups(connection, objects)
     for name in objects:
         mine = [group for group in found if group.object == name and not group.accepted]
@@ -246,15 +246,15 @@ def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterato
 
 
 def records(count: int) -> str:
+    """Return a number of records, as the start of a sentence."""
     return "1 record is" if count == 1 else f"{count:,} records are"
 
 
 def other_org(connection: Connection, objects: Sequence[str]) -> list[str]:
-    """What is left to do after another org was accepted, per object."""
+    """Return, for each object, what to do after another org was accepted."""
     return [
-        f"{row.object}: the org was replaced on {format_utc(row.replaced_at)}, and records of the "
-        f"one before may "
-        f"be left; type: python -m sync verify --object {row.object} --repair --approve"
+        f"{row.object}: the org was replaced on {format_utc(row.replaced_at)}, and records of the first one "
+        f"may be left; type: python -m sync verify --object {row.object} --repair --approve"
         for row in connection.execute(OTHER_ORG, {"objects": list(objects)})
     ]
 
@@ -262,47 +262,54 @@ def other_org(connection: Connection, objects: Sequence[str]) -> list[str]:
 def headline(
     found: Sequence[Freshness], stale: Sequence[str], working: dict[str, str], warned: Sequence[str] = ()
 ) -> str:
-    """One line for three in the morning: what is wrong, what consumers see, what to type."""
-    for one in found:
-        if one.object not in stale:
+    """Return one line for the operator: what is wrong, what consumers see, what to type."""
+    for state in found:
+        if state.object not in stale:
             continue
-        busy = f"; {working[one.object]} is at it now" if one.object in working else ""
-        if one.complete_through is None:
+        busy = f"; {working[state.object]} is working on it" if state.object in working else ""
+        if state.complete_through is None:
             tail = busy or "; type: python -m sync run"
             failed = (
-                f", the last run {one.last_outcome} ({truncate(one.last_error)})" if one.last_error else ""
+                f", the last run {state.last_outcome} ({truncate(state.last_error)})"
+                if state.last_error
+                else ""
             )
-            seen = f"consumers see {'about ' if one.estimated else ''}{one.rows:,} rows"
-            return f"NOT LOADED: {one.object} has never been complete{failed}: {seen}{tail}"
-        assert one.lag is not None
-        why = f"the last run {one.last_outcome}" if one.last_outcome else "no run is in the journal"
-        why += f" ({truncate(one.last_error)})" if one.last_error else ", none since" if not busy else ""
+            seen = f"consumers see {'about ' if state.estimated else ''}{state.rows:,} rows"
+            return f"NOT LOADED: {state.object} has never been complete{failed}: {seen}{tail}"
+        assert state.lag is not None
+        why = f"the last run {state.last_outcome}" if state.last_outcome else "no run is in the journal"
+        why += f" ({truncate(state.last_error)})" if state.last_error else ", none since" if not busy else ""
         tail = busy or "; type: python -m sync check"
         return (
-            f"STALE: {one.object} is complete through {format_utc(one.complete_through)}, "
-            f"{format_duration(one.lag)} ago; "
+            f"STALE: {state.object} is complete through {format_utc(state.complete_through)}, "
+            f"{format_duration(state.lag)} ago; "
             f"{why}: consumers see the state of that time{tail}"
         )
-    oldest = max((one.lag for one in found if one.lag is not None), default=timedelta(0))
-    *others, last = [one.object for one in found]
+    oldest = max((state.lag for state in found if state.lag is not None), default=timedelta(0))
+    *others, last = [state.object for state in found]
     names = f"{', '.join(others)} and {last}" if others else last
     tail = ""
-    broken = [one for one in found if one.last_outcome not in (None, "succeeded")][:1]
-    ended = [f"the last run of {one.object} {one.last_outcome}: {truncate(one.last_error)}" for one in broken]
+    broken = [state for state in found if state.last_outcome not in (None, "succeeded")][:1]
+    endings = [
+        f"the last run of {state.object} {state.last_outcome}: {truncate(state.last_error)}"
+        for state in broken
+    ]
     if warned:
-        # What fails now comes before what has been so for days; a run that was stopped does not fail.
-        failing = any(one.last_outcome != "stopped" for one in broken)
-        first, *others = [*ended, *warned] if failing else [*warned, *ended]
+        # A present failure comes before older warnings; a stopped run is not a failure.
+        failing = any(state.last_outcome != "stopped" for state in broken)
+        first, *others = [*endings, *warned] if failing else [*warned, *endings]
         more = f" (and {len(others)} more)" if others else ""
         return f"WARNING: {first}{more}; consumers see every change up to {format_duration(oldest)} ago{tail}"
-    tail += "".join(f"; {how}" for how in ended)
+    tail += "".join(f"; {how}" for how in endings)
     holds = "holds" if len(found) == 1 else "hold"
     return f"OK: {names} {holds} every change up to {format_duration(oldest)} ago{tail}"
 
 
 def truncate(error: str | None, most: int = 160) -> str:
-    """An error on one line of at most so many characters; what it leaves out is in the middle, because what
-    happened stands at the beginning and what to type at the end."""
+    """Shorten an error to one line of at most `most` characters by omitting its middle.
+
+    The message starts with what happened and ends with what to type.
+    """
     line = " ".join((error or "no reason given").split())
     if len(line) <= most:
         return line
@@ -312,17 +319,18 @@ def truncate(error: str | None, most: int = 160) -> str:
 
 
 def whole_words(text: str) -> str:
-    """The text without a word that was cut off at its end, unless that is most of it."""
+    """Remove a truncated word at the end, unless it is most of the text."""
     whole, _, _ = text.rpartition(" ")
     return whole.rstrip() if len(whole) > len(text) // 2 else text.strip()
 
 
 def format_utc(moment: datetime) -> str:
+    """Format a time as `2026-01-31 12:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_duration(span: timedelta) -> str:
-    """`4s`, `12m`, `3h 05m`, `2d 4h`."""
+    """Format a duration as `4s`, `12m`, `3h 05m` or `2d 4h`."""
     seconds = max(0, int(span.total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if days:

@@ -1,7 +1,7 @@
-"""The unattended worker: a thread for each job, signals, watchdog.
+"""The unattended worker: one thread for each job, signals, watchdog.
 
-A signal only sets an event; jobs look at it between pages; the main thread does the rest. A worker never
-exits because Postgres or Salesforce is away: it backs off and goes on.
+A signal only sets an event, which jobs check between pages. The worker does not exit while Postgres or
+Salesforce is unavailable: it retries with growing pauses.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from sync.logs import activity, logger
 log = logger.get(__name__)
 
 SHUTDOWN_SECONDS = 25  # Heroku kills after 30
-# Without any activity while a job is at work. The longest call to Salesforce, a page of Bulk results, may
-# take 23 minutes; a statement that may take longer is given an allowance.
+# The longest silence of a running job. The longest call to Salesforce, a page of Bulk results, may take 23
+# minutes; a statement that may take longer has an allowance.
 WATCHDOG_SECONDS = 1800
-LOOK_SECONDS = 5  # between two looks at the jobs
+LOOK_SECONDS = 5  # between two checks of the jobs
 FIRST_BACKOFF, JITTER = 5.0, 0.2
-LONGEST_SPREAD = 30.0  # seconds by which a run may be earlier or later: jobs and workers spread over time
+LONGEST_SPREAD = (
+    30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Every signal that asks for an end, first or repeated, sets the event and does nothing else."""
+    """Set the event on every signal that requests an end, inside the block."""
 
     def note(_number: int, _frame: FrameType | None) -> None:
         stop.set()
@@ -45,51 +47,51 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
-        # Heroku may repeat the signal. Ignored, it is so to the very end; a handler of Python's would be
-        # replaced by the deadly default while the interpreter shuts down.
+        # Heroku may repeat the signal. It stays ignored until the process ends: Python replaces its own
+        # handlers by the default, which kills, while the interpreter shuts down.
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
 class Pulse:
-    """When each job at work was last active; a job that waits for its next run is left out."""
+    """The time of each running job's last activity; jobs that wait for their next run are left out."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._active: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
-        """The job is at work from now on."""
+        """Mark the job as running."""
         with self._lock:
             self._active[name] = time.monotonic()
 
     def beat(self, name: str, allowance: float = 0) -> None:
-        """The job is active now; it may be silent for `allowance` seconds beyond the limit.
+        """Record activity of a running job; it may then be silent for `allowance` seconds beyond the limit.
 
-        A thread that a job has left behind may still call this: a job that has ended stays left out.
+        A thread that a job abandoned may still call this; a job that has ended stays left out.
         """
         with self._lock:
             if name in self._active:
                 self._active[name] = max(time.monotonic() + allowance, self._active[name])
 
     def rest(self, name: str) -> None:
-        """The job has ended."""
+        """Mark the job as ended."""
         with self._lock:
             self._active.pop(name, None)
 
     def stuck(self, seconds: float) -> list[str]:
-        """Jobs at work that have been silent for longer than the seconds and their allowance."""
+        """Return running jobs that were silent for longer than these seconds and their allowance."""
         with self._lock:
             now = time.monotonic()
             return [name for name, active in self._active.items() if now - active > seconds]
 
 
 def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: threading.Event) -> None:
-    """Run every job at once and then each interval, until the event is set; returns when all have ended.
+    """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
-    Each job has a thread of its own, and all times are monotonic: a clock that is set changes nothing. A job
-    that fails is tried again after a growing pause, at most the interval; one that does not end within the
-    shutdown time, or is silent for WATCHDOG_SECONDS, is cut off by ending the process.
+    Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
+    failed job is retried after a growing pause, at most the interval. The process exits with 1 if a job does
+    not end within SHUTDOWN_SECONDS or is silent for WATCHDOG_SECONDS.
     """
     pulse = Pulse()
     threads = [
@@ -122,9 +124,9 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
 def repeat(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
-    """Run a job at once and then each interval, give or take a tenth of it, until the event is set.
+    """Run a job at once and then at each interval (± a tenth), until `stop` is set.
 
-    A run that takes longer than the interval is followed by the next one at the next multiple of it.
+    After a run that takes longer than the interval, the next one starts at the next multiple of it.
     """
     seconds = interval.total_seconds()
     spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
@@ -136,7 +138,7 @@ def repeat(
 
 
 def cut_off() -> None:
-    """The last resort before SIGKILL; every page is one transaction, so nothing is half done."""
+    """Exit before Heroku sends SIGKILL; pages are transactions, so no page is half written."""
     log.error("shutdown_forced", seconds=SHUTDOWN_SECONDS)
     os._exit(1)
 
@@ -144,7 +146,7 @@ def cut_off() -> None:
 def persist(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
-    """One scheduled run, repeated with growing pauses until it succeeds, is deferred, or is to stop."""
+    """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
     backoff = min(FIRST_BACKOFF, interval.total_seconds())
     while not stop.is_set():
         pulse.begin(name)

@@ -1,4 +1,4 @@
-"""Working ahead in threads: what is fetched and decoded while something else waits for Postgres."""
+"""Work ahead in threads: fetch and decode the next items while the consumer waits for Postgres."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Generic, TypeVar
 from sync.errors import StoppedError
 
 T = TypeVar("T")
-# Gives its items, one by one, to the function it is called with.
+# Calls the given function with each of its items.
 Source = Callable[[Callable[[T], None]], object]
 
 POLL_SECONDS = 0.1
 
 
 class Abandoned(Exception):
-    """Nobody takes the items any more."""
+    """The consumer takes no more items."""
 
 
 class Channel(Generic[T]):
-    """What the makers of items and their taker share; `turn` guards the sources still to begin."""
+    """The state that producers and consumer share; the lock `turn` guards the sources that have not begun."""
 
     def __init__(self, sources: Iterable[Source[T]], depth: int, patience: float) -> None:
         self.items: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
@@ -46,14 +46,14 @@ class Channel(Generic[T]):
         raise Abandoned
 
     def next_source(self, *, first: bool) -> Source[T] | None:
-        """The source to begin; any but the first thread waits until its taker waits."""
+        """Return the next source to begin; every thread but the first waits until the consumer waits."""
         while not first and not self.waiting.wait(POLL_SECONDS):
             if self.over.is_set():
                 raise Abandoned
         with self.turn:
             source = next(self.pending, None)
             if source is None:
-                self.waiting.set()  # the other threads are to end, too
+                self.waiting.set()  # lets the other threads end, too
             elif self.patience:
                 self.waiting.clear()
         return source
@@ -67,20 +67,18 @@ def prefetch(
     depth: int = 2,
     patience: float = 0,
 ) -> Iterator[T]:
-    """The items of all sources, `width` sources at a time, at most `depth` items (and one in each thread's
-    hands) ahead of who takes them.
+    """Yield the items of all sources: `width` sources at a time, at most `depth` items ahead of the consumer.
 
-    With `patience` (seconds) a source beside the first is begun only when items were waited for that long:
-    where the work and not the wire is the limit, more threads only get into each other's way.
-
-    One source keeps its order; several are mixed. A source's error is raised here once the items before it
-    are taken; StoppedError as soon as `stop` is set, whatever a source waits for just then: its thread is
-    left behind, ends at its next item, and keeps no process alive.
+    Each thread holds one more item. With `patience` (seconds), a further source begins only when the consumer
+    has waited for that long: if processing is the bottleneck, more threads only slow each other down.
+    The order of one source is kept; the items of several are mixed. An error of a source is raised here after
+    the items before it. StoppedError is raised as soon as `stop` is set, even while a source waits; its
+    daemon thread ends at its next item.
     """
     channel = Channel(sources, depth, patience)
     try:
         for number in range(width):
-            # Each thread in the caller's context: API calls count for the object they are made for.
+            # In the caller's context, so that API calls count for the caller's object.
             target = partial(contextvars.copy_context().run, work, channel, first=number == 0)
             threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
         yield from received(channel, stop, width)
@@ -89,22 +87,22 @@ def prefetch(
 
 
 def work(channel: Channel[T], *, first: bool) -> None:
-    """One source after the other, in a thread of its own."""
+    """Run sources one after the other, in a thread."""
     try:
         while source := channel.next_source(first=first):
             source(lambda item: channel.put("item", item))
         channel.put("end", None)
     except Abandoned:
         pass
-    except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
+    except BaseException as error:  # noqa: BLE001 — passed to the consumer, which raises it
         with suppress(Abandoned):
             channel.put("error", error)
 
 
-def received(channel: Channel[T], stop: threading.Event, working: int) -> Iterator[T]:
-    """The items as they come, until all threads have ended."""
+def received(channel: Channel[T], stop: threading.Event, threads: int) -> Iterator[T]:
+    """Yield the items until all threads have ended."""
     waited = 0.0
-    while working:
+    while threads:
         if stop.is_set():
             raise StoppedError
         try:
@@ -116,17 +114,17 @@ def received(channel: Channel[T], stop: threading.Event, working: int) -> Iterat
             continue
         waited = 0.0
         if kind == "item":
-            yield item  # type: ignore[misc]  # an item is what its source gave
+            yield item  # type: ignore[misc]  # the source gave an item of this type
         elif kind == "error":
             assert isinstance(item, BaseException)
             raise item
         else:
-            working -= 1
-        del item  # not one more in memory while the next is made
+            threads -= 1
+        del item  # do not hold it in memory while the next is made
 
 
 def as_source(items: Iterable[T]) -> Source[T]:
-    """An iterable as a source."""
+    """Turn an iterable into a source."""
 
     def source(emit: Callable[[T], None]) -> None:
         for item in items:

@@ -1,4 +1,4 @@
-"""Query text. Pure; nothing here talks to anyone."""
+"""Build SOQL text; pure functions."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from sync.window import Key, Scope
 
 
 def literal(moment: datetime) -> str:
-    """A SOQL datetime, in UTC with `Z` (a `+` would have to be escaped), to the second unless finer."""
+    """Return a SOQL datetime in UTC, with `Z` (a `+` would need escaping); milliseconds only if there are
+    some."""
     moment = moment.astimezone(UTC)
     fraction = f".{moment.microsecond // 1000:03d}" if moment.microsecond else ""
     return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + fraction + "Z"
 
 
 def quoted(text: str) -> str:
-    """A SOQL string."""
+    """Return a SOQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def listed(texts: Iterable[str]) -> str:
-    """SOQL strings for IN."""
+    """Return SOQL string literals for IN."""
     return f"({', '.join(map(quoted, texts))})"
 
 
 def select(projection: Projection, scope: Scope, after: Key | None) -> str:
-    """Every visible field of the records in scope, in key order, from `after` on."""
+    """Select all visible fields of the records in scope after a key, in key order."""
     return (
         f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}"
         f"{where(scope, after)} ORDER BY SystemModstamp, Id"
@@ -35,12 +36,12 @@ def select(projection: Projection, scope: Scope, after: Key | None) -> str:
 
 
 def select_unordered(projection: Projection, scope: Scope) -> str:
-    """The same in any order: what lets Bulk API work in chunks of Ids."""
+    """Select the same records in any order, which lets the Bulk API split the query into chunks by Id."""
     return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name}{where(scope)}"
 
 
 def where(scope: Scope, after: Key | None = None, upper: str = "") -> str:
-    """SOQL cannot compare tuples: `after` becomes its two cases."""
+    """Return the WHERE clause; `after` becomes two cases, since SOQL cannot compare tuples."""
     lower = ""
     if after is not None:
         stamp = literal(after.stamp)
@@ -53,25 +54,25 @@ def where(scope: Scope, after: Key | None = None, upper: str = "") -> str:
 
 
 def count(sobject: str, scope: Scope) -> str:
-    """How many records are in scope."""
+    """Count the records in scope."""
     return f"SELECT COUNT() FROM {sobject}{where(scope)}"
 
 
 def count_before(sobject: str, scope: Scope, after: Key | None, before: datetime) -> str:
-    """How many records in scope, from `after` on, are older than `before`."""
+    """Count the records in scope, after a key, that are older than `before`."""
     return f"SELECT COUNT() FROM {sobject}{where(scope, after, f'SystemModstamp < {literal(before)}')}"
 
 
 def count_up_to(sobject: str, scope: Scope, key: Key) -> str:
-    """How many of the records in scope lie at or before `key`."""
+    """Count the records in scope at or before `key`."""
     stamp = literal(key.stamp)
     before = f"(SystemModstamp < {stamp} OR (SystemModstamp = {stamp} AND Id <= {quoted(key.id)}))"
     return f"SELECT COUNT() FROM {sobject}{where(scope, None, before)}"
 
 
-# ── for a comparison by buckets ───────────────────────────────────────────────────────────────────────
+# ── buckets ───────────────────────────────────────────────────────────────────────────────────────────
 
-# Coarse to fine; what SOQL can group a date and time by, in UTC.
+# From coarse to fine: the SOQL functions that group a datetime, in UTC.
 PARTS = {
     "month": ("CALENDAR_YEAR({})", "CALENDAR_MONTH({})"),
     "day": ("DAY_ONLY({})",),
@@ -80,7 +81,7 @@ PARTS = {
 
 
 def buckets(sobject: str, condition: str, field: str, part: str) -> str:
-    """Per bucket of `field`: how many records, and the latest stamp."""
+    """Count the records of each bucket of `field`, with the earliest and the latest stamp."""
     grouped = [function.format(field) for function in PARTS[part]]
     named = ", ".join(f"{function} b{number}" for number, function in enumerate(grouped))
     return (
@@ -91,5 +92,5 @@ def buckets(sobject: str, condition: str, field: str, part: str) -> str:
 
 
 def by_id(projection: Projection, ids: Sequence[str]) -> str:
-    """Every visible field of the named records."""
+    """Select all visible fields of the records with these Ids."""
     return f"SELECT {', '.join(projection.names)} FROM {projection.sobject.name} WHERE Id IN {listed(ids)}"

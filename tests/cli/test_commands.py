@@ -164,7 +164,7 @@ def test_resync_refuses_what_does_not_fit(loaded: World, arguments: list[str], w
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--approve"], "--approve goes with --repair"),
+        (["--approve"], "--approve needs --repair"),
         (["--deep", "0"], "--deep 0: give a number of records, or all"),
         (["--deep", "x"], "--deep x: give a number of records, or all"),
         (["--deep", "-5"], "--deep -5: give a number of records, or all"),

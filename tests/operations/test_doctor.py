@@ -181,7 +181,7 @@ def test_a_failing_trigger_is_found(world: World) -> None:
 
 def test_a_lock_in_the_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that somebody else has locked is no missing right: who has it is told, and what ends it."""
-    monkeypatch.setattr(postgres, "PATIENCE", text("SET LOCAL lock_timeout = '50ms'"))
+    monkeypatch.setattr(postgres, "LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '50ms'"))
     with create_engine(world.database, poolclass=NullPool).begin() as other:
         other.execute(text("LOCK TABLE sync.reject IN SHARE ROW EXCLUSIVE MODE"))
         found = checked(world)

@@ -114,7 +114,7 @@ def test_a_long_reason_keeps_its_remedy() -> None:
 
     assert line.endswith("type: python -m sync resync --object Contact --full")
     assert (
-        "the last run of Contact failed: Contact is recorded as complete through 2026-03-01 … of the two is wrong"
+        "the last run of Contact failed: Contact is recorded as complete through 2026-03-01 … one of the two is wrong"
         in line
     )
     assert len(truncate(FAILING)) <= 160
@@ -166,7 +166,7 @@ def test_stale_while_somebody_works() -> None:
 
     assert headline(found, ("Account",), {"Account": "worker.1/4/abc", "Contact": "run.7"}) == (
         "STALE: Account is complete through 2026-01-31 02:30:00 UTC, 1h 00m ago; the last run succeeded: "
-        "consumers see the state of that time; worker.1/4/abc is at it now"
+        "consumers see the state of that time; worker.1/4/abc is working on it"
     )
 
 
@@ -206,7 +206,7 @@ def test_not_loaded_while_somebody_loads() -> None:
     found = [fresh(complete_through=None, lag=None, last_outcome=None, rows=12_000)]
 
     assert headline(found, ("Account",), {"Account": "worker.1/4/abc"}) == (
-        "NOT LOADED: Account has never been complete: consumers see 12,000 rows; worker.1/4/abc is at it now"
+        "NOT LOADED: Account has never been complete: consumers see 12,000 rows; worker.1/4/abc is working on it"
     )
 
 
@@ -333,7 +333,7 @@ def test_who_is_working(engine: Engine) -> None:
 
     assert status_of(engine).working == {"Account": "worker.1/4/abc"}
     assert status_of(engine, ("Contact",)).working == {}
-    assert "worker.1/4/abc is at it now" in status_of(engine).headline
+    assert "worker.1/4/abc is working on it" in status_of(engine).headline
 
 
 def test_journal_is_newest_first(engine: Engine) -> None:

@@ -35,7 +35,7 @@ def no_duration(text: str) -> None:
 
 
 def no_target(text: str) -> None:
-    with pytest.raises(ValueError, match="no https URL"):
+    with pytest.raises(ValueError, match="not an https URL"):
         addresses.target_of(text)
 
 

@@ -744,7 +744,7 @@ def test_aborted_job(nine: World) -> None:
     before = nine.cursor("Contact")
     nine.sim.faults.add("job_aborted", sobject="Contact", times=1)
 
-    with pytest.raises(ObjectsFailedError, match="somebody stopped it in Salesforce"):
+    with pytest.raises(ObjectsFailedError, match="a user stopped it in Salesforce"):
         nine.run()
     assert nine.cursor("Contact") == before
     nine.run()

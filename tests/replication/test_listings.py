@@ -99,7 +99,7 @@ def test_a_role_that_may_not_truncate(loaded: World) -> None:
 @pytest.mark.parametrize("table", ["listing_contact", "listing_account"])
 def test_a_reader_is_no_obstacle(loaded: World, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
     """A stale process that still reads a listing does not stop the verify that comes after it."""
-    monkeypatch.setattr(listing, "PATIENCE", text("SET LOCAL lock_timeout = '50ms'"))
+    monkeypatch.setattr(listing, "LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '50ms'"))
     loaded.sql(LEFT_OF_CONTACT)
     with create_engine(loaded.database, poolclass=NullPool).connect() as stale:
         stale.execute(text(f"SELECT count(*) FROM sync.{table}"))

@@ -188,11 +188,11 @@ def test_userinfo_with_a_dead_token_is_of_the_new_one(world: World, silent: Simu
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (["00D5g000000AbCd"], "userinfo answered no object"),
-        ("00D5g000000AbCd", "userinfo answered no object"),
-        ([["organization_id", "00D5g000000AbCd"]], "userinfo answered no object"),
-        (7, "userinfo answered no object"),
-        (None, "userinfo answered no object"),
+        (["00D5g000000AbCd"], "userinfo is not an object"),
+        ("00D5g000000AbCd", "userinfo is not an object"),
+        ([["organization_id", "00D5g000000AbCd"]], "userinfo is not an object"),
+        (7, "userinfo is not an object"),
+        (None, "userinfo is not an object"),
         ({}, "userinfo names no organization_id"),
         ({"organization_id": None}, "userinfo names no organization_id"),
         ({"organization_id": ["00D5g000000AbCd"]}, "userinfo names no organization_id"),

@@ -56,7 +56,7 @@ def test_a_next_page_elsewhere(nine: World, url: object) -> None:
     """A page that names its next one on another host, or outside the API, fails the run; the next is whole."""
     nine.sim.faults.add("altered", on="query", sobject="Contact", set={"nextRecordsUrl": url}, times=6)
 
-    assert "so it was not asked for" in str(failing(nine)) or url == 7
+    assert "so it was not requested" in str(failing(nine)) or url == 7
     nine.sim.faults.clear()
     nine.run()
     nine.assert_equal()
@@ -71,13 +71,13 @@ ODD_JOBS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("job", {"numberRecordsProcessed": True}, "no readable numberRecordsProcessed"),
     ("job", {"numberRecordsProcessed": "many"}, "no readable numberRecordsProcessed"),
     ("result_pages", {"resultPages": None}, "no readable resultPages"),
-    ("result_pages", {"resultPages": [{"resultUrl": "@evil.example/steal"}]}, "so it was not asked for"),
-    ("result_pages", {"resultPages": [{}]}, "so it was not asked for"),
-    ("result_pages", {"resultPages": ["x"]}, "so it was not asked for"),
+    ("result_pages", {"resultPages": [{"resultUrl": "@evil.example/steal"}]}, "so it was not requested"),
+    ("result_pages", {"resultPages": [{}]}, "so it was not requested"),
+    ("result_pages", {"resultPages": ["x"]}, "so it was not requested"),
     (
         "result_pages",
         {"resultPages": [], "done": False, "nextRecordsUrl": "//evil.example/"},
-        "was not asked",
+        "was not requested",
     ),
 )
 
@@ -152,7 +152,7 @@ def test_pages_without_end(nine: World, empty: bool) -> None:
     error = failing(nine)
 
     assert isinstance(error, CountMismatchError)
-    assert "page after page" in str(error)
+    assert "more and more pages" in str(error)
     assert len([r for r in nine.sim.requests if r.kind == "page"]) < 40
     nine.sim.faults.clear()
     nine.run()
@@ -184,7 +184,7 @@ def test_result_pages_without_end(nine: World) -> None:
 
     assert first.fired == 1
     assert isinstance(error, CountMismatchError)
-    assert "page after page" in str(error)
+    assert "more and more pages" in str(error)
 
 
 # ── saved progress ────────────────────────────────────────────────────────────────────────────────────

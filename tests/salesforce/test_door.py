@@ -99,7 +99,7 @@ def test_a_login_is_led_on_once(sim: Simulator) -> None:
     sim.faults.add("redirect", on="token", location=f"{sim.url}/services/oauth2/token", times=None)
 
     with pytest.raises(
-        LoginError, match=r"https://localhost:\d+ was named by https://127.*leads to https://loc"
+        LoginError, match=r"https://localhost:\d+ was named by https://127.*redirects to https://loc"
     ):
         connect(sim, "jwt").login()
     assert len(sim.requests) == 2
@@ -141,7 +141,7 @@ def test_no_foreign_answer_is_taken(there: Hostile, elsewhere: Hostile, where: s
         there.asked.clear()
         there.answers = lambda _, status=status: answer(b"", status, Location=where)  # type: ignore[misc]  # bound
 
-        says = rf"answered {status} and leads to .*SALESFORCE_LOGIN_URL"
+        says = rf"answered {status} and redirects to .*SALESFORCE_LOGIN_URL"
         with pytest.raises(LoginError, match=says) as failure:
             there.session().query(QUERY)
 
@@ -170,7 +170,7 @@ def test_a_redirects_body_is_not_read(there: Hostile) -> None:
 
     there.answers = endless
     started = time.monotonic()
-    with pytest.raises(LoginError, match=r"leads to https://x\.example"):
+    with pytest.raises(LoginError, match=r"redirects to https://x\.example"):
         there.session().query(QUERY)
     assert time.monotonic() - started < 5
 
@@ -334,14 +334,14 @@ def test_paths_of_real_orgs(path: str) -> None:
 @pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: ascii(path)[:60])
 def test_paths_of_nobody(path: object) -> None:
     """Nothing else is a path: not what a URL parser somewhere could read as another host or resource."""
-    with pytest.raises(ValueError, match=r"is no path below /services/data/v66\.0/"):
+    with pytest.raises(ValueError, match=r"is not a path below /services/data/v66\.0/"):
         resource_path(path, "66.0", "acme.example")
 
 
 @pytest.mark.parametrize("value", ["", "x", "7505g00000ABCDEAA4/../..", "7505g00000ABCDÉ", 7, None, "x" * 16])
 def test_ids_that_are_none(value: object) -> None:
     """An Id has 15 or 18 letters and digits."""
-    with pytest.raises(ValueError, match="is no Id"):
+    with pytest.raises(ValueError, match="is not an Id"):
         record_id(value)
     assert [record_id(id_) for id_ in ("7505g00000ABCDE", "7505g00000ABCDEAA4")]
 
@@ -360,7 +360,7 @@ def test_no_way_round_the_check(there: Hostile, elsewhere: Hostile, way: str) ->
     """Whoever hands a path to the session: nothing is sent for one that is none, and the error shows it."""
     foreign = f"https://{elsewhere.host}{DATA}/x"
     for path in (f"@{elsewhere.host}/steal", foreign, f"{DATA}/../x", 7):
-        with pytest.raises(SalesforceError, match="so it was not asked for"):
+        with pytest.raises(SalesforceError, match="so it was not requested"):
             WAYS[way](there.session(), path)
 
     assert {asked.path.partition("?")[0] for asked in there.asked} <= {
@@ -541,7 +541,7 @@ def test_wide_pages_are_asked_for_smaller(there: Hostile, monkeypatch: pytest.Mo
 
     other = there.session()
     other.login()
-    with pytest.raises(QueryLostError, match="asked again in smaller"):
+    with pytest.raises(QueryLostError, match="starts again with smaller pages"):
         other.next_page(first.body["nextRecordsUrl"], 1)
     assert other.query(QUERY).body["totalSize"] == 0
     assert there.asked[-1].headers["sforce-query-options"] == "batchSize=200"

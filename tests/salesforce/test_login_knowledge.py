@@ -260,9 +260,9 @@ def test_advice_for_a_refused_login(sim: Simulator, code: str, message: str, adv
     [
         ({"status": 503, "text": "<html><h1>Down for Maintenance</h1></html>"}, "503: Down for Maintenance"),
         ({"status": 503, "text": ""}, "503: no reason is given"),
-        ({"status": 200, "text": ""}, "something else than a token: nothing"),
-        ({"status": 200, "text": "<html>Maintenance</html>"}, "something else than a token: Maintenance"),
-        ({"status": 200, "text": '{"access_token": "00Dxx!x'}, "else than a token: JSON of another form$"),
+        ({"status": 200, "text": ""}, "without a token: nothing"),
+        ({"status": 200, "text": "<html>Maintenance</html>"}, "without a token: Maintenance"),
+        ({"status": 200, "text": '{"access_token": "00Dxx!x'}, "without a token: JSON of an unknown form$"),
         ({"status": 500, "body": [{"errorCode": "E", "message": "m"}]}, "500 E: m"),
         (
             {

@@ -442,7 +442,7 @@ def test_results_in_another_encoding(
 
     loaded.assert_equal()
     assert loaded.sql("SELECT FROM sync.reject") == []
-    assert ("no utf-8" in caplog.text) == (encoding != "UTF-8" and not charset)
+    assert ("not valid utf-8" in caplog.text) == (encoding != "UTF-8" and not charset)
 
 
 # ── a field that queries refuse ───────────────────────────────────────────────────────────────────────

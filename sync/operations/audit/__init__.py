@@ -1,4 +1,4 @@
-"""What `check` and `schema` find: each question is tried, nothing is changed.
+"""The findings of `check` and `schema`: each point is tested, nothing is changed.
 
-Start with `checks`, which asks everything in order.
+Start with `checks`, which runs all tests in order.
 """

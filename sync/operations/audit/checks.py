@@ -1,4 +1,4 @@
-"""check and schema: is everything in place, by trying it, and does the catalogue still fit the org?"""
+"""Run all tests of `check`, in the order in which a run depends on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sync.salesforce.session.session import Session
 
 
 def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Finding]:
-    """Everything a run needs, in the order in which it would be missed; nothing is changed."""
+    """Test everything that a run needs, in the order of dependence; nothing is changed."""
     flow, version = settings.flow, settings.salesforce_api_version
     yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
     known = yield from database(engine)
@@ -36,10 +36,10 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
 
 
 def database(engine: Engine) -> Generator[Finding, None, bool]:
-    """What the database lacks. Whether all tables of ours are there."""
+    """Yield findings about the database; return whether all our tables exist."""
     writable = yield from guarded("database", lambda: postgres.database(engine))
     if writable is None:
-        return False  # every other question would fail for the same reason
+        return False  # every other test would fail for the same reason
     rights = postgres.rights(quoted(engine.url.username or "ROLE"), schemas(engine))
     ours = yield from guarded("migrations", lambda: postgres.migrations(engine), rights)
     if ours and writable:

@@ -1,4 +1,4 @@
-"""What the doctor says: findings, each with its state, its remedy and the exit code that it means."""
+"""Findings: each with its state, its remedy and the exit code that it causes."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
 
 AGAIN = "then type: python -m sync check"
-# By the kind of the error, the particular before the general; the error itself says what happened.
+# Remedies by the class of an error, specific classes first; the error itself states what happened.
 REMEDIES: tuple[tuple[type[SyncError], str], ...] = (
     (ReplicaSchemaError, f"set or unset {SETTING} as the error says, {AGAIN}"),
     (ConfigError, f"set DATABASE_URL as the error says, {AGAIN}"),
-    (LoginError, f"mend the SALESFORCE_ settings, or the app and its user in Setup, {AGAIN}"),
+    (LoginError, f"correct the SALESFORCE_ settings, or the app and its user in Setup, {AGAIN}"),
     (DeferredError, f"wait until the org has used fewer requests in 24 hours, {AGAIN}"),
     (SchemaOutdatedError, "run `alembic upgrade head`"),
     (LockedError, f"end the session that the error names, or wait for its end, {AGAIN}"),
     (
         DatabaseUnavailableError,
-        f"see whether the server runs and the URL is right (psql \"$DATABASE_URL\" -c 'SELECT 1'), {AGAIN}",
+        f"check that the server runs and the URL is right (psql \"$DATABASE_URL\" -c 'SELECT 1'), {AGAIN}",
     ),
-    (SyncError, f"mend what the error names, {AGAIN}"),
+    (SyncError, f"correct what the error names, {AGAIN}"),
 )
 NO_ACCESS = frozenset({"INVALID_TYPE", "INSUFFICIENT_ACCESS", "NOT_FOUND"})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: how it is, what to do when it is not well, and the exit code that means."""
+    """The result of one test: its state, the remedy, and the exit code that it causes."""
 
     subject: str
     state: Literal["ok", "warning", "failed"]
@@ -56,9 +56,9 @@ class Finding:
 def guarded(
     subject: str, look: Callable[[], Generator[Finding, None, T]], otherwise: str = ""
 ) -> Generator[Finding, None, T | None]:
-    """An error while looking is a finding, and None; the other things are looked at all the same.
+    """Run one test; an error becomes a finding and the result None, so that the other tests still run.
 
-    `otherwise` is what to do about an error of no particular kind.
+    `otherwise` is the remedy for an error without a class of its own.
     """
     try:
         return (yield from look())
@@ -69,7 +69,7 @@ def guarded(
 
 
 def remedy(error: SyncError) -> str:
-    """What to do about an error, beside what it says itself."""
+    """Return what to do about an error."""
     if isinstance(error, SalesforceError):
         if error.code in NO_ACCESS or error.status == 404:
             return f"grant the integration user read access to the object in a permission set, {AGAIN}"

@@ -1,4 +1,4 @@
-"""schema: the mapping of the catalogue against what the org describes."""
+"""The mapping of the catalogue compared with the org's describe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sync.salesforce.session.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """One line of the mapping: a field of the org, the catalogue or both."""
+    """A field of the org, of the catalogue, or of both."""
 
     object: str
     field: str
@@ -27,7 +27,7 @@ class Mapped:
 
 
 def schema(settings: Settings, session: Session, name: str) -> list[Mapped]:
-    """The mapping of one object against the org's describe: what is kept where, what is missing or new."""
+    """Return the mapping of one object, compared with its describe."""
     described, _ = session.describe(name)
     types = {field.name: field.type for field in described}
     fitted = apply.projection(settings, CATALOGUE[name], described)
@@ -35,6 +35,7 @@ def schema(settings: Settings, session: Session, name: str) -> list[Mapped]:
 
 
 def standard_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped]:
+    """Yield the fields of the catalogue."""
     retyped = {field for field, _ in fitted.retyped}
     read = set(fitted.names)
     for field in fitted.sobject.fields:
@@ -50,6 +51,7 @@ def standard_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped
 
 
 def other_lines(fitted: Projection, types: dict[str, str]) -> Iterator[Mapped]:
+    """Yield custom fields, hidden fields outside the catalogue, and unmapped standard fields."""
     name = fitted.sobject.name
     for field in fitted.custom:
         yield Mapped(name, field.name, f"custom ->> '{field.name}'", "jsonb", field.type, "custom")

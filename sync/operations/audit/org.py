@@ -1,4 +1,4 @@
-"""The doctor at the org: the login, which org it is, what the user sees, whether queries are answered."""
+"""Tests of the org: the login, which org it is, what the user sees, whether queries work."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PERMITTED = (
 )
 
 REMEMBERED = text("SELECT organization_id FROM sync.org")
-BULK_SECONDS = 60.0  # for one record; then that it was accepted has to do
+BULK_SECONDS = 60.0  # the longest wait for one record; after it, an accepted job counts as success
 
 
 def login(session: Session, engine: Engine | None = None) -> Generator[Finding, None, str]:
-    """The Id of the user that is logged in; "" where the org does not tell.
+    """Test the login; return the Id of the user ("" if the org does not return it).
 
-    Without an engine it is not known which org's records the tables hold.
+    Without an engine, the org is not compared with that of the tables.
     """
     instance = session.login()
     yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
@@ -52,7 +52,7 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
             "org",
             "failed",
             f"the settings lead to org {reached}, and the tables hold the records of org {known}",
-            "mend SALESFORCE_LOGIN_URL and the credentials; if this org shall replace the other, type: "
+            "correct SALESFORCE_LOGIN_URL and the credentials; if this org shall replace the other, type: "
             "python -m sync run --accept-org",
             6,
         )
@@ -73,7 +73,7 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
 
 
 def remembered(engine: Engine) -> str:
-    """The org whose records the tables hold; "" before the first pass."""
+    """Return the org whose records the tables hold ("": before the first pass)."""
     with transaction(engine) as connection:
         return str(connection.execute(REMEMBERED).scalar() or "")
 
@@ -81,7 +81,7 @@ def remembered(engine: Engine) -> str:
 def an_object(
     settings: Settings, session: Session, name: str, engine: Engine | None
 ) -> Generator[Finding, None, Projection]:
-    """One object and its fields; without an engine nothing is known of what they were."""
+    """Test one object and its fields; without an engine, fields that vanished are not known."""
     described, _ = session.describe(name)
     fitted = apply.projection(settings, CATALOGUE[name], described)
     total = extraction.count(session, name, Scope())
@@ -96,8 +96,7 @@ def an_object(
 def fields(
     session: Session, fitted: Projection, lost: dict[str, str] | None
 ) -> Generator[Finding, None, None]:
-    """What is odd about an object's fields; `lost` are those that were there once, and since when they are
-    not, None where that is not known."""
+    """Yield problems of an object's fields; `lost` maps vanished fields to their times (None: not known)."""
     name = fitted.sobject.name
     subject = f"{name} fields"
     if left_out := session.left_out(name):
@@ -128,7 +127,7 @@ def fields(
             "grant the integration user read access, or take them out of SYNC_CUSTOM_FIELDS",
         )
     if never := [field for field in fitted.hidden if field not in gone and field in of_catalogue]:
-        # Every org lacks some: named one by one they would hide a permission that was lost.
+        # Every org lacks some fields: a list of all would hide a permission that was lost.
         yield Finding(
             subject,
             "ok",
@@ -145,7 +144,7 @@ def fields(
 
 
 def query(session: Session, fitted: Projection) -> Generator[Finding, None, None]:
-    """Ask for one record as a pass does, with all fields: what describe lists a query may refuse."""
+    """Query one record with all fields as a pass does: queries may refuse a field that describe lists."""
     subject = f"{fitted.sobject.name} query"
     count = len(fitted.names)
     try:
@@ -162,7 +161,8 @@ def query(session: Session, fitted: Projection) -> Generator[Finding, None, None
 
 
 def by_bulk(session: Session, fitted: Projection) -> str:
-    """Read one record by a Bulk job, which is deleted afterwards; how that went. SalesforceError: refused."""
+    """Read one record by a Bulk job, then delete the job; return the result. Raises SalesforceError if it
+    fails."""
     jobs = f"/services/data/v{session.version}/jobs/query"
     question = soql.select_unordered(fitted, Scope()) + " LIMIT 1"
     made = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
@@ -175,26 +175,27 @@ def by_bulk(session: Session, fitted: Projection) -> str:
                 return "Bulk API answers it"
             if info["state"] in ("Failed", "Aborted"):
                 why = clip(info.get("errorMessage") or "Salesforce gives no reason")
-                raise SalesforceError(f"Bulk API took the query and failed: {why}", status=400)
+                raise SalesforceError(f"Bulk API accepted the query and failed: {why}", status=400)
             session.pause(pause)
             waited, pause = waited + pause, min(pause * 1.5, 5.0)
     except (KeyError, TypeError, AttributeError):
-        raise SalesforceError("Bulk API answers no state of the job", status=200) from None
+        raise SalesforceError("Bulk API returns no state of the job", status=200) from None
     finally:
         bulk.discard(session, job)
     return f"Bulk API accepts it, and had not answered after {BULK_SECONDS:.0f} s"
 
 
 def refused(fitted: Projection, error: SalesforceError) -> str:
-    """What to do about a query that Salesforce does not answer."""
-    name, told = fitted.sobject.name, str(error)
+    """Return what to do about a query that Salesforce refuses."""
+    name, message = fitted.sobject.name, str(error)
     needed = indispensable(fitted.sobject)
-    words = {word.strip("'\".,:;()[]") for word in told.split()}
-    named = [each for each in fitted.names if each not in needed and each in words]
+    words = {word.strip("'\".,:;()[]") for word in message.split()}
+    named = [field for field in fitted.names if field not in needed and field in words]
     if named and (isinstance(error, FieldsMovedError) or error.code.startswith("INVALID_FIELD")):
         return (
-            f"describe lists {named[0]} and the query refuses it: mend the field or its package; or leave it "
-            f"out by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, {AGAIN}"
+            f"describe lists {named[0]} and the query refuses it: correct the field or its package; "
+            f"or exclude it by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, "
+            f"{AGAIN}"
         )
     if error.code == "QUERY_TOO_COMPLICATED":
         return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {AGAIN}"
@@ -207,14 +208,15 @@ def refused(fitted: Projection, error: SalesforceError) -> str:
 
 
 def vanished(engine: Engine, name: str) -> dict[str, str]:
-    """The fields of an object that the last pass did not see any more, and since when."""
+    """Return the fields of an object that the last pass no longer saw, with their times."""
     with transaction(engine) as connection:
         found = ledger.vanished(connection, [name])
     return {field: f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for _, field, at in found}
 
 
 def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
-    """Per object whether the user sees all its records; asked once for all of them."""
+    """Return, for each object, a finding on whether the user sees all its records; the queries serve all
+    objects."""
     reason = "Salesforce shows no permission on the object"
     try:
         seen = view_all(session, user, objects)
@@ -240,9 +242,9 @@ def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Find
 
 
 def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, bool]:
-    """Whether the user has View All on each object, as far as the org tells.
+    """Return whether the user has View All on each object, as far as the org returns it.
 
-    A profile's permissions are a permission set too, and so are those of a permission set group together.
+    The permissions of a profile, and those of a permission set group, count as permission sets, too.
     """
     if not user:
         raise SyncError("the org does not tell which user is logged in")
@@ -262,12 +264,13 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
 
 
 def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
-    """The records of a query that is not worth trying for long."""
+    """Return the records of a query with few retries."""
     records: list[tuple[Any, ...]] = session.query(question, names, best_effort=True).body["records"]
     return records
 
 
 def budget(settings: Settings, session: Session) -> Generator[Finding, None, None]:
+    """Compare the org's API usage with the budget."""
     usage = session.usage
     if usage is None:
         yield Finding("API budget", "warning", "Salesforce sends no Sforce-Limit-Info; usage is unknown")
@@ -282,13 +285,13 @@ def budget(settings: Settings, session: Session) -> Generator[Finding, None, Non
 
 
 def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
-    """Whether Salesforce's clock and the database's agree; nothing where one of the two does not answer."""
+    """Compare Salesforce's clock with the database's; yield nothing if one of them does not answer."""
     try:
         _, at = session.describe(name)
         with transaction(engine) as connection:
             known = connection.execute(apply.CLOCK).scalar_one()
     except SyncError:
-        return  # it is among the findings already
+        return  # another finding reports it
     apart = abs((at - known).total_seconds())
     if apart > apply.CLOCKS_APART.total_seconds():
         detail = (
@@ -301,18 +304,18 @@ def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
 
 
 def custom_fields(settings: Settings, session: Session) -> Generator[Finding, None, None]:
-    """Custom fields that settings name and no object shows."""
+    """Yield custom fields that the settings name and no object shows."""
     named = settings.custom_fields_named
     shown = {field.name for name in settings.sync_objects if named for field in session.describe(name)[0]}
     for setting, names in (
         ("SYNC_CUSTOM_FIELDS", settings.sync_custom_fields),
         ("SYNC_EXCLUDED_FIELDS", settings.sync_excluded_fields),
     ):
-        wrong = sorted(n for n in names if "__" in n and n.rpartition(".")[2] not in shown)
-        if wrong and not isinstance(names, str):
+        unknown = sorted(n for n in names if "__" in n and n.rpartition(".")[2] not in shown)
+        if unknown and not isinstance(names, str):
             yield Finding(
                 "custom fields",
                 "warning",
-                f"{setting} names {', '.join(wrong)}, which no object shows",
+                f"{setting} names {', '.join(unknown)}, which no object shows",
                 "correct the name (case counts), or grant read access; until then nothing is erased",
             )

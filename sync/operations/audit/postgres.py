@@ -1,4 +1,4 @@
-"""`check` for the database: server, migrations, consumers, and a write that is rolled back."""
+"""Tests of the database: server, migrations, consumers, and writes that are rolled back."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS stan
        current_setting('max_connections')::int AS connections, current_user::text AS role,
        (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user) AS role_connections
 """)
-# ── tries, all of them rolled back ──
-PATIENCE = text("SET LOCAL lock_timeout = '5s'")
-# Rights are checked though no row is touched; OVERRIDING because numbers of our own are not ours to give.
+# ── test statements, all rolled back ──
+LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '5s'")
+# PostgreSQL checks privileges even if no row is affected. OVERRIDING, since identity columns refuse values.
 RIGHTS = {
     "INSERT": "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM {table} WHERE false",
     "UPDATE": "UPDATE {table} SET {column} = {column} WHERE false",
@@ -58,13 +58,13 @@ SELECT c.relowner::regrole::text AS owner, count(*) AS tables
 """)
 # ── size ──
 SIZE = text("SELECT pg_database_size(current_database())")
-# What a row of each table takes, indexes included, as far as statistics know.
+# The bytes of a row of each table, including indexes, by the planner's statistics.
 PER_ROW = text("""
 SELECT n.nspname || '.' || c.relname AS name, pg_total_relation_size(c.oid) / c.reltuples AS bytes
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname = ANY (:schemas) AND c.relkind = 'r' AND c.reltuples > 0
 """)
-# The passes of the last week; a first load and a full resync have no beginning, and come once.
+# The passes of the last week, without first loads and full resyncs (`since` is null), which are exceptions.
 WEEK = text("""
 SELECT object, sum(inserted)::float AS inserted, sum(inserted + updated + deleted)::float AS changed,
        count(*)::float AS runs,
@@ -74,7 +74,7 @@ SELECT object, sum(inserted)::float AS inserted, sum(inserted + updated + delete
 
 
 def database(engine: Engine) -> Generator[Finding, None, bool]:
-    """Whether the database answers and can be written to at all."""
+    """Test whether the database answers and accepts writes."""
     with transaction(engine) as connection:
         server = connection.execute(SERVER).one()
     limit = server.connections if server.role_connections in (None, -1) else server.role_connections
@@ -101,7 +101,7 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
 
 
 def migrations(engine: Engine) -> Generator[Finding, None, bool]:
-    """Whether every table of ours is there."""
+    """Test whether all our tables exist."""
     with transaction(engine) as connection:
         current = revision(connection)
     scripts = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
@@ -123,12 +123,13 @@ def migrations(engine: Engine) -> Generator[Finding, None, bool]:
 
 
 def revision(connection: Connection) -> str | None:
+    """Return the current migration (None: not migrated)."""
     options = {"version_table_schema": BOOKKEEPING}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
 def consumers(engine: Engine) -> Generator[Finding, None, None]:
-    """Who may read schema crm, and who may do more than read."""
+    """Test who may read schema crm, and who may do more than read."""
     with transaction(engine) as connection:
         found = grants.access(connection)
     if found.sharing:
@@ -169,16 +170,17 @@ def consumers(engine: Engine) -> Generator[Finding, None, None]:
 
 
 def writing(engine: Engine) -> Generator[Finding, None, None]:
-    """Write to every table as a pass does, in one transaction that is rolled back; a finding per lack."""
+    """Write to every table as a pass does, in a transaction that is rolled back; yield what is not
+    permitted."""
     tables = [table for table in metadata.sorted_tables if table.schema in (REPLICAS, BOOKKEEPING)]
     with transaction(engine) as connection:
-        connection.execute(PATIENCE)
+        connection.execute(LOCK_TIMEOUT)
         who = connection.execute(WHO).one()
-        everything = connection.begin_nested()
+        savepoint = connection.begin_nested()
         lacks = {} if allowed(connection, *all_writes(connection, tables)) else lacking(connection, tables)
         temporary = allowed(connection, TEMPORARY)
-        everything.rollback()
-        foreign = connection.execute(FOREIGN, {"schemas": written(connection)}).all()
+        savepoint.rollback()
+        foreign_owners = connection.execute(FOREIGN, {"schemas": written(connection)}).all()
     role = quoted(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
@@ -196,7 +198,7 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
             f"as the database's owner: GRANT TEMPORARY ON DATABASE {quoted(who.database)} TO {role}",
             1,
         )
-    for owner, count in foreign:
+    for owner, count in foreign_owners:
         yield Finding(
             "ownership",
             "warning",
@@ -207,12 +209,12 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
 
 
 def written(connection: Connection) -> list[str]:
-    """The schemas whose tables a pass writes."""
+    """Return the schemas that a pass writes."""
     return [replica_schema.in_force(connection), BOOKKEEPING]
 
 
 def rights(role: str, schemas: Sequence[str]) -> str:
-    """What gives a role the rights that a pass needs; the role's name is quoted."""
+    """Return the statements that grant a role what a pass needs; `role` is quoted."""
     listed = ", ".join(schemas)
     return (
         f"as the tables' owner: GRANT USAGE ON SCHEMA {listed} TO {role}; "
@@ -223,18 +225,20 @@ def rights(role: str, schemas: Sequence[str]) -> str:
 
 
 def all_writes(connection: Connection, tables: Sequence[Table]) -> list[str]:
-    """Statements that need every right, and that write a row where a pass writes its first."""
+    """Return statements that need every privilege, and that write one row into each replica and the
+    journal."""
     rights = [right.format(**place(connection, table)) for table in tables for right in RIGHTS.values()]
     rows = [ROW.format(table=located(connection, table)) for table in REPLICA.values()]
     return [*rights, JOURNAL, *rows]
 
 
 def place(connection: Connection, table: Table) -> dict[str, str]:
+    """Return the quoted names of a table and one of its columns."""
     return {"table": located(connection, table), "column": quoted(list(table.columns)[-1].name)}
 
 
 def allowed(connection: Connection, *statements: str) -> bool:
-    """Whether the role has the rights that these statements need; other errors go on."""
+    """Return whether the role has the privileges for these statements; other errors are raised."""
     step = connection.begin_nested()
     try:
         connection.execute(text("; ".join(statements)))
@@ -248,7 +252,7 @@ def allowed(connection: Connection, *statements: str) -> bool:
 
 
 def lacking(connection: Connection, tables: Sequence[Table]) -> dict[str, list[str]]:
-    """The tables by the right that the role does not have in them."""
+    """Return the tables that lack a privilege, by privilege."""
     found: dict[str, list[str]] = {}
     for table in tables:
         for right, statement in RIGHTS.items():
@@ -261,7 +265,7 @@ def lacking(connection: Connection, tables: Sequence[Table]) -> dict[str, list[s
 
 
 def size(engine: Engine) -> Generator[Finding, None, None]:
-    """How large the database is, and by how much the passes of the last week would let it grow each day."""
+    """Report the size of the database and its estimated growth."""
     with transaction(engine) as connection:
         whole = int(connection.execute(SIZE).scalar_one())
         grown = growth(connection)
@@ -271,7 +275,7 @@ def size(engine: Engine) -> Generator[Finding, None, None]:
 
 
 def growth(connection: Connection) -> float | None:
-    """Bytes a day, by what the journal of the last week says was written; None for less than a day of it."""
+    """Return the bytes a day that the passes of the last week added (None: less than a day of journal)."""
     weeks = connection.execute(WEEK).all()
     if not weeks or weeks[0].days < 1:
         return None
@@ -290,7 +294,7 @@ def growth(connection: Connection) -> float | None:
 
 
 def in_bytes(count: float) -> str:
-    """`812 kB`, `1.2 MB`, `3.4 GB`."""
+    """Format bytes as `812 kB`, `1.2 MB` or `3.4 GB`."""
     for unit, bytes_ in (("GB", 1 << 30), ("MB", 1 << 20)):
         if count >= bytes_:
             return f"{count / bytes_:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The records of a window, as pages: by REST, by Bulk API, or by several queries that are joined.
+"""Read the records of a window as pages: by REST, by the Bulk API, or by several joined queries.
 
-Start with `extraction`, the one place that chooses the way.
+Start with `extraction`, the one place that chooses between them.
 """

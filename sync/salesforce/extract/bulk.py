@@ -1,8 +1,8 @@
-"""A window by Bulk API 2.0: one query job, its result pages streamed side by side, resumable page by page.
+"""Read a window by Bulk API 2.0: one query job, its result pages streamed concurrently, resumable by page.
 
-A thin client of its own: simple-salesforce's cannot log in again, time out, read deleted records page by
-page, or delete a job. Facts used: results come in any order; a result page can be asked for again as long
-as the job lives; every page has the header row; all calls of a job use one API version.
+It replaces simple-salesforce's client, which cannot log in again, time out, read deleted records page by
+page, or delete a job. Facts about the API: results come in any order; a result page can be requested again as
+long as the job exists; every page has the header row; all calls of a job use one API version.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from sync.window import Page, Progress, Window
 
 log = logger.get(__name__)
 
-WIDTH, PATIENCE = 2, 0.2  # result pages downloaded side by side, once a batch is waited for so many seconds
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two looks at a job
+WIDTH, PATIENCE = 2, 0.2  # result pages downloaded concurrently, after the consumer waited so many seconds
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two polls of a job
 TOO_COMPLICATED = "QUERY_TOO_COMPLICATED"
 HOUR = timedelta(hours=1)
-# A job that has not ended is given up then; where REST can do it, sooner: about as long as that would take.
+# An unfinished job is given up after JOB_LIMIT, or, if REST can read the window, after about the time REST
+# needs.
 JOB_LIMIT, SLOW, SLOW_PER_RECORD = 12 * HOUR, HOUR / 2, timedelta(milliseconds=1)
 
 
@@ -58,12 +59,13 @@ def pages(
     expected: int,
     patient: bool,
 ) -> Iterator[Page]:
-    """All pages of a window from `start` on; BulkRefusedError where Bulk API cannot do it, or not for now.
+    """Yield all pages of a window from `start` on.
 
-    `patient`: a job is waited for as long as jobs may take; else, of about `expected` records, no longer than
-    it would take by REST. The first page only names the job, before anything is waited for, so that who
-    resumes finds it; `discard` deletes it once nobody will. QueryLostError when the job is gone.
-    CountMismatchError when records are missing by the page's, the job's or the org's count.
+    `patient`: wait for the job up to JOB_LIMIT; otherwise, with about `expected` records, no longer than REST
+    would take. The first page has no rows: it names the job before the wait, so that a restart can resume it.
+    The caller deletes the job with `discard`.
+    Raises BulkRefusedError if the Bulk API cannot read the window (now), QueryLostError if the job is gone,
+    CountMismatchError if records are missing by the count of a page, the job or the org.
     """
     name, progress, resumed = projection.sobject.name, start, start.job is not None
     if progress.job is None:
@@ -78,13 +80,13 @@ def pages(
     except QueryLostError:
         if progress.page_url != NO_MORE:
             raise
-        # Everything was read, and the job deleted; only the cursor has not moved yet.
+        # All pages were read and the job was deleted; only the cursor has not moved yet.
         processed, at = progress.received, window.until
     with translating_errors(name, resumed=resumed):
         progress = yield from result(
             session, projection, window, progress, build_rows, processed, at, resumed
         )
-    # A count that fails is a failure of REST: the job has been read, and is not to blame.
+    # Outside of `translating_errors`: a failure of this count is one of REST, not of the job.
     settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
     if settled > progress.settled:
         raise mismatch(name, f"{settled:,} settled", progress.settled)
@@ -100,19 +102,20 @@ def result(
     at: datetime,
     resumed: bool,
 ) -> Generator[Page, None, Progress]:
-    """The pages of a job's result, and how far they reach; CountMismatchError when records are missing."""
+    """Yield the pages of a job's result; return the progress. Raises CountMismatchError if records are
+    missing."""
     name = projection.sobject.name
     ended: dict[int, ResultChunk] = {}
     received, number = progress.received, 0
-    of = Results(
+    results = Results(
         session, name, projection.names, f"{window.settled:{SECOND}}", build_rows, processed, resumed
     )
-    sources = result_pages(of, progress)
+    sources = result_pages(results, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
         if part.following is not None:
             ended[part.number] = part
-        while number in ended:  # pages end in any order; the progress is where all before it have ended
+        while number in ended:  # pages end in any order: the progress stops at the first unfinished one
             done = ended.pop(number)
             number += 1
             progress = replace(
@@ -134,7 +137,7 @@ def result(
 
 
 def create(session: Session, projection: Projection, window: Window) -> tuple[Progress, datetime]:
-    """A new job, as the progress that names it, and Salesforce's clock."""
+    """Create a job; return the progress that names it, and Salesforce's time."""
     name, jobs = projection.sobject.name, f"/services/data/v{session.version}/jobs/query"
     question = soql.select_unordered(projection, window.scope)
     try:
@@ -144,7 +147,7 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
         raise
     except SalesforceError as error:
         if unreachable(error) or error.code == TOO_COMPLICATED:
-            raise  # it can be asked in parts
+            raise  # the query can be split
         raise BulkRefusedError(f"{name}: Bulk API refuses the query: {error}") from None
     log.info("bulk_job_created", object=name, job=id_)
     return Progress(job=f"{jobs}/{id_}", began=answer.at), answer.at
@@ -152,9 +155,9 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
 
 @contextmanager
 def translating_errors(name: str, *, resumed: bool) -> Iterator[None]:
-    """Make of an error that lasts what it means: QueryLostError for a job of before, else BulkRefusedError.
+    """Raise QueryLostError for a lasting error of a resumed job, BulkRefusedError for one of a new job.
 
-    An instance that does not answer at all is neither.
+    An error without any answer of the instance is raised as it is.
     """
     try:
         yield
@@ -169,16 +172,17 @@ def translating_errors(name: str, *, resumed: bool) -> Iterator[None]:
 
 
 def unreachable(error: SalesforceError) -> bool:
-    """Whether no answer came at all: then REST would not do either."""
+    """Return whether there was no answer at all: REST would fail, too."""
     return error.passing and not error.status
 
 
 def finished(
     session: Session, name: str, progress: Progress, longest: timedelta, *, resumed: bool
 ) -> tuple[int, datetime]:
-    """Wait until the job is complete; how many records it found, and Salesforce's clock.
+    """Wait until the job is complete; return the number of its records, and Salesforce's time.
 
-    BulkRefusedError for one that takes longer than `longest` since it was made, whoever made it.
+    Raises BulkRefusedError for a job that failed or takes longer than `longest` since its creation,
+    QueryLostError for a resumed job that failed.
     """
     assert progress.job is not None
     pause, began = FIRST_PAUSE, progress.began
@@ -194,7 +198,7 @@ def finished(
                 raise QueryLostError(why)
             if state == "Failed":
                 raise BulkRefusedError(why)
-            raise SyncError(f"{why}; somebody stopped it in Salesforce, the next run makes another")
+            raise SyncError(f"{why}; a user stopped it in Salesforce; the next run creates another job")
         began = began or info.at
         if info.at - began > longest:
             raise BulkRefusedError(
@@ -205,9 +209,9 @@ def finished(
 
 
 def discard(session: Session, job: str) -> None:
-    """Delete a job that nobody needs any more, aborting it first; a failure is only logged.
+    """Delete a job, aborting it first if needed; a failure is only logged.
 
-    It is deleted by the API version that made it, which may have been another than the pinned one.
+    The call uses the API version that created the job, which may differ from the pinned one.
     """
     try:
         version = job_version(job)
@@ -225,5 +229,5 @@ def discard(session: Session, job: str) -> None:
     except QueryLostError:
         pass
     except SyncError as error:
-        # Salesforce deletes it seven days after its end.
+        # Salesforce deletes a job seven days after its end.
         log.warning("bulk_job_left", job=job, reason=str(error)[:200])

@@ -1,7 +1,7 @@
-"""Window → pages: every record of a window, by REST or by Bulk API, counted against Salesforce's own count.
+"""Read every record of a window as pages, by REST or by the Bulk API, checked against Salesforce's count.
 
-Which of the two it was nobody knows below this step: both give the same pages of the same records. Here, and
-nowhere else, is decided which way a read goes, and what is done where a way is refused.
+Both give the same pages of the same records, so callers need not know which was used. This module alone
+chooses between them, and chooses the fallback when one is refused.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from sync.window import Page, Progress, Scope, Window
 
 log = logger.get(__name__)
 
-PAGE = 2_000  # records in one REST answer, at most
-JOB_CALLS = 8  # create, some looks, count, delete
-TOO_LONG = (413, 414, 431)  # what servers and proxies answer to a URL or headers longer than they take
-# After pages that did not add up REST is asked, stepwise; for more records than this another job, once.
+PAGE = 2_000  # the most records in one REST answer
+JOB_CALLS = 8  # create, some polls, count, delete
+TOO_LONG = (413, 414, 431)  # statuses of servers and proxies for too long URLs or headers
+# After a count mismatch the window is read by REST, stepwise; above this number of records by another job,
+# once.
 MOST_STEPWISE, BULK_TRIALS = 200_000, 2
 
 
@@ -53,14 +54,13 @@ def pages(
     mismatches: int = 0,
     ahead: int = 1,
 ) -> Iterator[Page]:
-    """All pages of a window from `start` on, as `make` makes them, to be committed in this order.
+    """Yield all pages of a window from `start` on, in the order in which they are to be committed.
 
-    Up to `ahead` are fetched and made before they are asked for. `mismatches`: how often the pages of this
-    window did not add up.
-
-    More than `threshold` records are read by Bulk API, and so is what REST does not finish in time; by REST
-    what Bulk API refuses, cannot do for now, or takes too long for. What was begun one way goes on that way.
-    Fields that do not fit into one query are read in parts.
+    Up to `ahead` pages are fetched and built in advance. `mismatches` is the number of earlier readings of
+    this window whose count did not match. More than `threshold` records are read by the Bulk API, and so is a
+    window that REST does not finish in time. REST reads what the Bulk API refuses, cannot read now, or takes
+    too long for. A resumed window continues by the API that it began with. Fields that do not fit into one
+    query are read in parts.
     """
     start = usable(session, projection, start)
     read = Reading(session, projection, window, build_rows, threshold, mismatches, ahead)
@@ -72,7 +72,7 @@ def pages(
                 del page
         except SalesforceError as error:
             learn(session, projection, error)
-            if start.job is not None:  # it has the fields of before
+            if start.job is not None:  # it has the old fields
                 discard(session, start.job)
                 start = Progress()
         else:
@@ -81,7 +81,7 @@ def pages(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a window is read with."""
+    """The parameters of reading one window."""
 
     session: Session
     projection: Projection
@@ -100,7 +100,7 @@ class Reading:
         return self.session.learned(self.name)
 
     def large(self, records: int) -> bool:
-        """Whether so many records are read by Bulk API, where the org lets us choose."""
+        """Return whether this number of records is to be read by the Bulk API."""
         by_rest = parts.of_window(self.projection, self.learned)
         by_job = parts.of_job(self.projection, self.learned)
         asked = ceil(records / IDS_PER_QUERY)
@@ -111,7 +111,7 @@ class Reading:
 
 
 def either_way(read: Reading, start: Progress) -> Iterator[Page]:
-    """The pages by REST or Bulk API, and by the other where one cannot do it."""
+    """Yield the pages by REST or Bulk API, falling back to the other if one cannot read the window."""
     expected = 0
     if start.job is None:
         try:
@@ -146,13 +146,13 @@ def either_way(read: Reading, start: Progress) -> Iterator[Page]:
 
 
 def first_page(read: Reading) -> Answer:
-    """The answer to the window's query; its count decides which way it is read."""
+    """Return the answer to the window's first query; its count decides between REST and Bulk API."""
     main = parts.of_window(read.projection, read.learned)[0]
     return read.session.query(soql.select(main, read.window.scope, None), main.names)
 
 
 def by_rest(read: Reading, start: Progress, first: Answer | None = None, *, stepwise: bool) -> Iterator[Page]:
-    """The window's pages by REST; `first` is the answer to its query where that was asked already."""
+    """Yield the window's pages by REST; `first` is the answer to its first query, if already known."""
     groups = parts.of_window(read.projection, read.learned)
     build_rows = read.build_rows if len(groups) == 1 else parts.as_they_are
     found = rest.pages(
@@ -171,16 +171,17 @@ def by_rest(read: Reading, start: Progress, first: Answer | None = None, *, step
 
 
 def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
-    """The pages of a Bulk job; of another one when it is gone.
+    """Yield the pages of a Bulk job, or of a new job if it is gone.
 
-    BulkRefusedError where Bulk API cannot do it, before or after the first page; no job is left behind.
+    Raises BulkRefusedError if the Bulk API cannot read the window, before or after the first page; the job is
+    deleted then.
     """
     session, job, restarts = read.session, start.job, 0
     while True:
         groups = parts.of_job(read.projection, read.learned)
         build_rows = read.build_rows if len(groups) == 1 else parts.as_they_are
         try:
-            # A job that takes long is waited for where an ordered query would take longer.
+            # Wait longer for the job if an ordered query does not finish at all.
             found = bulk.pages(
                 session, groups[0], read.window, start, build_rows, expected, read.learned.slow
             )
@@ -210,13 +211,14 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
 
 
 def usable(session: Session, projection: Projection, start: Progress) -> Progress:
-    """A saved progress if its key and paths are what we ever save, else none: read from the beginning.
+    """Return a stored progress if its key and paths are valid, else an empty one.
 
-    Results can be read by the API version alone that made their job: after an upgrade it is another path.
+    Results can be read only with the API version that created their job: after an upgrade the path is
+    invalid.
     """
     try:
         if start.key is not None and not rest.is_key(start.key.id):
-            raise SalesforceError(f"{clip(ascii(start.key.id), 40)} is no Id")
+            raise SalesforceError(f"{clip(ascii(start.key.id), 40)} is not an Id")
         if start.job is not None:
             session.path(start.job)
             if start.page_url not in ("", NO_MORE):
@@ -230,9 +232,9 @@ def usable(session: Session, projection: Projection, start: Progress) -> Progres
 
 
 def learn(session: Session, projection: Projection, error: SalesforceError) -> None:
-    """Ask in smaller parts from now on; the error itself where that does not help.
+    """Split queries further from now on; raise `error` if that is not possible.
 
-    FieldsMovedError where formulas are too complicated each by itself: the others need not wait for them.
+    Raises FieldsMovedError for formulas that are too complicated even alone, so that the others can be read.
     """
     if learnt(session, projection, error):
         log.info("queries_split", object=projection.sobject.name, reason=str(error)[:200])
@@ -245,7 +247,7 @@ def learn(session: Session, projection: Projection, error: SalesforceError) -> N
 
 
 def refused_alone(session: Session, projection: Projection) -> list[str]:
-    """The formulas that are too complicated for a query that names nothing else."""
+    """Return the formulas that Salesforce refuses as too complicated even in a query of their own."""
     refused = []
     for name in sorted(parts.calculated_of(projection)):
         part = projection.only([name])
@@ -259,7 +261,7 @@ def refused_alone(session: Session, projection: Projection) -> list[str]:
 
 
 def learnt(session: Session, projection: Projection, error: SalesforceError) -> bool:
-    """Whether a refused query can be asked in smaller parts, which it is from now on."""
+    """Return whether a refused query can be split; if so, later queries are."""
     learned = session.learned(projection.sobject.name)
     formulas = len(parts.calculated_of(projection))
     if error.status in TOO_LONG or (error.code == TOO_COMPLICATED and not formulas):
@@ -268,16 +270,16 @@ def learnt(session: Session, projection: Projection, error: SalesforceError) -> 
 
 
 def count(session: Session, name: str, scope: Scope) -> int:
-    """How many records are in scope, deleted ones included."""
+    """Return the number of records in scope, including deleted ones."""
     return int(session.query(soql.count(name, scope)).body["totalSize"])
 
 
 def by_id(
     session: Session, projection: Projection, ids: Sequence[str], build_rows: RowBuilder
 ) -> Iterator[Page]:
-    """The records with these Ids, deleted ones included; absent ones are simply not in the pages.
+    """Yield the records with these Ids, including deleted ones; absent ones are missing in the pages.
 
-    RestlessError at the end where some changed all the time.
+    Raises RestlessError at the end if some records kept changing.
     """
     restless: RestlessError | None = None
     for start in range(0, len(ids), IDS_PER_QUERY):
@@ -293,7 +295,7 @@ def by_id(
 def few_by_id(
     session: Session, projection: Projection, ids: Sequence[str], build_rows: RowBuilder
 ) -> Iterator[Page]:
-    """The records with these Ids, no more than one query may name."""
+    """Yield the records with these Ids, at most IDS_PER_QUERY."""
     while True:
         groups = parts.of_ids(projection, session.learned(projection.sobject.name))
         try:
@@ -309,7 +311,7 @@ def few_by_id(
 
 
 def probe(session: Session, projection: Projection) -> int:
-    """Ask for one record by each query that a pass by REST would ask; how many those are."""
+    """Run each query of a REST pass for one record; return the number of queries."""
     while True:
         groups = parts.of_window(projection, session.learned(projection.sobject.name))
         try:
@@ -321,7 +323,7 @@ def probe(session: Session, projection: Projection) -> int:
 
 
 def calls(records: int, threshold: int) -> int:
-    """About how many API calls a window of so many records takes, without the describe."""
+    """Estimate the API calls for a window of this many records, without the describe."""
     if records <= threshold:
         return max(1, ceil(records / PAGE))
     pages = ceil(records / MAX_RECORDS)

@@ -1,4 +1,4 @@
-"""What extraction gives, whichever way it came: a window's records in pages, and how far they reach."""
+"""What REST and the Bulk API have in common: row builders, and the checks of page URLs and counts."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Callable, Sequence
 from sync.catalogue.transform import Batch, Record
 from sync.errors import CountMismatchError, QueryLostError
 
-# What is made of records as soon as they have come, in the thread they came in.
+# Turns records into rows, in the thread that receives them.
 RowBuilder = Callable[[Sequence[Record]], Batch]
 
-# A page may be short or empty. So many in a row without a record lead nowhere.
+# A page may be short or empty. More consecutive empty pages than this count as endless.
 EMPTY_PAGES = 20
 
-SECOND = "%Y-%m-%dT%H:%M:%S"  # how a stamp begins: as texts they compare like moments, in UTC
+SECOND = "%Y-%m-%dT%H:%M:%S"  # the first 19 characters of a stamp, in UTC: as texts they compare like times
 
 
 def visit(name: str, url: str, visited: set[str]) -> None:
-    """QueryLostError for a page asked for before: a server or a cache between would lead us in circles."""
+    """Raise QueryLostError for a page that was requested before: a server or cache repeats its URL."""
     if url in visited:
-        raise QueryLostError(f"{name}: Salesforce names the same page again and again")
+        raise QueryLostError(f"{name}: Salesforce returns the URL of a page that was already read")
     visited.add(url)
 
 
 def endless(name: str, what: str) -> CountMismatchError:
+    """Return the error for too many pages."""
     return CountMismatchError(
-        f"{name}: Salesforce names page after page, {what}; "
+        f"{name}: Salesforce returns more and more pages, {what}; "
         "the cursor stays where it was and the next run reads the window again"
     )
 
 
 def mismatch(name: str, counted: str, received: int) -> CountMismatchError:
+    """Return the error for a count that differs."""
     return CountMismatchError(
         f"{name}: Salesforce counted {counted} records and delivered {received:,}; "
         "the cursor stays where it was and the next run reads the window again"

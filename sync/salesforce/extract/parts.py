@@ -1,4 +1,4 @@
-"""Records with more fields than one query may ask for: read in several, and joined by Id and stamp."""
+"""Records with more fields than one query can hold: read by several queries, joined by Id and stamp."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from sync.window import Key, Page, Progress, Scope
 
 IDS_PER_QUERY, BYTES_PER_ID = 200, 28  # an Id with its quotes and comma, escaped
 BETWEEN_NAMES = len(quote_plus(", "))
-ROUNDS = 4  # how often a record is asked for that changes between two parts of it
+ROUNDS = 4  # readings of a record that changes between two of its parts
 
 
 class RestlessError(SalesforceError):
-    """Records changed again and again while their parts were read; all others were read."""
+    """Records kept changing while their parts were read; all others were read."""
 
 
 def split(projection: Projection, formulas: int | None, room: float) -> list[Projection]:
-    """The fields in as few queries as they fit in: so many bytes in a URL, and so many formulas, each.
+    """Split the fields into as few queries as possible, each with `room` bytes in a URL and `formulas`
+    formulas.
 
-    A field too long for any query has one of its own. The fields that place a record are in every one.
+    A field that is too long for any query gets its own. Id, SystemModstamp and IsDeleted are in each query.
     """
     calculated = calculated_of(projection)
     empty = length(projection.only(()))
     groups: list[list[str]] = [[]]
     size, found = empty, 0
-    # Formulas last: what has a stamp is read together.
+    # Formulas come last, so that stored fields are read together.
     for name in sorted((n for n in projection.names if n not in PLACING), key=calculated.__contains__):
         needed = len(quote_plus(name)) + BETWEEN_NAMES
         full = size + needed > room or (formulas is not None and name in calculated and found >= formulas)
@@ -50,12 +51,12 @@ def split(projection: Projection, formulas: int | None, room: float) -> list[Pro
 
 
 def calculated_of(projection: Projection) -> set[str]:
-    """The selected fields that are formulas or roll-ups."""
+    """Return the selected fields that are formulas or roll-ups."""
     return {field.name for field in projection.described if field.calculated} & set(projection.names)
 
 
 def length(projection: Projection) -> int:
-    """The bytes that the query of a window takes in a URL, at its longest."""
+    """Return the largest number of bytes that a window's query takes in a URL."""
     latest = Key(datetime.max.replace(tzinfo=UTC), "0" * 18)
     return len(quote_plus(soql.select(projection, Scope(latest.stamp), latest)))
 

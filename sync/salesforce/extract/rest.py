@@ -1,4 +1,4 @@
-"""A window by REST: pages in key order, resumable after any record."""
+"""Read a window by REST: pages in key order, resumable after any record."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ def pages(
     first: Answer | None = None,
     ahead: bool = True,
 ) -> Iterator[Page]:
-    """All pages of a window from `start` on; `first` is the answer to its query where that was asked already.
+    """Yield all pages of a window from `start` on; `first` is the answer to its first query, if already
+    known.
 
-    Pages behind a locator need not be a snapshot: a record that changes between two of them, or is purged,
-    shifts the others, and counts of two moments do not show what was skipped. So their progress is taken up
-    only where the window is as it was. Where something moved, a late commit may have made up for it, or
-    Salesforce lost the result set (re-login, expired locator), the rest is read stepwise: every page is the
-    first of a query from the key of the one before, which nothing can shift. CountMismatchError when
-    Salesforce counts more records than came.
+    The pages of a query locator need not be a snapshot: a record that changes or is purged between two pages
+    shifts the others, and counts taken at different times do not show what was skipped. Their progress is
+    therefore resumed only if the window is unchanged. If records moved (a late commit may have compensated
+    for it), or Salesforce lost the result set (re-login, expired locator), the rest is read stepwise: each
+    page is the first of a new query after the key of the last page, which nothing can shift.
+    Raises CountMismatchError if Salesforce counts more records than arrived.
     """
     name, sure, restarts = projection.sobject.name, start, 0
     if start.key is not None:
@@ -66,13 +67,14 @@ def pages(
             eager = ahead and not stepwise
             found = result_set(session, projection, answer, window, begin, build_rows, census, eager=eager)
             for page, last in found:
-                # What a late commit brings is young: of those nobody knows which were there before.
+                # Late commits have stamps inside the overlap: for those records the order of arrival is
+                # unknown.
                 moved = several and not stepwise and (census.young or bool(census.moved))
                 latest = replace(page.progress, total=total if several else 0)
                 if not several:
                     sure = latest
                 yield replace(page, progress=latest)
-                del page  # not two pages in memory while the next is on its way
+                del page  # do not hold it in memory while the next is fetched
                 if moved:
                     log.info("pages_moved", object=name, instead="stepwise")
                     stepwise = True
@@ -95,7 +97,7 @@ def pages(
 
 
 def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
-    """The answers of one query, followed by `done`, never by counting: any page may be short or empty."""
+    """Yield the answers of one query, following `done` and not a count: any page may be short or empty."""
     visited: set[str] = set()
     name, total = projection.sobject.name, int(answer.body["totalSize"])
     came = empty = 0
@@ -110,9 +112,9 @@ def answers(session: Session, projection: Projection, answer: Answer) -> Iterato
             return
         if empty > EMPTY_PAGES:
             raise endless(name, f"{EMPTY_PAGES} of them without a record")
-        # Records that change meanwhile may come twice; the whole of a result set does not.
+        # Records that change meanwhile may come twice, but not a whole result set.
         if came > 2 * total + RECORDS_PER_PAGE:
-            raise endless(name, f"with {came:,} records by now where it counted {total:,}")
+            raise endless(name, f"with {came:,} records so far, although it counted {total:,}")
         visit(name, url, visited)
         answer = session.next_page(url, generation, projection.names)
 
@@ -128,11 +130,11 @@ def result_set(
     *,
     eager: bool,
 ) -> Iterator[tuple[Page, bool]]:
-    """The pages of one query in key order, each with whether it is the last; then their count is checked."""
+    """Yield the pages of one query in key order, each with whether it is the last; then check their count."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
     progress = start
     following = answers(session, projection, answer)
-    if eager:  # one is fetched while another is made into rows
+    if eager:  # fetch a page while another is turned into rows
         following = prefetch([as_source(following)], session.stop, depth=1)
     del answer
     for page in following:
@@ -156,11 +158,11 @@ def result_set(
 
 @dataclass(slots=True)
 class Census:
-    """Counts the distinct records of a result set in flat memory: they come in the order of their stamps.
+    """Counts the distinct records of a result set in constant memory, since they arrive in stamp order.
 
-    A stamp of `asked` or later means that the record changed after the query: it stands where it was before,
-    and maybe again at the end. Those are few and kept by Id, as are the odd ones, whose stamps are none: they
-    are rejected further on, and count all the same.
+    A stamp at or after `asked` means that the record changed after the query began: it may arrive at its old
+    position and again at the end. Those few are kept by Id. So are records without a valid stamp, which are
+    rejected later but counted here.
     """
 
     asked: str
@@ -176,10 +178,11 @@ class Census:
 
     @classmethod
     def of(cls, answer: Answer, window: Window) -> Census:
-        """Nothing so far of the result set that an answer begins."""
+        """Return an empty census for the result set that an answer begins."""
         return cls(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
 
     def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
+        """Count the records of a page."""
         for id_, stamp in zip(ids, stamps, strict=True):
             second = stamp[:19] if isinstance(stamp, str) else ""
             if not second[:1].isdigit():
@@ -190,7 +193,7 @@ class Census:
                 continue
             if second != self.top:
                 if second < self.top:
-                    continue  # a record that came before
+                    continue  # a record that arrived before
                 self.top = second
                 self.at_top.clear()
             if id_ not in self.at_top:
@@ -201,7 +204,8 @@ class Census:
 
     @property
     def young(self) -> bool:
-        """Whether records came behind whose stamp, or before it, a transaction may commit still."""
+        """Whether records arrived whose stamps are inside the overlap, where transactions may still
+        commit."""
         return self.came > self.settled
 
     @property
@@ -210,9 +214,9 @@ class Census:
 
 
 def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
-    """The Ids and the stamps of a page."""
+    """Return the Ids and the stamps of a page."""
     id_, stamp = projection.names.index("Id"), projection.names.index("SystemModstamp")
-    # What is no text is rejected further on, and counts all the same.
+    # A record whose Id is not a text is rejected later, but counted here.
     ids = [
         record[id_] if isinstance(record[id_], str) else clip(repr(record[id_]), 100) for record in records
     ]
@@ -220,7 +224,8 @@ def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list
 
 
 def begins_young(projection: Projection, answer: Answer, window: Window) -> bool:
-    """Whether all records behind a first page are young: then no further page of its is worth asking for."""
+    """Return whether all records after a first page are inside the overlap: its further pages are then not
+    read."""
     if answer.body.get("done", True):
         return False
     border = f"{window.settled:{SECOND}}"
@@ -229,28 +234,28 @@ def begins_young(projection: Projection, answer: Answer, window: Window) -> bool
 
 
 def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
-    """The key of a page's last record that has not changed since the query was asked.
+    """Return the key of a page's last record that has not changed since the query began.
 
-    A page is served with the values of its time: a record that changed meanwhile carries a stamp beyond
-    the window, and taking that for progress would skip everything in between.
+    A page shows the values at the time it is sent: a record that changed meanwhile has a stamp beyond the
+    window, and using it as progress would skip all records in between.
     """
     for id_, stamp in zip(reversed(ids), reversed(stamps), strict=True):
         try:
             moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
         except ValueError:
-            continue  # the record is rejected further on; it is no landmark
+            continue  # the record is rejected later; its stamp is no position
         if is_key(id_) and moment is not None and moment.tzinfo and moment <= window.until:
             return Key(moment, id_)
     return None
 
 
 def is_key(id_: object) -> bool:
-    """Whether this can be the Id of a place in the order; also asked of what the database has saved."""
+    """Return whether a value can be the Id of a key; also used for values stored in the database."""
     return isinstance(id_, str) and id_.isascii() and id_.isalnum() and len(id_) <= 18
 
 
 def texts(records: Sequence[Sequence[Any]]) -> list[Record]:
-    """JSON values as `Record`s: what the Bulk API would write into its cells."""
+    """Turn JSON values into `Record`s with the texts that the Bulk API writes."""
     columns = [
         [value or "" for value in column]
         if TEXT.issuperset(map(type, column))
@@ -261,7 +266,8 @@ def texts(records: Sequence[Sequence[Any]]) -> list[Record]:
 
 
 def as_text(value: Any) -> Any:
-    """The text of a scalar; objects and lists stay what they are, no field that is read holds one."""
+    """Return the text of a scalar; objects and lists are returned as they are (no field that is read holds
+    one)."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -270,7 +276,7 @@ def as_text(value: Any) -> Any:
 
 
 def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
-    """The progress if nothing is missing before it, else none: the window is read from its beginning."""
+    """Return the progress if no record before it is missing, else an empty one, which restarts the window."""
     name = projection.sobject.name
     if (
         unmoved(session, name, window, progress)
@@ -283,16 +289,17 @@ def proved(session: Session, projection: Projection, window: Window, progress: P
 
 
 def unmoved(session: Session, name: str, window: Window, progress: Progress) -> bool:
-    """Whether a window has all the records still that it had when its first page came, none changed since.
+    """Return whether a window still has all records that it had at its first page, with none of them changed.
 
-    Only of settled records their number tells: a late commit makes up for another that left the window.
+    Only the count of settled records proves this: inside the overlap a late commit may replace a record that
+    left.
     """
     before = soql.count_before(name, window.scope, None, window.settled)
     return counted(session, name, before) == progress.total
 
 
 def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
-    """Whether Salesforce counts no more settled records up to the progress than came."""
+    """Return whether Salesforce counts no more settled records before the progress than arrived."""
     assert progress.key is not None
     name, key = projection.sobject.name, progress.key
     if key.stamp < window.settled:
@@ -304,9 +311,9 @@ def prefix_is_whole(session: Session, projection: Projection, window: Window, pr
 
 
 def counted(session: Session, name: str, question: str) -> int:
-    """What a COUNT() says; 0 where this org refuses it or cannot finish it (QUERY_TIMEOUT).
+    """Return the result of a COUNT(); 0 if this org refuses it or does not finish it (QUERY_TIMEOUT).
 
-    A count that proves nothing must not undo hours of reading.
+    A failed count must not discard hours of reading.
     """
     try:
         return int(session.query(question).body["totalSize"])
@@ -320,7 +327,7 @@ def counted(session: Session, name: str, question: str) -> int:
 def by_id(
     session: Session, projection: Projection, ids: Sequence[str], per_query: int, build_rows: RowBuilder
 ) -> Iterator[Page]:
-    """The records with these Ids, deleted ones included; absent ones are simply not in the pages."""
+    """Yield the records with these Ids, including deleted ones; absent ones are missing in the pages."""
     name = projection.sobject.name
     for start in range(0, len(ids), per_query):
         answer = session.query(soql.by_id(projection, ids[start : start + per_query]), projection.names)

@@ -1,4 +1,4 @@
-"""The result pages of a Bulk job: streamed side by side, row by row, each compared with its own count."""
+"""The result pages of a Bulk job: streamed concurrently, row by row, each checked against its own count."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from sync.window import Progress
 log = logger.get(__name__)
 T = TypeVar("T")
 
-# Records handed on at once, and fewer where they have many fields: no more values than this.
+# Records in one batch; fewer if they have many fields, by the limit of values.
 BATCH, VALUES_PER_BATCH = 1_000, 100_000
-# Records in a result page where we may choose: what a killed process reads again, not what is held in memory.
+# Records in a result page: the most that is read again after a crash. Memory holds a batch only.
 MAX_RECORDS = 50_000
 PARALLEL_SINCE = 58.0  # the API version that has resultPages
 NOTHING = Batch()
-NO_MORE = "null"  # Salesforce's word for "there is no further page"
+NO_MORE = "null"  # Salesforce's value for "no further page"
 
-# A text area holds 131,072 characters, which is csv's own limit and too close; all the long texts of a record
-# together 1.6 million, and its other fields less: a row has no more than this, its quotes doubled.
+# A text area holds up to 131,072 characters, which equals csv's default limit. All long texts of a record
+# hold up to 1.6 million characters together, its other fields less. With doubled quotes a row stays below
+# this limit.
 LONGEST_CELL, LONGEST_ROW = 1 << 20, 8 << 20
-# Characters handed on at once, where rows are so wide that a whole batch would not fit into memory.
+# Characters in one batch: with very wide rows, 1,000 of them would not fit into memory.
 BATCH_CHARACTERS = 16 << 20
 
 csv.field_size_limit(LONGEST_CELL)
@@ -53,7 +54,7 @@ csv.field_size_limit(LONGEST_CELL)
 
 @dataclass(frozen=True, slots=True)
 class ResultPageRef:
-    """Result page `number` of those still to read, its URL, and the next one's where that is known before."""
+    """A result page to read: its `number`, its URL, and the URL of the next page if known in advance."""
 
     number: int
     url: str
@@ -62,7 +63,7 @@ class ResultPageRef:
 
 @dataclass(frozen=True, slots=True)
 class ResultChunk:
-    """A piece of a result page: rows, or its end with its counts and the URL of the next page."""
+    """A part of a result page: rows, or its end with its counts and the URL of the next page."""
 
     number: int
     batch: Batch = NOTHING
@@ -74,18 +75,20 @@ class ResultChunk:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Whose results are read: the object, its fields, where settled stamps end, what to make, how many."""
+    """What the reading of a job's results needs: object, fields, the end of settled stamps, the row
+    builder."""
 
     session: Session
     name: str
     columns: tuple[str, ...]
     border: str
     build_rows: RowBuilder
-    records: int  # that the job found
-    resumed: bool = False  # whether another process may have made it
+    records: int  # the number that the job reports
+    resumed: bool = False  # whether an earlier run may have created the job
 
     def check(self, pages: int) -> None:
-        """CountMismatchError for more pages than the records may come in: any may be short, some empty."""
+        """Raise CountMismatchError for more pages than the records can fill: some pages may be short or
+        empty."""
         if pages > self.records + EMPTY_PAGES:
             raise endless(self.name, f"{pages:,} for {self.records:,} records")
 
@@ -94,7 +97,7 @@ Emit = Callable[[ResultChunk], None]
 
 
 def result_pages(of: Results, progress: Progress) -> Iterator[Source[ResultChunk]]:
-    """A source for each result page still to read, or one for all where each page names the next."""
+    """Yield a source for each result page to read, or one source for all if each page names the next."""
     assert progress.job is not None
     if progress.page_url == NO_MORE:
         return
@@ -123,7 +126,7 @@ def result_pages(of: Results, progress: Progress) -> Iterator[Source[ResultChunk
 
 
 def list_result_pages(of: Results, job: str) -> Iterator[str]:
-    """The URLs of a job's result pages."""
+    """Yield the URLs of a job's result pages."""
     url, visited, number = f"{job}/resultPages", set[str](), 0
     while url:
         visit(of.name, url, visited)
@@ -133,14 +136,14 @@ def list_result_pages(of: Results, job: str) -> Iterator[str]:
             of.check(number)
             yield of.session.path(page.get("resultUrl") if isinstance(page, dict) else page)
         of.check(len(visited))
-        # The documentation spells this key in two ways.
+        # The documentation has two spellings of this key.
         following = answer.body.get("nextRecordsUrl") or answer.body.get("nextRecordUrl")
         done = answer.body.get("done", not following) or not following
         url = "" if done else of.session.path(following)
 
 
 def read_in_turn(of: Results, url: str, emit: Emit) -> None:
-    """All result pages from one on, each named by the one before."""
+    """Read all result pages from a URL on, each named by the one before."""
     number, visited = 0, set[str]()
     while url != NO_MORE:
         visit(of.name, url, visited)
@@ -150,67 +153,67 @@ def read_in_turn(of: Results, url: str, emit: Emit) -> None:
 
 
 def result_page(of: Results, address: ResultPageRef, emit: Emit) -> str:
-    """Give one result page as it arrives; the URL of the next. After a failure it is given from its start."""
+    """Emit one result page while it arrives; return the URL of the next. After a failure it starts again."""
     try:
         end = of.session.stream(address.url, lambda headers, lines: read(of, address, emit, headers, lines))
     except SalesforceError as error:
         if error.status != 200:
             raise
-        # Asked for again and again, it never was what it says it is: its job is not to be trusted.
-        raise CountMismatchError(f"{of.name}: a result page does not add up: {error}") from None
+        # All attempts returned an inconsistent page: the job's result cannot be used.
+        raise CountMismatchError(f"{of.name}: a result page is inconsistent: {error}") from None
     emit(end)
     return end.following or NO_MORE
 
 
 def read(
-    of: Results, address: ResultPageRef, emit: Emit, headers: Mapping[str, str], lines: TextIO
+    results: Results, address: ResultPageRef, emit: Emit, headers: Mapping[str, str], lines: TextIO
 ) -> ResultChunk:
-    """Give a page's records batch by batch; its end. ValueError for a page that is not what it says it is."""
-    said, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
-    most = max(1, min(BATCH, VALUES_PER_BATCH // len(of.columns)))
-    table, stamp, came, settled = Table(lines), of.columns.index("SystemModstamp"), 0, 0
+    """Emit a page's records in batches; return its end. Raises ValueError for an inconsistent page."""
+    announced, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
+    size = max(1, min(BATCH, VALUES_PER_BATCH // len(results.columns)))
+    table, stamp, received, settled = Table(lines), results.columns.index("SystemModstamp"), 0, 0
     lossy = not (getattr(lines, "encoding", None) or "utf-8").lower().startswith("utf")
     try:
-        order = places(of.columns, table.header(), resumed=of.resumed)
-        while batch := table.batch(most):
-            if {*map(len, batch)} != {len(of.columns)}:
+        order = places(results.columns, table.header(), resumed=results.resumed)
+        while batch := table.batch(size):
+            if {*map(len, batch)} != {len(results.columns)}:
                 raise ValueError("a row has more or fewer cells than the header")
             if lossy and any("?" in cell for row in batch for cell in row):
                 raise BulkRefusedError(
-                    f"{of.name}: a result page in {lines.encoding} has question marks, which may stand for "
-                    "characters that it cannot hold"
+                    f"{results.name}: a result page in {lines.encoding} has question marks, which may "
+                    "replace characters that this encoding lacks"
                 )
             records = batch if order is None else list(map(order, batch))
-            came += len(records)
-            settled += sum(record[stamp] < of.border for record in records)
-            if came > of.records:
-                raise ValueError(f"it has more than the {of.records:,} records that the job found")
-            emit(ResultChunk(address.number, build_batch(of, records), len(records)))
+            received += len(records)
+            settled += sum(record[stamp] < results.border for record in records)
+            if received > results.records:
+                raise ValueError(f"it has more than the {results.records:,} records that the job found")
+            emit(ResultChunk(address.number, build_batch(results, records), len(records)))
             del batch, records
     except csv.Error as error:
-        raise ValueError(f"no CSV: {error}") from None
+        raise ValueError(f"invalid CSV: {error}") from None
     except UnicodeDecodeError as error:
-        if error.reason == "unexpected end of data":  # cut off within a character
+        if error.reason == "unexpected end of data":  # truncated within a character
             raise
-        raise BulkRefusedError(f"{of.name}: the text of a result page is no {error.encoding}") from None
-    if str(came) != said:
-        raise ValueError(f"the page says {clip(said, 40)} records and holds {came:,}")
+        raise BulkRefusedError(f"{results.name}: a result page is not valid {error.encoding}") from None
+    if str(received) != announced:
+        raise ValueError(f"the page says {clip(announced, 40)} records and holds {received:,}")
     following = address.following
     if following is None:
         base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
         following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
-    return ResultChunk(address.number, following=following, count=came, settled=settled)
+    return ResultChunk(address.number, following=following, count=received, settled=settled)
 
 
 class Table:
-    """A CSV body of which no more than a batch is in memory; ValueError for a row without end."""
+    """A CSV body, read batch by batch; raises ValueError for a row longer than LONGEST_ROW."""
 
     def __init__(self, lines: TextIO) -> None:
         self.lines, self.characters = lines, 0
         self.rows = csv.reader(self.bounded(), strict=True)
 
     def bounded(self) -> Iterator[str]:
-        """The lines; a row may have several, and a line need not have an end."""
+        """Yield the lines; a row may have several lines, and a line may lack its end."""
         while line := self.lines.readline(LONGEST_ROW + 1):
             self.characters += len(line)
             if self.characters > LONGEST_ROW:
@@ -218,12 +221,13 @@ class Table:
             yield line
 
     def header(self) -> list[str]:
+        """Return the header row."""
         found = next(self.rows, [])
         self.characters = 0
         return found
 
     def batch(self, most: int) -> list[list[str]]:
-        """The next rows, at most so many; none at the end."""
+        """Return up to `most` further rows; none at the end."""
         batch: list[list[str]] = []
         held = 0
         for row in self.rows:
@@ -235,7 +239,7 @@ class Table:
 
 
 def build_batch(of: Results, records: Sequence[Record]) -> Batch:
-    """The rows; an error in making them is ours, and no reason to ask for the page again."""
+    """Build rows; turn a ValueError into RuntimeError, so that a bug of ours does not repeat the request."""
     try:
         return of.build_rows(records)
     except ValueError as error:
@@ -243,13 +247,14 @@ def build_batch(of: Results, records: Sequence[Record]) -> Batch:
 
 
 def a_text(value: object) -> str:
+    """Return a text; raise ValueError for anything else."""
     if not isinstance(value, str):
-        raise ValueError(f"{clip(ascii(value), 40)} is no text")
+        raise ValueError(f"{clip(ascii(value), 40)} is not a text")
     return value
 
 
 def header(headers: Mapping[str, str], name: str) -> str:
-    """A header that a result page must have: without it nobody knows whether all of it came."""
+    """Return a header that a result page must have: without it, a truncated page cannot be detected."""
     value = headers.get(name)
     if value is None:
         raise SalesforceError(f"a Bulk result came without its header {name}; a proxy may remove it")
@@ -259,9 +264,9 @@ def header(headers: Mapping[str, str], name: str) -> str:
 def places(
     columns: Sequence[str], found: Sequence[str], *, resumed: bool
 ) -> Callable[[Sequence[str]], Record] | None:
-    """How to bring a row into the order of `columns`; None where it is in it.
+    """Return a function that brings a row into the order of `columns` (None: it already has that order).
 
-    QueryLostError for a job of before that was made with other parts of the fields.
+    Raises QueryLostError for a resumed job that was created with other fields.
     """
     if found and found[0].startswith("\ufeff"):
         found = [found[0].strip('\ufeff"'), *found[1:]]
@@ -269,13 +274,13 @@ def places(
         return None
     if sorted(found) != sorted(columns):
         if resumed:
-            raise QueryLostError("the job of before was made with other columns")
+            raise QueryLostError("the resumed job was created with other columns")
         raise ValueError(f"its columns are {','.join(found)[:200]!r}")
     return itemgetter(*(list(found).index(name) for name in columns))
 
 
 def value_of(answer: Answer, key: str, read: Callable[[Any], T]) -> T:
-    """A value of a job's answer; SalesforceError where it is not there or not what it should be."""
+    """Return a value of an answer about a job; raise SalesforceError if it is missing or malformed."""
     try:
         return read(answer.body[key])
     except (LookupError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""One user's connection to one org: login, retries, error rules, HTTP, bounds of every answer.
+"""One user's connection to one org: login, retries, error rules, HTTP, limits of every answer.
 
-The only package that knows HTTP libraries. Start with `session`, then `connection`.
+It is the only package that uses HTTP libraries. Start with `session`, then `connection`.
 """

@@ -1,4 +1,4 @@
-"""What Salesforce's answers hold, once they are read."""
+"""The values of Salesforce's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sync.salesforce.session.limits import clip
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The org's API requests of the last 24 hours, from Sforce-Limit-Info."""
+    """The org's API requests in the last 24 hours, from the header Sforce-Limit-Info."""
 
     used: int
     limit: int
@@ -21,7 +21,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decoded body, Salesforce's clock when it answered, and how many logins there had been by then."""
+    """A decoded body, Salesforce's time of the answer, and the number of logins before it."""
 
     body: Any
     at: datetime
@@ -30,7 +30,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An object's fields, the names of unusable ones, when they last changed by its word, and when asked."""
+    """An object's describe: its fields, the names of unusable ones, its Last-Modified, and when it was
+    read."""
 
     fields: tuple[DescribedField, ...]
     left_out: tuple[str, ...]
@@ -40,7 +41,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Deletions:
-    """A window of the delete log: when each record was deleted, since when the log is whole, through when."""
+    """A window of the delete log: the time of each deletion, and the range in which the log is complete."""
 
     records: dict[str, datetime]
     earliest: datetime
@@ -48,7 +49,8 @@ class Deletions:
 
 
 def covered(answer: Answer) -> datetime:
-    """The `latestDateCovered` of a replication call."""
+    """Return the `latestDateCovered` of a replication call; raise SalesforceError if it is missing or
+    malformed."""
     try:
         return moment(answer.body["latestDateCovered"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -58,8 +60,8 @@ def covered(answer: Answer) -> datetime:
 
 
 def moment(text: str) -> datetime:
-    """A date and time of the API's, in UTC."""
+    """Return a datetime of the API in UTC; raise ValueError without a time zone."""
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:
-        raise ValueError(f"{text!r} has no zone")
+        raise ValueError(f"{text!r} has no time zone")
     return found.astimezone(UTC)

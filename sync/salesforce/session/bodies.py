@@ -1,4 +1,4 @@
-"""Bodies of answers: records and objects from JSON, and the one reader of error bodies."""
+"""Decode the bodies of answers: records and objects from JSON, and all error bodies."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ COUNTED = threading.local()
 
 
 def decode(body: bytes) -> Any:
-    """JSON with every digit of every number; ValueError where it is none."""
+    """Decode JSON and keep every digit of numbers; raise ValueError for invalid JSON."""
     try:
         return BODY.decode(body)
     except RecursionError:
         raise too_deep() from None
     except msgspec.DecodeError:
-        # A lone surrogate is legal JSON that msgspec refuses: the record is judged later, the page is kept.
+        # msgspec refuses a lone surrogate, which is valid JSON: the page is kept, the record is checked
+        # later.
         return decode_any(body)
 
 
 def decode_any(body: bytes) -> Any:
-    """JSON by Python's own decoder; ValueError where it is none, or has more objects than any answer."""
+    """Decode JSON with Python's decoder; raise ValueError if it is invalid or has too many objects."""
     seen = 0
 
     def note(found: dict[str, Any]) -> dict[str, Any]:
@@ -48,11 +49,12 @@ def decode_any(body: bytes) -> Any:
 
 
 def too_deep() -> ValueError:
-    return ValueError("JSON that is nested too deeply for any answer of Salesforce's")
+    """Return the error for too deep nesting."""
+    return ValueError("JSON that is nested more deeply than any answer of Salesforce")
 
 
 def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
-    """A query's answer, its records as tuples of the values of these fields, null where one is not there."""
+    """Decode a query's answer, with each record as a tuple of these fields' values (missing: None)."""
     COUNTED.left = RECORDS_PER_PAGE
     try:
         page = page_decoder(names).decode(body)
@@ -70,12 +72,12 @@ def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The same of JSON that is some other way; ValueError where it is no page of records."""
+    """Convert a generically decoded page; raise ValueError if it is not a page of records."""
     if not isinstance(page, dict) or not isinstance(page.get("nextRecordsUrl"), str | None):
-        raise ValueError("no page of records")
+        raise ValueError("not a page of records")
     records = page.get("records")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError("no page of records")
+        raise ValueError("not a page of records")
     if len(records) > RECORDS_PER_PAGE:
         raise too_many()
     total = count(page.get("totalSize"))
@@ -87,14 +89,14 @@ def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def page_decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """Decodes these fields only: a dictionary per record, with its `attributes`, takes twice the room."""
+    """Return a decoder of these fields only: a dictionary for each record takes twice the memory."""
     record = msgspec.defstruct(
         "Record", [(name, Any, None) for name in names], gc=False, namespace={"__post_init__": counted}
     )
     page = msgspec.defstruct(
         "Page",
         [
-            ("records", list[record]),  # type: ignore[valid-type]  # made for these names
+            ("records", list[record]),  # type: ignore[valid-type]  # built at run time
             ("totalSize", int),
             ("done", bool),
             ("nextRecordsUrl", str | None, None),
@@ -104,24 +106,26 @@ def page_decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
 
 
 def counted(_: object) -> None:
-    """A record has been decoded; ValueError for one too many, before all of them take their room."""
+    """Count a decoded record; raise ValueError above the limit, before more memory is used."""
     COUNTED.left -= 1
     if COUNTED.left < 0:
         raise too_many()
 
 
 def too_many() -> ValueError:
+    """Return the error for too many records."""
     return ValueError(f"a page of more than {RECORDS_PER_PAGE:,} records")
 
 
 def no_number(name: str) -> None:
+    """Refuse NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
 
 CODES = ("errorCode", "exceptionCode", "statusCode", "error")
 MESSAGES = ("message", "exceptionMessage", "error_description")
 LONGEST_TEXT = 200
-# By patterns: a parser of XML would expand what entities a body declares.
+# Patterns instead of an XML parser, which would expand entities that a body declares.
 XML_CODE = re.compile(r"<(?:\w{1,20}:)?(?:errorCode|exceptionCode|faultcode|error)>([^<]{1,200})<")
 XML_MESSAGE = re.compile(
     r"<(?:\w{1,20}:)?(?:message|exceptionMessage|faultstring|error_description)>([^<]{1,5000})<"
@@ -129,7 +133,7 @@ XML_MESSAGE = re.compile(
 
 
 def first_error(content: Any) -> tuple[str, str]:
-    """errorCode and message of an error body, decoded or as it came; "" for what it does not have."""
+    """Return errorCode and message of an error body, decoded or raw; "" for what is missing."""
     if isinstance(content, bytes):
         content = content[:ERROR_BYTES].decode("utf-8", "replace")
     if isinstance(content, str):
@@ -142,7 +146,7 @@ def first_error(content: Any) -> tuple[str, str]:
 
 
 def of_text(text: str) -> tuple[str, str]:
-    """The same of a body that is not decoded."""
+    """Return errorCode and message of a raw error body."""
     start = text[:100].lstrip("\ufeff \t\r\n")[:1]
     if start in ("[", "{"):
         try:
@@ -156,19 +160,20 @@ def of_text(text: str) -> tuple[str, str]:
 
 
 def without_text(content: Any) -> Any:
-    """JSON that is a list of texts, or a text, says nothing by itself: it is shown as it came."""
+    """Return the content if it is an object or a list of objects; raise ValueError for plain texts."""
     if isinstance(content, dict) or (isinstance(content, list) and content and isinstance(content[0], dict)):
         return content
-    raise ValueError("no error of the API's form")
+    raise ValueError("not an error of the API")
 
 
 def first_of(found: dict[str, Any], names: tuple[str, ...]) -> str:
-    """The first of the values that is there."""
+    """Return the first value that is present."""
     return str(next((found[name] for name in names if found.get(name)), ""))
 
 
 def without_tags(page: str) -> str:
-    """The text of a page of HTML, in linear time: an error page may be a hundred thousand `<`."""
+    """Return the text of an HTML page, in linear time: an error page may consist of a hundred thousand
+    `<`."""
     first, *others = page.split("<")
     pieces = [first]
     for other in others:

@@ -1,7 +1,8 @@
-"""One user's connection: the token, the one retry policy, re-login, and the one place where a URL is made.
+"""One user's connection: the token, the retry policy, re-login, and the only place that builds URLs.
 
-Facts used here: an expired token is a 401 of several kinds, and nothing tells when it will expire; a query
-locator may be bound to the session that made it; the token of one user is shared, so it is never revoked.
+Facts about Salesforce: an expired token is a 401 of several kinds, and its expiry is not announced; a query
+locator may be bound to the session that created it; all processes of a user share its token, so it is never
+revoked.
 """
 
 from __future__ import annotations
@@ -54,25 +55,26 @@ log = logger.get("sync.salesforce.session")
 
 BATCH_SIZE = "Sforce-Query-Options"
 LOGINS_PER_HOUR = 20  # Salesforce blocks a user after 3,600; a healthy worker needs one or two
-# Seconds between two times that a lost connection ends a token: an outage must not use up the logins.
+# The least seconds between two discards of a token after a lost connection: an outage must not use up the
+# logins.
 FIRST_DOUBT, LONGEST_DOUBT = 60.0, 900.0
-# A fresh token may be refused for a moment: seconds before it is tried again.
+# Seconds before a new token is tried again: Salesforce may refuse it for a moment.
 FRESH_PAUSES = (1.0, 2.0, 4.0)
 
 
 @dataclass(slots=True)
 class Calls:
-    """API calls made for one piece of work, logins apart."""
+    """The number of API calls of one piece of work, without logins."""
 
     made: int = 0
 
 
-# Whose calls are counted: set by who does the work, inherited by the threads that work for it.
+# The counter of the current work; threads that work for it inherit the variable.
 CALLS: ContextVar[Calls | None] = ContextVar("calls", default=None)
 
 
 class Connection:
-    """The way to one org as one user; safe to use from several threads."""
+    """The connection to one org as one user; safe to use from several threads."""
 
     def __init__(self, settings: Settings, stop: threading.Event, retry: RetryPolicy) -> None:
         self.settings, self.stop, self.retry = settings, stop, retry
@@ -83,12 +85,13 @@ class Connection:
         self._generation = 0
         self._refusals = 0
         self._refused = Refused(retry.scale)
-        self._failed: tuple[int, SyncError] | None = None  # a token that no login could replace, and why
+        self._failed: tuple[int, SyncError] | None = None  # a token that could not be replaced, and the error
         self._doubts, self._next_doubt = 0, 0.0
         self._logins: deque[float] = deque(maxlen=LOGINS_PER_HOUR)
 
     def login(self) -> str:
-        """Log in unless already done; the instance URL. LoginError says what to mend."""
+        """Log in unless already done; return the instance URL. Raises LoginError, whose message says what to
+        correct."""
         with self._lock:
             if self._token is None:
                 self._login()
@@ -96,13 +99,14 @@ class Connection:
             return self._token.instance
 
     def organization(self) -> str:
-        """The Id of the token's org, of 15 characters; "" where the login did not tell it."""
+        """Return the Id of the token's org (15 characters), or "" if the login did not return it."""
         self.login()
         with self._lock:
             return self._token.organization if self._token else ""
 
     def note_organization(self, organization: str, generation: int) -> None:
-        """Keep the org that userinfo named, for that generation's token alone: the next may be another's."""
+        """Store the org that userinfo named, for that generation's token only: the next may be of another
+        org."""
         with self._lock:
             if self._token is not None and self._generation == generation:
                 self._token = replace(self._token, organization=organization)
@@ -117,7 +121,7 @@ class Connection:
         version: str = "",
         **what: Any,
     ) -> requests.Response:
-        """A request to the instance: the one place where a path becomes a URL that the token goes to."""
+        """Send a request to the instance. Only this method builds a URL that receives the token."""
         try:
             known = version or self.settings.salesforce_api_version
             route = path if path == USERINFO else resource_path(path, known, sf.sf_instance)
@@ -134,18 +138,19 @@ class Connection:
         lost_on_404: bool = False,
         policy: RetryPolicy | None = None,
     ) -> Answer:
-        """What `ask` makes of the client's answer: tried by the policy, and once more after a re-login.
+        """Return the answer that `ask` makes, with retries by the policy and one more attempt after a
+        re-login.
 
-        `locator` is the generation of the session that a page belongs to; `lost_on_404` for what comes and
-        goes. QueryLostError where such a thing is gone, else what the rules make of an error.
+        `locator` is the generation of the session that a page belongs to. `lost_on_404` is for resources that
+        may disappear. Raises QueryLostError if such a resource is gone, else what the error rules say.
         """
         pauses = iter(FRESH_PAUSES)
         client, generation = self._client()
         while True:
             if locator not in (None, generation):
-                # A locator may be bound to the session that made it, and asking it with another token would
-                # look like a dead token: two threads would log each other out.
-                raise QueryLostError("another thread logged in anew between two pages")
+                # A locator may be bound to its session. With another token, its refusal looks like a dead
+                # token, and two threads would end each other's sessions.
+                raise QueryLostError("another thread logged in again between two pages")
             lost = lost_on_404 or locator is not None
             try:
                 return self._try(client, generation, ask, lost_on_404=lost, policy=policy or self.retry)
@@ -169,13 +174,13 @@ class Connection:
         lost_on_404: bool,
         policy: RetryPolicy,
     ) -> Answer:
-        """The answer with this token, tried by the policy; Unauthorised where the token is not accepted."""
+        """Return the answer with this token, with retries; raise Unauthorised if the token is refused."""
         calls = CALLS.get()
         try:
             answer = attempts(
                 policy, self.stop, lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404)
             )
-        except (SalesforceError, LoginError) as error:  # an untrusted certificate is a LoginError
+        except (SalesforceError, LoginError) as error:  # LoginError: an untrusted certificate
             if policy.defers and unconnected(error):
                 self._forget(generation)
             raise
@@ -219,17 +224,18 @@ class Connection:
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
-        if match:  # a limit of 0 is none that is known
+        if match:  # a limit of 0 means unknown
             self.usage = Usage(int(match[1]), int(match[2])) if int(match[2]) else None
 
     def _moved(self, redirected: RedirectedError) -> Unauthorised:
-        """What a redirect means: an instance that moved, which a new login tells; else a person must look."""
+        """Return the error for a redirect: a new login finds a moved instance; anything else needs an
+        operator."""
         if permitted(self.settings, redirected.host):
             remedy = f"if the org moved there, set SALESFORCE_LOGIN_URL=https://{redirected.host}"
         else:
             remedy = "a proxy answers in Salesforce's place, or SALESFORCE_LOGIN_URL is not the org's"
         return Unauthorised(
-            f"Salesforce answered {redirected.status} and leads to {redirected.target}, "
+            f"Salesforce answered {redirected.status} and redirects to {redirected.target}, "
             f"which is not followed: {remedy}",
             lasting=True,
         )
@@ -243,7 +249,7 @@ class Connection:
         return self._local.http  # type: ignore[no-any-return]  # set two lines up
 
     def _client(self) -> tuple[Salesforce, int]:
-        """This thread's client with the current token, in direct mode: it never logs in by itself."""
+        """Return this thread's client with the current token, in direct mode: it never logs in by itself."""
         self.login()
         with self._lock:
             assert self._token is not None
@@ -281,7 +287,7 @@ class Connection:
             return generation == self._generation and self._token is not None and self._refusals > 0
 
     def _login_again(self, generation: int, refusal: Unauthorised) -> None:
-        """One re-login for all threads that met a dead token; LoginError when a fresh one is refused."""
+        """Log in once for all threads that met a dead token; raise LoginError if a new token is refused."""
         with self._lock:
             if generation != self._generation and self._token is not None:
                 return
@@ -290,33 +296,34 @@ class Connection:
             self._refusals += 1
             try:
                 if self._refusals > 1:
-                    what = str(refusal) if refusal.lasting else f"a fresh token was refused too: {refusal}"
+                    what = str(refusal) if refusal.lasting else f"a new token was refused, too: {refusal}"
                     raise self._refused.note(LoginError(what))
                 log.info("salesforce_session_ended", reason=clip(refusal, 200))
                 self._token = None
                 self._login()
             except SyncError as error:
-                # The next run starts with a login of its own; threads with the same token do not.
+                # The next run logs in again; threads with the same token do not.
                 self._token, self._refusals, self._failed = None, 0, (generation, error)
                 raise
 
     def _login(self) -> None:
-        """Log in, unless it is known that Salesforce refuses it; LoginError says what to mend."""
+        """Log in, unless Salesforce refused it recently; raise LoginError, whose message says what to
+        correct."""
         self._refused.check()
         now = time.monotonic()
         if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
             following = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
             raise LoginError(
-                f"{LOGINS_PER_HOUR} logins within an hour: something ends our sessions; not trying more "
-                f"before {utc(following)}"
+                f"{LOGINS_PER_HOUR} logins within an hour: something ends this user's sessions; "
+                f"no further login before {utc(following)}"
             )
         self._logins.append(now)
-        http = self._http  # this thread's, not the one that makes the call
+        http = self._http  # of this thread, not of the thread that makes the call
         try:
             token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
         except LoginError as error:
             raise self._refused.note(error) from None
-        # Not the org's Id before the "!": it is no secret, and messages name it.
+        # The org's Id before the "!" is no secret and appears in messages.
         printable.hide([token.access.partition("!")[2] or token.access])
         self._token = token
         self._generation += 1
@@ -324,7 +331,10 @@ class Connection:
 
 
 def unconnected(error: SyncError) -> bool:
-    """Whether a call failed because the instance was not reached: no answer, or one that is not the API's."""
+    """Return whether a call failed because the instance was not reached.
+
+    That is: no answer, or an answer that is not the API's.
+    """
     if isinstance(error, SalesforceError):
         lost = error.passing or error.status == 404
         return lost and not error.code and not isinstance(error, QueryLostError)

@@ -1,4 +1,4 @@
-"""One thread's HTTPS: bounded in time and size, no redirect followed, private CAs beside public ones."""
+"""HTTPS of one thread: limited in time and size, without redirects, with private CAs beside public ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CURRENT = threading.local()
 
 
 class Watch:
-    """Ends the reading of one call: after `seconds`, or below `rate` bytes a second (0: any)."""
+    """Limits the reading of one call: to `seconds`, and to at least `rate` bytes a second (0: any rate)."""
 
     def __init__(self, seconds: float, rate: int = 0) -> None:
         self.seconds, self.rate = seconds, rate
@@ -49,27 +49,29 @@ class Watch:
         self.reason = ""
 
     def left(self) -> float:
-        """Seconds that one read may take; TimeoutError when there are none left."""
+        """Return the seconds that one read may take; raise TimeoutError if none are left."""
         left = self.ends - time.monotonic()
         if left <= 0:
             self.reason = f"the answer was not complete after {self.seconds:,.0f} seconds"
         elif self.rate and self.waited >= RATE_SECONDS:
             if self.came < self.rate * RATE_SECONDS:
-                self.reason = f"fewer than {self.rate:,} bytes a second came for {RATE_SECONDS:.0f} seconds"
+                self.reason = (
+                    f"fewer than {self.rate:,} bytes a second arrived for {RATE_SECONDS:.0f} seconds"
+                )
             self.waited, self.came = 0.0, 0
         if self.reason:
             raise TimeoutError(self.reason)
         return min(left, RATE_SECONDS - self.waited) if self.rate else left
 
     def note(self, seconds: float, size: int) -> None:
-        """A read took so long and brought so many bytes; what its reader does in between is not counted."""
+        """Record the duration and the bytes of a read; the time between reads does not count."""
         self.waited += seconds
         self.came += size
 
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Hold what this thread reads within to a watch."""
+    """Apply a watch to what this thread reads inside the block."""
     before, CURRENT.watch = getattr(CURRENT, "watch", None), watch
     try:
         yield
@@ -78,7 +80,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 class WatchedSocket(ssl.SSLSocket):
-    """A TLS socket whose reads end by its thread's watch: a timeout alone begins anew with every byte."""
+    """A TLS socket whose reads obey the thread's watch: a socket timeout restarts with every byte."""
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         watch: Watch | None = getattr(CURRENT, "watch", None)
@@ -102,11 +104,11 @@ class WatchedSocket(ssl.SSLSocket):
         return got
 
 
-CHUNK = 1 << 16  # bytes of a body decoded at once
+CHUNK = 1 << 16  # bytes that one read decodes
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# The org's usage in Sforce-Limit-Info, wherever it stands; `per-app-api-usage` is that of one app.
+# The org's usage, at any position in Sforce-Limit-Info; `per-app-api-usage` is the usage of one app.
 USAGE = re.compile(r"(?<![\w-])api-usage=([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
-# The encodings of a body that are believed: one that a server names is not looked up among all there are.
+# The accepted encodings: a name from a server is not passed to Python's codec registry.
 CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_-]{1,20})", re.IGNORECASE)
 ENCODINGS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
@@ -119,9 +121,9 @@ LONGEST_DATE = 64
 
 
 class RedirectedError(Exception):
-    """A server answered with the address of another one; never leaves this package.
+    """A server answered with a redirect; this error stays inside the package.
 
-    `host`: where it led, "" where that is no https URL.
+    `host` is the redirect's target ("": not an https URL).
     """
 
     def __init__(self, response: requests.Response) -> None:
@@ -136,12 +138,13 @@ class RedirectedError(Exception):
 
 
 class TooSlowError(requests.Timeout):
-    """An answer took longer than its kind may."""
+    """An answer took longer than its allowance."""
 
 
 @lru_cache(maxsize=8)
 def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
-    """The public CAs and the private one; made once, it takes some twenty milliseconds."""
+    """Return a TLS context with the public and the private CAs; cached, since building it takes about 20
+    ms."""
     context = ssl.create_default_context(cafile=certifi.where())
     if ca_bundle is not None and ca_bundle.is_dir():
         context.load_verify_locations(capath=str(ca_bundle))
@@ -152,16 +155,16 @@ def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
 
 
 class Http(requests.Session):
-    """requests over https alone, which reads no more than a call's allowance and follows nothing."""
+    """A requests session for https only, which obeys a call's allowance and follows no redirect."""
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
         super().__init__()
         self.last: requests.Response | None = None
-        # Without an auth of its own requests would take one from ~/.netrc and overwrite ours.
+        # Without this, requests would use ~/.netrc and overwrite the Authorization header.
         self.auth = lambda request: request
         self.hooks["response"].append(self._note)
-        self.adapters.clear()  # there is no way to send anything in clear
-        # Nothing of an answer goes into the next request; the API needs no cookie.
+        self.adapters.clear()  # no adapter for http: nothing is sent unencrypted
+        # No cookies: the API needs none, and no answer may influence the next request.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.mount("https://", Adapter(ca_bundle))
 
@@ -174,13 +177,14 @@ class Http(requests.Session):
         stream: bool = False,
         **kwargs: Any,
     ) -> requests.Response:
-        """One request and its whole answer, but for the body of a success where `stream` is set.
+        """Send one request and read its answer within `allowance`; with `stream`, leave the body of a success
+        unread.
 
-        RedirectedError for an answer that leads elsewhere, TooLargeError and TooSlowError for one that takes
-        more than its allowance; else what requests raises.
+        Raises RedirectedError for a redirect, TooLargeError and TooSlowError beyond the allowance, and errors
+        of requests.
         """
         kwargs["timeout"] = CONNECT_SECONDS, min(READ_SECONDS, allowance.answer)
-        kwargs["stream"] = True  # `fill` reads what is not streamed, as far as it may
+        kwargs["stream"] = True  # `fill` reads the body of other answers, within its limits
         with within(Watch(CONNECT_SECONDS + allowance.answer)):
             response = super().request(method, url, *args, **kwargs)
         usage = response.headers.get("Sforce-Limit-Info", "")
@@ -194,10 +198,10 @@ class Http(requests.Session):
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Nowhere: requests would follow with our secret, and read a redirect's body without a bound."""
+        """Return no target: requests would follow it with our secret, and read its body without a limit."""
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-        # Proxies come from the environment; whom to trust is the setting's matter, and checked with it.
+        # Proxies come from the environment. REQUESTS_CA_BUNDLE is a setting, which the adapter applies.
         return {**super().merge_environment_settings(*args, **kwargs), "verify": True}
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
@@ -205,7 +209,7 @@ class Http(requests.Session):
 
 
 def fill(response: requests.Response, allowance: Allowance) -> None:
-    """Read the body of an answer; of an error's no more than tells what it is."""
+    """Read the body of an answer; of an error at most ERROR_BYTES."""
     failed = response.status_code >= 300
     most = ERROR_BYTES if failed else allowance.size
     pieces, size = [], 0
@@ -214,17 +218,17 @@ def fill(response: requests.Response, allowance: Allowance) -> None:
             pieces.append(piece)
             size += len(piece)
     if size > most:
-        response.close()  # the rest is on its way still
+        response.close()  # the rest is not read
         if not failed:
             raise TooLargeError(f"the answer is larger than {most / MIB:.0f} MB and was not read", status=200)
-    # requests has no place to hand a body in.
+    # requests has no public way to set a body.
     response._content = b"".join(pieces)[:most]
     response._content_consumed = True  # type: ignore[attr-defined]  # the stubs do not know it
 
 
 @contextmanager
 def within(watch: Watch) -> Iterator[None]:
-    """Read as long as a watch allows; failures of urllib3 and of the watch become those of requests."""
+    """Read within a watch; errors of urllib3 and of the watch are raised as errors of requests."""
     try:
         with watched(watch):
             yield
@@ -237,19 +241,19 @@ def within(watch: Watch) -> Iterator[None]:
 
 
 class ExactAnswer(requests.Response):
-    """A response whose numbers keep every digit, and whose text is UTF-8 whatever it says."""
+    """A response whose numbers keep every digit and whose text is UTF-8."""
 
     def json(self, **_: Any) -> Any:
         return decode(self.content)
 
     @property
     def text(self) -> str:
-        # requests would guess the encoding, for seconds, or take a codec that the server names.
+        # requests would guess the encoding, which takes seconds, or use a codec that the server names.
         return self.content.decode("utf-8", "replace")
 
 
 class Adapter(HTTPAdapter):
-    """Exact answers, and REQUESTS_CA_BUNDLE beside the public CAs, directly and behind a proxy."""
+    """An adapter with exact answers and REQUESTS_CA_BUNDLE, for direct connections and proxies."""
 
     def __init__(self, ca_bundle: Path | None) -> None:
         self.ca_bundle = ca_bundle
@@ -266,34 +270,35 @@ class Adapter(HTTPAdapter):
 
     def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().build_response(*args, **kwargs)
-        # requests has no place to name the class; wrapping json() makes a cycle that keeps pages alive.
+        # requests has no option for the class; wrapping json() would create a cycle that keeps pages in
+        # memory.
         response.__class__ = ExactAnswer
         return response
 
 
 def csv_lines(response: requests.Response) -> TextIO:
-    """A CSV body, line by line as it arrives, in the encoding it says it has: older orgs have ISO-8859-1.
+    """Return a CSV body as a text stream, in the encoding that it declares: older orgs send ISO-8859-1.
 
-    Reading on is a UnicodeDecodeError where it has another. ValueError for another body: maintenance pages,
-    proxies.
+    Raises ValueError for other content types (maintenance pages, proxies). Reading raises UnicodeDecodeError
+    if the encoding is wrong.
     """
     kind = response.headers.get("Content-Type", "")
     if not kind.startswith("text/csv"):
-        raise ValueError(f"no CSV but {clip(kind, 100)}")
+        raise ValueError(f"not CSV but {clip(kind, 100)}")
     charset = CHARSET.search(kind[:LONGEST_CONTENT_TYPE])
     encoding = ENCODINGS.get(charset[1].lower()) if charset else "utf-8"
     if encoding is None:
-        raise ValueError(f"CSV of an encoding that is not known: {clip(kind, 100)}")
+        raise ValueError(f"CSV in an unknown encoding: {clip(kind, 100)}")
     raw = response.raw
     raw.decode_content = True
-    raw.auto_close = False  # the wrappers ask once more at the end
+    raw.auto_close = False  # the wrappers read once more at the end
     text = io.TextIOWrapper(io.BufferedReader(raw, CHUNK), encoding=encoding, newline="")
-    text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # eight times what it takes by itself
+    text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # eight times its default
     return text
 
 
 def server_time(response: requests.Response) -> datetime:
-    """Salesforce's time of the answer: its Date header, never this machine's clock."""
+    """Return Salesforce's time of the answer, from its Date header; raise SalesforceError without one."""
     try:
         return parsedate_to_datetime(response.headers["Date"][:LONGEST_DATE]).astimezone(UTC)
     except (KeyError, ValueError, TypeError, OverflowError):

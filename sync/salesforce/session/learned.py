@@ -1,23 +1,23 @@
-"""What an org's refusals teach about its queries: remembered for the life of the process, never stored."""
+"""What an org's refusals show about its queries: kept in memory for the life of the process."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-# Bytes of a query in a URL, after escaping: Salesforce takes 16,384 with the headers, some proxies less.
+# Bytes of an escaped query in a URL: Salesforce accepts 16,384 with the headers, some proxies fewer.
 LONGEST_QUERY, SHORTEST_QUERY = 15_000, 2_000
-# Formulas in a query that was too complicated, at first; fewer while it still is.
+# Formulas in a query after the first refusal as too complicated; fewer after further ones.
 FORMULAS = 20
 PAUSE_OF_JOBS = 3600.0  # seconds
 
 
 @dataclass(slots=True)
 class Learned:
-    """How the queries of one object have to be asked.
+    """The limits for queries of one object.
 
-    `longest`: bytes that a query may have in a URL. `formulas`: how many one query may have, None while
-    nothing is known. `slow`: whether queries in an order are not finished in time.
+    `longest`: bytes of a query in a URL. `formulas`: formulas in one query (None: no limit known). `slow`:
+    whether ordered queries do not finish in time.
     """
 
     longest: int = LONGEST_QUERY
@@ -27,20 +27,20 @@ class Learned:
 
     @property
     def jobs(self) -> bool:
-        """Whether Bulk jobs are worth a try: not for an hour after one was refused or took too long."""
+        """Whether Bulk jobs may be tried: not for an hour after one was refused or too slow."""
         return time.monotonic() >= self._jobs_from
 
     def without_jobs(self) -> None:
-        """Ask for no Bulk job for an hour: a refusal may take minutes to be one."""
+        """Create no Bulk job for an hour: a refusal may take minutes."""
         self._jobs_from = time.monotonic() + PAUSE_OF_JOBS
 
     def shorter(self) -> bool:
-        """Ask shorter queries from now on; False where they cannot be any shorter."""
+        """Halve the length of later queries; return False if they cannot be shorter."""
         before, self.longest = self.longest, max(SHORTEST_QUERY, self.longest // 2)
         return self.longest < before
 
     def simpler(self, formulas: int) -> bool:
-        """Ask for fewer formulas at once than that many; False where a single one is refused."""
+        """Reduce the formulas in later queries below this number; return False if a single one is refused."""
         before = min(formulas, self.formulas or formulas)
         self.formulas = min(FORMULAS, max(1, before // 2)) if before <= FORMULAS else FORMULAS
         return self.formulas < before

@@ -22,8 +22,8 @@ from sync.salesforce.session.http import Http, RedirectedError
 from sync.salesforce.session.limits import LONGEST_CODE, clip
 from sync.salesforce.session.rules import Transient, network_failure, retry_after
 
-# OAuth's answers to a login that a person can mend, by a part of "code: message", particular before general;
-# the rest is shown as it came.
+# Remedies for refused logins, by a part of OAuth's "code: message", specific parts first. Without a match
+# only the answer is shown.
 LOGIN_ADVICE = {
     "request not supported on this domain": "set SALESFORCE_LOGIN_URL to the org's My Domain URL",
     "no client credentials user enabled": "set a Run As user in the app's client-credentials flow",
@@ -47,12 +47,12 @@ LOGIN_ADVICE = {
     "invalid login hours": "allow the integration user's profile to log in at all hours",
     "inactive user": "activate the integration user",
 }
-# Passing, by a part of "code: message" too.
+# Parts of "code: message" of temporary refusals.
 LOGIN_TRANSIENT = (
     *("token request is already being processed", "retry your request"),
     *("unknown_error:", "server_error:", "temporarily_unavailable:"),
 )
-# Codes that another attempt would meet again, whatever the message says; so are those that begin with OAUTH_.
+# Codes of permanent refusals, whatever the message is; codes that begin with OAUTH_ are permanent, too.
 LOGIN_FINAL = frozenset(
     {
         *("invalid_grant", "invalid_client", "invalid_client_id", "invalid_request", "invalid_scope"),
@@ -65,7 +65,7 @@ UNKNOWN_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token, the URL of its instance, and the org's Id (15 characters, "" where it is not said)."""
+    """An access token, the URL of its instance, and the Id of its org (15 characters, "" if unknown)."""
 
     access: str
     instance: str
@@ -73,24 +73,25 @@ class Token:
 
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 — this is a path, not a secret
-# Answers that a login host may lead on with; 303 would have the form sent nowhere.
-LEADS_ON = frozenset({301, 302, 307, 308})
+# Redirects that a login host may answer; 303 would drop the form.
+FOLLOWED_REDIRECTS = frozenset({301, 302, 307, 308})
 # A token is printable ASCII; one issued as a JWT has some 2,000 characters.
 ACCESS_TOKEN = re.compile(r"[!-~]{1,16384}")
 ORGANIZATION = re.compile(r"00D[A-Za-z0-9]{12}")
 
 
 def request_token(settings: Settings, http: Http) -> Token:
-    """One token request; one more where the login host names the org's own host, at most once.
+    """Request a token, and once more at the org's own host if the login host redirects there.
 
-    LoginError for what a person has to mend: a refusal, a redirect or an instance that is not Salesforce's.
+    Raises LoginError for what an operator has to correct: a refusal, an untrusted redirect or an untrusted
+    instance.
     """
     login_url = settings.salesforce_login_url
     try:
         access, body = post_token_request(settings, http, login_url)
     except RedirectedError as redirected:
         own = f"https://{redirected.host}"
-        if redirected.status not in LEADS_ON or not permitted(settings, redirected.host):
+        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):
             raise LoginError(elsewhere(redirected)) from None
         try:
             access, body = post_token_request(settings, http, own)
@@ -99,15 +100,15 @@ def request_token(settings: Settings, http: Http) -> Token:
     if not access:
         raise LoginError("the login answered without an access token")
     if not isinstance(access, str) or not ACCESS_TOKEN.fullmatch(access):
-        raise LoginError("the login answered with an access token that no header can carry")
+        raise LoginError("the login answered with an access token that is not valid in a header")
     return Token(access, instance_of(settings, body), organization_of(access, body))
 
 
 def post_token_request(settings: Settings, http: Http, url: str) -> tuple[Any, Any]:
-    """The access token and the whole answer of one token request."""
+    """Send one token request; return the access token and the whole answer."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # simple-salesforce warns where we raise
+            warnings.simplefilter("ignore")  # simple-salesforce warns of cases that raise here
             form = grant(settings)
             access, _ = token_login(
                 url + TOKEN_PATH, form, "login", settings.salesforce_client_id, None, None, http
@@ -115,26 +116,26 @@ def post_token_request(settings: Settings, http: Http, url: str) -> tuple[Any, A
     except requests.RequestException as error:
         raise network_failure(error) from None
     except (SalesforceAuthenticationFailed, ValueError, AttributeError):
-        # A refusal; or HTML, a list, no instance_url: an edge answered, not the org.
+        # A refusal; or HTML, a list, no instance_url: the answer of a proxy or edge server, not of the org.
         raise login_failure(http.last) from None
     return access, http.last.json() if http.last is not None else {}
 
 
 def permitted(settings: Settings, host: str) -> bool:
-    """Whether this host may be sent the secrets of the login."""
+    """Return whether a host may receive the secrets of the login."""
     return bool(host) and trusted(host, settings.salesforce_login_url, settings.salesforce_private_hosts)
 
 
 def elsewhere(redirected: RedirectedError) -> str:
-    """What to do about a redirect that is not followed."""
+    """Return the message for a redirect that is not followed."""
     return (
-        f"the login answered {redirected.status} and leads to {redirected.target}, where no secret is sent: "
-        "set SALESFORCE_LOGIN_URL to the org's My Domain URL; if that is set, a proxy answers in its place"
+        f"the login answered {redirected.status} and redirects to {redirected.target}, where no secret "
+        "is sent: set SALESFORCE_LOGIN_URL to the org's My Domain URL; if it is set, a proxy answers instead"
     )
 
 
 def instance_of(settings: Settings, body: Any) -> str:
-    """The URL of the instance that a token answer names; LoginError for one that is not Salesforce's."""
+    """Return the instance URL in a token answer; raise LoginError for a host that is not trusted."""
     named = body.get("instance_url") if isinstance(body, dict) else None
     try:
         host = host_of(named)
@@ -142,7 +143,7 @@ def instance_of(settings: Settings, body: Any) -> str:
         host = ""
     if not permitted(settings, host):
         raise LoginError(
-            f"the login names the instance {clip(ascii(named), 200)}, which is no https URL of the login "
+            f"the login names the instance {clip(ascii(named), 200)}, which is not an https URL of the login "
             "host or of a Salesforce domain, so the token was not sent there; check SALESFORCE_LOGIN_URL, "
             "or name the host in SALESFORCE_PRIVATE_HOSTS if it is yours"
         )
@@ -150,7 +151,7 @@ def instance_of(settings: Settings, body: Any) -> str:
 
 
 def organization_of(token: str, body: Any) -> str:
-    """The org that a token is of: its identity URL names it, and an opaque token begins with it."""
+    """Return the org of a token: from the identity URL, or from the start of an opaque token."""
     identity = str(body.get("id") or "") if isinstance(body, dict) else ""
     named = ORGANIZATION.match(identity.partition("/id/")[2])
     if named is None and token[15:16] == "!":
@@ -159,7 +160,7 @@ def organization_of(token: str, body: Any) -> str:
 
 
 def grant(settings: Settings) -> dict[str, str]:
-    """The form of the token request; in the form, not in a header, since every flow takes it there."""
+    """Return the form of the token request; secrets are in the form, which every flow accepts."""
     form = {"client_id": settings.salesforce_client_id}
     if settings.flow == "jwt":
         assertion = jwt.encode(
@@ -185,7 +186,8 @@ def grant(settings: Settings) -> dict[str, str]:
 
 
 def audience(settings: Settings) -> str:
-    """Who the JWT is for: production or sandbox login whatever My Domain is asked, else the server."""
+    """Return the JWT's audience: the production or sandbox login host for Salesforce domains, else the login
+    URL."""
     if settings.salesforce_audience:
         return settings.salesforce_audience
     host = urlsplit(settings.salesforce_login_url).hostname or ""
@@ -196,20 +198,23 @@ def audience(settings: Settings) -> str:
 
 
 def plain(secret: Any) -> str:
+    """Return the text of a secret ("": not set)."""
     return str(secret.get_secret_value()) if secret is not None else ""
 
 
 def login_failure(response: requests.Response | None) -> Exception:
-    """The exception that a token request's answer without a token means."""
+    """Return the exception for an answer without a token."""
     status, body = (response.status_code, response.content) if response is not None else (0, b"")
     code, message = first_error(body)
     code, message = clip(code, LONGEST_CODE), clip(message)
     if status == 200:
-        # A maintenance page. JSON is not quoted: what is cut off in the middle may hold the token.
+        # A maintenance page. JSON is not quoted: a truncated answer may contain the token.
         shown = (
-            "JSON of another form" if body.lstrip()[:1] in (b"{", b"[") else clip(message, 200) or "nothing"
+            "JSON of an unknown form"
+            if body.lstrip()[:1] in (b"{", b"[")
+            else clip(message, 200) or "nothing"
         )
-        what = f"the login answered 200 with something else than a token: {shown}"
+        what = f"the login answered 200 without a token: {shown}"
         return Transient(SalesforceError(what, status=status, passing=True))
     told = f"{code}: {message}" if code else message or "no reason is given"
     lower = f"{told}:".lower()

@@ -1,6 +1,6 @@
-"""A login that was refused: remembered for all objects, and tried again after pauses that grow.
+"""A refused login: shared by all objects, and repeated after growing pauses.
 
-Salesforce locks a user after ten wrong passwords: each attempt has to be worth it.
+Salesforce locks a user after ten wrong passwords, so attempts must be rare.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(slots=True)
 class Refused:
-    """Since when logins are refused, why, and from when on another attempt is made; not safe by itself.
+    """The state of refused logins: since when, why, and the time of the next attempt. Not thread-safe by
+    itself.
 
-    `scale`: what the pauses are multiplied by.
+    `scale` multiplies the pauses.
     """
 
     scale: float = 1
@@ -27,10 +28,11 @@ class Refused:
     reason: str = ""
     since: datetime = NEVER
     following: datetime = NEVER
-    ends: float = 0  # the same moment by the monotonic clock
+    ends: float = 0  # `following` by the monotonic clock
 
     def note(self, error: LoginError) -> LoginError:
-        """Remember a refusal; the error to raise, which tells since when unless it is the first."""
+        """Record a refusal; return the error to raise, which includes the time of the first refusal from the
+        second on."""
         now = datetime.now(UTC)
         pause = min(FIRST_PAUSE * 2 ** min(self.times, 10), LONGEST_PAUSE) * self.scale
         self.since = self.since if self.times else now
@@ -39,16 +41,16 @@ class Refused:
         return error if self.times == 1 else LoginError(self.describe())
 
     def check(self) -> None:
-        """LoginError while it is too early for another attempt."""
+        """Raise LoginError before the time of the next attempt."""
         if self.times and time.monotonic() < self.ends:
             raise LoginError(self.describe())
 
     def clear(self) -> None:
-        """The org has accepted a token."""
+        """Forget the refusals: the org has accepted a token."""
         self.times = 0
 
     def describe(self) -> str:
-        """Since when, why, and when another attempt is made."""
+        """Return since when, why, and when the next attempt is made."""
         return (
             f"login refused since {utc(self.since)}: {self.reason}; "
             f"next attempt at {utc(self.following)}, or after a restart"
@@ -56,6 +58,6 @@ class Refused:
 
 
 def utc(moment: datetime) -> str:
-    """A time of day in UTC, with its date where that is not today's."""
+    """Return a time of day in UTC, with its date if that is not today."""
     here = f"{moment:%H:%M} UTC"
     return here if moment.date() == datetime.now(UTC).date() else f"{moment:%Y-%m-%d} {here}"

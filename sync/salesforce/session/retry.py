@@ -1,4 +1,4 @@
-"""The one retry policy: attempts with growing pauses, all of which a request to stop cuts short."""
+"""The retry policy: attempts with growing pauses; a request to stop ends each pause at once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long (seconds) one call is tried; `scale` 0 turns waiting off, for tests.
+    """The limits of retries: number, total and longest pause (seconds); `scale` 0 turns waiting off, for
+    tests.
 
-    `defers`: a server that asks for a longer wait than a call may take defers the work; else it is a failure.
+    `defers`: a Retry-After beyond the limit raises DeferredError; otherwise it is a failure.
     """
 
     attempts: int = 6
@@ -33,7 +34,8 @@ class RetryPolicy:
 
 
 def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
-    """Try by the policy; what it failed with last. StoppedError as soon as the process is asked to stop."""
+    """Try a call by the policy; raise its last error, or StoppedError as soon as the process is asked to
+    stop."""
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -67,28 +69,32 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
         if last.retry_after > LONGEST_RETRY_AFTER and policy.defers:
             raise DeferredError(
                 f"{last.error}; Retry-After asks to wait {in_words(last.retry_after)}, more than one call "
-                f"may take ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
+                f"may wait ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
             ) from None
         raise last.error from None
 
 
 def tried(state: tenacity.RetryCallState) -> bool:
-    """Whether the failure itself is worth no more attempts."""
+    """Return whether the kind of failure allows no further attempt."""
     error = state.outcome.exception() if state.outcome else None
     return isinstance(error, Transient) and 0 < error.tries <= state.attempt_number
 
 
 def worth_waiting_for(error: BaseException) -> bool:
-    """Whether another attempt may succeed within the time that one call may take."""
+    """Return whether another attempt may succeed within the time that one call may take."""
     return isinstance(error, Transient) and error.retry_after <= LONGEST_RETRY_AFTER
 
 
 def in_words(seconds: float) -> str:
+    """Return a number of seconds as text."""
     return f"{seconds:,.0f} seconds" if seconds <= 30 * 86400 else "more than a month"
 
 
 def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
-    """Run in a thread that a stop request leaves behind: a page may take minutes, a dyno has seconds."""
+    """Run an attempt in a thread, which is abandoned when the process is asked to stop.
+
+    A page may take minutes; a dyno has 30 seconds to stop.
+    """
     if stop.is_set():
         raise StoppedError
     activity.note()
@@ -99,7 +105,7 @@ def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result.append(attempt())
-        except BaseException as error:  # noqa: BLE001 — carried to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 — passed to the caller, which raises it
             failure.append(error)
         done.set()
 

@@ -1,4 +1,4 @@
-"""What Salesforce's errors mean: one table from status, errorCode and message to what is done about it."""
+"""The error rules: one table from status, errorCode and message to the action."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sync.salesforce.session.limits import LONGEST_CODE, clip
 
 
 class Action(Enum):
-    """What an error means for the call that met it."""
+    """The action for an error."""
 
     RETRY = "retry"
     DEFER = "defer"
@@ -35,20 +35,20 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Status, errorCode and message that it matches (None: any), the action, and what to tell a person."""
+    """A pattern of status, errorCode and message (None: any), its action, and the advice for operators."""
 
     status: int | None
     code: str | None
     text: str | None
     action: Action
     advice: str = ""
-    tries: int = 0  # the most attempts that are worth making, 0 for as many as the policy allows
+    tries: int = 0  # the most attempts (0: as many as the policy allows)
 
 
-# What edges and content networks add to HTTP's own statuses.
+# Statuses of edge servers and content networks.
 EDGE = (520, 521, 522, 523, 524, 525, 526, 527, 529, 530, 598, 599)
 
-# The first rule that matches decides. Read top to bottom: particular before general.
+# The first matching rule decides; specific rules come first.
 RULES: tuple[Rule, ...] = (
     Rule(
         None,
@@ -58,7 +58,7 @@ RULES: tuple[Rule, ...] = (
         "the org's daily API requests are used up",
     ),
     Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
-    # "… with the REST API", "… with the API": no login gets another session than this one.
+    # "… with the REST API", "… with the API": a new login gets the same kind of session.
     Rule(
         None,
         "INVALID_SESSION_ID",
@@ -68,7 +68,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(None, "INVALID_SESSION_ID", None, Action.LOGIN),
     Rule(None, "INVALID_AUTH_HEADER", None, Action.LOGIN),
-    # After a move of the org or a refresh of a sandbox the old token dies without a 401.
+    # After a move of the org or a sandbox refresh, the old token ends without a 401.
     Rule(None, "INVALID_JWT_FORMAT", None, Action.LOGIN),
     Rule(403, None, "INVALID_JWT_FORMAT", Action.LOGIN),
     Rule(None, "URL_NOT_RESET", None, Action.LOGIN),
@@ -82,7 +82,7 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "QUERY_LOCATOR_NOT_FOUND", None, Action.RESTART),
     Rule(None, "UNAUTHORIZED_USER_FOR_CURSOR", None, Action.RESTART),
     Rule(None, "TEMPORARY_QUERY_MORE_FAILURE", None, Action.RETRY),
-    # Each takes two minutes, and there is another way.
+    # Each attempt takes two minutes, and there is a fallback.
     Rule(None, "QUERY_TIMEOUT", None, Action.RETRY, tries=2),
     Rule(
         None,
@@ -126,7 +126,7 @@ RULES: tuple[Rule, ...] = (
         "OPERATION_TOO_LARGE",
         None,
         Action.FAIL,
-        "give the integration user View All on the object, so that sharing is not worked out for each record",
+        "give the integration user View All on the object, so that sharing is not computed for each record",
     ),
     Rule(406, None, None, Action.RETRY),
     Rule(408, None, None, Action.RETRY),
@@ -146,10 +146,10 @@ UNKNOWN = Rule(None, None, None, Action.FAIL)
 
 
 class Transient(Exception):
-    """A failure that another attempt may not meet; never leaves this room.
+    """A failure that another attempt may avoid; this error stays inside the package.
 
-    `error`: what it is in the end. `retry_after`: seconds to wait at least. `tries`: the most attempts that
-    are worth making, 0 for as many as the policy allows.
+    `error`: the error to raise after the last attempt. `retry_after`: the least seconds to wait. `tries`: the
+    most attempts (0: as many as the policy allows).
     """
 
     def __init__(self, error: SyncError, retry_after: float = 0, *, tries: int = 0) -> None:
@@ -160,9 +160,9 @@ class Transient(Exception):
 
 
 class Unauthorised(Exception):
-    """The token is not accepted (any more); never leaves this room.
+    """The token is not accepted; this error stays inside the package.
 
-    `lasting`: what happened says why by itself, where a fresh token changes nothing.
+    `lasting`: a new token does not help, and the message states the reason.
     """
 
     def __init__(self, message: str, *, lasting: bool = False) -> None:
@@ -171,7 +171,7 @@ class Unauthorised(Exception):
 
 
 def classify(status: int, code: str, message: str) -> Rule:
-    """The rule for one error answer."""
+    """Return the rule for one error answer."""
     for rule in RULES:
         if (
             rule.status in (None, status)
@@ -183,14 +183,14 @@ def classify(status: int, code: str, message: str) -> Rule:
 
 
 def classify_error(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
-    """The exception that an error answer means; `lost_on_404` for pages and jobs, which come and go."""
+    """Return the exception for an error answer; `lost_on_404` is for pages and jobs, which may disappear."""
     code, message = first_error(error.content)
     status = int(error.status)
     rule = classify(status, code, message)
     what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
     if rule.advice:
         what += f" ({rule.advice})"
-    # An unknown locator may be a 404 as well as an INVALID_QUERY_LOCATOR, but so may a dead token.
+    # An unknown locator may be a 404 or an INVALID_QUERY_LOCATOR; a dead token may be a 404, too.
     lost = lost_on_404 and status == 404 and rule.action is not Action.LOGIN
     match Action.RESTART if lost else rule.action:
         case Action.LOGIN:
@@ -209,7 +209,7 @@ def classify_error(error: ClientError, response: requests.Response | None, *, lo
 
 
 def network_failure(error: Exception) -> Exception:
-    """The exception that no answer, or half of one, means."""
+    """Return the exception for a missing or incomplete answer."""
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return LoginError(
             f"the server's certificate is not trusted: {clip(error)} "
@@ -220,14 +220,14 @@ def network_failure(error: Exception) -> Exception:
 
 
 def retry_after(response: requests.Response | None) -> float:
-    """Seconds that Retry-After asks for (a number, infinity too, or a date); 0 without one."""
+    """Return the seconds of Retry-After (a number, also infinite, or a date); 0 without one."""
     value = response.headers.get("Retry-After", "").strip() if response is not None else ""
     if value[:1] in "0123456789.+-":
         try:
             seconds = float(value[:LONGEST_CODE])
         except ValueError:
             return 0.0
-        return seconds if seconds > 0 else 0.0  # which a NaN is not
+        return seconds if seconds > 0 else 0.0  # NaN gives 0
     try:
         asked = parsedate_to_datetime(value[:LONGEST_CODE])
         return max(0.0, (asked - datetime.now(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""Everything that is asked of Salesforce: queries, pages, describes, replication calls, jobs, results."""
+"""The calls to Salesforce: queries, pages, describes, replication calls, jobs, results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 NOT_MODIFIED = 304
 DESCRIBE_SECONDS = 3600
-SMALLEST_BATCH = 200  # records in a page, the fewest that Salesforce lets one ask for
+SMALLEST_BATCH = 200  # records in a page: the smallest batchSize that Salesforce accepts
 
 
 class Session:
@@ -74,21 +74,22 @@ class Session:
         self._learned: defaultdict[str, Learned] = defaultdict(Learned)
 
     def learned(self, name: str) -> Learned:
-        """How queries of an object have to be asked, as far as this process has learnt it."""
+        """Return what this process has learned about queries of an object."""
         return self._learned[name]
 
     @property
     def usage(self) -> Usage | None:
-        """The org's API requests as the last answer told them; None where none did."""
+        """The org's API requests by the last answer (None: unknown)."""
         return self._connection.usage
 
     def login(self) -> str:
-        """Log in unless already done; the instance URL. LoginError says what to mend."""
+        """Log in unless already done; return the instance URL. Raises LoginError, whose message says what to
+        correct."""
         return self._connection.login()
 
     @contextmanager
     def counted(self) -> Iterator[Calls]:
-        """Count the API calls made within, those of threads that inherit this context included."""
+        """Count the API calls made inside the block, including those of threads that inherit this context."""
         calls = Calls()
         token = CALLS.set(calls)
         try:
@@ -103,18 +104,20 @@ class Session:
 
     @property
     def best_effort(self) -> RetryPolicy:
-        """The retry policy of calls that are not needed."""
+        """The retry policy of calls that the work can do without."""
         return replace(self.retry, attempts=min(2, self.retry.attempts), defers=False)
 
     def pause(self, seconds: float) -> None:
-        """Wait between two looks at something; StoppedError as soon as the process is asked to stop."""
+        """Wait between two polls; raise StoppedError as soon as the process is asked to stop."""
         if self.stop.wait(seconds * self.retry.scale):
             raise StoppedError
 
     def query(self, soql: str, names: tuple[str, ...] = (), *, best_effort: bool = False) -> Answer:
-        """The first page of a query, deleted records included, each a tuple of the fields named.
+        """Return the first page of a query, deleted records included, with records as tuples of the fields in
+        `names`.
 
-        `hasty`: not tried for long, where the caller has another way.
+        `best_effort`: few retries, for callers with a fallback. Raises SalesforceError, FieldsMovedError,
+        DeferredError, LoginError, by the error rules.
         """
         path = f"/services/data/v{self.version}/queryAll/"
         policy = self.best_effort if best_effort else None
@@ -133,10 +136,10 @@ class Session:
             return self._connection.call(ask, policy=policy)
 
     def next_page(self, url: str, generation: int, names: tuple[str, ...] = ()) -> Answer:
-        """The page behind a `nextRecordsUrl` of an answer of that generation.
+        """Return the page of a `nextRecordsUrl`; `generation` is that of the answer that named it.
 
-        QueryLostError when the query has to be asked again: a locator may belong to the session that made it.
-        SalesforceError for a URL that is no path of the instance.
+        Raises QueryLostError if the query has to start again (a locator may be bound to its session),
+        SalesforceError for a URL outside the instance.
         """
         try:
             return self._connection.call(
@@ -147,21 +150,21 @@ class Session:
             if self._batch == SMALLEST_BATCH:
                 raise
             self._smaller_pages(large)
-            raise QueryLostError("a page was too large; the query is asked again in smaller ones") from None
+            raise QueryLostError("a page was too large; the query starts again with smaller pages") from None
 
     def _batch_of(self, names: tuple[str, ...]) -> int:
-        """How many records of these fields a page may have; Salesforce sends fewer where it likes."""
+        """Return the number of records of these fields to request for a page; Salesforce may send fewer."""
         return max(SMALLEST_BATCH, min(self._batch, VALUES_PER_PAGE // (len(names) or 1)))
 
     def _smaller_pages(self, reason: TooLargeError) -> None:
-        """Ask for the fewest records a page from now on: those of this org are wide."""
+        """Request the smallest pages from now on: this org's records are large."""
         self._batch = SMALLEST_BATCH
         log.warning("pages_too_large", reason=str(reason), batch=SMALLEST_BATCH)
 
     def path(self, text: object) -> str:
-        """The path of a resource on the instance that an answer or the database names.
+        """Return the path of a resource on the instance, from an answer or the database.
 
-        SalesforceError for a text that names anything else.
+        Raises SalesforceError for any other text.
         """
         host = self.login().removeprefix("https://")
         try:
@@ -170,10 +173,10 @@ class Session:
             raise SalesforceError(str(error)) from None
 
     def describe(self, name: str, *, refresh: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
-        """An object's fields as this user sees them, and Salesforce's clock.
+        """Return an object's fields as this user sees them, and Salesforce's time.
 
-        Where they were asked for before, Salesforce only says whether they changed since; `anew` asks for all
-        of them, and so does the first call of an hour: it is not said that a permission counts as a change.
+        A repeated call sends If-Modified-Since. With `refresh`, and at least once an hour, it reads all
+        fields: Salesforce does not document whether a changed permission counts as a modification.
         """
         path = f"/services/data/v{self.version}/sobjects/{name}/describe"
         known = self._described.get(name)
@@ -190,7 +193,7 @@ class Session:
                 return None
             body = response.json()
             if not isinstance(body, dict) or not isinstance(body.get("fields"), list):
-                raise ValueError("no describe")
+                raise ValueError("not a describe")
             return response.headers.get("Last-Modified"), body["fields"]
 
         answer = self._connection.call(ask)
@@ -198,8 +201,8 @@ class Session:
             return known.fields, answer.at
         modified, fields = answer.body
         if len(modified or "") > LONGEST_DATE or not (modified or "").isascii():
-            modified = None  # it goes back to Salesforce as it is
-        # The clock's own second may still bring a change.
+            modified = None  # it is sent back to Salesforce unchanged
+        # The describe may still change within the current second.
         modified = modified or format_datetime(answer.at - timedelta(minutes=1), usegmt=True)
         if len(fields) > MOST_FIELDS:
             raise SalesforceError(
@@ -212,25 +215,26 @@ class Session:
         return described, answer.at
 
     def left_out(self, name: str) -> tuple[str, ...]:
-        """The names of the fields that the last describe of an object had, and that cannot be used."""
+        """Return the names of unusable fields in the last describe of an object."""
         known = self._described.get(name)
         return known.left_out if known else ()
 
     def updated_through(self, name: str, start: datetime, end: datetime) -> datetime:
-        """Through when getUpdated covers a window: before it no transaction is open any more.
+        """Return the time before which no transaction is open, by getUpdated's latestDateCovered.
 
-        Not tried for long: there are passes without it, too. SalesforceError where it is refused or odd.
+        Few retries: a pass works without it, too. Raises SalesforceError if it is refused or malformed.
         """
         return covered(self._replication(name, "updated", start, end, self.best_effort))
 
     def deleted(self, name: str, start: datetime, end: datetime) -> Deletions:
-        """What getDeleted tells of a window of whole minutes; SalesforceError where it is refused or odd."""
+        """Return getDeleted's answer for a window of whole minutes; raise SalesforceError if refused or
+        malformed."""
         answer = self._replication(name, "deleted", start, end, self.retry)
         try:
             listed = answer.body["deletedRecords"]
-            records = {record_id(one["id"]): moment(one["deletedDate"]) for one in listed}
-            told = answer.body.get("earliestDateAvailable")
-            earliest = moment(told) if told else start
+            records = {record_id(record["id"]): moment(record["deletedDate"]) for record in listed}
+            available = answer.body.get("earliestDateAvailable")
+            earliest = moment(available) if available else start
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise SalesforceError(
                 f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200
@@ -255,10 +259,10 @@ class Session:
         version: str = "",
         best_effort: bool = False,
     ) -> Answer:
-        """A JSON resource by its path on the instance; the body of an answer without one is None.
+        """Send a request for a JSON resource by its path; an answer without a body is None.
 
-        `version`: the API version of the path, where it is not the pinned one. `hasty`: not tried for long.
-        QueryLostError where the resource does not exist (any more).
+        `version`: the API version of the path, if not the pinned one. `best_effort`: few retries. Raises
+        QueryLostError if the resource does not exist.
         """
         what: dict[str, Any] = {} if body is None else {"json": body}
 
@@ -269,10 +273,10 @@ class Session:
         return self._connection.call(ask, lost_on_404=True, policy=self.best_effort if best_effort else None)
 
     def stream(self, path: str, read: Callable[[Mapping[str, str], TextIO], T]) -> T:
-        """What `read` makes of a CSV resource: of its headers, and its lines as they arrive.
+        """Return what `read` makes of a CSV resource, from its headers and its lines as they arrive.
 
-        Called again, from the start, after a failure. `read` raises ValueError for a body that cannot be
-        right. QueryLostError where the resource is gone.
+        After a failure `read` is called again from the start. It raises ValueError for a body that cannot be
+        right. Raises QueryLostError if the resource is gone.
         """
 
         def ask(sf: Salesforce) -> T:
@@ -283,12 +287,12 @@ class Session:
             ):
                 return read(response.headers, csv_lines(response))
 
-        # Without a limit in time, which a long download alone may use up.
+        # No limit of the total time: one long download may use it up.
         policy = replace(self.retry, total=math.inf)
         return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy).body)
 
     def organization(self) -> str:
-        """The Id of the org that answers, of 15 characters; "" where neither login nor userinfo tell."""
+        """Return the Id of the org (15 characters), or "" if neither login nor userinfo return it."""
         known = self._connection.organization()
         if known:
             return known
@@ -305,11 +309,11 @@ class Session:
         return found[0]
 
     def identity(self) -> dict[str, Any]:
-        """Which org and user answered (the userinfo resource); SalesforceError where it is refused or odd."""
+        """Return the org and user that answered (userinfo); raise SalesforceError if refused or malformed."""
         return dict(self._userinfo().body)
 
     def _userinfo(self) -> Answer:
         answer = self._connection.call(lambda sf: self._connection.send(sf, "GET", USERINFO, RESOURCE).json())
         if not isinstance(answer.body, dict):
-            raise SalesforceError(f"userinfo answered no object: {clip(answer.body, 100)}", status=200)
+            raise SalesforceError(f"userinfo is not an object: {clip(answer.body, 100)}", status=200)
         return answer
