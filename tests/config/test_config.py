@@ -35,6 +35,9 @@ BASE = {
 }
 GOOD = BASE | {"SALESFORCE_CLIENT_SECRET": "client-secret-value"}
 
+# As refusals list them.
+KNOWN_OBJECTS = ", ".join(CATALOGUE)
+
 # Every setting that is promised, with its default.
 DEFAULTS: dict[str, object] = {
     "DATABASE_URL": "required",
@@ -232,8 +235,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SALESFORCE_API_VERSION", "66", "must be a version such as 66.0"),
         ("SALESFORCE_API_VERSION", "latest", "must be a version such as 66.0"),
         ("SALESFORCE_API_VERSION", "46.0", "must be a version such as 66.0 (47.0 or later)"),
-        ("SYNC_OBJECTS", "Lead", "Lead is not in the catalogue; it has Account, Contact"),
-        ("SYNC_OBJECTS", "account", "account is not in the catalogue; it has Account, Contact"),
+        ("SYNC_OBJECTS", "Acount", f"Acount is not in the catalogue; it has {KNOWN_OBJECTS}"),
+        ("SYNC_OBJECTS", "account", f"account is not in the catalogue; it has {KNOWN_OBJECTS}"),
         ("SYNC_OBJECTS", "Account,Account", "name each object once, separated by commas"),
         ("SYNC_OBJECTS", ",", "name each object once, separated by commas"),
         ("SYNC_INTERVAL", "10", "'10' is not a duration: write 90s, 10m, 1h30m or 2d"),
@@ -272,8 +275,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SYNC_VOLATILE_FIELDS", "A.B.C", "A.B.C is not the API name of a field: write for example Score__c"),
         (
             "SYNC_VOLATILE_FIELDS",
-            "Lead.X,Contact.Y,Z",
-            "Lead.X is of no object in the catalogue; it has Account, Contact",
+            "Acount.X,Contact.Y,Z",
+            f"Acount.X is of no object in the catalogue; it has {KNOWN_OBJECTS}",
         ),
         ("SYNC_VOLATILE_FIELDS", "contact.Y", "contact.Y is of no object in the catalogue; it has Account"),
         ("SYNC_VOLATILE_INTERVAL", "daily", "'daily' is not a duration: write 90s, 10m, 1h30m or 2d"),
@@ -344,7 +347,7 @@ def test_every_problem_at_once(load: Load) -> None:
             "SALESFORCE_PRIVATE_KEY": "not a key",
             "SALESFORCE_PASSWORD": "x",
             "SALESFORCE_API_VERSION": "1",
-            "SYNC_OBJECTS": "Lead",
+            "SYNC_OBJECTS": "Acount",
             "SYNC_INTERVAL": "soon",
             "SYNC_OVERLAP": "late",
             "SYNC_CUSTOM_FIELDS": "x",

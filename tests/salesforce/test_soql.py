@@ -22,6 +22,7 @@ from sync.salesforce import soql
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from sync.window import Key, Scope
+from tests.support.declared import least_record
 from tests.support.world import LONG_AGO, NEVER_WAIT
 
 FIELDS = ("Id", "IsDeleted", "SystemModstamp", "MasterRecordId")
@@ -263,7 +264,7 @@ def session(sim: Simulator) -> Session:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str) -> None:
     """Each kind of query over the whole catalogue is valid SOQL and finds what it says."""
-    record = least(sim, name)
+    record = least_record(sim.org, name)
     early = sim.org.create_many(name, [record] * 3, stamp=LONG_AGO)
     late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     described, _ = session.describe(name)
@@ -298,7 +299,7 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_a_condition(sim: Simulator, session: Session, name: str) -> None:
     """A condition with every other limit is valid SOQL and holds on both sides of a key's second."""
-    record = least(sim, name)
+    record = least_record(sim.org, name)
     early = sim.org.create_many(name, [record] * 4, stamp=LONG_AGO)
     late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     for gone, stamp in ((early[2], LONG_AGO), (late[0], LONG_AGO + timedelta(hours=1))):
