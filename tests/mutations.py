@@ -153,8 +153,8 @@ MUTATIONS = (
     bug(
         "cursor: a window does not include the moment of its beginning",
         "sync/salesforce/soql.py",
-        'f"SystemModstamp >= {literal(scope.since)}"',
-        'f"SystemModstamp > {literal(scope.since)}"',
+        'f"SystemModstamp >= {datetime_literal(scope.since)}"',
+        'f"SystemModstamp > {datetime_literal(scope.since)}"',
         "salesforce/test_soql.py::test_window_includes_its_beginning",
     ),
     bug(
@@ -368,7 +368,7 @@ MUTATIONS = (
     bug(
         "guard of rejects: what was rejected before does not count",
         REJECTS,
-        "    elif too_many(outstanding, rows + outstanding):\n",
+        "    elif exceeds_limits(outstanding, rows + outstanding):\n",
         "    elif False:\n",
         "postgres/test_large_tables.py::test_outstanding_rejects_count_no_more_rows_than_they_need",
     ),
@@ -464,7 +464,7 @@ MUTATIONS = (
     bug(
         "progress by REST: a window counts as unmoved, whatever it has now",
         REST,
-        "return counted(session, name, before) == progress.total",
+        "return count_or_zero(session, name, before) == progress.total",
         "return True",
         "replication/test_faults.py::test_pages_that_shift[purged-gone]",
     ),
@@ -485,7 +485,7 @@ MUTATIONS = (
     bug(
         "count by Bulk API: a job that has more than came is accepted",
         BULK,
-        '    if progress.received != processed:\n        raise mismatch(name, f"{processed:,}", progress.received)\n',
+        '    if progress.received != processed:\n        raise mismatch_error(name, f"{processed:,}", progress.received)\n',
         "",
         "replication/test_faults.py::test_job_that_counted_otherwise[1-bulk]",
     ),
@@ -506,7 +506,7 @@ MUTATIONS = (
     bug(
         "count: pages that did not add up are resumed",
         WINDOWS,
-        "            cursors.distrust(connection, schema.name, plan.purpose)\n",
+        "            cursors.note_mismatch(connection, schema.name, plan.purpose)\n",
         "            pass\n",
         "replication/test_faults.py::test_page_that_never_is_what_it_says[bulk]",
     ),
@@ -807,7 +807,7 @@ MUTATIONS = (
     bug(
         "privacy: tombstones are never emptied",
         RETENTION,
-        "count = personal.empty_due(connection, name, after, until)",
+        "count = personal.erase_due(connection, name, after, until)",
         "count = 0",
         "replication/test_retention.py::test_tombstones_keep_their_values_for_thirty_days",
     ),
@@ -829,7 +829,7 @@ MUTATIONS = (
     bug(
         "secrets: they are printed",
         "sync/logs/printable.py",
-        "    _needles = needles(frozenset(_secrets))",
+        "    _needles = build_needles(frozenset(_secrets))",
         "    _needles = Needles()",
         "logs/test_printable.py::test_every_form_of_a_secret_is_masked",
     ),
@@ -850,7 +850,7 @@ MUTATIONS = (
     bug(
         "hosts: the token goes wherever the login says",
         LOGIN,
-        "    if not permitted(settings, host):\n",
+        "    if not may_receive_secrets(settings, host):\n",
         "    if False:\n",
         "salesforce/test_door.py::test_an_instance_that_is_not_salesforces[https://evil.example]",
     ),
@@ -864,7 +864,7 @@ MUTATIONS = (
     bug(
         "hosts: the secret follows a redirect",
         LOGIN,
-        "        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS or not may_receive_secrets(settings, redirected.host):\n",
         "        if redirected.status not in FOLLOWED_REDIRECTS:\n",
         "salesforce/test_door.py::test_the_secret_follows_no_redirect",
     ),

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sync.logs import printable
-from sync.logs.printable import visible, visible_json
+from sync.logs.printable import escape_controls, escape_json
 
 COLOURS = {
     "OK": "green",
@@ -31,7 +31,7 @@ PADDING = 2  # characters beside each column of a table
 PROSE = 24  # the least width of a column of prose, in characters
 
 
-def silence(stream: IO[str]) -> None:
+def discard_output(stream: IO[str]) -> None:
     """Discard the rest of the output: its reader has ended (`| head -1`), and the command must not fail."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, stream.fileno())
@@ -42,7 +42,7 @@ class PipeConsole(Console):
     """A Rich console that does not exit if the reader of the output has ended."""
 
     def on_broken_pipe(self) -> None:
-        silence(self.file)
+        discard_output(self.file)
 
 
 def write(text: str) -> bool:
@@ -50,7 +50,7 @@ def write(text: str) -> bool:
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
-        silence(sys.stdout)
+        discard_output(sys.stdout)
         return False
     return True
 
@@ -60,7 +60,7 @@ def flush() -> bool:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        silence(sys.stdout)
+        discard_output(sys.stdout)
         return False
     return True
 
@@ -75,7 +75,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def clean(value: object) -> str:
     """Redact a value and escape its control characters; all text for people passes through here."""
-    return visible(printable.redact(str(value)))
+    return escape_controls(printable.redact(str(value)))
 
 
 def say(line: str = "", style: str = "") -> None:
@@ -114,7 +114,7 @@ def without_secrets(value: Any) -> Any:
 def print_json(value: object) -> bool:
     """Print one line of JSON; return False if the reader of stdout has ended."""
     encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
-    return write(visible_json(encoded) + "\n")
+    return write(escape_json(encoded) + "\n")
 
 
 def table(
@@ -136,7 +136,7 @@ def table(
             write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
         return
     screen = console()
-    shown = fitting(columns, cells, dispensable, prose, screen.width)
+    shown = fitting_columns(columns, cells, dispensable, prose, screen.width)
     drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
     for index in shown:
         numeric = bool(cells) and all(row[index].replace(",", "").isdigit() for row in cells)
@@ -157,7 +157,7 @@ def table(
     screen.print(drawn)
 
 
-def fitting(
+def fitting_columns(
     columns: Sequence[str],
     cells: Sequence[Sequence[str]],
     dispensable: Sequence[str],

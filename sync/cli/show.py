@@ -28,7 +28,7 @@ from sync.logs import logger
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
-from sync.operations.status import Rejected, Status, format_duration, format_utc, records, truncate
+from sync.operations.status import Rejected, Status, describe_count, format_duration, format_utc, truncate
 from sync.postgres.feed import Change
 from sync.replication.pipeline import Estimate
 from sync.replication.rejects import Group
@@ -84,7 +84,7 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
             say(f"{one.object}: {moving} changed without a stamp: candidates for SYNC_VOLATILE_FIELDS")
         for reason, count, accepted in what["reasons"]:
             known = "accepted" if accepted else f"to list them: python -m sync rejects --object {one.object}"
-            say(f"{one.object}: {records(count)} not stored, rejected: {reason}; {known}")
+            say(f"{one.object}: {describe_count(count)} not stored, rejected: {reason}; {known}")
         if what["remaining"]:
             different = what["remaining"] - what["rejected"]
             command = f"python -m sync verify --object {one.object} --repair"

@@ -49,12 +49,14 @@ def needs_tls(url: URL) -> bool:
     `.env`. It connects to `hostaddr` if that is given; `host` is then only a name (PostgreSQL documentation,
     "Parameter Key Words").
     """
-    service = one(url.query.get("service")) or os.environ.get("PGSERVICE", "")
+    service = last_value(url.query.get("service")) or os.environ.get("PGSERVICE", "")
     if service:
         # The service's host is not looked up, only whether the service sets `sslmode`.
-        return not service_sets_sslmode(service, one(url.query.get("servicefile")))
-    addresses = listed(url.query.get("hostaddr")) or listed(os.environ.get("PGHOSTADDR"))
-    names = listed(url.query.get("host")) or listed(url.host) or listed(os.environ.get("PGHOST"))
+        return not service_sets_sslmode(service, last_value(url.query.get("servicefile")))
+    addresses = split_hosts(url.query.get("hostaddr")) or split_hosts(os.environ.get("PGHOSTADDR"))
+    names = (
+        split_hosts(url.query.get("host")) or split_hosts(url.host) or split_hosts(os.environ.get("PGHOST"))
+    )
     many = max(len(addresses), len(names))
     places = [
         address or name
@@ -80,12 +82,12 @@ def is_local(place: str) -> bool:
         return False
 
 
-def one(value: str | Sequence[str] | None) -> str:
+def last_value(value: str | Sequence[str] | None) -> str:
     """Return a parameter of the URL; of several values the last one, as libpq does."""
     return value if isinstance(value, str) else value[-1] if value else ""
 
 
-def listed(value: str | Sequence[str] | None) -> list[str]:
+def split_hosts(value: str | Sequence[str] | None) -> list[str]:
     """Return the hosts of a parameter, which may occur several times and hold several hosts each."""
     parts = [value] if isinstance(value, str) else list(value or ())
     return [host.strip() for part in parts for host in part.split(",")] if any(parts) else []

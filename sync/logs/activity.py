@@ -14,7 +14,7 @@ LISTENER: ContextVar[Callable[[float], None] | None] = ContextVar("activity", de
 
 
 @contextmanager
-def reported_to(listener: Callable[[float], None]) -> Iterator[None]:
+def report_to(listener: Callable[[float], None]) -> Iterator[None]:
     """Report activity inside the block to a listener, also from threads that inherit this context.
 
     `listener` receives the seconds by which the next silence may exceed the usual limit.

@@ -78,7 +78,7 @@ def access(connection: Connection) -> Access:
     parameters = {"schema": CONSUMERS}
     readers = tuple(connection.execute(READING, parameters).scalars())
     wider = connection.execute(
-        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": not_published(connection)}
+        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": private_schemas(connection)}
     )
     return Access(
         str(connection.execute(OWNER, parameters).scalar_one()),
@@ -88,7 +88,7 @@ def access(connection: Connection) -> Access:
     )
 
 
-def not_published(connection: Connection) -> list[str]:
+def private_schemas(connection: Connection) -> list[str]:
     """Return our schemas that consumers must not read."""
     return [replica_schema.in_force(connection), BOOKKEEPING]
 
@@ -99,14 +99,14 @@ def grant(connection: Connection, role: str) -> str:
     Raises UsageError for a role that does not exist or that has the owner's privileges (it needs no grant,
     and nothing prevents it from changing data), SyncError if the caller may not grant.
     """
-    owner = checked(connection, role)
+    owner = check_role(connection, role)
     if connection.execute(INHERITS, {"role": role, "schema": CONSUMERS}).scalar_one():
         raise UsageError(
             f"role {role} has the rights of {owner}, who owns schema {CONSUMERS}: it reads everything "
             f"already, and may change and delete it, too. {OWN_ROLE}"
         )
-    run(connection, GRANT, owner, role)
-    found = connection.execute(BEYOND, {"roles": [role], "schemas": not_published(connection)}).all()
+    run_statements(connection, GRANT, owner, role)
+    found = connection.execute(BEYOND, {"roles": [role], "schemas": private_schemas(connection)}).all()
     if inherited := [row.nspname for row in found if not row.direct]:
         return (
             f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
@@ -124,8 +124,8 @@ def grant(connection: Connection, role: str) -> str:
 
 def revoke(connection: Connection, role: str) -> str:
     """Take back what `grant` gave; return a sentence on what the role may still do. Errors as for `grant`."""
-    owner = checked(connection, role)
-    run(connection, REVOKE, owner, role)
+    owner = check_role(connection, role)
+    run_statements(connection, REVOKE, owner, role)
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
         return (
             f"role {role} has no right of its own on schema {CONSUMERS} any more, but has those of a role "
@@ -134,7 +134,7 @@ def revoke(connection: Connection, role: str) -> str:
     return f"role {role} has no right on schema {CONSUMERS} any more"
 
 
-def checked(connection: Connection, role: str) -> str:
+def check_role(connection: Connection, role: str) -> str:
     """Return the schema's owner; raise an error if the role does not exist or the caller may not grant."""
     owner = connection.execute(OWNER, {"schema": CONSUMERS}).scalar()
     if owner is None:
@@ -149,7 +149,7 @@ def checked(connection: Connection, role: str) -> str:
     return str(owner)
 
 
-def run(connection: Connection, statements: Sequence[str], owner: str, role: str) -> None:
+def run_statements(connection: Connection, statements: Sequence[str], owner: str, role: str) -> None:
     """Run statements for a role; `owner` comes quoted from the system catalog."""
     for statement in statements:
         connection.execute(

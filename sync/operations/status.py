@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from sync.postgres import ledger
-from sync.replication.rejects import describe_groups, groups
+from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
@@ -225,13 +225,13 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
 
 def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield the rejected records of each object; accepted ones do not appear in the first line."""
-    found = groups(connection, objects)
+    found = reject_groups(connection, objects)
     for name in objects:
         mine = [group for group in found if group.object == name and not group.accepted]
         if mine:
             count, since = sum(group.records for group in mine), min(group.since for group in mine)
             yield (
-                f"{name}: {records(count)} rejected since {format_utc(since)} "
+                f"{name}: {describe_count(count)} rejected since {format_utc(since)} "
                 f"({describe_groups(mine)}): consumers see "
                 f"an older version of them, or none; type: python -m sync rejects --object {name}",
                 True,
@@ -240,12 +240,13 @@ def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterato
         if accepted:
             count = sum(group.records for group in accepted)
             yield (
-                f"{name}: {records(count)} rejected for accepted reasons ({describe_groups(accepted)})",
+                f"{name}: {describe_count(count)} rejected for accepted reasons "
+                f"({describe_groups(accepted)})",
                 False,
             )
 
 
-def records(count: int) -> str:
+def describe_count(count: int) -> str:
     """Return a number of records, as the start of a sentence."""
     return "1 record is" if count == 1 else f"{count:,} records are"
 

@@ -86,7 +86,7 @@ class Pulse:
             return [name for name, active in self._active.items() if now - active > seconds]
 
 
-def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: threading.Event) -> None:
+def run_jobs(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: threading.Event) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
@@ -112,7 +112,7 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
             os._exit(1)
     log.info("worker_stopping")
-    deadline = threading.Timer(SHUTDOWN_SECONDS, cut_off)
+    deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
     deadline.daemon = True
     deadline.start()
     for thread in threads:
@@ -132,18 +132,18 @@ def repeat(
     spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
     while not stop.wait(pause):
         began = time.monotonic()
-        persist(name, job, interval, stop, pulse)
+        run_until_done(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
 
 
-def cut_off() -> None:
+def force_exit() -> None:
     """Exit before Heroku sends SIGKILL; pages are transactions, so no page is half written."""
     log.error("shutdown_forced", seconds=SHUTDOWN_SECONDS)
     os._exit(1)
 
 
-def persist(
+def run_until_done(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
     """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
@@ -151,7 +151,7 @@ def persist(
     while not stop.is_set():
         pulse.begin(name)
         try:
-            with activity.reported_to(partial(pulse.beat, name)):
+            with activity.report_to(partial(pulse.beat, name)):
                 job()
             return
         except StoppedError:

@@ -48,11 +48,11 @@ def settle(connection: Connection) -> str:
     options = connection.get_execution_options()
     if TRANSLATED in options:
         return in_force(connection)
-    wanted, name = options.get(WANTED), remembered(connection)
+    wanted, name = options.get(WANTED), stored_schema(connection)
     if name is None:
         name = wanted or STANDARD  # not migrated yet: the next transaction queries again
     else:
-        check(wanted, name)
+        check_schema(wanted, name)
         connection.engine.update_execution_options(**{TRANSLATED: {STANDARD: name}})
     connection.execution_options(**{TRANSLATED: {STANDARD: name}})
     return name
@@ -65,14 +65,14 @@ def in_force(connection: Connection | Engine) -> str:
     return str(names.get(STANDARD, STANDARD))
 
 
-def remembered(connection: Connection) -> str | None:
+def stored_schema(connection: Connection) -> str | None:
     """Return the schema of the replicas of this database (None: before the first migration)."""
     readable = connection.execute(MAY_READ).scalar()
     name = connection.execute(REMEMBERED if readable else SHOWN).scalar()
     return None if name is None else str(name)
 
 
-def check(wanted: str | None, name: str) -> None:
+def check_schema(wanted: str | None, name: str) -> None:
     """Raise ReplicaSchemaError if the setting names another schema than the database."""
     if wanted is not None and wanted != name:
         raise ReplicaSchemaError(

@@ -54,14 +54,14 @@ class Group:
     of_run: int = 0
 
 
-def groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
+def reject_groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
     """Return the rejected records of these objects by reason: unaccepted reasons first, then by number."""
     allow_long(connection)  # an accepted reason may have millions of records
     rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
     return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
 
 
-def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
+def new_rejects(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
     """Return the rejects that are not yet stored in the same version."""
     if not found:
         return []
@@ -80,7 +80,7 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
 
     Records rejected for accepted reasons do not count.
     """
-    found = [group for group in groups(connection, [name], run_id) if not group.accepted]
+    found = [group for group in reject_groups(connection, [name], run_id) if not group.accepted]
     outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
         return
@@ -88,9 +88,9 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
     some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
     rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    if too_many(met, read):
+    if exceeds_limits(met, read):
         what = f"{met:,} of {read:,} records that were read cannot be stored"
-    elif too_many(outstanding, rows + outstanding):
+    elif exceeds_limits(outstanding, rows + outstanding):
         what = f"{outstanding:,} records cannot be stored, beside {rows:,} stored ones"
     else:
         return
@@ -102,7 +102,7 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     )
 
 
-def too_many(count: int, total: int) -> bool:
+def exceeds_limits(count: int, total: int) -> bool:
     """Return whether `count` exceeds both limits."""
     return count > GUARDED_COUNT and count > GUARDED_SHARE * total
 
@@ -120,7 +120,7 @@ def accept(connection: Connection, objects: Sequence[str], reason: str, accepted
     Accepted records no longer stop a pass. Raises UsageError, which names the existing reasons, if there is
     none.
     """
-    found = groups(connection, objects)
+    found = reject_groups(connection, objects)
     names = [group.object for group in found if group.reason == reason]
     if not names:
         reasons = ", ".join(f'"{group.reason}"' for group in found) or "none"
@@ -130,7 +130,7 @@ def accept(connection: Connection, objects: Sequence[str], reason: str, accepted
     return names
 
 
-def refuse(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
+def withdraw(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
     """Withdraw an acceptance; return the objects. Raises UsageError if there is none."""
     names = [
         name for name in objects if connection.execute(REFUSE, {"object": name, "reason": reason}).first()

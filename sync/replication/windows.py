@@ -80,21 +80,21 @@ def read_window(
     """
     # Before the first query: a transaction that is open now may commit earlier stamps later.
     covered = covered_through(context, schema) if mode is Mode.USUAL else None
-    plan = begin(context, schema, held, planner, covered, mode)
+    plan = begin_window(context, schema, held, planner, covered, mode)
     learned = context.session.learned(schema.name)
     slow = learned.slow
     yield PageResult(schema.name, plan.window)
 
     job, written, read = plan.start.job, 0, 0
     try:
-        for page in pages(context, schema, plan):
+        for page in fetch_pages(context, schema, plan):
             try:
                 # In a first load, existing rows (of another org) are older than what is read.
                 page_mode = Mode.REPAIR if plan.first_load else mode
                 tally = apply.commit_page(context, schema, held, run_id, page, plan, page_mode)
             except SyncError:
                 if page.progress.job not in (None, job):
-                    bulk.discard(context.session, page.progress.job)  # its progress was not committed
+                    bulk.delete_job(context.session, page.progress.job)  # its progress was not committed
                 raise
             job, written, read = page.progress.job, written + tally.written, read + tally.read
             result = PageResult(schema.name, plan.window, tally, page.received, page.expected)
@@ -108,12 +108,12 @@ def read_window(
     except CountMismatchError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.distrust(connection, schema.name, plan.purpose)
+            cursors.note_mismatch(connection, schema.name, plan.purpose)
         if job is not None:
-            bulk.discard(context.session, job)
+            bulk.delete_job(context.session, job)
         raise
     if job is not None:
-        bulk.discard(context.session, job)
+        bulk.delete_job(context.session, job)
     if written > LARGE and not plan.first_load:
         analyse(context, schema.name)
     if plan.advances and schema.clock_error:
@@ -139,12 +139,12 @@ def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | No
     except SalesforceError as error:
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
         return None
-    if cursors.lagging(schema.at, covered):
+    if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")
     return covered
 
 
-def begin(
+def begin_window(
     context: SyncContext,
     schema: ObjectSchema,
     held: Lease,
@@ -180,11 +180,11 @@ def begin(
         fields = ",".join(entry.field for entry in entries if entry.change == change)
         log.warning(f"fields_{change.replace(' ', '_')}", object=name, fields=fields)
     if plan.orphan is not None:
-        bulk.discard(context.session, plan.orphan)
+        bulk.delete_job(context.session, plan.orphan)
     return plan
 
 
-def pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
+def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
     """Yield the window's pages as rows, fetched ahead of the commits."""
     return extraction.pages(
         context.session,

@@ -90,7 +90,7 @@ def a_record(**values: Any) -> dict[str, Any]:
 
 def as_texts(fitted: Projection, *records: Mapping[str, Any]) -> list[Record]:
     """Records as the REST API delivers them, as texts in the order of the selected fields."""
-    return rest.texts([[record.get(name) for name in fitted.names] for record in records])
+    return rest.to_texts([[record.get(name) for name in fitted.names] for record in records])
 
 
 def page(*records: Mapping[str, Any]) -> Batch:

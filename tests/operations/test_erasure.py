@@ -374,7 +374,7 @@ def test_an_address_leads_to_its_records(person: World) -> None:
     person.run()
 
     with tables.transaction(person.engine) as connection:
-        found = {(m.id, m.state): m.fields for m in erasure.matching(connection, f"{MARK}@X.EXAMPLE ")}
+        found = {(m.id, m.state): m.fields for m in erasure.find_by_email(connection, f"{MARK}@X.EXAMPLE ")}
 
     assert found == {
         (person.ann, "deleted"): ("Email",),
@@ -396,7 +396,7 @@ def test_an_address_is_compared_whole(loaded: World) -> None:
 
     def found(email: str) -> set[tuple[str, str]]:
         with tables.transaction(loaded.engine) as connection:
-            return {(match.id, match.state) for match in erasure.matching(connection, email)}
+            return {(match.id, match.state) for match in erasure.find_by_email(connection, email)}
 
     assert found("ann@zebra.example") == {(loaded.ann, "live")}
     assert found("änne@rej.example") == {(loaded.bob, "live")}

@@ -463,7 +463,7 @@ def test_accepted_while_the_other_org_is_read(loaded: World, other: World, work:
 
 def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> None:
     """A transaction that holds another object's lease is waited for, and its process loses the lease afterwards."""
-    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.acquire(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     context = other.context(accept_org=True)
     accepting = threading.Thread(target=pipeline.sync_object, args=(context, "Account"))
     with leases.fenced(loaded.engine, held):
@@ -476,4 +476,4 @@ def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> 
     assert known(loaded) == other.org.organization_id[:15]
     with pytest.raises(FenceLostError), leases.fenced(loaded.engine, held):
         pass
-    assert leases.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop).fence > held.fence
+    assert leases.acquire(loaded.engine, "Contact", "next", timedelta(0), loaded.stop).fence > held.fence

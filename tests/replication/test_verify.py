@@ -390,7 +390,7 @@ def test_never_loaded(world: World) -> None:
 
 def test_too_many_differences_are_read_whole(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that lost most of its rows is mended by a whole reading, not by a million look-ups."""
-    monkeypatch.setattr(comparison, "MOST", 2)
+    monkeypatch.setattr(comparison, "MAX_SUSPECTS", 2)
     old.sql("DELETE FROM salesforce.contact")
 
     assert found(old)["remaining"] == 3

@@ -51,7 +51,7 @@ def register(sobject: SObject) -> None:
 def forget_statements() -> None:
     """What was made for another declaration is made anew."""
     sql.statements.cache_clear()
-    personal.completed.cache_clear()
+    personal.build_statement.cache_clear()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sync.catalogue.mapping import Projection
 from sync.catalogue.selection import indispensable
 from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, SalesforceError, SyncError
-from sync.operations.audit.findings import AGAIN, Finding, remedy
+from sync.operations.audit.findings import CHECK_AGAIN, Finding, remedy
 from sync.postgres import ledger
 from sync.postgres.tables import transaction
 from sync.replication import apply
@@ -46,7 +46,7 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
     instance = session.login()
     yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
     reached = session.organization()
-    known = remembered(engine) if engine is not None else ""
+    known = stored_org(engine) if engine is not None else ""
     if reached and known and reached != known:
         yield Finding(
             "org",
@@ -72,13 +72,13 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
         return ""
 
 
-def remembered(engine: Engine) -> str:
+def stored_org(engine: Engine) -> str:
     """Return the org whose records the tables hold ("": before the first pass)."""
     with transaction(engine) as connection:
         return str(connection.execute(REMEMBERED).scalar() or "")
 
 
-def an_object(
+def check_object(
     settings: Settings, session: Session, name: str, engine: Engine | None
 ) -> Generator[Finding, None, Projection]:
     """Test one object and its fields; without an engine, fields that vanished are not known."""
@@ -154,7 +154,7 @@ def query(session: Session, fitted: Projection) -> Generator[Finding, None, None
             return
         how = by_bulk(session, fitted)
     except SalesforceError as error:
-        yield Finding(subject, "failed", str(error), refused(fitted, error), error.exit_code)
+        yield Finding(subject, "failed", str(error), query_remedy(fitted, error), error.exit_code)
     else:
         told = f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
         yield Finding(subject, "ok", f"{told}; {how}")
@@ -181,11 +181,11 @@ def by_bulk(session: Session, fitted: Projection) -> str:
     except (KeyError, TypeError, AttributeError):
         raise SalesforceError("Bulk API returns no state of the job", status=200) from None
     finally:
-        bulk.discard(session, job)
+        bulk.delete_job(session, job)
     return f"Bulk API accepts it, and had not answered after {BULK_SECONDS:.0f} s"
 
 
-def refused(fitted: Projection, error: SalesforceError) -> str:
+def query_remedy(fitted: Projection, error: SalesforceError) -> str:
     """Return what to do about a query that Salesforce refuses."""
     name, message = fitted.sobject.name, str(error)
     needed = indispensable(fitted.sobject)
@@ -195,12 +195,14 @@ def refused(fitted: Projection, error: SalesforceError) -> str:
         return (
             f"describe lists {named[0]} and the query refuses it: correct the field or its package; "
             f"or exclude it by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, "
-            f"{AGAIN}"
+            f"{CHECK_AGAIN}"
         )
     if error.code == "QUERY_TOO_COMPLICATED":
-        return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {AGAIN}"
+        return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {CHECK_AGAIN}"
     if error.status in (414, 431):
-        return f"raise the limit of the proxy before Salesforce, or name fewer SYNC_CUSTOM_FIELDS, {AGAIN}"
+        return (
+            f"raise the limit of the proxy before Salesforce, or name fewer SYNC_CUSTOM_FIELDS, {CHECK_AGAIN}"
+        )
     return remedy(error)
 
 
@@ -214,7 +216,7 @@ def vanished(engine: Engine, name: str) -> dict[str, str]:
     return {field: f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for _, field, at in found}
 
 
-def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
+def sharing(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
     """Return, for each object, a finding on whether the user sees all its records; the queries serve all
     objects."""
     reason = "Salesforce shows no permission on the object"
@@ -248,22 +250,22 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
     """
     if not user:
         raise SyncError("the org does not tell which user is logged in")
-    assigned = asked(session, ASSIGNED.format(user=soql.quoted(user)), "PermissionSetId")
+    assigned = query_records(session, ASSIGNED.format(user=soql.quote(user)), "PermissionSetId")
     if not any(each for (each,) in assigned):
         raise SyncError("Salesforce shows none of its permission sets")
-    sets = soql.listed(str(each) for (each,) in assigned if each)
-    if asked(session, ALL_DATA.format(sets=sets), "Id"):
+    sets = soql.in_list(str(each) for (each,) in assigned if each)
+    if query_records(session, ALL_DATA.format(sets=sets), "Id"):
         return dict.fromkeys(objects, True)
-    permitted = asked(
+    permitted = query_records(
         session,
-        PERMITTED.format(sets=sets, objects=soql.listed(objects)),
+        PERMITTED.format(sets=sets, objects=soql.in_list(objects)),
         *("SobjectType", "PermissionsViewAllRecords"),
     )
     granted = {name for name, all_records in permitted if all_records is True}
     return {name: name in granted for name, _ in permitted}
 
 
-def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
+def query_records(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
     """Return the records of a query with few retries."""
     records: list[tuple[Any, ...]] = session.query(question, names, best_effort=True).body["records"]
     return records

@@ -177,15 +177,23 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         connection.execute(LOCK_TIMEOUT)
         who = connection.execute(WHO).one()
         savepoint = connection.begin_nested()
-        lacks = {} if allowed(connection, *all_writes(connection, tables)) else lacking(connection, tables)
-        temporary = allowed(connection, TEMPORARY)
+        lacks = (
+            {}
+            if is_allowed(connection, *all_writes(connection, tables))
+            else missing_rights(connection, tables)
+        )
+        temporary = is_allowed(connection, TEMPORARY)
         savepoint.rollback()
-        foreign_owners = connection.execute(FOREIGN, {"schemas": written(connection)}).all()
+        foreign_owners = connection.execute(FOREIGN, {"schemas": written_schemas(connection)}).all()
     role = quoted(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
         yield Finding(
-            "writing", "failed", f"role {who.role} may not {listed}", rights(role, schemas(engine)), 1
+            "writing",
+            "failed",
+            f"role {who.role} may not {listed}",
+            grant_statements(role, schemas(engine)),
+            1,
         )
     else:
         told = f"every right in {len(tables)} tables; rows were written and rolled back"
@@ -208,12 +216,12 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         )
 
 
-def written(connection: Connection) -> list[str]:
+def written_schemas(connection: Connection) -> list[str]:
     """Return the schemas that a pass writes."""
     return [replica_schema.in_force(connection), BOOKKEEPING]
 
 
-def rights(role: str, schemas: Sequence[str]) -> str:
+def grant_statements(role: str, schemas: Sequence[str]) -> str:
     """Return the statements that grant a role what a pass needs; `role` is quoted."""
     listed = ", ".join(schemas)
     return (
@@ -227,17 +235,17 @@ def rights(role: str, schemas: Sequence[str]) -> str:
 def all_writes(connection: Connection, tables: Sequence[Table]) -> list[str]:
     """Return statements that need every privilege, and that write one row into each replica and the
     journal."""
-    rights = [right.format(**place(connection, table)) for table in tables for right in RIGHTS.values()]
+    rights = [right.format(**table_names(connection, table)) for table in tables for right in RIGHTS.values()]
     rows = [ROW.format(table=located(connection, table)) for table in REPLICA.values()]
     return [*rights, JOURNAL, *rows]
 
 
-def place(connection: Connection, table: Table) -> dict[str, str]:
+def table_names(connection: Connection, table: Table) -> dict[str, str]:
     """Return the quoted names of a table and one of its columns."""
     return {"table": located(connection, table), "column": quoted(list(table.columns)[-1].name)}
 
 
-def allowed(connection: Connection, *statements: str) -> bool:
+def is_allowed(connection: Connection, *statements: str) -> bool:
     """Return whether the role has the privileges for these statements; other errors are raised."""
     step = connection.begin_nested()
     try:
@@ -251,12 +259,12 @@ def allowed(connection: Connection, *statements: str) -> bool:
     return True
 
 
-def lacking(connection: Connection, tables: Sequence[Table]) -> dict[str, list[str]]:
+def missing_rights(connection: Connection, tables: Sequence[Table]) -> dict[str, list[str]]:
     """Return the tables that lack a privilege, by privilege."""
     found: dict[str, list[str]] = {}
     for table in tables:
         for right, statement in RIGHTS.items():
-            if not allowed(connection, statement.format(**place(connection, table))):
+            if not is_allowed(connection, statement.format(**table_names(connection, table))):
                 found.setdefault(right, []).append(located(connection, table).replace('"', ""))
     return found or {"write": ["rows"]}
 
@@ -279,7 +287,7 @@ def growth(connection: Connection) -> float | None:
     weeks = connection.execute(WEEK).all()
     if not weeks or weeks[0].days < 1:
         return None
-    found = connection.execute(PER_ROW, {"schemas": written(connection)})
+    found = connection.execute(PER_ROW, {"schemas": written_schemas(connection)})
     per_row = {row.name: float(row.bytes) for row in found}
 
     def of(name: str) -> float:

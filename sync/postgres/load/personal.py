@@ -93,7 +93,7 @@ EMPTY = """
 UPDATE {table} SET {nothing}, custom = '{{}}'
  WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {in_force} AND NOT ({empty})
 """
-HOLLOW = """
+EMPTY_TOMBSTONES = """
 SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {empty}
 """
 ANY_DELETED = """
@@ -152,7 +152,7 @@ def erased(connection: Connection, ids: Sequence[str]) -> list[str]:
     return list(connection.execute(ERASED, {"ids": list(ids)}).scalars())
 
 
-def erased_of(connection: Connection, sobject: str) -> list[str]:
+def all_erased(connection: Connection, sobject: str) -> list[str]:
     """Return all erased records of an object."""
     return list(connection.execute(OF_OBJECT, {"object": sobject}).scalars())
 
@@ -214,7 +214,9 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
     for statement in (*FORGET, listed):
         connection.execute(statement, given)
-    statement = filled(connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
+    statement = statement_for(
+        connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"})
+    )
     # Write the feed last: its counter stays locked until the caller's transaction ends.
     return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
 
@@ -222,26 +224,28 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
 def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
     """Return the records whose rows are tombstones without values: these stay without, whatever the retention
     is."""
-    return list(connection.execute(filled(connection, HOLLOW, sobject), {"ids": list(ids)}).scalars())
+    return list(
+        connection.execute(statement_for(connection, EMPTY_TOMBSTONES, sobject), {"ids": list(ids)}).scalars()
+    )
 
 
 def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
     """Erase the values of those rows that are tombstones older than `keep` (None: keep them for ever)."""
     if keep is not None:
-        connection.execute(filled(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
+        connection.execute(statement_for(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
 
 
 def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
     """Return whether a record was deleted after `after` and until `until`."""
-    statement = filled(connection, ANY_DELETED, sobject)
+    statement = statement_for(connection, ANY_DELETED, sobject)
     return bool(connection.execute(statement, {"after": after, "until": until}).scalar())
 
 
-def empty_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
+def erase_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
     """Erase up to BATCH tombstones of records deleted after `after` and until `until`; return their
     number."""
     values = {"after": after, "until": until, "most": BATCH}
-    return connection.execute(filled(connection, EMPTY_DUE, sobject), values).rowcount
+    return connection.execute(statement_for(connection, EMPTY_DUE, sobject), values).rowcount
 
 
 def reduce_fields(
@@ -275,16 +279,16 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
         connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
 
 
-def filled(
+def statement_for(
     connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
 ) -> TextClause:
     """Complete a statement for one object's table; `nothing` sets all columns to NULL but OWN and
     `keeping`."""
-    return completed(statement, sobject, located(connection, REPLICA[sobject]), keeping)
+    return build_statement(statement, sobject, located(connection, REPLICA[sobject]), keeping)
 
 
 @lru_cache(maxsize=64)
-def completed(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
+def build_statement(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
     """Complete a statement for a table's quoted name."""
     columns = [
         quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN

@@ -54,7 +54,7 @@ UPDATE sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 # The epoch of an object: incremented by each transaction that writes or removes its records.
-TOUCH = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
+COUNT_COMMIT = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
 # The cursor never moves backwards, whatever the clock or the overlap are now. One exception: a full resync,
@@ -156,7 +156,7 @@ def plan_pass(
         )
     wanted = Window(complete_through, until, overlap)
     plan = Plan(PASS, wanted, first_load=complete_through is None, advances=True, covered=covered)
-    return begin(connection, sobject, plan, selected, None)
+    return resume_or_start(connection, sobject, plan, selected, None)
 
 
 def plan_resync(
@@ -174,21 +174,23 @@ def plan_resync(
     gapless = since is None or (complete_through is not None and since <= complete_through)
     first = complete_through is None and since is None
     plan = Plan(RESYNC, wanted, first_load=first, advances=gapless, covered=covered)
-    return begin(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
+    return resume_or_start(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
 
 
 def plan_refresh(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
     """Plan a window of some columns of all records; the cursor does not move."""
-    return begin(connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR)
+    return resume_or_start(
+        connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR
+    )
 
 
 def plan_listing(connection: Connection, sobject: str, window: Window) -> Plan:
     """Plan a window that a verify lists: never resumed, but its Bulk job is stored so that a later run
     deletes it."""
-    return begin(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
+    return resume_or_start(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
 
 
-def begin(
+def resume_or_start(
     connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
 ) -> Plan:
     """Resume an unfinished window of the same start and fields, or start the planned one.
@@ -254,7 +256,7 @@ def count_commit(connection: Connection, sobject: str) -> None:
 
     Called before `save_progress` if both belong to the same page.
     """
-    connection.execute(TOUCH, {"object": sobject})
+    connection.execute(COUNT_COMMIT, {"object": sobject})
 
 
 def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
@@ -262,7 +264,7 @@ def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": purpose})
 
 
-def distrust(connection: Connection, sobject: str, purpose: str) -> None:
+def note_mismatch(connection: Connection, sobject: str, purpose: str) -> None:
     """Note that the pages did not match the count: the next run reads the window from the beginning, more
     carefully."""
     connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
@@ -288,7 +290,7 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         connection.execute(ADVANCE, values)
 
 
-def earliest(connection: Connection, sobject: str, plan: Plan) -> datetime:
+def earliest_clock(connection: Connection, sobject: str, plan: Plan) -> datetime:
     """Return the earliest Salesforce time of all answers of a window."""
     row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     until: datetime = row.until
@@ -306,7 +308,7 @@ def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) ->
     return min([latest, *(max(floor, known) for known in covered if known is not None)])
 
 
-def lagging(until: datetime, covered: datetime | None) -> bool:
+def lags(until: datetime, covered: datetime | None) -> bool:
     """Return whether Salesforce's replication calls lag by more than LONGEST_LAG."""
     return covered is not None and until - covered > LONGEST_LAG
 
