@@ -18,7 +18,7 @@ def read_variable_names(settings: type[BaseSettings]) -> frozenset[str]:
     return frozenset(name.upper() for source in sources for name, value in source.env_vars.items() if value)
 
 
-def find_misspelt_settings(present: Collection[str], known: Collection[str]) -> Iterator[str]:
+def find_misspelt(present: Collection[str], known: Collection[str]) -> Iterator[str]:
     """Yield a message for each variable that is no setting but was probably meant to be one.
 
     `present` are the names of the variables, `known` those of all settings, in upper case. Every name with

@@ -25,7 +25,7 @@ from sync.config.flows import (
     present_settings,
 )
 from sync.config.keys import check_signing_key
-from sync.config.names import find_misspelt_settings, read_variable_names
+from sync.config.names import find_misspelt, read_variable_names
 from sync.config.pasted import translate_ssl, url_problems
 from sync.config.replicas import schema_name
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
@@ -293,8 +293,7 @@ class Settings(DatabaseSettings):
 
     @property
     def custom_fields_named(self) -> frozenset[str]:
-        """The custom fields that the settings name, without their objects; only the org knows which of them
-        exist."""
+        """The custom fields that the settings name, without their objects; the org may lack some of them."""
         selected = self.sync_custom_fields
         named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
         return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
@@ -331,8 +330,7 @@ AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
 
 
 def load_settings(known: ObjectChoices = ANY_OBJECTS) -> Settings:
-    """Read all settings from the environment and `.env`; raise ConfigError, which names everything wrong at
-    once."""
+    """Read all settings from the environment and `.env`; raise ConfigError, which names all problems."""
     return load(Settings, known, login_problems(LoginSettings()))
 
 
@@ -375,7 +373,7 @@ def with_objects(settings: AnySettings, known: ObjectChoices) -> AnySettings:
 def settings_from(values: Mapping[str, str], known: ObjectChoices = ANY_OBJECTS) -> Settings:
     """Build settings from the given variables only, not from the environment; for the demo and tests."""
 
-    class Given(Settings):
+    class GivenSettings(Settings):
         @classmethod
         def settings_customise_sources(
             cls,
@@ -387,17 +385,14 @@ def settings_from(values: Mapping[str, str], known: ObjectChoices = ANY_OBJECTS)
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
-    given = {name.lower(): value for name, value in values.items()}
-    return with_objects(Given(**given), known)  # type: ignore[arg-type]  # validated
+    fields = {name.lower(): value for name, value in values.items()}
+    return with_objects(GivenSettings(**fields), known)  # type: ignore[arg-type]  # validated
 
 
 def misnamed_variables() -> list[str]:
     """Return messages for variables whose names are probably misspelt settings."""
-    return list(
-        find_misspelt_settings(
-            read_variable_names(Settings), {name.upper() for name in Settings.model_fields}
-        )
-    )
+    known = {name.upper() for name in Settings.model_fields}
+    return list(find_misspelt(read_variable_names(Settings), known))
 
 
 HINTS = {
@@ -420,7 +415,5 @@ def describe_errors(error: ValidationError) -> list[str]:
 def settings_error(lines: list[str]) -> ConfigError:
     """Return the error that lists all problems of the settings."""
     found = "" if Path(".env").exists() else " (and there is no .env file here)"
-    return ConfigError(
-        f"settings are missing or wrong{found}:\n"
-        + "\n".join(f"  - {escape_controls(line)}" for line in lines)
-    )
+    listed = "\n".join(f"  - {escape_controls(line)}" for line in lines)
+    return ConfigError(f"settings are missing or wrong{found}:\n{listed}")

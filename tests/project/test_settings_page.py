@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from sync.cli.wiring import OBJECT_CHOICES
-from sync.config.names import find_misspelt_settings
+from sync.config.names import find_misspelt
 from sync.config.settings import DatabaseSettings, Settings, describe_errors, load_settings, settings_from
 from sync.config.values import parse_duration
 from sync.errors import ConfigError
@@ -139,7 +139,5 @@ def test_the_shown_message_is_the_codes() -> None:
         DatabaseSettings.model_validate({})
     except ValidationError as error:
         missing = describe_errors(error)
-    strange = list(
-        find_misspelt_settings({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields})
-    )
+    strange = list(find_misspelt({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields}))
     assert shown.splitlines()[1:] == [f"  - {line}" for line in (*missing[:1], *strange)]
