@@ -41,6 +41,12 @@ def rows_read(connection: Connection, table: str) -> int:
     return int(connection.execute(text(found), {"t": table}).scalar_one())
 
 
+@pytest.fixture(autouse=True)
+def new_connections(world: World) -> None:
+    """Connections that have read nothing: what one has read for an earlier test may still count."""
+    world.engine.dispose()
+
+
 @contextmanager
 def limits(world: World) -> Iterator[Mapping[str, float]]:
     """The seconds that each statement may take, by its text."""

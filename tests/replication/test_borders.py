@@ -80,7 +80,7 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
         began.wait(10)
         taken.append(leases.acquire(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
 
-    monkeypatch.setattr(merge, "end_first_load", slowly)
+    monkeypatch.setattr(first, "end_first_load", slowly)
     newcomer = threading.Thread(target=wait)
     newcomer.start()
     world.sim.options.latency = 0.05  # what comes after the commit takes its time

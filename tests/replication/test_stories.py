@@ -186,6 +186,20 @@ def test_contact_moves_to_another_account(loaded: World) -> None:
     assert tuple(row[0]) == (loaded.bolt, "Bolt", loaded.row(loaded.ann)["system_modstamp"])
 
 
+def test_customers_have_the_custom_fields_of_both(loaded: World) -> None:
+    """A customer shows the contact's custom fields and those of its account, each by its API name."""
+    account = next(name for name in loaded.org.schema.objects["Account"].fields if name.endswith("__c"))
+    loaded.org.update(loaded.ann, {"Nickname__c": "Annie"})
+    loaded.run()
+
+    [row] = loaded.sql(
+        "SELECT contact_custom, account_custom FROM crm.customer WHERE contact_id = :id", id=loaded.ann
+    )
+
+    assert row.contact_custom["Nickname__c"] == "Annie"
+    assert account in row.account_custom
+
+
 def test_deleted_account_cascades_but_an_orphan_stays_a_customer(loaded: World) -> None:
     """Deleting an account deletes its contacts; a contact whose account we cannot see still is a customer."""
     orphan = loaded.org.create("Contact", {"LastName": "Orphan", "AccountId": loaded.bolt})
@@ -471,12 +485,20 @@ def test_person_accounts_and_country_picklists(world: World) -> None:
     """Orgs with person accounts and State/Country picklists show more fields, and they are kept."""
     world.sim.options.person_accounts = True
     world.sim.options.state_country_picklists = True
-    world.org.create("Account", {"FirstName": "Pat", "LastName": "Person", "IsPersonAccount": True})
+    pat = {
+        "FirstName": "Pat",
+        "LastName": "Person",
+        "IsPersonAccount": True,
+        "PersonEmail": "pat@example.com",
+    }
+    world.org.create("Account", pat)
 
     world.run()
 
     [row] = world.rows("Account").values()
     assert row["is_person_account"] is True
+    shown = world.sql("SELECT first_name, last_name, person_email FROM crm.account")
+    assert [tuple(one) for one in shown] == [("Pat", "Person", "pat@example.com")]
     assert row["person_contact_id"] in world.rows("Contact")
     world.assert_equal()
 

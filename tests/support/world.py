@@ -70,7 +70,8 @@ class World:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         # The connections to a shared database serve the next test.
-        if SHARED not in self.database or self.engine.pool.checkedout():  # type: ignore[attr-defined]
+        busy = self.engine.pool.checkedout()  # type: ignore[attr-defined]  # it is a QueuePool
+        if SHARED not in self.database or busy:
             self.engine.dispose()
 
     # ── the product ──
