@@ -436,7 +436,7 @@ MUTATIONS = (
     bug(
         "count by REST: a set that is read stepwise is not counted at its end",
         REST,
-        "    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):\n",
+        "    if stepwise and proven.key is not None and not prefix_is_whole(session, projection, window, proven):\n",
         "    if False:\n",
         "replication/test_faults.py::test_stepwise_reading_counts_too",
     ),
@@ -450,8 +450,8 @@ MUTATIONS = (
     bug(
         "progress by REST: pages behind the first are taken for proved",
         REST,
-        "                if not several:\n                    sure = latest\n",
-        "                sure = latest\n",
+        "                if not several:\n                    proven = latest\n",
+        "                proven = latest\n",
         "replication/test_faults.py::test_pages_that_shift[purged-session_expired]",
     ),
     bug(
@@ -471,7 +471,7 @@ MUTATIONS = (
     bug(
         "progress by REST: pages go on although a record moved between them",
         REST,
-        "moved = several and not stepwise and (census.young or bool(census.moved))",
+        "moved = several and not stepwise and (census.has_unsettled or bool(census.moved))",
         "moved = False",
         "replication/test_faults.py::test_pages_that_shift[moved-nothing]",
     ),
@@ -514,7 +514,7 @@ MUTATIONS = (
     bug(
         "parts: those of two versions of a record are joined",
         PARTS,
-        "            if len({version(*place(piece)) for place, piece in zip(places, pieces, strict=True)}) > 1:\n",
+        "            if len({version(*get(piece)) for get, piece in zip(version_getters, pieces, strict=True)}) > 1:\n",
         "            if False:\n",
         "salesforce/test_ways.py::test_a_record_that_changes_between_two_parts",
     ),
@@ -679,14 +679,14 @@ MUTATIONS = (
     bug(
         "verify: buckets are never different",
         BUCKETS,
-        "        elif theirs.get(start) != mine.get(start):\n",
+        "        elif in_org.get(start) != in_table.get(start):\n",
         "        elif False:\n",
         "replication/test_verify.py::test_only_buckets_that_differ_are_opened",
     ),
     bug(
         "verify: a record that does not fit is no difference",
         VERIFY,
-        '        work.found.add(Difference(one.id, "unfit", (one.reason,)))\n',
+        '        work.found.add(Difference(reject.id, "unfit", (reject.reason,)))\n',
         "        pass\n",
         "replication/test_honest_success.py::test_verify_names_what_does_not_fit",
     ),
@@ -921,7 +921,7 @@ MUTATIONS = (
     bug(
         "watchdog: there is none",
         SCHEDULE,
-        "if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):",
+        "if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):",
         "if stuck := list[str]():",
         "operations/test_watchdog.py::test_a_job_that_hangs_ends_the_process",
     ),

@@ -105,9 +105,9 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return printable.redact(value)
     if isinstance(value, dict):
-        return {printable.redact(key): without_secrets(each) for key, each in value.items()}
+        return {printable.redact(key): without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_secrets(each) for each in value]
+        return [without_secrets(item) for item in value]
     return value
 
 
@@ -170,14 +170,14 @@ def fitting_columns(
     """
 
     def natural_width(index: int) -> int:
-        wide = max(map(cell_len, (columns[index], *(row[index] for row in cells))))
-        return min(wide, PROSE) if columns[index] in prose else wide
+        widest = max(map(cell_len, (columns[index], *(row[index] for row in cells))))
+        return min(widest, PROSE) if columns[index] in prose else widest
 
     def has_information(column: str) -> bool:
         return any(row[columns.index(column)] not in ("", "0", "none", "never") for row in cells)
 
     shown = list(range(len(columns)))
-    for column in sorted((each for each in dispensable if each in columns), key=has_information):
+    for column in sorted((column for column in dispensable if column in columns), key=has_information):
         if sum(natural_width(index) + PADDING for index in shown) <= width:
             break
         shown.remove(columns.index(column))

@@ -48,9 +48,9 @@ def field_names(text: str) -> frozenset[str]:
     if text.strip().lower() == "none":
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
-    if odd := sorted(name for name in names if not NAME.fullmatch(name)):
+    if invalid := sorted(name for name in names if not NAME.fullmatch(name)):
         raise bad_value(
-            f"{', '.join(odd)} is not the API name of a field: write for example Score__c,PhotoUrl"
+            f"{', '.join(invalid)} is not the API name of a field: write for example Score__c,PhotoUrl"
         )
     return names
 

@@ -125,9 +125,9 @@ class DatabaseSettings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """All values that must never be printed, including those that libraries read from the environment."""
-        given = self.database_url.get_secret_value()
-        url = make_url(given)
-        own = [given, str(url.password)] if url.password else []
+        database_url = self.database_url.get_secret_value()
+        url = make_url(database_url)
+        own = [database_url, str(url.password)] if url.password else []
         return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets()]))
 
 
@@ -172,9 +172,9 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str) or value.strip().lower() in ("all", "none"):
             return value.strip().lower() if isinstance(value, str) else value
         names = frozenset(part.strip() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
+        if bad := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
             raise bad_value(
-                f"{', '.join(odd)} is not a custom field's API name: write all, none, or Tier__c,Region__c"
+                f"{', '.join(bad)} is not a custom field's API name: write all, none, or Tier__c,Region__c"
             )
         return names
 
@@ -245,8 +245,8 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str):
             return value
         names = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
-            raise bad_value(f"{', '.join(odd)} is not a host name: write crm.example.net,localhost:8443")
+        if invalid := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
+            raise bad_value(f"{', '.join(invalid)} is not a host name: write crm.example.net,localhost:8443")
         return names
 
     @field_validator("salesforce_api_version")
@@ -344,7 +344,7 @@ def load(kind: type[AnySettings], known: ObjectChoices, others: Sequence[str]) -
     problems = [*misnamed_variables(), *others]
     chosen = read_selection()
     found = known.problems(chosen.sync_objects, chosen.sync_volatile_fields, chosen.sync_excluded_fields)
-    problems += [each for each in found if each.split()[0].lower() in kind.model_fields]
+    problems += [problem for problem in found if problem.split()[0].lower() in kind.model_fields]
     try:
         settings = kind()
     except ValidationError as error:

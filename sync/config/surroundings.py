@@ -34,8 +34,8 @@ def proxy_secrets() -> Iterator[str]:
 
 def libpq_secrets(url: URL) -> Iterator[str]:
     """Yield the passwords that libpq gets beside the one in the URL's authority."""
-    given = [url.query.get(name, "") for name in ("password", "sslpassword")]
-    for value in (*given, os.environ.get("PGPASSWORD", "")):
+    passwords = [url.query.get(name, "") for name in ("password", "sslpassword")]
+    for value in (*passwords, os.environ.get("PGPASSWORD", "")):
         yield from filter(None, [value] if isinstance(value, str) else value)
 
 
@@ -58,26 +58,26 @@ def needs_tls(url: URL) -> bool:
         split_hosts(url.query.get("host")) or split_hosts(url.host) or split_hosts(os.environ.get("PGHOST"))
     )
     many = max(len(addresses), len(names))
-    places = [
+    hosts = [
         address or name
         for address, name in zip(
             [*addresses, *[""] * (many - len(addresses))], [*names, *[""] * (many - len(names))], strict=True
         )
     ]
-    return not all(map(is_local, places))
+    return not all(map(is_local, hosts))
 
 
-def is_local(place: str) -> bool:
+def is_local(host: str) -> bool:
     """Return whether a host is a Unix socket (libpq's default, a path, an abstract name) or a loopback
     address."""
-    if not place or place.startswith(("/", "@")):
+    if not host or host.startswith(("/", "@")):
         return True
-    if place.count(":") == 1:  # SQLAlchemy accepts `host=name:port` in the URL's query
-        place = place.partition(":")[0]
-    if place == "localhost":
+    if host.count(":") == 1:  # SQLAlchemy accepts `host=name:port` in the URL's query
+        host = host.partition(":")[0]
+    if host == "localhost":
         return True
     try:
-        return ip_address(place).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -96,13 +96,13 @@ def split_hosts(value: str | Sequence[str] | None) -> list[str]:
 def service_sets_sslmode(service: str, file: str = "") -> bool:
     """Return whether the connection service file sets `sslmode` in the section of the service."""
     folder = os.environ.get("PGSYSCONFDIR")
-    places = [
+    paths = [
         file or os.environ.get("PGSERVICEFILE") or str(Path.home() / ".pg_service.conf"),
         *([f"{folder}/pg_service.conf"] if folder else []),
     ]
-    for place in places:
+    for path in paths:
         try:
-            lines = Path(place).read_text(errors="replace").splitlines()
+            lines = Path(path).read_text(errors="replace").splitlines()
         except OSError:
             continue
         section = ""

@@ -128,7 +128,7 @@ def run_pass(context: SyncContext) -> int:
     with show.progress(replace(context, session=session)) as watched:
         done = pipeline.sync_all(watched)
     show.reports(done)
-    return sum(one.api_calls for one in done)
+    return sum(report.api_calls for report in done)
 
 
 def show_next_steps(sim: Simulator, url: str, *, keep: bool) -> None:

@@ -63,9 +63,9 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:
         problem = sys.exc_info()[0]
-        told = f"level=error event=log_failed logger={record.name!r} line={record.lineno} problem={problem!r}"
+        line = f"level=error event=log_failed logger={record.name!r} line={record.lineno} problem={problem!r}"
         with suppress(OSError, ValueError):
-            sys.stderr.write(escape_controls(redact(told)) + "\n")
+            sys.stderr.write(escape_controls(redact(line)) + "\n")
 
 
 def _crashed(

@@ -79,7 +79,7 @@ class Pulse:
         with self._lock:
             self._active.pop(name, None)
 
-    def stuck(self, seconds: float) -> list[str]:
+    def silent_jobs(self, seconds: float) -> list[str]:
         """Return running jobs that were silent for longer than these seconds and their allowance."""
         with self._lock:
             now = time.monotonic()
@@ -107,8 +107,8 @@ def run_jobs(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop
         objects=",".join(jobs),
     )
     while not stop.wait(LOOK_SECONDS):
-        ended = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
-        if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):
+        dead = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
+        if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
             os._exit(1)
     log.info("worker_stopping")

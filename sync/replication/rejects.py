@@ -65,12 +65,13 @@ def new_rejects(connection: Connection, name: str, found: Sequence[Reject]) -> l
     """Return the rejects that are not yet stored in the same version."""
     if not found:
         return []
-    rows = connection.execute(KNOWN, {"object": name, "ids": [one.id for one in found]})
+    rows = connection.execute(KNOWN, {"object": name, "ids": [reject.id for reject in found]})
     known = {row.record_id: row.system_modstamp for row in rows}
     return [
-        one
-        for one in found
-        if one.id not in known or (one.stamp and datetime.fromisoformat(one.stamp) != known[one.id])
+        reject
+        for reject in found
+        if reject.id not in known
+        or (reject.stamp and datetime.fromisoformat(reject.stamp) != known[reject.id])
     ]
 
 
@@ -81,15 +82,15 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     Records rejected for accepted reasons do not count.
     """
     found = [group for group in reject_groups(connection, [name], run_id) if not group.accepted]
-    outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
+    outstanding, rejected = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
         return
     # Count only as many rows as decide whether the outstanding records exceed their share.
     table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
     some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
     rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    if exceeds_limits(met, read):
-        what = f"{met:,} of {read:,} records that were read cannot be stored"
+    if exceeds_limits(rejected, read):
+        what = f"{rejected:,} of {read:,} records that were read cannot be stored"
     elif exceeds_limits(outstanding, rows + outstanding):
         what = f"{outstanding:,} records cannot be stored, beside {rows:,} stored ones"
     else:

@@ -68,17 +68,17 @@ def erase_tombstones(
 
     A tombstone that is written later, with whatever time of deletion, is erased when it is written.
     """
-    emptied, done = 0, False
+    erased, done = 0, False
     while not done:
         with leases.fenced(context.engine, held) as connection:
             allow_long(connection)
             count = personal.erase_due(connection, name, after, until)
-            emptied, done = emptied + count, count < personal.BATCH
+            erased, done = erased + count, count < personal.BATCH
             if done:
                 cursors.note_emptied(connection, name, until)
         yield PageResult(name, window)
-    if emptied:
-        log.info("tombstones_emptied", object=name, records=emptied)
+    if erased:
+        log.info("tombstones_emptied", object=name, records=erased)
         refresh_statistics(context, name)
 
 

@@ -166,8 +166,8 @@ def begin_window(
         if mode is Mode.USUAL:
             loaded = cursor.complete_through is not None
             entries = ledger.note(connection, schema.projection)
-            late = [entry.field for entry in entries if entry.late and loaded]
-            cursors.note_fields(connection, name, schema.projection.hidden, late)
+            to_reread = [entry.field for entry in entries if entry.late and loaded]
+            cursors.note_fields(connection, name, schema.projection.hidden, to_reread)
         plan = planner(connection, schema, covered)
         if plan.resumed and plan.window.until > schema.at + apply.CLOCKS_APART:
             # Its clock was ahead, so the time of its pages is unknown.

@@ -149,7 +149,7 @@ def test_an_allowance_is_for_one_silence(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def stuck(seconds: float) -> list[str]:
         now[0] = 1000 + seconds
-        return pulse.stuck(1800)
+        return pulse.silent_jobs(1800)
 
     assert (stuck(1801), stuck(5399), stuck(5401)) == ([], [], ["Account"])
     pulse.rest("Account")

@@ -123,7 +123,7 @@ def noted(*records: tuple[Any, Any]) -> Census:
 
 def counts(counting: Census) -> tuple[int, int, int]:
     """All, those within the window, the settled."""
-    return counting.distinct, counting.within, counting.settled
+    return counting.distinct, counting.in_window, counting.settled
 
 
 OLD, OLDER = stamp(UNTIL - timedelta(days=1)), stamp(UNTIL - timedelta(days=2))
@@ -215,7 +215,7 @@ def test_odd_stamps_settle_nothing(odd: Any) -> None:
     """What has no moment is in no count of Salesforce's up to a moment: it must not make up for a missing one."""
     for records in ([("x", odd), ("a", OLD)], [("a", OLD), ("x", odd)]):
         counting = noted(*records)
-        assert (counting.within, counting.settled) == (1, 1)
+        assert (counting.in_window, counting.settled) == (1, 1)
 
 
 def any_delivery(chance: random.Random) -> tuple[list[tuple[str, str]], list[datetime]]:
@@ -275,7 +275,7 @@ def test_census_in_flat_memory() -> None:
     assert counts(counting) == (size, size, size)
     assert kept < size
     assert len(counting.at_top) <= 200
-    assert counting.moved == counting.odd == set()
+    assert counting.moved == counting.unstamped == set()
 
 
 # ── how far a page reaches ────────────────────────────────────────────────────────────────────────────
@@ -464,8 +464,8 @@ def test_a_page_is_read() -> None:
 
     assert records(given) == rows
     assert {part.number for part in given} == {4}
-    assert {part.following for part in given} == {None}
-    assert end == ResultChunk(4, following="/next", count=3, settled=2)
+    assert {part.next_url for part in given} == {None}
+    assert end == ResultChunk(4, next_url="/next", count=3, settled=2)
 
 
 def test_a_page_without_records() -> None:
@@ -473,7 +473,7 @@ def test_a_page_without_records() -> None:
     given, end = read(as_csv([]), 0)
 
     assert records(given) == []
-    assert end == ResultChunk(0, following="null")
+    assert end == ResultChunk(0, next_url="null")
 
 
 NASTY = (
@@ -583,7 +583,7 @@ def test_settled_records_of_a_page(at: datetime, settled: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locator", "known", "following"),
+    ("locator", "known", "next_url"),
     [
         ("null", None, "null"),
         ("MTAwMDA", None, "/services/data/v66.0/jobs/query/750/results?locator=MTAwMDA&maxRecords=50000"),
@@ -597,11 +597,11 @@ def test_settled_records_of_a_page(at: datetime, settled: int) -> None:
         ("MTAwMDA", "null", "null"),
     ],
 )
-def test_the_next_page(locator: str, known: str | None, following: str) -> None:
+def test_the_next_page(locator: str, known: str | None, next_url: str) -> None:
     """The next page is the one that the list of pages names, else the one of the page's own locator."""
     _, end = read(as_csv([]), 0, locator=locator, address=ResultPageRef(0, PAGE_URL, known))
 
-    assert end.following == following
+    assert end.next_url == next_url
 
 
 @pytest.mark.parametrize(
@@ -680,7 +680,7 @@ def test_no_records_of_a_bad_page_are_given_twice() -> None:
         )
 
     assert [part.records for part in given] == [1_000, 400]
-    assert not [part for part in given if part.following is not None]
+    assert not [part for part in given if part.next_url is not None]
 
 
 @REPEATABLE

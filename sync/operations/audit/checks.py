@@ -19,19 +19,19 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     flow, version = settings.flow, settings.salesforce_api_version
     yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
     known = yield from database(engine)
-    ours = engine if known else None
-    user = yield from run_test("login", lambda: org.login(session, ours))
+    migrated = engine if known else None
+    user = yield from run_test("login", lambda: org.login(session, migrated))
     if user is None:
         return
     yield from run_test("custom fields", lambda: org.custom_fields(settings, session))
     sharing = org.sharing(session, user, settings.sync_objects)
     for name in settings.sync_objects:
-        fitted = yield from run_test(name, partial(org.check_object, settings, session, name, ours))
+        fitted = yield from run_test(name, partial(org.check_object, settings, session, name, migrated))
         if fitted is not None:
             yield from run_test(f"{name} query", partial(org.query, session, fitted))
         yield sharing[name]
-    if ours is not None:
-        yield from org.clocks(session, ours, settings.sync_objects[0])
+    if migrated is not None:
+        yield from org.clocks(session, migrated, settings.sync_objects[0])
     yield from run_test("API budget", lambda: org.budget(settings, session))
 
 
@@ -41,10 +41,10 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     if writable is None:
         return False  # every other test would fail for the same reason
     rights = postgres.grant_statements(quoted(engine.url.username or "ROLE"), schemas(engine))
-    ours = yield from run_test("migrations", lambda: postgres.migrations(engine), rights)
-    if ours and writable:
+    migrated = yield from run_test("migrations", lambda: postgres.migrations(engine), rights)
+    if migrated and writable:
         yield from run_test("writing", lambda: postgres.writing(engine), rights)
-    if ours:
+    if migrated:
         yield from run_test("consumers", lambda: postgres.consumers(engine))
         yield from run_test("database size", lambda: postgres.size(engine))
-    return bool(ours)
+    return bool(migrated)

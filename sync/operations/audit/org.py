@@ -152,12 +152,14 @@ def query(session: Session, fitted: Projection) -> Generator[Finding, None, None
         if queries == 1:
             yield Finding(subject, "ok", f"REST answers the query for its {count} fields")
             return
-        how = by_bulk(session, fitted)
+        by_job = by_bulk(session, fitted)
     except SalesforceError as error:
         yield Finding(subject, "failed", str(error), query_remedy(fitted, error), error.exit_code)
     else:
-        told = f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
-        yield Finding(subject, "ok", f"{told}; {how}")
+        answered = (
+            f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
+        )
+        yield Finding(subject, "ok", f"{answered}; {by_job}")
 
 
 def by_bulk(session: Session, fitted: Projection) -> str:
@@ -165,8 +167,8 @@ def by_bulk(session: Session, fitted: Projection) -> str:
     fails."""
     jobs = f"/services/data/v{session.version}/jobs/query"
     question = soql.select_unordered(fitted, Scope()) + " LIMIT 1"
-    made = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
-    job = session.path(f"{jobs}/{made.body['id']}")
+    created = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
+    job = session.path(f"{jobs}/{created.body['id']}")
     try:
         waited, pause = 0.0, 0.5
         while waited < BULK_SECONDS:
@@ -251,9 +253,9 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
     if not user:
         raise SyncError("the org does not tell which user is logged in")
     assigned = query_records(session, ASSIGNED.format(user=soql.quote(user)), "PermissionSetId")
-    if not any(each for (each,) in assigned):
+    if not any(set_id for (set_id,) in assigned):
         raise SyncError("Salesforce shows none of its permission sets")
-    sets = soql.in_list(str(each) for (each,) in assigned if each)
+    sets = soql.in_list(str(set_id) for (set_id,) in assigned if set_id)
     if query_records(session, ALL_DATA.format(sets=sets), "Id"):
         return dict.fromkeys(objects, True)
     permitted = query_records(
@@ -294,11 +296,10 @@ def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
             known = connection.execute(apply.CLOCK).scalar_one()
     except SyncError:
         return  # another finding reports it
-    apart = abs((at - known).total_seconds())
-    if apart > apply.CLOCKS_APART.total_seconds():
-        detail = (
-            f"Salesforce's and the database's are {apart:,.0f} seconds apart: nothing is claimed meanwhile"
-        )
+    difference = abs((at - known).total_seconds())
+    if difference > apply.CLOCKS_APART.total_seconds():
+        seconds = f"{difference:,.0f} seconds"
+        detail = f"Salesforce's and the database's are {seconds} apart: nothing is claimed meanwhile"
         mend = "check the time (NTP) of the database's server, and whether a proxy changes the Date header"
         yield Finding("clock", "failed", detail, mend, 1)
     else:

@@ -80,8 +80,8 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     limit = server.connections if server.role_connections in (None, -1) else server.role_connections
     detail = f"PostgreSQL {server.version.split()[0]}, {limit} connections"
     if server.standby:
-        told = f"{detail}; it is a read-only standby"
-        yield Finding("database", "failed", told, "point DATABASE_URL at the leader", 1)
+        detail_standby = f"{detail}; it is a read-only standby"
+        yield Finding("database", "failed", detail_standby, "point DATABASE_URL at the leader", 1)
         return False
     if server.read_only:
         yield Finding(
@@ -117,8 +117,8 @@ def migrations(engine: Engine) -> Generator[Finding, None, bool]:
             "deploy the newer release again, or leave it: migrations only add, so this release works, too",
         )
         return True
-    told = f"at {current or 'nothing'}, needs {head}"
-    yield Finding("migrations", "failed", told, "run `alembic upgrade head`", 1)
+    detail = f"at {current or 'nothing'}, needs {head}"
+    yield Finding("migrations", "failed", detail, "run `alembic upgrade head`", 1)
     return False
 
 
@@ -196,8 +196,8 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
             1,
         )
     else:
-        told = f"every right in {len(tables)} tables; rows were written and rolled back"
-        yield Finding("writing", "ok", told)
+        detail = f"every right in {len(tables)} tables; rows were written and rolled back"
+        yield Finding("writing", "ok", detail)
     if not temporary:
         yield Finding(
             "temporary tables",

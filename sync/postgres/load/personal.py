@@ -183,8 +183,8 @@ def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Rejec
     pairs = [(reject.id, other) for reject in found if (other := twin_named(sobject, reject.record))]
     if pairs and connection.execute(ANY_ERASED).scalar():
         ids, twins = zip(*pairs, strict=True)
-        given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
-        found_twins = list(connection.execute(TWIN_REJECTS, given).scalars())
+        parameters = {"object": sobject, "ids": list(ids), "twins": list(twins)}
+        found_twins = list(connection.execute(TWIN_REJECTS, parameters).scalars())
         if found_twins:
             allow_long(connection)
         erase(connection, sobject, found_twins, run_id)
@@ -210,15 +210,15 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     """
     if not ids:
         return 0
-    given = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
+    parameters = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
     listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
     for statement in (*FORGET, listed):
-        connection.execute(statement, given)
+        connection.execute(statement, parameters)
     statement = statement_for(
         connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"})
     )
     # Write the feed last: its counter stays locked until the caller's transaction ends.
-    return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+    return int(connection.execute(statement, parameters | {"object": sobject, "run_id": run_id}).scalar_one())
 
 
 def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:

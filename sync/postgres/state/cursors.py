@@ -205,12 +205,12 @@ def resume_or_start(
             key, stored.job, stored.page_url, stored.received, stored.settled, stored.began_at, stored.total
         )
         same = stored.since == wanted.since and stored.selected == selected
-        young = resume_for is None or wanted.until - stored.until <= resume_for
+        recent = resume_for is None or wanted.until - stored.until <= resume_for
         mismatches = stored.mismatches if same else 0
         # The results of a Bulk job are as old as the job: after other commits they may be outdated. Pages of
         # REST are queried again and are always current.
         current = stored.job is None or stored.undisturbed
-        if same and young and current and start.started:
+        if same and recent and current and start.started:
             window = replace(wanted, until=stored.until)
             # The coverage when its first pages were read, not the present one.
             return replace(plan, window=window, start=start, mismatches=mismatches, covered=stored.covered)
@@ -338,9 +338,9 @@ def read_cursor(connection: Connection, sobject: str) -> CursorState:
     return CursorState(**dict(row._mapping) | {"hidden": tuple(row.hidden), "backfill": tuple(row.backfill)})
 
 
-def note_deleted(connection: Connection, sobject: str, through: datetime, asked: datetime) -> None:
+def note_deleted(connection: Connection, sobject: str, through: datetime, asked_at: datetime) -> None:
     """Store through when deletions are known; `asked` is when the delete log was read."""
-    connection.execute(NOTE_DELETED, {"object": sobject, "through": through, "asked": asked})
+    connection.execute(NOTE_DELETED, {"object": sobject, "through": through, "asked": asked_at})
 
 
 def note_verified(connection: Connection, sobject: str, through: datetime) -> None:

@@ -126,7 +126,7 @@ def split_by_groups(work: Verification, whole: Range) -> Iterator[Range]:
 def compare_range(work: Verification, border: datetime, whole: Range, part: str) -> Iterator[Range]:
     """Yield the buckets that differ; large buckets are compared in finer ones in any case."""
     try:
-        theirs = fetch_buckets(work, border, whole, part)
+        in_org = fetch_buckets(work, border, whole, part)
     except SalesforceError as error:
         assert whole.start is not None
         assert whole.end is not None
@@ -148,14 +148,14 @@ def compare_range(work: Verification, border: datetime, whole: Range, part: str)
         for half in whole.halves():
             yield from compare_range(work, border, half, part)
         return
-    mine = table_buckets(work, whole, part, border)
-    work.found.buckets += len(theirs.keys() | mine.keys())
-    for start in sorted(theirs.keys() | mine.keys()):
+    in_table = table_buckets(work, whole, part, border)
+    work.found.buckets += len(in_org.keys() | in_table.keys())
+    for start in sorted(in_org.keys() | in_table.keys()):
         bucket = intersect(Range(whole.field, start, next_start(start, part)), whole)
-        largest = max(theirs.get(start, (0,))[0], mine.get(start, (0,))[0])
+        largest = max(in_org.get(start, (0,))[0], in_table.get(start, (0,))[0])
         if largest > LARGE and part in FINER:
             yield from compare_range(work, border, bucket, FINER[part])
-        elif theirs.get(start) != mine.get(start):
+        elif in_org.get(start) != in_table.get(start):
             yield bucket
 
 

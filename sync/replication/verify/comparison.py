@@ -151,9 +151,13 @@ def classify_page(work: Verification, page: Page) -> Tally:
         rows = merge.compare(connection, work.schema.projection, page.batch.lines, keep)
         unknown = rejects.new_rejects(connection, work.schema.name, page.batch.rejects)
     due = [row for row in rows if row.stamp < work.through]
-    unfit = [one for one in unknown if one.stamp is None or datetime.fromisoformat(one.stamp) < work.through]
-    for one in unfit:
-        work.found.add(Difference(one.id, "unfit", (one.reason,)))
+    unfit = [
+        reject
+        for reject in unknown
+        if reject.stamp is None or datetime.fromisoformat(reject.stamp) < work.through
+    ]
+    for reject in unfit:
+        work.found.add(Difference(reject.id, "unfit", (reject.reason,)))
     names = {field.column: field.name for field in work.schema.projection.fields}
     for row in due:
         fields = tuple(names.get(name, name) for name in row.fields)

@@ -105,7 +105,7 @@ def read_result(
     """Yield the pages of a job's result; return the progress. Raises CountMismatchError if records are
     missing."""
     name = projection.sobject.name
-    ended: dict[int, ResultChunk] = {}
+    finished: dict[int, ResultChunk] = {}
     received, number = progress.received, 0
     results = Results(
         session, name, projection.names, f"{window.settled:{STAMP_FORMAT}}", build_rows, processed, resumed
@@ -113,14 +113,14 @@ def read_result(
     sources = page_sources(results, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
-        if part.following is not None:
-            ended[part.number] = part
-        while number in ended:  # pages end in any order: the progress stops at the first unfinished one
-            done = ended.pop(number)
+        if part.next_url is not None:
+            finished[part.number] = part
+        while number in finished:  # pages end in any order: the progress stops at the first unfinished one
+            done = finished.pop(number)
             number += 1
             progress = replace(
                 progress,
-                page_url=done.following or "",
+                page_url=done.next_url or "",
                 received=progress.received + done.count,
                 settled=progress.settled + done.settled,
             )

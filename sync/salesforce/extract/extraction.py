@@ -103,8 +103,11 @@ class Reading:
         """Return whether this number of records is to be read by the Bulk API."""
         by_rest = parts.of_window(self.projection, self.learned)
         by_job = parts.of_job(self.projection, self.learned)
-        asked = ceil(records / IDS_PER_QUERY)
-        more = ceil(records / PAGE) + (len(by_rest) - 1) * asked > JOB_CALLS + (len(by_job) - 1) * asked
+        id_queries = ceil(records / IDS_PER_QUERY)
+        more = (
+            ceil(records / PAGE) + (len(by_rest) - 1) * id_queries
+            > JOB_CALLS + (len(by_job) - 1) * id_queries
+        )
         if self.mismatches:
             return records > MOST_STEPWISE and self.mismatches < BULK_TRIALS
         return records > self.threshold or (len(by_rest) > len(by_job) and more)

@@ -98,19 +98,19 @@ def join_pages(
 
     RestlessError at the end, after all others, where records changed whenever another part was asked for.
     """
-    restless: list[str] = []
-    sure = Progress()
+    restless_ids: list[str] = []
+    joined_progress = Progress()
     for page in pages:
         records, left = join_records(session, projection, parts, page.batch.records)
-        restless += left
+        restless_ids += left
         # From the first of those on nothing is claimed to be read.
-        sure = sure if restless else page.progress
-        yield replace(page, batch=build_rows(records) if records else Batch(), progress=sure)
+        joined_progress = joined_progress if restless_ids else page.progress
+        yield replace(page, batch=build_rows(records) if records else Batch(), progress=joined_progress)
         del page, records
-    if restless:
+    if restless_ids:
         raise RestlessError(
-            f"{projection.sobject.name}: {', '.join(restless[:3])} changed again and again while read in "
-            f"{len(parts)} parts ({len(restless):,} in all); a later run reads what changes less often"
+            f"{projection.sobject.name}: {', '.join(restless_ids[:3])} changed again and again while read in "
+            f"{len(parts)} parts ({len(restless_ids):,} in all); a later run reads what changes less often"
         )
 
 
@@ -130,7 +130,9 @@ def join_records(
     """
     names = [name for part in parts for name in part.names]
     in_order = itemgetter(*map(names.index, projection.names))
-    places = [itemgetter(part.names.index("IsDeleted"), part.names.index("SystemModstamp")) for part in parts]
+    version_getters = [
+        itemgetter(part.names.index("IsDeleted"), part.names.index("SystemModstamp")) for part in parts
+    ]
     identity = parts[0].names.index("Id")
     blank = tuple("" for part in parts[1:] for _ in part.names)
     # What has no Id is rejected further on; nobody can be asked for the rest of it.
@@ -145,7 +147,7 @@ def join_records(
             pieces = [record, *(other[id_] for other in others if id_ in other)]
             if len(pieces) < len(parts):
                 continue
-            if len({version(*place(piece)) for place, piece in zip(places, pieces, strict=True)}) > 1:
+            if len({version(*get(piece)) for get, piece in zip(version_getters, pieces, strict=True)}) > 1:
                 moved.append(id_)
             else:
                 whole.append(in_order(tuple(value for piece in pieces for value in piece)))

@@ -53,16 +53,16 @@ def pages(
     page is the first of a new query after the key of the last page, which nothing can shift.
     Raises CountMismatchError if Salesforce counts more records than arrived.
     """
-    name, sure, restarts = projection.sobject.name, start, 0
+    name, proven, restarts = projection.sobject.name, start, 0
     if start.key is not None:
-        sure, stepwise = checked_progress(session, projection, window, start), True
+        proven, stepwise = checked_progress(session, projection, window, start), True
     while True:
-        begin = latest = sure
+        begin = latest = proven
         try:
             question = soql.select(projection, window.scope, begin.key)
             answer, first = first or session.query(question, projection.names), None
             stepwise = stepwise or starts_in_overlap(projection, answer, window)
-            census, several = Census.of(answer, window), False
+            census, several = Census.start(answer, window), False
             total = 0 if stepwise else int(answer.body["totalSize"])
             eager = ahead and not stepwise
             found = read_result_set(
@@ -71,41 +71,41 @@ def pages(
             for page, last in found:
                 # Late commits have stamps inside the overlap: for those records the order of arrival is
                 # unknown.
-                moved = several and not stepwise and (census.young or bool(census.moved))
+                moved = several and not stepwise and (census.has_unsettled or bool(census.moved))
                 latest = replace(page.progress, total=total if several else 0)
                 if not several:
-                    sure = latest
+                    proven = latest
                 yield replace(page, progress=latest)
                 del page  # do not hold it in memory while the next is fetched
                 if moved:
                     log.info("pages_moved", object=name, instead="stepwise")
                     stepwise = True
                     break
-                if stepwise and sure.key != begin.key and not last:
+                if stepwise and proven.key != begin.key and not last:
                     break
                 several = True
             else:
                 break
         except QueryLostError as lost:
-            restarts = 0 if sure.received > begin.received else restarts + 1
+            restarts = 0 if proven.received > begin.received else restarts + 1
             if restarts > RESTARTS:
                 raise
             log.warning("query_restarted", object=name, reason=str(lost)[:200])
             stepwise = True
             if latest.total and is_unchanged(session, name, window, latest):
-                sure = replace(latest, total=0)
-    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):
-        raise mismatch_error(name, "more", sure.settled)
+                proven = replace(latest, total=0)
+    if stepwise and proven.key is not None and not prefix_is_whole(session, projection, window, proven):
+        raise mismatch_error(name, "more", proven.settled)
 
 
 def follow_pages(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
     """Yield the answers of one query, following `done` and not a count: any page may be short or empty."""
     visited: set[str] = set()
     name, total = projection.sobject.name, int(answer.body["totalSize"])
-    came = empty = 0
+    received = empty = 0
     while True:
         records = len(answer.body["records"])
-        came, empty = came + records, 0 if records else empty + 1
+        received, empty = received + records, 0 if records else empty + 1
         url, generation = answer.body.get("nextRecordsUrl"), answer.generation
         done = bool(answer.body.get("done", url is None)) or not url
         yield answer
@@ -115,8 +115,8 @@ def follow_pages(session: Session, projection: Projection, answer: Answer) -> It
         if empty > EMPTY_PAGES:
             raise endless_error(name, f"{EMPTY_PAGES} of them without a record")
         # Records that change meanwhile may come twice, but not a whole result set.
-        if came > 2 * total + RECORDS_PER_PAGE:
-            raise endless_error(name, f"with {came:,} records so far, although it counted {total:,}")
+        if received > 2 * total + RECORDS_PER_PAGE:
+            raise endless_error(name, f"with {received:,} records so far, although it counted {total:,}")
         check_new_url(name, url, visited)
         answer = session.next_page(url, generation, projection.names)
 
@@ -135,16 +135,16 @@ def read_result_set(
     """Yield the pages of one query in key order, each with whether it is the last; then check their count."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
     progress = start
-    following = follow_pages(session, projection, answer)
+    fetched = follow_pages(session, projection, answer)
     if eager:  # fetch a page while another is turned into rows
-        following = prefetch([as_source(following)], session.stop, depth=1)
+        fetched = prefetch([as_source(fetched)], session.stop, depth=1)
     del answer
-    for page in following:
+    for page in fetched:
         ids, stamps = ids_and_stamps(projection, page.body["records"])
         census.note(ids, stamps)
         progress = Progress(
             last_unchanged_key(ids, stamps, window) or progress.key,
-            received=start.received + census.within,
+            received=start.received + census.in_window,
             settled=start.settled + census.settled,
         )
         rows, at = to_texts(page.body.pop("records")), page.at
@@ -170,16 +170,16 @@ class Census:
     asked: str
     until: str
     border: str
-    came: int = 0
-    within: int = 0
+    received: int = 0
+    in_window: int = 0
     top: str = ""
     at_top: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
-    odd: set[str] = field(default_factory=set)
+    unstamped: set[str] = field(default_factory=set)
     settled: int = 0
 
     @classmethod
-    def of(cls, answer: Answer, window: Window) -> Census:
+    def start(cls, answer: Answer, window: Window) -> Census:
         """Return an empty census for the result set that an answer begins."""
         return cls(
             f"{answer.at:{STAMP_FORMAT}}",
@@ -192,7 +192,7 @@ class Census:
         for id_, stamp in zip(ids, stamps, strict=True):
             second = stamp[:19] if isinstance(stamp, str) else ""
             if not second[:1].isdigit():
-                self.odd.add(str(id_))
+                self.unstamped.add(str(id_))
                 continue
             if second >= self.asked:
                 self.moved.add(str(id_))
@@ -204,19 +204,19 @@ class Census:
                 self.at_top.clear()
             if id_ not in self.at_top:
                 self.at_top.add(id_)
-                self.came += 1
-                self.within += second <= self.until
+                self.received += 1
+                self.in_window += second <= self.until
                 self.settled += second < self.border
 
     @property
-    def young(self) -> bool:
+    def has_unsettled(self) -> bool:
         """Whether records arrived whose stamps are inside the overlap, where transactions may still
         commit."""
-        return self.came > self.settled
+        return self.received > self.settled
 
     @property
     def distinct(self) -> int:
-        return self.came + len(self.moved) + len(self.odd)
+        return self.received + len(self.moved) + len(self.unstamped)
 
 
 def ids_and_stamps(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:

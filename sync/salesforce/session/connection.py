@@ -312,10 +312,10 @@ class Connection:
         self._refused.check()
         now = time.monotonic()
         if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
-            following = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
+            next_login = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
             raise LoginError(
                 f"{LOGINS_PER_HOUR} logins within an hour: something ends this user's sessions; "
-                f"no further login before {utc(following)}"
+                f"no further login before {utc(next_login)}"
             )
         self._logins.append(now)
         http = self._http  # of this thread, not of the thread that makes the call

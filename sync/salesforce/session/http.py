@@ -45,7 +45,7 @@ class Watch:
     def __init__(self, seconds: float, rate: int = 0) -> None:
         self.seconds, self.rate = seconds, rate
         self.ends = time.monotonic() + seconds
-        self.waited, self.came = 0.0, 0
+        self.waited, self.received = 0.0, 0
         self.reason = ""
 
     def left(self) -> float:
@@ -54,11 +54,11 @@ class Watch:
         if left <= 0:
             self.reason = f"the answer was not complete after {self.seconds:,.0f} seconds"
         elif self.rate and self.waited >= RATE_SECONDS:
-            if self.came < self.rate * RATE_SECONDS:
+            if self.received < self.rate * RATE_SECONDS:
                 self.reason = (
                     f"fewer than {self.rate:,} bytes a second arrived for {RATE_SECONDS:.0f} seconds"
                 )
-            self.waited, self.came = 0.0, 0
+            self.waited, self.received = 0.0, 0
         if self.reason:
             raise TimeoutError(self.reason)
         return min(left, RATE_SECONDS - self.waited) if self.rate else left
@@ -66,7 +66,7 @@ class Watch:
     def note(self, seconds: float, size: int) -> None:
         """Record the duration and the bytes of a read; the time between reads does not count."""
         self.waited += seconds
-        self.came += size
+        self.received += size
 
 
 @contextmanager

@@ -216,8 +216,8 @@ def login_error(response: requests.Response | None) -> Exception:
         )
         what = f"the login answered 200 without a token: {shown}"
         return Transient(SalesforceError(what, status=status, passing=True))
-    told = f"{code}: {message}" if code else message or "no reason is given"
-    lower = f"{told}:".lower()
+    reason = f"{code}: {message}" if code else message or "no reason is given"
+    lower = f"{reason}:".lower()
     if (
         status >= 500
         or status in (420, 429)
@@ -228,7 +228,7 @@ def login_error(response: requests.Response | None) -> Exception:
         return Transient(SalesforceError(what, status=status, passing=True), retry_after(response))
     advice = next((advice for text, advice in LOGIN_ADVICE.items() if text in lower), "")
     refused = LoginError(
-        f"Salesforce refused the login: {told if code else f'{status}: {told}'}"
+        f"Salesforce refused the login: {reason if code else f'{status}: {reason}'}"
         + (f" ({advice})" if advice else "")
     )
     final = advice or code.lower() in LOGIN_FINAL or code.upper().startswith("OAUTH_")

@@ -39,9 +39,9 @@ def run_attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, Transient) else 0
+        retry_after = error.retry_after if isinstance(error, Transient) else 0
         backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
-        return policy.scale * max(backoff, asked)
+        return policy.scale * max(backoff, retry_after)
 
     def note(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
