@@ -245,7 +245,7 @@ MUTATIONS = (
     bug(
         "merge: a record that Postgres refuses is dropped",
         LOAD,
-        "return {}, [reject(projection, records[0], refusal(error))]",
+        "return {}, [reject(projection, records[0], reject_reason(error))]",
         "return {}, []",
         "replication/test_stories.py::test_record_that_only_postgres_refuses[rest]",
     ),
@@ -281,7 +281,7 @@ MUTATIONS = (
     bug(
         "fence: the cursor moves without it",
         WINDOWS,
-        "        with leases.fenced(context.engine, held) as connection:\n",
+        "        with leases.fenced_transaction(context.engine, held) as connection:\n",
         "        with transaction(context.engine) as connection:\n",
         "replication/test_mutants.py::test_the_cursor_moves_under_the_fence",
     ),
@@ -593,8 +593,8 @@ MUTATIONS = (
     bug(
         "fields: a new one is not filled in old records",
         LEDGER,
-        'LATE = frozenset({"added", ',
-        "LATE = frozenset({",
+        'REREAD_CHANGES = frozenset({"added", ',
+        "REREAD_CHANGES = frozenset({",
         "postgres/test_fields.py::test_a_new_field_is_filled_in_old_records[rest]",
     ),
     bug(
@@ -607,7 +607,7 @@ MUTATIONS = (
     bug(
         "fields: a describe is never asked for whole again",
         SESSION,
-        "time.monotonic() - known.asked > DESCRIBE_SECONDS",
+        "time.monotonic() - known.asked_at > DESCRIBE_SECONDS",
         "False",
         "replication/test_borders.py::test_a_describe_is_asked_for_whole_once_an_hour",
     ),
@@ -800,7 +800,7 @@ MUTATIONS = (
     bug(
         "privacy: a deleted record keeps its values",
         LOAD,
-        "        empty(connection, name, batch.ids, keep)\n",
+        "        erase_values(connection, name, batch.ids, keep)\n",
         "",
         "replication/test_retention.py::test_values_erased_with_the_deletion[rest-deleted]",
     ),
@@ -814,7 +814,7 @@ MUTATIONS = (
     bug(
         "privacy: an empty tombstone is filled again",
         LOAD,
-        "        empty(connection, name, emptied, timedelta())\n",
+        "        erase_values(connection, name, emptied_ids, timedelta())\n",
         "",
         "replication/test_retention.py::test_an_empty_tombstone_stays_empty",
     ),
@@ -935,7 +935,7 @@ MUTATIONS = (
     bug(
         "watchdog: a long statement is taken for a hang",
         "sync/replication/verify/work.py",
-        "        activity.note(3 * STATEMENT_SECONDS)\n",
+        "        activity.report(3 * STATEMENT_SECONDS)\n",
         "",
         "operations/test_watchdog.py::test_what_verify_asks_of_whole_tables_has_an_allowance",
     ),

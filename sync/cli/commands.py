@@ -96,7 +96,9 @@ def options(
 def run_worker() -> None:
     """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
-        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
+        jobs = {
+            name: partial(pipeline.run_scheduled, context, name) for name in context.settings.sync_objects
+        }
         worker.run_jobs(jobs, context.settings.sync_interval, context.stop)
 
 
@@ -136,7 +138,7 @@ def resync(
     if sum((since is not None, bool(ids), full)) > 1:
         raise UsageError("--since, --id and --full exclude each other: give one of them")
     start = time_option(since) if since is not None else None
-    by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
+    by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
@@ -147,7 +149,9 @@ def resync(
             show.estimates(pipeline.estimate(context, names, start))
         elif ids:
             show.reports(
-                runs.for_each(list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n]))
+                runs.run_concurrently(
+                    list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n])
+                )
             )
         else:
             with show.progress(context) as watched:
@@ -302,7 +306,7 @@ def erase(
             ids = [match.id for match in found]
             if not ids or not (yes or confirmed(len(ids))):
                 raise typer.Exit(0 if not ids else 2)
-        by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
+        by_object = pipeline.group_by_object([full_id(id_) for id_ in ids or ()])
         me, who = lease_owner(settings), printable.escape_controls(by or "")[:200]
         who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:

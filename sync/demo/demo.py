@@ -151,7 +151,9 @@ def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
     title("The worker is running; Ctrl-C ends everything")
     logger.setup("info", "pretty")
     with open_context(sim, url, stop, "worker") as context:
-        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
+        jobs = {
+            name: partial(pipeline.run_scheduled, context, name) for name in context.settings.sync_objects
+        }
         worker.run_jobs(jobs, timedelta(seconds=30), stop)
 
 

@@ -26,7 +26,7 @@ def report_to(listener: Callable[[float], None]) -> Iterator[None]:
         LISTENER.reset(token)
 
 
-def note(allowance: float = 0) -> None:
+def report(allowance: float = 0) -> None:
     """Report activity; the next silence may exceed the usual limit by `allowance` seconds.
 
     The allowance is for a single statement whose own timeout is longer than usual.

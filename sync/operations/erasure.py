@@ -29,8 +29,8 @@ from sync.postgres.state import journal, leases
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
-    located,
-    quoted,
+    qualified_name,
+    quote,
     transaction,
 )
 
@@ -155,8 +155,8 @@ def find_rows(connection: Connection, sobject: SObject, wanted: str) -> Iterator
     }
     statement = BY_EMAIL.format(
         table=table_of(connection, sobject.name),
-        columns=f"ARRAY[{', '.join(map(quoted, columns))}]::text[]",
-        matches="".join(f"{quoted(column)} ~* :pattern OR " for column in columns),
+        columns=f"ARRAY[{', '.join(map(quote, columns))}]::text[]",
+        matches="".join(f"{quote(column)} ~* :pattern OR " for column in columns),
     )
     for row in connection.execute(text(statement), {"pattern": pattern_of(wanted)}):
         values = dict(zip(columns.values(), row.columns, strict=True)) | dict(row.custom)
@@ -308,9 +308,9 @@ def twin_query(connection: Connection, statement: str, name: str) -> Any:
     """Return a query for the twins that an object's lookup names."""
     twin = CATALOGUE[name].twin
     assert twin is not None
-    flag = quoted(snake_case(twin.flag)) if twin.flag else "true"
+    flag = quote(snake_case(twin.flag)) if twin.flag else "true"
     return text(
-        statement.format(table=table_of(connection, name), column=quoted(snake_case(twin.field)), flag=flag)
+        statement.format(table=table_of(connection, name), column=quote(snake_case(twin.field)), flag=flag)
     )
 
 
@@ -354,4 +354,4 @@ def join_by_object(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[
 
 def table_of(connection: Connection, name: str) -> str:
     """Return the quoted name of an object's table."""
-    return located(connection, REPLICA[name])
+    return qualified_name(connection, REPLICA[name])

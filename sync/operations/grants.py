@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sync.errors import SyncError, UsageError
 from sync.postgres import replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING
-from sync.postgres.tables import CONSUMERS, quoted
+from sync.postgres.tables import CONSUMERS, quote
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")
@@ -90,7 +90,7 @@ def access(connection: Connection) -> Access:
 
 def private_schemas(connection: Connection) -> list[str]:
     """Return our schemas that consumers must not read."""
-    return [replica_schema.in_force(connection), BOOKKEEPING]
+    return [replica_schema.schema_in_use(connection), BOOKKEEPING]
 
 
 def grant(connection: Connection, role: str) -> str:
@@ -111,13 +111,13 @@ def grant(connection: Connection, role: str) -> str:
         return (
             f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
             f"{', '.join(inherited)}; to see which: SELECT roleid::regrole FROM pg_auth_members "
-            f"WHERE member = {literal(quoted(role))}::regrole"
+            f"WHERE member = {literal(quote(role))}::regrole"
         )
     if found:
         schemas = ", ".join(row.nspname for row in found)
         return (
             f"role {role} reads schema {CONSUMERS}; it has rights on {schemas}, too, granted "
-            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quoted(role)}"
+            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quote(role)}"
         )
     return f"role {role} reads schema {CONSUMERS}, now and after later migrations, and nothing else"
 
@@ -153,9 +153,7 @@ def run_statements(connection: Connection, statements: Sequence[str], owner: str
     """Run statements for a role; `owner` comes quoted from the system catalog."""
     for statement in statements:
         connection.execute(
-            text(
-                statement.format(schema=quoted(CONSUMERS), owner=owner, role=quoted(role)).replace(":", "\\:")
-            )
+            text(statement.format(schema=quote(CONSUMERS), owner=owner, role=quote(role)).replace(":", "\\:"))
         )
 
 

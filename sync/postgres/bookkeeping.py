@@ -283,7 +283,7 @@ Table(
 )
 
 
-def listing(name: str) -> Table:
+def listing_table(name: str) -> Table:
     """Return the table that lists an object's records during a verify; `name` is the name of its replica."""
     return Table(
         f"listing_{name}",

@@ -31,7 +31,7 @@ SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
 """)
 
 
-def holders(connection: Connection, schemas: Sequence[str]) -> str:
+def describe_holders(connection: Connection, schemas: Sequence[str]) -> str:
     """Describe the sessions that hold locks in these schemas, each with the command that ends it; "" if none
     do."""
     return "; ".join(describe_sessions(connection, schemas))

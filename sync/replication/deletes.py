@@ -14,7 +14,7 @@ from sync.postgres.load.merge import Tally
 from sync.postgres.state import cursors, leases
 from sync.postgres.state.cursors import CursorState, Plan
 from sync.postgres.state.leases import Lease
-from sync.postgres.tables import REPLICA, located, transaction
+from sync.postgres.tables import REPLICA, qualified_name, transaction
 from sync.replication import apply
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
@@ -152,7 +152,7 @@ def remove_listed(
 
 def live_ids(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
     """Return the Ids whose rows are live or whose records are rejected."""
-    statement = text(LIVE.format(table=located(connection, REPLICA[name])))
+    statement = text(LIVE.format(table=qualified_name(connection, REPLICA[name])))
     chunks = (list(ids[start : start + IDS_PER_STATEMENT]) for start in range(0, len(ids), IDS_PER_STATEMENT))
     return sorted(
         row.id for chunk in chunks for row in connection.execute(statement, {"object": name, "ids": chunk})

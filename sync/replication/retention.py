@@ -33,7 +33,7 @@ KEPT = {
 }
 
 
-def forget(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
+def apply_retention(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Note which objects are replicated, and erase the values that the settings no longer allow.
 
     It needs no Salesforce.
@@ -70,7 +70,7 @@ def erase_tombstones(
     """
     erased, done = 0, False
     while not done:
-        with leases.fenced(context.engine, held) as connection:
+        with leases.fenced_transaction(context.engine, held) as connection:
             allow_long(connection)
             count = personal.erase_due(connection, name, after, until)
             erased, done = erased + count, count < personal.BATCH
@@ -100,7 +100,7 @@ def erase_fields(
         reduced += count
         yield PageResult(name, window)
     wanted = describe_selection(context, name)
-    with leases.fenced(context.engine, held) as connection:
+    with leases.fenced_transaction(context.engine, held) as connection:
         allow_long(connection)
         personal.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
         cursors.note_selection(connection, name, wanted)

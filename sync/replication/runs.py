@@ -78,7 +78,7 @@ class Report:
 Work = Callable[[Lease, int], Iterator[PageResult]]
 
 
-def journalled(context: SyncContext, name: str, work: Work) -> Report:
+def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
     """Run work under the object's lease; write its outcome to the journal and to one log line in any case.
 
     Raises LeaseHeldError if the lease stays held, and whatever the work raises.
@@ -173,7 +173,7 @@ def record_outcome(
         log.warning("journal_not_written", object=report.object, reason=str(failure))
 
 
-def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
+def run_concurrently(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
     """Run the work for every object, concurrently; raise ObjectsFailedError, which names all failed
     objects."""
     reports: list[Report] = []

@@ -165,11 +165,11 @@ def begin_window(
                 cursors.note_slow(connection, name, None)
         if mode is Mode.USUAL:
             loaded = cursor.complete_through is not None
-            entries = ledger.note(connection, schema.projection)
-            to_reread = [entry.field for entry in entries if entry.late and loaded]
+            entries = ledger.record_changes(connection, schema.projection)
+            to_reread = [entry.field for entry in entries if entry.needs_reread and loaded]
             cursors.note_fields(connection, name, schema.projection.hidden, to_reread)
         plan = planner(connection, schema, covered)
-        if plan.resumed and plan.window.until > schema.at + apply.CLOCKS_APART:
+        if plan.resumed and plan.window.until > schema.at + apply.MAX_CLOCK_DIFFERENCE:
             # Its clock was ahead, so the time of its pages is unknown.
             log.warning("progress_discarded", object=name, reason="the window's end is in the future")
             cursors.clear_progress(connection, name, plan.purpose)
@@ -207,7 +207,7 @@ def advance(
     that are corrected meanwhile get stamps beyond its end.
     """
     try:
-        with leases.fenced(context.engine, held) as connection:
+        with leases.fenced_transaction(context.engine, held) as connection:
             rejects.check(connection, schema.name, run_id, plan.read)
             cursors.advance(connection, schema.name, plan, deleted)
             if plan.first_load:

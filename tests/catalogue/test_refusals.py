@@ -303,7 +303,7 @@ def test_a_class_of_error_always_has_a_name(code: str) -> None:
         pgcode = code
 
     name = "unknown" if code == "22XYZ" else "unique_violation"
-    assert merge.refusal(Odd("value")) == f"refused by Postgres: {code} {name}"
+    assert merge.reject_reason(Odd("value")) == f"refused by Postgres: {code} {name}"
 
 
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────────

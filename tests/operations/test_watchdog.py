@@ -113,7 +113,7 @@ def test_idle_jobs_are_left_alone(quick: None, stop: threading.Event) -> None:
 
     def accounts() -> None:
         time.sleep(0.1)  # the contacts' job has ended
-        activity.note()
+        activity.report()
 
     def failing() -> None:
         raise SyncError("Salesforce is away")
@@ -129,7 +129,7 @@ def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Even
         def late() -> Iterator[int]:
             yield 1
             time.sleep(0.1)
-            activity.note()
+            activity.report()
             yield 2
 
         assert next(prefetch([as_source(late())], stop)) == 1

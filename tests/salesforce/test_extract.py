@@ -92,7 +92,7 @@ def test_a_mismatch_says_what_happens_now() -> None:
 )
 def test_estimated_calls(records: int, threshold: int, calls: int) -> None:
     """About how many calls a window takes: pages by REST; a job, its pages and their list by Bulk API."""
-    assert extraction.calls(records, threshold) == calls
+    assert extraction.estimate_calls(records, threshold) == calls
 
 
 def test_length_of_a_query() -> None:

@@ -15,7 +15,7 @@ from migrations.declare import declaration
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import SObject
 from sync.postgres import tables, views
-from sync.postgres.bookkeeping import listing, metadata
+from sync.postgres.bookkeeping import listing_table, metadata
 from sync.postgres.load import personal, sql
 from sync.postgres.tables import LISTING, REPLICA
 from sync.simulator import Simulator
@@ -42,9 +42,9 @@ def register(sobject: SObject) -> None:
     if sobject.name in REPLICA:
         metadata.remove(REPLICA[sobject.name])
     CATALOGUE[sobject.name] = sobject
-    REPLICA[sobject.name] = tables.replica(sobject)
+    REPLICA[sobject.name] = tables.replica_table(sobject)
     if sobject.name not in LISTING:
-        LISTING[sobject.name] = listing(sobject.table)
+        LISTING[sobject.name] = listing_table(sobject.table)
     forget_statements()
 
 

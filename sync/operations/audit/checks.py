@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sync.config.settings import Settings
 from sync.operations.audit import org, postgres
 from sync.operations.audit.findings import Finding, run_test
-from sync.postgres.tables import quoted, schemas
+from sync.postgres.tables import quote, schemas
 from sync.salesforce.session.session import Session
 
 
@@ -40,7 +40,7 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     writable = yield from run_test("database", lambda: postgres.database(engine))
     if writable is None:
         return False  # every other test would fail for the same reason
-    rights = postgres.grant_statements(quoted(engine.url.username or "ROLE"), schemas(engine))
+    rights = postgres.grant_statements(quote(engine.url.username or "ROLE"), schemas(engine))
     migrated = yield from run_test("migrations", lambda: postgres.migrations(engine), rights)
     if migrated and writable:
         yield from run_test("writing", lambda: postgres.writing(engine), rights)

@@ -297,7 +297,7 @@ def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
     except SyncError:
         return  # another finding reports it
     difference = abs((at - known).total_seconds())
-    if difference > apply.CLOCKS_APART.total_seconds():
+    if difference > apply.MAX_CLOCK_DIFFERENCE.total_seconds():
         seconds = f"{difference:,.0f} seconds"
         detail = f"Salesforce's and the database's are {seconds} apart: nothing is claimed meanwhile"
         mend = "check the time (NTP) of the database's server, and whether a proxy changes the Date header"

@@ -17,8 +17,8 @@ from sync.postgres.bookkeeping import BOOKKEEPING, metadata
 from sync.postgres.tables import (
     REPLICA,
     REPLICAS,
-    located,
-    quoted,
+    qualified_name,
+    quote,
     schemas,
     transaction,
 )
@@ -89,7 +89,7 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
             "failed",
             f"{detail}; its transactions are read-only",
             "with psql: SET default_transaction_read_only = off; "
-            f"ALTER ROLE {quoted(server.role)} SET default_transaction_read_only = off",
+            f"ALTER ROLE {quote(server.role)} SET default_transaction_read_only = off",
             1,
         )
         return False
@@ -185,7 +185,7 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         temporary = is_allowed(connection, TEMPORARY)
         savepoint.rollback()
         foreign_owners = connection.execute(FOREIGN, {"schemas": written_schemas(connection)}).all()
-    role = quoted(who.role)
+    role = quote(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
         yield Finding(
@@ -203,7 +203,7 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
             "temporary tables",
             "failed",
             f"role {who.role} may not create temporary tables, which every page is loaded through",
-            f"as the database's owner: GRANT TEMPORARY ON DATABASE {quoted(who.database)} TO {role}",
+            f"as the database's owner: GRANT TEMPORARY ON DATABASE {quote(who.database)} TO {role}",
             1,
         )
     for owner, count in foreign_owners:
@@ -218,7 +218,7 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
 
 def written_schemas(connection: Connection) -> list[str]:
     """Return the schemas that a pass writes."""
-    return [replica_schema.in_force(connection), BOOKKEEPING]
+    return [replica_schema.schema_in_use(connection), BOOKKEEPING]
 
 
 def grant_statements(role: str, schemas: Sequence[str]) -> str:
@@ -236,13 +236,13 @@ def all_writes(connection: Connection, tables: Sequence[Table]) -> list[str]:
     """Return statements that need every privilege, and that write one row into each replica and the
     journal."""
     rights = [right.format(**table_names(connection, table)) for table in tables for right in RIGHTS.values()]
-    rows = [ROW.format(table=located(connection, table)) for table in REPLICA.values()]
+    rows = [ROW.format(table=qualified_name(connection, table)) for table in REPLICA.values()]
     return [*rights, JOURNAL, *rows]
 
 
 def table_names(connection: Connection, table: Table) -> dict[str, str]:
     """Return the quoted names of a table and one of its columns."""
-    return {"table": located(connection, table), "column": quoted(list(table.columns)[-1].name)}
+    return {"table": qualified_name(connection, table), "column": quote(list(table.columns)[-1].name)}
 
 
 def is_allowed(connection: Connection, *statements: str) -> bool:
@@ -265,7 +265,7 @@ def missing_rights(connection: Connection, tables: Sequence[Table]) -> dict[str,
     for table in tables:
         for right, statement in RIGHTS.items():
             if not is_allowed(connection, statement.format(**table_names(connection, table))):
-                found.setdefault(right, []).append(located(connection, table).replace('"', ""))
+                found.setdefault(right, []).append(qualified_name(connection, table).replace('"', ""))
     return found or {"write": ["rows"]}
 
 
@@ -293,7 +293,7 @@ def growth(connection: Connection) -> float | None:
     def of(name: str) -> float:
         return per_row.get(name, 0.0)
 
-    replicas, total = replica_schema.in_force(connection), 0.0
+    replicas, total = replica_schema.schema_in_use(connection), 0.0
     for row in weeks:
         table = REPLICA.get(row.object)
         total += row.inserted * of(f"{replicas}.{table.name}") if table is not None else 0.0

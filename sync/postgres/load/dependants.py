@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, text
 
-from sync.postgres.tables import REPLICA, located, quoted
+from sync.postgres.tables import REPLICA, qualified_name, quote
 
 CHILDREN_A_PIECE = 5_000  # children queued in one transaction
 PARENTS_A_PIECE = 500
@@ -149,7 +149,7 @@ def queue_children(connection: Connection, child: str) -> int:
     lookup = connection.execute(NEXT_LOOKUP, {"child": child}).scalar()
     if lookup is None:
         return 0
-    table = located(connection, REPLICA[child])
+    table = qualified_name(connection, REPLICA[child])
     parameters = {"child": child, "lookup": lookup}
     if connection.execute(INDEXED, {"table": table, "lookup": lookup}).scalar_one():
         return queue_by_index(connection, table, parameters)
@@ -158,7 +158,7 @@ def queue_children(connection: Connection, child: str) -> int:
 
 def queue_by_index(connection: Connection, table: str, parameters: dict[str, str]) -> int:
     """Queue the children of some parents, found by the index on the lookup."""
-    statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quoted(parameters["lookup"])))
+    statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quote(parameters["lookup"])))
     limits = {"parents": PARENTS_A_PIECE, "most": CHILDREN_A_PIECE}
     connection.execute(BY_INDEX)
     found: Sequence[Row[tuple[str, bool, str | None]]] = connection.execute(
@@ -183,7 +183,7 @@ def queue_by_scan(connection: Connection, table: str, parameters: dict[str, str]
     parents = connection.execute(text(PARENTS), parameters | {"parents": PARENTS_A_SCAN}).all()
     ids = [row.record_id for row in parents]
     after = min((row.after_id for row in parents), default="")
-    statement = text(SCAN.format(table=table, lookup=quoted(parameters["lookup"])))
+    statement = text(SCAN.format(table=table, lookup=quote(parameters["lookup"])))
     found = connection.execute(
         statement, parameters | {"ids": ids, "after": after, "rows": ROWS_A_SCAN}
     ).one()

@@ -15,15 +15,15 @@ from sqlalchemy.sql.elements import TextClause
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import snake_case
 from sync.catalogue.transform import Reject
-from sync.postgres.load.sql import FEED, in_force
+from sync.postgres.load.sql import FEED, erasure_due
 from sync.postgres.tables import (
-    KEPT,
+    KEPT_COLUMNS,
     LISTING,
-    OWN,
+    OWN_COLUMNS,
     REPLICA,
     allow_long,
-    located,
-    quoted,
+    qualified_name,
+    quote,
 )
 
 BATCH = 1_000  # rows erased in one statement, well within the statement timeout
@@ -147,7 +147,7 @@ SELECT :object, record_id, true FROM gone
 """)
 
 
-def erased(connection: Connection, ids: Sequence[str]) -> list[str]:
+def find_erased(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Return which of these records are erased and must not be read again."""
     return list(connection.execute(ERASED, {"ids": list(ids)}).scalars())
 
@@ -157,7 +157,7 @@ def all_erased(connection: Connection, sobject: str) -> list[str]:
     return list(connection.execute(OF_OBJECT, {"object": sobject}).scalars())
 
 
-def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
+def remove_erased(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
     """Delete erased persons from the stage.
 
     With `run_id`, a record that is the same person as an erased one is erased, too.
@@ -169,7 +169,7 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
         flag = snake_case(twin.flag) if twin.flag else ""
         if not flag or flag in columns:
             statement = TWINS.format(
-                column=quoted(snake_case(twin.field)), flag=f"s.{quoted(flag)}" if flag else "true"
+                column=quote(snake_case(twin.field)), flag=f"s.{quote(flag)}" if flag else "true"
             )
             found = list(connection.execute(text(statement), {"object": sobject}).scalars())
             if found:
@@ -178,7 +178,7 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
     connection.execute(KEEP_OUT)
 
 
-def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
+def erase_twin_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
     """Erase rejected records that are the same persons as erased ones."""
     pairs = [(reject.id, other) for reject in found if (other := twin_named(sobject, reject.record))]
     if pairs and connection.execute(ANY_ERASED).scalar():
@@ -211,7 +211,7 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     if not ids:
         return 0
     parameters = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
-    listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
+    listed = text(FORGET_LISTED.format(listing=qualified_name(connection, LISTING[sobject])))
     for statement in (*FORGET, listed):
         connection.execute(statement, parameters)
     statement = statement_for(
@@ -221,7 +221,7 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     return int(connection.execute(statement, parameters | {"object": sobject, "run_id": run_id}).scalar_one())
 
 
-def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
+def empty_tombstones(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
     """Return the records whose rows are tombstones without values: these stay without, whatever the retention
     is."""
     return list(
@@ -229,7 +229,7 @@ def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str
     )
 
 
-def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
+def erase_values(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
     """Erase the values of those rows that are tombstones older than `keep` (None: keep them for ever)."""
     if keep is not None:
         connection.execute(statement_for(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
@@ -263,9 +263,9 @@ def reduce_fields(
     changed.
     """
     statement = REDUCE.format(
-        table=located(connection, REPLICA[sobject]),
-        nothing="".join(f"{quoted(column)} = NULL, " for column in columns),
-        present="".join(f"t.{quoted(column)} IS NOT NULL OR " for column in columns),
+        table=qualified_name(connection, REPLICA[sobject]),
+        nothing="".join(f"{quote(column)} = NULL, " for column in columns),
+        present="".join(f"t.{quote(column)} IS NOT NULL OR " for column in columns),
         kept=kept,
     )
     row = connection.execute(text(statement), values | {"after": after, "most": BATCH}).one()
@@ -280,25 +280,25 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
 
 
 def statement_for(
-    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
+    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT_COLUMNS
 ) -> TextClause:
     """Complete a statement for one object's table; `nothing` sets all columns to NULL but OWN and
     `keeping`."""
-    return build_statement(statement, sobject, located(connection, REPLICA[sobject]), keeping)
+    return build_statement(statement, sobject, qualified_name(connection, REPLICA[sobject]), keeping)
 
 
 @lru_cache(maxsize=64)
 def build_statement(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
     """Complete a statement for a table's quoted name."""
     columns = [
-        quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN
+        quote(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN_COLUMNS
     ]
     return text(
         statement.format(
             table=table,
             nothing=", ".join(f"{column} = NULL" for column in columns),
             empty=f"ROW({', '.join(columns)}) IS NULL AND custom = '{{}}'",
-            in_force=in_force("deleted_at"),
+            in_force=erasure_due("deleted_at"),
             feed=FEED.format(survivor="NULL"),
         )
     )

@@ -381,7 +381,7 @@ def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
         connection.execute(REPLICATED, values)
 
 
-def start_anew(connection: Connection) -> None:
+def reset_cursors(connection: Connection) -> None:
     """Delete every cursor: all objects are read from the beginning, as into an empty database."""
     for table in ("cursor", "progress", "field", "reject", "reread", "changed_parent"):
         connection.execute(text(f"DELETE FROM sync.{table}"))

@@ -158,7 +158,7 @@ def revoke_others(connection: Connection, owner: str) -> None:
 
 
 @contextmanager
-def fenced(engine: Engine, held: Lease) -> Iterator[Connection]:
+def fenced_transaction(engine: Engine, held: Lease) -> Iterator[Connection]:
     """Open a writing transaction that may take long; raise FenceLostError if another process took over the
     lease.
 

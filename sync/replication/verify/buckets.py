@@ -15,8 +15,8 @@ from sync.logs import logger
 from sync.postgres.tables import (
     LISTING,
     REPLICA,
-    located,
-    quoted,
+    qualified_name,
+    quote,
 )
 from sync.replication.verify.work import Verification, long_read
 from sync.salesforce import soql
@@ -76,7 +76,7 @@ class Range:
 
     def sql(self, number: int) -> str:
         """Return the range as an SQL condition; `number` makes its parameters distinct."""
-        column = quoted(snake_case(self.field))
+        column = quote(snake_case(self.field))
         lower = f"{column} >= :start{number}" if self.start is not None else "true"
         upper = f"{column} < :end{number}" if self.end is not None else "true"
         return f"({lower} AND {upper})"
@@ -213,9 +213,9 @@ def table_buckets(work: Verification, whole: Range, part: str, border: datetime)
     values = {"part": part, "border": border}
     with long_read(work) as connection:
         name = work.schema.name
-        table, listing = (located(connection, tables[name]) for tables in (REPLICA, LISTING))
+        table, listing = (qualified_name(connection, tables[name]) for tables in (REPLICA, LISTING))
         statement = text(
-            TABLE_BUCKETS.format(table=table, listing=listing, column=quoted(snake_case(whole.field)))
+            TABLE_BUCKETS.format(table=table, listing=listing, column=quote(snake_case(whole.field)))
         )
         rows = connection.execute(statement, values | {"start": whole.start, "end": whole.end})
         return {row.bucket.replace(tzinfo=UTC): (row.n, row.earliest, row.latest) for row in rows}

@@ -19,7 +19,7 @@ from sync.postgres.tables import (
     NO_RIGHT,
     REPLICA,
     allow_long,
-    located,
+    qualified_name,
     transaction,
 )
 from sync.replication.runs import PageResult
@@ -78,9 +78,9 @@ def cleared_listing(work: Verification) -> Iterator[None]:
 
 def clear(work: Verification) -> None:
     """Delete the listing and free its space."""
-    with leases.fenced(work.context.engine, work.held) as connection:
+    with leases.fenced_transaction(work.context.engine, work.held) as connection:
         allow_long(connection)
-        listing = located(connection, LISTING[work.schema.name])
+        listing = qualified_name(connection, LISTING[work.schema.name])
         try:
             with connection.begin_nested():
                 connection.execute(LOCK_TIMEOUT)
@@ -100,7 +100,7 @@ def list_window(work: Verification, window: Window) -> Iterator[PageResult]:
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
         with transaction(work.context.engine) as connection:
             leases.check_fence(connection, work.held)
-            enter = text(ENTER.format(listing=located(connection, LISTING[work.schema.name])))
+            enter = text(ENTER.format(listing=qualified_name(connection, LISTING[work.schema.name])))
             connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)
         yield PageResult(work.schema.name, window, received=page.received, expected=page.expected)
@@ -125,7 +125,7 @@ def find_suspects(work: Verification, ranges: Sequence[Range]) -> tuple[list[str
         values |= range_.values(number)
     name = work.schema.name
     with long_read(work) as connection:
-        table, listing = (located(connection, tables[name]) for tables in (REPLICA, LISTING))
+        table, listing = (qualified_name(connection, tables[name]) for tables in (REPLICA, LISTING))
         missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)
         unlisted = connection.execute(
             text(UNLISTED.format(table=table, listing=listing, ranges=" OR ".join(conditions))), values

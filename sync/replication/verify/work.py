@@ -48,7 +48,7 @@ def long_read(work: Verification) -> Iterator[Connection]:
     with transaction(work.context.engine) as connection:
         connection.execute(text("SET LOCAL work_mem = '64MB'"))
         allow_long(connection, STATEMENT_SECONDS)
-        activity.note(3 * STATEMENT_SECONDS)
+        activity.report(3 * STATEMENT_SECONDS)
         yield connection
 
 

@@ -325,7 +325,7 @@ def probe(session: Session, projection: Projection) -> int:
             split_or_raise(session, projection, error)
 
 
-def calls(records: int, threshold: int) -> int:
+def estimate_calls(records: int, threshold: int) -> int:
     """Estimate the API calls for a window of this many records, without the describe."""
     if records <= threshold:
         return max(1, ceil(records / PAGE))

@@ -162,12 +162,12 @@ def read_result_set(
 class Census:
     """Counts the distinct records of a result set in constant memory, since they arrive in stamp order.
 
-    A stamp at or after `asked` means that the record changed after the query began: it may arrive at its old
+    A stamp at or after `began` means that the record changed after the query began: it may arrive at its old
     position and again at the end. Those few are kept by Id. So are records without a valid stamp, which are
     rejected later but counted here.
     """
 
-    asked: str
+    began: str
     until: str
     border: str
     received: int = 0
@@ -194,7 +194,7 @@ class Census:
             if not second[:1].isdigit():
                 self.unstamped.add(str(id_))
                 continue
-            if second >= self.asked:
+            if second >= self.began:
                 self.moved.add(str(id_))
                 continue
             if second != self.top:

@@ -36,7 +36,7 @@ class Described:
     fields: tuple[DescribedField, ...]
     left_out: tuple[str, ...]
     modified: str
-    asked: float
+    asked_at: float
 
 
 @dataclass(frozen=True, slots=True)

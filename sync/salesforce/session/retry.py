@@ -97,7 +97,7 @@ def run_interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
     """
     if stop.is_set():
         raise StoppedError
-    activity.note()
+    activity.report()
     result: list[T] = []
     failure: list[BaseException] = []
     done = threading.Event()

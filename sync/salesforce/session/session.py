@@ -180,7 +180,7 @@ class Session:
         """
         path = f"/services/data/v{self.version}/sobjects/{name}/describe"
         known = self._described.get(name)
-        if refresh or (known is not None and time.monotonic() - known.asked > DESCRIBE_SECONDS):
+        if refresh or (known is not None and time.monotonic() - known.asked_at > DESCRIBE_SECONDS):
             known = None
         condition = {"If-Modified-Since": known.modified} if known is not None else {}
 
