@@ -43,7 +43,7 @@ from sqlalchemy.pool import NullPool
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import checksum, project
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config import flows
 from sync.config.settings import Settings, load_settings, settings_from
 from sync.demo import embedded
@@ -130,14 +130,14 @@ def record_simulator(folder: Path, database: str) -> None:
 def record_real(folder: Path) -> None:
     """The careful cassettes of the org that the environment's settings name."""
     os.environ.setdefault("DATABASE_URL", NO_DATABASE)
-    settings = load_settings(KNOWN)
+    settings = load_settings(OBJECT_CHOICES)
     record(folder / f"login-{settings.flow}.yaml", settings, log_in, careful=True, origin="real")
     record(folder / "window.yaml", settings, window, careful=True, origin="real")
 
 
 def of(simulator: Simulator, flow: str, database: str = NO_DATABASE) -> Settings:
     chosen = {"DATABASE_URL": database, "SYNC_OBJECTS": ",".join(OBJECTS)}
-    return settings_from(chosen | simulator.environment(flow), KNOWN)
+    return settings_from(chosen | simulator.environment(flow), OBJECT_CHOICES)
 
 
 def log_in(session: Session) -> None:

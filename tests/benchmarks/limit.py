@@ -57,10 +57,10 @@ def rest_pages(org: Org, headers: dict[str, str], query: str) -> Iterator[bytes]
         answer.raise_for_status()
         body = answer.content
         yield body
-        following = NEXT.search(body, 0, HEAD)
-        if following is None and not DONE.search(body, 0, HEAD):
+        next_url = NEXT.search(body, 0, HEAD)
+        if next_url is None and not DONE.search(body, 0, HEAD):
             raise RuntimeError(f"no next page, and not the last one: {body[:HEAD]!r}")
-        url = org.url + following[1].decode() if following else ""
+        url = org.url + next_url[1].decode() if next_url else ""
 
 
 def completed_job(org: Org, headers: dict[str, str], name: str) -> str:

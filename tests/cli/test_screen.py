@@ -229,7 +229,7 @@ def test_the_worker_names_its_version(capsys: pytest.CaptureFixture[str]) -> Non
     stop = threading.Event()
     stop.set()
 
-    worker.work({"Contact": lambda: None}, timedelta(hours=1), stop)
+    worker.run_jobs({"Contact": lambda: None}, timedelta(hours=1), stop)
 
     [line] = [line for line in capsys.readouterr().err.splitlines() if "event=worker_started" in line]
     assert f" version={sync.__version__} " in line

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from pydantic import ValidationError
 
 from sync.catalogue.catalogue import CATALOGUE
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.flows import choose_flow
 from sync.config.settings import Settings, load_database_settings, load_settings, settings_from
 from sync.config.values import parse_duration
@@ -85,7 +85,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     def load(variables: Mapping[str, str]) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return load_settings(KNOWN)
+        return load_settings(OBJECT_CHOICES)
 
     return load
 
@@ -383,7 +383,7 @@ def test_commands_without_salesforce_need_the_database_alone(
     """`status` and its like work, and migrations run, with DATABASE_URL and nothing else."""
     monkeypatch.setenv("DATABASE_URL", "postgres:///customers")
 
-    assert load_database_settings(KNOWN).postgres.database == "customers"
+    assert load_database_settings(OBJECT_CHOICES).postgres.database == "customers"
     with pytest.raises(ConfigError):
         load({})
 
@@ -670,7 +670,7 @@ def test_problems_in_an_env_file_do_not_deny_it(load: Load, tmp_path: Path) -> N
 
 def test_given_values_alone() -> None:
     """The demo's settings are those it is given, whatever the environment holds."""
-    settings = settings_from(GOOD | {"SYNC_INTERVAL": "7m"}, KNOWN)
+    settings = settings_from(GOOD | {"SYNC_INTERVAL": "7m"}, OBJECT_CHOICES)
 
     assert settings.sync_interval == timedelta(minutes=7)
     assert settings.requests_ca_bundle is None

@@ -232,4 +232,4 @@ def cpu(feed: Feed, text: str) -> float:
 )
 def test_tags_are_left_out(page: str, text: str) -> None:
     """Of an error page the text between its tags is kept, and of half a tag what there is."""
-    assert " ".join(bodies.without_tags(page).split()) == text
+    assert " ".join(bodies.strip_tags(page).split()) == text

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from sync.catalogue.catalogue import CATALOGUE
-from sync.cli.wiring import KNOWN
-from sync.config.names import strangers
-from sync.config.settings import DatabaseSettings, Settings, explain, load_settings, settings_from
+from sync.cli.wiring import OBJECT_CHOICES
+from sync.config.names import find_misspelt
+from sync.config.settings import DatabaseSettings, Settings, describe_errors, load_settings, settings_from
 from sync.config.values import parse_duration
 from sync.errors import ConfigError
 from tests.project.pages import ROOT, blocks, rows, section, spans
@@ -51,11 +51,13 @@ def test_defaults_are_the_codes(name: str) -> None:
     if field.is_required():
         assert default == "required"
     elif default == WHOLE:
-        assert settings_from(NEEDED, KNOWN).sync_objects == tuple(CATALOGUE)
+        assert settings_from(NEEDED, OBJECT_CHOICES).sync_objects == tuple(CATALOGUE)
     elif default.split(":")[0] == "none":
         assert field.default in (None, frozenset())
     else:
-        assert meaning_of(name, default.strip("`")) == getattr(settings_from(NEEDED, KNOWN), name.lower())
+        assert meaning_of(name, default.strip("`")) == getattr(
+            settings_from(NEEDED, OBJECT_CHOICES), name.lower()
+        )
 
 
 def meaning_of(name: str, value: str) -> Any:
@@ -96,7 +98,7 @@ def test_refusals_read_as_shown(
         for each, text in (NEEDED | {name: value}).items():
             patch.setenv(each, text)
         with pytest.raises(ConfigError) as refused:
-            load_settings(KNOWN)
+            load_settings(OBJECT_CHOICES)
 
     message = message.replace(LISTED, ", ".join(CATALOGUE))
     lines = [line.removeprefix("  - ") for line in str(refused.value).splitlines()[1:]]
@@ -143,6 +145,6 @@ def test_the_shown_message_is_the_codes() -> None:
     try:
         DatabaseSettings.model_validate({})
     except ValidationError as error:
-        missing = explain(error)
-    strange = list(strangers({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields}))
+        missing = describe_errors(error)
+    strange = list(find_misspelt({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields}))
     assert shown.splitlines()[1:] == [f"  - {line}" for line in (*missing[:1], *strange)]

@@ -29,7 +29,7 @@ from vcr.errors import (  # type: ignore[import-untyped]  # likewise
 from sync.catalogue import transform
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import full_id, project
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config import flows
 from sync.config.settings import Settings, settings_from
 from sync.errors import LoginError
@@ -352,7 +352,7 @@ def assert_window_replays(path: Path, replay: Replay) -> None:
             values = [tuple(record.get(name) for name in projection.names) for record in body["records"]]
             assert answer.body["records"] == values
             assert (answer.body["totalSize"], answer.body["done"]) == (body["totalSize"], body["done"])
-            batch = transform.build(projection, rest.texts(values), "US")
+            batch = transform.build(projection, rest.to_texts(values), "US")
             assert batch.rejects == ()
             assert len(batch.lines) == len(body["records"])
 
@@ -570,6 +570,6 @@ def test_failed_recording_leaves_the_old_one(tmp_path: Path, sim: Simulator) -> 
     }
 
     with pytest.raises(LoginError):
-        recording.record(path, settings_from(wrong, KNOWN), recording.log_in)
+        recording.record(path, settings_from(wrong, OBJECT_CHOICES), recording.log_in)
 
     assert path.read_bytes() == LOGINS[0].read_bytes()

@@ -187,7 +187,7 @@ def test_condition_narrows_counts_within_a_window() -> None:
 )
 def test_buckets(part: str, named: str, grouped: str) -> None:
     """Buckets are grouped by any date and time; what tells versions apart is always the stamp."""
-    assert soql.buckets("Thing", LIVE, "CreatedDate", part) == (
+    assert soql.count_buckets("Thing", LIVE, "CreatedDate", part) == (
         f"SELECT {named}, COUNT(Id) n, MIN(SystemModstamp) earliest, MAX(SystemModstamp) latest "
         f"FROM Thing WHERE {LIVE} GROUP BY {grouped}"
     )
@@ -219,7 +219,7 @@ def test_single_records_by_id(thing: Projection) -> None:
 )
 def test_literals_are_utc(moment: datetime, text: str) -> None:
     """A datetime literal is UTC with Z, to the second, with milliseconds only where there are some."""
-    assert soql.literal(moment) == text
+    assert soql.datetime_literal(moment) == text
 
 
 @pytest.mark.parametrize(
@@ -234,14 +234,14 @@ def test_literals_are_utc(moment: datetime, text: str) -> None:
 )
 def test_quoting(text: str, literal: str) -> None:
     """A text cannot leave its quotes."""
-    assert soql.quoted(text) == literal
+    assert soql.quote(text) == literal
 
 
 @settings(derandomize=True, deadline=None, database=None)
 @given(st.text())
 def test_quoting_is_reversible(text: str) -> None:
     """Whatever the text, reading the literal as SOQL does gives it back and ends at the last quote."""
-    literal = soql.quoted(text)
+    literal = soql.quote(text)
     read, at = "", 1
     while literal[at] != "'":
         at += literal[at] == "\\"
@@ -343,7 +343,7 @@ def test_an_org_accepts_buckets(
         sim.org.create("Contact", {"LastName": "a"}, stamp)
     names = (*(f"b{number}" for number in range(len(soql.PARTS[part]))), "n", "earliest", "latest")
 
-    records = sorted(session.query(soql.buckets("Contact", LIVE, field, part), names).body["records"])
+    records = sorted(session.query(soql.count_buckets("Contact", LIVE, field, part), names).body["records"])
 
     assert [tuple(record[:-2]) for record in records] == buckets
     latest = "2024-03-01T12:59:00.000+0000" if part == "hour" else "2024-03-01T13:00:00.000+0000"

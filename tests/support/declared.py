@@ -16,7 +16,7 @@ from migrations.declare import declaration
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import SObject
 from sync.postgres import tables, views
-from sync.postgres.bookkeeping import listing, metadata
+from sync.postgres.bookkeeping import listing_table, metadata
 from sync.postgres.load import personal, sql
 from sync.postgres.tables import LISTING, REPLICA
 from sync.simulator import Simulator
@@ -45,16 +45,16 @@ def register(sobject: SObject) -> None:
     if sobject.name in REPLICA:
         metadata.remove(REPLICA[sobject.name])
     CATALOGUE[sobject.name] = sobject
-    REPLICA[sobject.name] = tables.replica(sobject)
+    REPLICA[sobject.name] = tables.replica_table(sobject)
     if sobject.name not in LISTING:
-        LISTING[sobject.name] = listing(sobject.table)
+        LISTING[sobject.name] = listing_table(sobject.table)
     forget_statements()
 
 
 def forget_statements() -> None:
     """What was made for another declaration is made anew."""
     sql.statements.cache_clear()
-    personal.completed.cache_clear()
+    personal.build_statement.cache_clear()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import Settings, settings_from
 from sync.logs import logger
 from sync.postgres import feed, tables
@@ -145,7 +145,7 @@ class World:
         return self.rows("Account" if id_.startswith("001") else "Contact")[id_]
 
     def feed(self, after: int = 0) -> list[Change]:
-        return list(feed.stream(self.engine, after, follow=False, stop=threading.Event()))
+        return list(feed.stream_changes(self.engine, after, follow=False, stop=threading.Event()))
 
     def news(self, after: int) -> list[tuple[str, str | None]]:
         """The feed after a number as (op, record Id)."""
@@ -153,7 +153,7 @@ class World:
 
     def last_seq(self) -> int:
         with tables.transaction(self.engine) as connection:
-            return feed.last(connection)
+            return feed.last_number(connection)
 
     def cursor(self, sobject: str) -> datetime | None:
         found = self.sql("SELECT complete_through FROM sync.cursor WHERE object = :name", name=sobject)
@@ -191,7 +191,7 @@ class World:
 @lru_cache(maxsize=8)
 def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
     """The settings of an environment, which tests change between two passes: five milliseconds each time."""
-    return settings_from(dict(environment), KNOWN)
+    return settings_from(dict(environment), OBJECT_CHOICES)
 
 
 @lru_cache(maxsize=4)
