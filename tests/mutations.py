@@ -59,6 +59,7 @@ CLI = "sync/cli/commands.py"
 REJECTS = "sync/replication/rejects.py"
 TABLES = "sync/postgres/tables.py"
 RETENTION = "sync/replication/retention.py"
+PRUNING = "sync/postgres/pruning.py"
 
 MUTATIONS = (
     # ── the cursor ──────────────────────────────────────────────────────────────────────────────────────
@@ -393,8 +394,8 @@ MUTATIONS = (
         "    UPDATE sync.feed SET last_seq = last_seq + n.count\n"
         "      FROM (SELECT count(*) AS count FROM compared) AS n\n"
         "     WHERE n.count > 0\n"
-        " RETURNING last_seq - n.count AS base\n",
-        "    SELECT coalesce(max(seq), 0) AS base FROM sync.change\n",
+        " RETURNING last_seq - n.count AS base, slot\n",
+        "    SELECT coalesce(max(seq), 0) AS base, 0 AS slot FROM sync.change\n",
         "postgres/test_leases.py::test_numbers_are_given_in_the_order_of_commits",
     ),
     bug(
@@ -403,6 +404,34 @@ MUTATIONS = (
         "UPDATE sync.feed SET last_seq = last_seq + n.count",
         "UPDATE sync.feed SET last_seq = last_seq + n.count + 1",
         "postgres/test_leases.py::test_numbers_are_given_in_the_order_of_commits",
+    ),
+    bug(
+        "feed: the partition that is being filled is emptied, too",
+        PRUNING,
+        "        if slot == current.slot:\n            continue\n",
+        "",
+        "operations/test_pruning.py::test_old_entries_leave_and_their_space_returns",
+    ),
+    bug(
+        "feed: a partition goes when its oldest entry is old",
+        PRUNING,
+        "SELECT seq, at, now() AS now FROM sync.change_{slot} ORDER BY seq DESC LIMIT 1",
+        "SELECT seq, at, now() AS now FROM sync.change_{slot} ORDER BY seq LIMIT 1",
+        "operations/test_pruning.py::test_the_ring_goes_round",
+    ),
+    bug(
+        "feed: a partition that holds entries is filled again",
+        PRUNING,
+        " WHERE slot = :slot AND NOT EXISTS (SELECT FROM sync.change_{next})\n",
+        " WHERE slot = :slot\n",
+        "operations/test_pruning.py::test_the_ring_goes_round",
+    ),
+    bug(
+        "feed: who asks for entries that are gone gets those that are left",
+        "migrations/versions/0013_feed_ring.py",
+        "ELSIF changes.after < newest AND NOT EXISTS (",
+        "ELSIF false AND NOT EXISTS (",
+        "operations/test_pruning.py::test_a_consumer_that_fell_behind_is_told",
     ),
     bug(
         "feed: changes of one page are not in the order of their stamps",

@@ -43,8 +43,10 @@ def object_names(text: str) -> tuple[str, ...]:
 
 
 def field_names(text: str) -> frozenset[str]:
-    """Split a list of field names: `Contact.Birthdate`, or `PhotoUrl` for every object that has it; `none`:
-    no name."""
+    """Split a list of field names: `Object.Field` for one object, `Field` for every object that has it.
+
+    The word `none` gives no name.
+    """
     if text.strip().lower() == "none":
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())

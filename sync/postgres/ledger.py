@@ -43,7 +43,7 @@ REFUSED = text(f"""
 SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
  WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
-# Tokens of a formula: `Account.Name`; `Account.Parent.Name` gives both steps. Names from the org are compared
+# Tokens of a formula: `Parent.Name`; `Parent.Owner.Name` gives both steps. Names from the org are compared
 # with tokens and never become part of a pattern.
 TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
 EVER_SHOWN = text("SELECT DISTINCT field FROM sync.field")

@@ -79,7 +79,7 @@ TOMBSTONE = frozenset({"is_deleted", "master_record_id", "deleted_at", "deleted_
 def replica_table(sobject: SObject) -> Table:
     """Return the table of one object: field columns, derived columns, custom fields, tombstone columns.
 
-    There are no foreign keys: a contact may arrive before its account.
+    There are no foreign keys: a record may arrive before the one that it refers to.
     """
     columns: list[Column[Any]] = []
     for field in sobject.fields:

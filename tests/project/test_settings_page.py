@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from sync.catalogue.catalogue import CATALOGUE
 from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.names import find_misspelt
 from sync.config.settings import DatabaseSettings, Settings, describe_errors, load_settings, settings_from
@@ -23,6 +24,9 @@ PAGE = "docs/settings.md"
 TABLES = ("Database", "Salesforce", "What is replicated, and when", "Logs")
 # Not a setting: Heroku's name for this process.
 PLATFORM = {"DYNO"}
+# A default that depends on what a team has declared, and the names that a refusal then lists.
+WHOLE = "all of the catalogue"
+LISTED = "Account, Contact, …"
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -46,6 +50,8 @@ def test_defaults_are_the_codes(name: str) -> None:
 
     if field.is_required():
         assert default == "required"
+    elif default == WHOLE:
+        assert settings_from(NEEDED, OBJECT_CHOICES).sync_objects == tuple(CATALOGUE)
     elif default.split(":")[0] == "none":
         assert field.default in (None, frozenset())
     else:
@@ -68,7 +74,7 @@ def test_the_example_file_has_these_defaults() -> None:
     assert set(example) == set(shown)
     for name, value in example.items():
         if shown[name] != "required":
-            assert value == ("" if shown[name].startswith("none") else shown[name]), name
+            assert value == ("" if shown[name].startswith(("none", WHOLE)) else shown[name]), name
 
 
 def test_database_settings_are_enough_for_the_database() -> None:
@@ -94,6 +100,7 @@ def test_refusals_read_as_shown(
         with pytest.raises(ConfigError) as refused:
             load_settings(OBJECT_CHOICES)
 
+    message = message.replace(LISTED, ", ".join(CATALOGUE))
     lines = [line.removeprefix("  - ") for line in str(refused.value).splitlines()[1:]]
     assert [line.removeprefix(f"{name} ") for line in lines] == [message.removeprefix(f"{name} ")], (
         "the page shows another refusal"

@@ -351,7 +351,7 @@ def test_schema_shows_what_is_excluded(rich: World) -> None:
             "MasterRecordId, ParentId of Account",
         ),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Birthdte", "did you mean Contact.Birthdate"),
-        ("SYNC_EXCLUDED_FIELDS", "Lead.Email", "is of no object in the catalogue"),
+        ("SYNC_EXCLUDED_FIELDS", "Acount.Email", "is of no object in the catalogue"),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Email; Title", "is not the API name of a field"),
         ("SYNC_TOMBSTONE_RETENTION", "a month", "is not a duration"),
         ("SYNC_TOMBSTONE_VALUES", "drop", "must be keep or erase"),

@@ -22,6 +22,7 @@ from sync.salesforce import soql
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from sync.window import Key, Scope
+from tests.support.declared import least_record
 from tests.support.world import LONG_AGO, NEVER_WAIT
 
 FIELDS = ("Id", "IsDeleted", "SystemModstamp", "MasterRecordId")
@@ -263,9 +264,9 @@ def session(sim: Simulator) -> Session:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str) -> None:
     """Each kind of query over the whole catalogue is valid SOQL and finds what it says."""
-    names = [{"Name": f"n{i}"} if name == "Account" else {"LastName": f"n{i}"} for i in range(5)]
-    early = sim.org.create_many(name, names[:3], stamp=LONG_AGO)
-    late = sim.org.create_many(name, names[3:], stamp=LONG_AGO + timedelta(hours=1))
+    record = least_record(sim.org, name)
+    early = sim.org.create_many(name, [record] * 3, stamp=LONG_AGO)
+    late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     described, _ = session.describe(name)
     fitted = project(CATALOGUE[name], described)
     key = Key(LONG_AGO, early[1])
@@ -298,9 +299,9 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_a_condition(sim: Simulator, session: Session, name: str) -> None:
     """A condition with every other limit is valid SOQL and holds on both sides of a key's second."""
-    names = [{"Name": f"n{i}"} if name == "Account" else {"LastName": f"n{i}"} for i in range(6)]
-    early = sim.org.create_many(name, names[:4], stamp=LONG_AGO)
-    late = sim.org.create_many(name, names[4:], stamp=LONG_AGO + timedelta(hours=1))
+    record = least_record(sim.org, name)
+    early = sim.org.create_many(name, [record] * 4, stamp=LONG_AGO)
+    late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     for gone, stamp in ((early[2], LONG_AGO), (late[0], LONG_AGO + timedelta(hours=1))):
         sim.org.delete(gone, stamp=stamp)
     fitted = project(CATALOGUE[name], session.describe(name)[0])

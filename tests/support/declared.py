@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from sync.postgres.load import personal, sql
 from sync.postgres.tables import LISTING, REPLICA
 from sync.simulator import Simulator
 from sync.simulator.describes import read_describe
+from sync.simulator.generate.plausible import plausible
+from sync.simulator.org import Org
 from tests.support.world import ROOT
 
 Kept = TypeVar("Kept")
@@ -104,9 +107,26 @@ def migrate(connection: Connection, name: str, *, new: bool) -> None:
     connection.execute(text(views.resolve_id(REPLICA).replace("::", "\\:\\:")))
 
 
+def least_record(org: Org, name: str) -> dict[str, Any]:
+    """Values for what a new record of an object needs, by the org's own schema; a needed parent is created."""
+    schema, draw = org.schema, random.Random(name)
+    record: dict[str, Any] = {}
+    for field in schema.objects[name].fields.values():
+        given = field.defaulted or field.auto_number or not (field.stored and field.createable)
+        if field.nillable or given or field.feature:
+            continue
+        if parent := schema.target(field) if field.type == "reference" else None:
+            record[field.name] = org.create(parent.name, least_record(org, parent.name))
+        else:
+            record[field.name] = plausible(field, draw, 0)
+    return record
+
+
 @contextmanager
 def opportunities(engine: Engine, sim: Simulator) -> Iterator[SObject]:
     """Opportunities: declared, migrated, and in the org."""
-    sim.org.add_object(read_describe(OPPORTUNITY))
+    described = read_describe(OPPORTUNITY)
+    if described.name not in sim.org.described:  # as it is where the catalogue has it
+        sim.org.add_object(described)
     with declared(engine, generated(OPPORTUNITY)) as sobject:
         yield sobject

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LONG_AGO = datetime(2024, 3, 1, 12, tzinfo=UTC)
 NEVER_WAIT = RetryPolicy(scale=0)
 OURS = {"custom", "deleted_at", "deleted_reason", "synced_at"}
+# A run of capitals (`CU`), or a word with its capital (`Date`); digits belong to what they follow.
+WORD = re.compile(r"[A-Z]+(?![a-z])(?:[0-9]+[a-z]*)*|[A-Z]?[a-z0-9]+")
 DERIVED = {"email_normalized", "phone_e164", "mobile_phone_e164", "website_host"}
 
 
@@ -226,12 +228,9 @@ def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str])
 @cache
 def column_of(name: str) -> str:
     """Written down here again on purpose: the judge must not share the product's idea of a name."""
-    special = {
-        f"{person}LastCU{what}Date": f"{before}last_cu_{what.lower()}_date"
-        for person, before in (("", ""), ("Person", "person_"))
-        for what in ("Request", "Update")
-    }
-    return special.get(name) or re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    if "__" in name:  # custom objects and fields, as Heroku Connect names them
+        return name.lower()
+    return "_".join(WORD.findall(name)).lower()
 
 
 def as_stored(value: Any, stored: Any) -> Any:
