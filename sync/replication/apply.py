@@ -171,9 +171,10 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
         return ""
     salesforce_time, database_time = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
     return (
-        f"{name}: Salesforce's answers are dated {salesforce_time} UTC and the database's clock "
-        f"says {database_time}: one of them is wrong, so complete_through stays where it is; rows that were "
-        "read are kept. Check the time (NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
+        f"{name}: Salesforce's answers are dated {salesforce_time} UTC and the database's clock says "
+        f"{database_time}: one of them is wrong, so complete_through stays where it is; rows that were read "
+        "are kept. Check the time (NTP) of the database's server, and whether a proxy before Salesforce "
+        "changes the Date header"
     )
 
 
