@@ -17,7 +17,6 @@ from sync.simulator import Simulator
 from sync.simulator.objects import describe
 
 SPACE = "{http://soap.sforce.com/2006/04/metadata}"
-INVOICE = Path(__file__).parent.parent / "simulator" / "invoice.json"
 
 
 def granted(text: str) -> ElementTree.Element:
@@ -168,9 +167,11 @@ def test_what_is_refused(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Arguments that do not fit together, and files that are no describe, are refused; nothing is written."""
-    target = tmp_path / "file.xml"
+    target, strange = tmp_path / "file.xml", tmp_path / "strange.json"
+    strange.write_text('{"name": "Stranger__c", "fields": []}')
+    paths = {"FILE": str(target), "STRANGE": str(strange)}
 
-    assert permissions.main([str(target) if word == "FILE" else word for word in arguments]) == 2
+    assert permissions.main([paths.get(word, word) for word in arguments]) == 2
 
     assert message in capsys.readouterr().err
     assert not target.exists()

@@ -178,7 +178,7 @@ class Check:
         """The new release takes over from the old one."""
         check = self.report.check
         if self.before is not None:
-            with check("the release phase beside the old worker"):
+            with check("the release phase beside the old worker", needed=True):
                 self.release_phase(self.now)
         with check("the old worker and the new one, during a deploy"):
             self.change_arrives(old)

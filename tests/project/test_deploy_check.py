@@ -51,12 +51,16 @@ def test_a_process_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pyte
 def test_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     """Each check has its line with its time; a failed one names the reason, and the others go on unless they need it."""
     report = Report()
+
+    def fail(error: Exception) -> None:
+        raise error
+
     with report.check("the first"):
         report.note = "4 rows"
     with report.check("the second"):
-        raise AssertionError("exit 3")
+        fail(AssertionError("exit 3"))
     with pytest.raises(AbortedError), report.check("the third", needed=True):
-        raise OSError("no space")
+        fail(OSError("no space"))
 
     lines = capsys.readouterr().out.splitlines()
     assert report.failed == ["the second", "the third"]
