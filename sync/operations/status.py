@@ -44,7 +44,7 @@ SELECT object, complete_through FROM sync.cursor
 """)
 # The last verify of each object; a failed one is `overdue` if none succeeded for two days.
 VERIFIED = text("""
-SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
+SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error, r.error_class,
        (r.findings ->> 'remaining')::bigint - coalesce((r.findings ->> 'rejected')::bigint, 0) AS remaining,
        k.complete_through - coalesce(k.verified_through, r.started_at - interval '1 day') > interval '2 days'
            AS overdue

@@ -11,8 +11,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from types import FrameType
@@ -29,6 +30,9 @@ SHUTDOWN_SECONDS = 25  # Heroku kills after 30
 WATCHDOG_SECONDS = 1800
 LOOK_SECONDS = 5  # between two checks of the jobs
 FIRST_BACKOFF, JITTER = 5.0, 0.2
+ATTEND_SECONDS = 60  # the longest time between two runs of what stands beside the jobs
+JOIN_SECONDS = 5  # for it to end; it holds nothing that a successor waits for
+RECORD_SECONDS = 10  # for recording that the watchdog ends the process
 LONGEST_SPREAD = (
     30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
 )
@@ -53,10 +57,24 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What runs beside the jobs: `attend` after each attempt of a job and at least each minute, in a thread of
+    its own, and `note_stuck` with silent jobs and the limit of silence before the watchdog ends the
+    process."""
+
+    attend: Callable[[], object]
+    note_stuck: Callable[[Sequence[str], timedelta], object]
+
+
 class Pulse:
-    """The time of each running job's last activity; jobs that wait for their next run are left out."""
+    """The time of each running job's last activity; jobs that wait for their next run are left out.
+
+    `rested` is set whenever an attempt of a job ends.
+    """
 
     def __init__(self) -> None:
+        self.rested = threading.Event()
         self._lock = threading.Lock()
         self._active: dict[str, float] = {}
 
@@ -78,6 +96,7 @@ class Pulse:
         """Mark the job as ended."""
         with self._lock:
             self._active.pop(name, None)
+        self.rested.set()
 
     def stuck(self, seconds: float) -> list[str]:
         """Return running jobs that were silent for longer than these seconds and their allowance."""
@@ -86,7 +105,12 @@ class Pulse:
             return [name for name, active in self._active.items() if now - active > seconds]
 
 
-def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: threading.Event) -> None:
+def work(
+    jobs: Mapping[str, Callable[[], object]],
+    interval: timedelta,
+    stop: threading.Event,
+    beside: Beside | None = None,
+) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
@@ -98,7 +122,8 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
         threading.Thread(target=repeat, args=(name, job, interval, stop, pulse), name=name, daemon=True)
         for name, job in jobs.items()
     ]
-    for thread in threads:
+    attending = threading.Thread(target=attend_regularly, args=(beside, stop, pulse.rested), daemon=True)
+    for thread in (*threads, attending):
         thread.start()
     log.info(
         "worker_started",
@@ -110,6 +135,7 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
         ended = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
         if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
+            record_stuck(beside, stuck)
             os._exit(1)
     log.info("worker_stopping")
     deadline = threading.Timer(SHUTDOWN_SECONDS, cut_off)
@@ -117,6 +143,7 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
     deadline.start()
     for thread in threads:
         thread.join()
+    attending.join(JOIN_SECONDS)
     deadline.cancel()
     log.info("worker_stopped")
 
@@ -135,6 +162,25 @@ def repeat(
         persist(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
+
+
+def attend_regularly(beside: Beside | None, stop: threading.Event, rested: threading.Event) -> None:
+    """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
+    while beside is not None and not stop.is_set():
+        rested.clear()
+        persist("alerts", beside.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
+        due = time.monotonic() + ATTEND_SECONDS
+        while not (stop.wait(1) or rested.is_set() or time.monotonic() >= due):
+            pass
+
+
+def record_stuck(beside: Beside | None, stuck: Sequence[str]) -> None:
+    """Record that the watchdog ends the process; whatever hangs must not hold it up."""
+    if beside is not None:
+        args = (stuck, timedelta(seconds=WATCHDOG_SECONDS))
+        recording = threading.Thread(target=beside.note_stuck, args=args, daemon=True)
+        recording.start()
+        recording.join(RECORD_SECONDS)
 
 
 def cut_off() -> None:
