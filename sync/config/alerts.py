@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,8 +16,8 @@ from pydantic_settings import BaseSettings
 
 from sync.config.values import SOURCES, parse_duration, wrong
 
-# Apprise separates URLs by spaces, commas or both.
-BETWEEN = re.compile(r"[\s,;]+(?=[A-Za-z0-9]{1,32}://)")
+# As Apprise, which takes spaces and commas between URLs, and commas within them.
+BEGINNING = re.compile(r"(?:^|(?<=[\s,;]))[A-Za-z0-9]{1,32}://")
 ALERT_URL = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}://\S+")
 # Parts of a URL that a library or a server may quote alone.
 PARTS = re.compile(r"[/?#&=@:,;\s]+")
@@ -96,7 +97,9 @@ class AlertSettings(BaseSettings):
 
 def split_urls(value: str) -> list[str]:
     """Split URLs at spaces and commas before a scheme; a comma within a URL is part of it."""
-    return [url for url in BETWEEN.split(value.strip().strip(",;")) if url]
+    starts = [found.start() for found in BEGINNING.finditer(value)]
+    pieces = [value[start:end] for start, end in pairwise([0, *starts, len(value)])]
+    return [url for piece in pieces if (url := piece.strip(" \t\r\n,;"))]
 
 
 def url_secrets(url: str) -> Iterator[str]:

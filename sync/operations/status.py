@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from sync.postgres import ledger
+from sync.postgres.state.incidents import Incident, read_open
 from sync.replication.rejects import describe_groups, groups
 
 FRESHNESS = text("""
@@ -132,7 +133,7 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
-    problems."""
+    problems, `incidents` are the open ones."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -140,6 +141,7 @@ class Status:
     stale: tuple[str, ...]
     warnings: tuple[str, ...]
     headline: str
+    incidents: tuple[Incident, ...] = ()
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -168,7 +170,8 @@ def read_status(connection: Connection, objects: Sequence[str], max_lag: timedel
     problems = list(warnings(connection, objects))
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
-    return Status(found, runs(connection, objects), working, stale, texts, line)
+    opened = tuple(read_open(connection))
+    return Status(found, runs(connection, objects), working, stale, texts, line, opened)
 
 
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:

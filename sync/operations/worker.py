@@ -59,9 +59,11 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What runs beside the jobs: `attend` after each attempt of a job and at least each minute, in a thread of
-    its own, and `note_stuck` with silent jobs and the limit of silence before the watchdog ends the
-    process."""
+    """What runs beside the jobs, in a thread of its own.
+
+    `attend` runs after each attempt of a job and at least each minute, `note_stuck` before the watchdog ends
+    the process, with the silent jobs and the limit of silence.
+    """
 
     attend: Callable[[], object]
     note_stuck: Callable[[Sequence[str], timedelta], object]

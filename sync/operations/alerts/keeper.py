@@ -75,8 +75,7 @@ class Keeper:
     # ── called by the worker ──
 
     def attend(self) -> None:
-        """Ping the heartbeat if all objects have passed since the last ping; evaluate, record and tell what is
-        wrong."""
+        """Evaluate, record and tell what is wrong; ping if all objects have passed since the last ping."""
         self._ping()
         now = self.clock()
         before, problems = self._look(now)
