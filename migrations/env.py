@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations import replicas
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_database_settings
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
 from sync.postgres import bookkeeping, replica_schema, tables, views
@@ -41,6 +42,7 @@ ADVICE = {
     NO_RIGHT: "the role needs CREATE on the database, and must own what earlier migrations made",
 }
 
+PARTITION = re.compile(r"change_[0-9]+")
 VIEW_COLUMNS = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attnum > 0 ORDER BY attnum"
 )
@@ -122,6 +124,8 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
     """Only the product's own schemas are compared: the database is shared with others."""
     if kind == "schema":
         return name in SCHEMAS
+    if kind == "table" and PARTITION.fullmatch(name or ""):
+        return False  # the metadata has the partitioned table alone
     return kind != "table" or parents["schema_name"] in SCHEMAS
 
 
@@ -151,8 +155,8 @@ def settled(connection: Connection, wanted: str | None) -> str:
     """The schema of the replicas: the remembered one, or before the first migration the one to be made."""
     if not context.get_context().get_current_heads():
         return wanted or replica_schema.STANDARD
-    name = replica_schema.remembered(connection) or replica_schema.STANDARD
-    replica_schema.check(wanted, name)
+    name = replica_schema.stored_schema(connection) or replica_schema.STANDARD
+    replica_schema.check_schema(wanted, name)
     return name
 
 
@@ -184,7 +188,7 @@ def main() -> None:
         run(handed_over, context.config.attributes.get(replica_schema.WANTED))
         return
     try:
-        settings = load_database_settings(KNOWN)
+        settings = load_database_settings(OBJECT_CHOICES)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None

@@ -33,7 +33,7 @@ from sync.errors import (
     UsageError,
 )
 from sync.logs import logger, printable
-from sync.operations import erasure, grants, status, worker
+from sync.operations import erasure, grants, pruning, status, worker
 from sync.operations.alerts import incidents
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
@@ -100,11 +100,15 @@ def options(
 def run_worker() -> None:
     """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
-        keeper = open_keeper(context)
+        settings, keeper = context.settings, open_keeper(context)
         context = replace(context, on_pass=keeper.note_pass)
-        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
-        beside = worker.Beside(keeper.attend, keeper.note_stuck)
-        worker.work(jobs, context.settings.sync_interval, context.stop, beside)
+        jobs = {name: partial(pipeline.run_scheduled, context, name) for name in settings.sync_objects}
+        keep = settings.sync_feed_retention, settings.sync_run_retention
+        beside = {
+            "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
+        }
+        attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant)
 
 
 @app.command()
@@ -143,7 +147,7 @@ def resync(
     if sum((since is not None, bool(ids), full)) > 1:
         raise UsageError("--since, --id and --full exclude each other: give one of them")
     start = time_option(since) if since is not None else None
-    by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
+    by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
@@ -154,7 +158,9 @@ def resync(
             show.estimates(pipeline.estimate(context, names, start))
         elif ids:
             show.reports(
-                runs.for_each(list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n]))
+                runs.run_concurrently(
+                    list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n])
+                )
             )
         else:
             with show.progress(context) as watched:
@@ -207,7 +213,9 @@ def print_status(
     with open_database() as (settings, engine):
         allowed = duration_option(max_lag) if max_lag else settings.max_lag
         with tables.transaction(engine) as connection:
-            found = status.read_status(connection, settings.sync_objects, allowed)
+            found = status.read_status(
+                connection, settings.sync_objects, allowed, settings.sync_database_limit
+            )
     show.status(found, as_json=as_json)
     if found.stale:
         raise typer.Exit(1)
@@ -254,12 +262,12 @@ def rejects(
             for name in rejected.accept(connection, names, accept, who):
                 screen.say(f'{name}: "{accept}" is accepted: passes succeed, and status and verify name it')
         elif refuse is not None:
-            for name in rejected.refuse(connection, names, refuse):
+            for name in rejected.withdraw(connection, names, refuse):
                 screen.say(f'{name}: "{refuse}" is not accepted any more')
         elif every:
             show.rejects(status.rejects(connection, names), as_json=as_json)
         else:
-            show.reject_groups(rejected.groups(connection, names), as_json=as_json)
+            show.reject_groups(rejected.reject_groups(connection, names), as_json=as_json)
 
 
 @app.command(name="changes")
@@ -275,8 +283,8 @@ def changes_(
     with open_database() as (_, engine), worker.stopping_on_signals(stop):
         if after is None:
             with tables.transaction(engine) as connection:
-                after = max(0, feed.last(connection) - 20)
-        show.changes(feed.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+                after = max(0, feed.last_number(connection) - 20)
+        show.changes(feed.stream_changes(engine, after, follow=follow, stop=stop), as_json=as_json)
 
 
 @app.command()
@@ -302,13 +310,13 @@ def erase(
     with open_database() as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
-                found = erasure.matching(connection, email)
+                found = erasure.find_by_email(connection, email)
             show.matches(found)
             ids = [match.id for match in found]
             if not ids or not (yes or confirmed(len(ids))):
                 raise typer.Exit(0 if not ids else 2)
-        by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
-        me, who = lease_owner(settings), printable.visible(by or "")[:200]
+        by_object = pipeline.group_by_object([full_id(id_) for id_ in ids or ()])
+        me, who = lease_owner(settings), printable.escape_controls(by or "")[:200]
         who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:
             show.lifted(erasure.lift(engine, by_object, me, who, wait_time, stop))
@@ -342,9 +350,7 @@ def alert(
         raise UsageError("alert sends a test message alone: add --test")
     stop, settings = threading.Event(), open_settings()
     if (send := sender(settings)) is None:
-        raise ConfigError(
-            "SYNC_ALERT_URLS is not set: write one or several URLs of Apprise, see docs/settings.md"
-        )
+        raise ConfigError("SYNC_ALERT_URLS is not set: write URLs of Apprise, see docs/settings.md")
     with worker.stopping_on_signals(stop):
         outcomes = send(incidents.TEST, stop)
     for one in outcomes:
@@ -352,6 +358,20 @@ def alert(
             screen.say(f"{one.number}. {one.place}: accepted")
     if failed := [one for one in outcomes if not one.accepted]:
         raise SyncError("; ".join(f"{one.number}. {one.place}: {one.problem}" for one in failed))
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+) -> None:
+    """Remove old entries of the feed and of the journal now, as the worker does each hour."""
+    stop = threading.Event()
+    with open_database() as (settings, engine), worker.stopping_on_signals(stop):
+        keep = settings.sync_feed_retention, settings.sync_run_retention
+        found = pruning.prunable(engine, *keep) if dry_run else list(pruning.prune(engine, *keep, stop))
+    show.pruned(found, dry_run=dry_run)
+    if any(one.waiting for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

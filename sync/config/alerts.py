@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from sync.config.values import SOURCES, parse_duration, wrong
+from sync.config.values import SOURCES, bad_value, parse_duration
 
 # As Apprise, which takes spaces and commas between URLs, and commas within them.
 BEGINNING = re.compile(r"(?:^|(?<=[\s,;]))[A-Za-z0-9]{1,32}://")
@@ -39,7 +39,7 @@ class AlertSettings(BaseSettings):
     def _alert_urls(cls, value: SecretStr | None) -> SecretStr | None:
         urls = [] if value is None else split_urls(value.get_secret_value())
         if odd := [place for place, url in enumerate(urls, 1) if not ALERT_URL.fullmatch(url)]:
-            raise wrong(
+            raise bad_value(
                 f"has no URL at place {odd[0]}: write URLs of Apprise with spaces or commas between them, "
                 "for example json://hooks.example.com/sync or slack://…"
             )
@@ -49,7 +49,7 @@ class AlertSettings(BaseSettings):
     @classmethod
     def _heartbeat_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"https://[^/\s]\S*", value.get_secret_value().strip()):
-            raise wrong("must be one https:// URL, for example https://hc-ping.com/ and the check's UUID")
+            raise bad_value("must be one https:// URL, for example https://hc-ping.com/ and the check's UUID")
         return value
 
     @field_validator("sync_max_lag", mode="before")
@@ -58,9 +58,9 @@ class AlertSettings(BaseSettings):
         try:
             lag = parse_duration(value) if isinstance(value, str) else value
         except ValueError as error:
-            raise wrong(str(error)) from None
+            raise bad_value(str(error)) from None
         if lag is not None and lag <= timedelta(0):
-            raise wrong("must be longer than zero, for example 1h")
+            raise bad_value("must be longer than zero, for example 1h")
         return lag
 
     @field_validator("requests_ca_bundle")
@@ -70,7 +70,7 @@ class AlertSettings(BaseSettings):
             if value is not None and not value.is_dir():
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
-            raise wrong(
+            raise bad_value(
                 f"{value} does not exist or holds no certificate: give a PEM file with the CA's"
             ) from None
         return value

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync.postgres import ledger
+from sync.postgres import ledger, pruning
+from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident, read_open
-from sync.replication.rejects import describe_groups, groups
+from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
@@ -64,6 +65,8 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
  WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
+NO_SIZE = Size(0, None)
+WARN_DAYS, URGENT_DAYS = 30, 7  # days until the database reaches its limit
 NEWS = timedelta(days=7)  # how long a vanished field appears in the first line
 REJECTS = text("""
 SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
@@ -141,6 +144,8 @@ class Status:
     stale: tuple[str, ...]
     warnings: tuple[str, ...]
     headline: str
+    size: Size = NO_SIZE
+    size_limit: int | None = None
     incidents: tuple[Incident, ...] = ()
 
 
@@ -162,22 +167,42 @@ def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
     return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
 
 
-def read_status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
-    """Read everything from one snapshot; an object with a lag above `max_lag` is stale."""
+def read_status(
+    connection: Connection, objects: Sequence[str], max_lag: timedelta, size_limit: int | None = None
+) -> Status:
+    """Read everything from one snapshot; an object with a lag above `max_lag` is stale.
+
+    `size_limit` is the size of the database's plan in bytes.
+    """
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
-    problems = list(warnings(connection, objects))
+    size = pruning.size(connection)
+    problems = [*size_warnings(size, size_limit), *warnings(connection, objects)]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
     opened = tuple(read_open(connection))
-    return Status(found, runs(connection, objects), working, stale, texts, line, opened)
+    return Status(found, runs(connection, objects), working, stale, texts, line, size, size_limit, opened)
+
+
+def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:
+    """Yield the warning about a database that reaches its plan's size soon, and whether it is urgent."""
+    left = size.days_left(limit)
+    if limit is None or left is None or left >= WARN_DAYS:
+        return
+    when = "is reached" if left == 0 else f"is reached in {left:,.0f} days"
+    yield (
+        f"the database has {format_bytes(size.bytes)}, and its limit of {format_bytes(limit)} {when}: over "
+        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a "
+        "larger plan and set SYNC_DATABASE_LIMIT",
+        left < URGENT_DAYS,
+    )
 
 
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield problems that exist although the last pass succeeded, and whether the first line shows them."""
-    asked = {"objects": list(objects)}
-    for row in connection.execute(FUTURE, asked):
+    parameters = {"objects": list(objects)}
+    for row in connection.execute(FUTURE, parameters):
         yield (
             f"{row.object} is recorded as complete through {format_utc(row.complete_through)}, which is in "
             "the future: a clock was wrong, and changes may be missing; type: "
@@ -187,14 +212,14 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
     yield from rejects_by_reason(connection, objects)
     for name in other_org(connection, objects):
         yield name, True
-    for row in connection.execute(REFUSED, asked):
+    for row in connection.execute(REFUSED, parameters):
         yield (
             f"{row.object}: Salesforce refuses getDeleted since {format_utc(row.since)}: records that left "
             "the recycle bin are found by verify alone, each night or when you type: "
             f"python -m sync verify --object {row.object} --repair",
             True,
         )
-    for row in connection.execute(VERIFIED, asked):
+    for row in connection.execute(VERIFIED, parameters):
         if row.outcome == "failed" and (row.remaining or row.overdue):
             yield (
                 f"{row.object}: the verify of {format_utc(row.started_at)} failed: "
@@ -204,7 +229,7 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
         elif row.remaining:
             what = f"{row.remaining:,} found different at {format_utc(row.started_at)}"
             yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
-    for row in connection.execute(LAGGING, asked):
+    for row in connection.execute(LAGGING, parameters):
         yield (
             f"{row.object}: Salesforce's latestDateCovered is {format_utc(row.covered)}: a transaction "
             "hangs; only 24 hours of its lag count, the nightly verify finds what commits later than that",
@@ -228,14 +253,17 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
 
 def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield the rejected records of each object; accepted ones do not appear in the first line."""
-    found = groups(connection, objects)
+    found = reject_groups(connection, objects)
     for name in objects:
-        mine = [group for group in found if group.object == name and not group.accepted]
-        if mine:
-            count, since = sum(group.records for group in mine), min(group.since for group in mine)
+        unaccepted = [group for group in found if group.object == name and not group.accepted]
+        if unaccepted:
+            count, since = (
+                sum(group.records for group in unaccepted),
+                min(group.since for group in unaccepted),
+            )
             yield (
-                f"{name}: {records(count)} rejected since {format_utc(since)} "
-                f"({describe_groups(mine)}): consumers see "
+                f"{name}: {describe_count(count)} rejected since {format_utc(since)} "
+                f"({describe_groups(unaccepted)}): consumers see "
                 f"an older version of them, or none; type: python -m sync rejects --object {name}",
                 True,
             )
@@ -243,12 +271,13 @@ def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterato
         if accepted:
             count = sum(group.records for group in accepted)
             yield (
-                f"{name}: {records(count)} rejected for accepted reasons ({describe_groups(accepted)})",
+                f"{name}: {describe_count(count)} rejected for accepted reasons "
+                f"({describe_groups(accepted)})",
                 False,
             )
 
 
-def records(count: int) -> str:
+def describe_count(count: int) -> str:
     """Return a number of records, as the start of a sentence."""
     return "1 record is" if count == 1 else f"{count:,} records are"
 
@@ -341,3 +370,11 @@ def format_duration(span: timedelta) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m" if minutes else f"{seconds}s"
+
+
+def format_bytes(count: float) -> str:
+    """Format bytes as `812 kB`, `1.2 MB` or `3.4 GB`."""
+    for unit, bytes_ in (("GB", 1 << 30), ("MB", 1 << 20)):
+        if count >= bytes_:
+            return f"{count / bytes_:,.1f} {unit}"
+    return f"{count / 1024:,.0f} kB"

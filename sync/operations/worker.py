@@ -58,7 +58,7 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Attendant:
     """What runs beside the jobs, in a thread of its own.
 
     `attend` runs after each attempt of a job and at least each minute, `note_stuck` before the watchdog ends
@@ -100,20 +100,27 @@ class Pulse:
             self._active.pop(name, None)
         self.rested.set()
 
-    def stuck(self, seconds: float) -> list[str]:
+    def silent_jobs(self, seconds: float) -> list[str]:
         """Return running jobs that were silent for longer than these seconds and their allowance."""
         with self._lock:
             now = time.monotonic()
             return [name for name, active in self._active.items() if now - active > seconds]
 
 
-def work(
-    jobs: Mapping[str, Callable[[], object]],
+Job = Callable[[], object]
+
+
+def run_jobs(
+    jobs: Mapping[str, Job],
     interval: timedelta,
     stop: threading.Event,
-    beside: Beside | None = None,
+    beside: Mapping[str, tuple[Job, timedelta]] | None = None,
+    attendant: Attendant | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
+
+    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own; `attendant`
+    looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause, at most the interval. The process exits with 1 if a job does
@@ -121,10 +128,13 @@ def work(
     """
     pulse = Pulse()
     threads = [
-        threading.Thread(target=repeat, args=(name, job, interval, stop, pulse), name=name, daemon=True)
-        for name, job in jobs.items()
+        threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
+        for name, (job, each) in {
+            **{name: (job, interval) for name, job in jobs.items()},
+            **(beside or {}),
+        }.items()
     ]
-    attending = threading.Thread(target=attend_regularly, args=(beside, stop, pulse.rested), daemon=True)
+    attending = threading.Thread(target=attend_regularly, args=(attendant, stop, pulse.rested), daemon=True)
     for thread in (*threads, attending):
         thread.start()
     log.info(
@@ -134,13 +144,13 @@ def work(
         objects=",".join(jobs),
     )
     while not stop.wait(LOOK_SECONDS):
-        ended = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
-        if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):
+        dead = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
+        if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
-            record_stuck(beside, stuck)
+            record_stuck(attendant, stuck)
             os._exit(1)
     log.info("worker_stopping")
-    deadline = threading.Timer(SHUTDOWN_SECONDS, cut_off)
+    deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
     deadline.daemon = True
     deadline.start()
     for thread in threads:
@@ -161,37 +171,37 @@ def repeat(
     spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
     while not stop.wait(pause):
         began = time.monotonic()
-        persist(name, job, interval, stop, pulse)
+        run_until_done(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
 
 
-def attend_regularly(beside: Beside | None, stop: threading.Event, rested: threading.Event) -> None:
+def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:
     """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
-    while beside is not None and not stop.is_set():
+    while attendant is not None and not stop.is_set():
         rested.clear()
-        persist("alerts", beside.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
+        run_until_done("alerts", attendant.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
         due = time.monotonic() + ATTEND_SECONDS
         while not (stop.wait(1) or rested.is_set() or time.monotonic() >= due):
             pass
 
 
-def record_stuck(beside: Beside | None, stuck: Sequence[str]) -> None:
+def record_stuck(attendant: Attendant | None, stuck: Sequence[str]) -> None:
     """Record that the watchdog ends the process; whatever hangs must not hold it up."""
-    if beside is not None:
+    if attendant is not None:
         args = (stuck, timedelta(seconds=WATCHDOG_SECONDS))
-        recording = threading.Thread(target=beside.note_stuck, args=args, daemon=True)
+        recording = threading.Thread(target=attendant.note_stuck, args=args, daemon=True)
         recording.start()
         recording.join(RECORD_SECONDS)
 
 
-def cut_off() -> None:
+def force_exit() -> None:
     """Exit before Heroku sends SIGKILL; pages are transactions, so no page is half written."""
     log.error("shutdown_forced", seconds=SHUTDOWN_SECONDS)
     os._exit(1)
 
 
-def persist(
+def run_until_done(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
     """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
@@ -199,7 +209,7 @@ def persist(
     while not stop.is_set():
         pulse.begin(name)
         try:
-            with activity.reported_to(partial(pulse.beat, name)):
+            with activity.report_to(partial(pulse.beat, name)):
                 job()
             return
         except StoppedError:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
@@ -31,7 +36,7 @@ metadata = MetaData(
 )
 
 
-def moment(name: str, *, nullable: bool = True, now: bool = False) -> Column[Any]:
+def timestamp_column(name: str, *, nullable: bool = True, now: bool = False) -> Column[Any]:
     """Return a timestamptz column."""
     return Column(
         name, DateTime(timezone=True), nullable=nullable, server_default=text("now()") if now else None
@@ -42,18 +47,18 @@ Table(
     "cursor",
     metadata,
     Column("object", Text(), primary_key=True),
-    moment("complete_through"),
+    timestamp_column("complete_through"),
     Column("hidden", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
-    moment("covered"),
-    moment("deleted_through"),
-    moment("deleted_asked"),
-    moment("verified_through"),
-    moment("refreshed_at"),
+    timestamp_column("covered"),
+    timestamp_column("deleted_through"),
+    timestamp_column("deleted_asked"),
+    timestamp_column("verified_through"),
+    timestamp_column("refreshed_at"),
     Column("backfill", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
-    moment("emptied_through"),
+    timestamp_column("emptied_through"),
     Column("selection", Text()),
-    moment("deletions_refused_at"),
-    moment("slow_since"),
+    timestamp_column("deletions_refused_at"),
+    timestamp_column("slow_since"),
     schema=BOOKKEEPING,
     comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
@@ -62,10 +67,10 @@ Table(
     metadata,
     Column("object", Text(), primary_key=True),
     Column("purpose", Text(), primary_key=True),
-    moment("since"),
-    moment("until", nullable=False),
-    moment("key_stamp"),
-    moment("covered"),
+    timestamp_column("since"),
+    timestamp_column("until", nullable=False),
+    timestamp_column("key_stamp"),
+    timestamp_column("covered"),
     Column("key_id", Text()),
     Column("job", Text()),
     Column("page_url", Text(), nullable=False, server_default=text("''")),
@@ -73,7 +78,7 @@ Table(
     Column("settled", BigInteger(), nullable=False, server_default=text("0")),
     Column("selected", Text(), nullable=False, server_default=text("''")),
     Column("epoch", BigInteger(), nullable=False, server_default=text("0")),
-    moment("began_at"),
+    timestamp_column("began_at"),
     Column("total", BigInteger(), nullable=False, server_default=text("0")),
     Column("mismatches", Integer(), nullable=False, server_default=text("0")),
     schema=BOOKKEEPING,
@@ -85,7 +90,7 @@ Table(
     Column("object", Text(), primary_key=True),
     Column("owner", Text()),
     Column("fence", BigInteger(), nullable=False, server_default=text("0")),
-    moment("expires_at", nullable=False),
+    timestamp_column("expires_at", nullable=False),
     Column("epoch", BigInteger(), nullable=False, server_default=text("0")),
     schema=BOOKKEEPING,
     comment="One writer per object; the fence grows with each owner, the epoch with each commit of records.",
@@ -97,12 +102,12 @@ Table(
     Column("object", Text(), nullable=False),
     Column("command", Text(), nullable=False),
     Column("owner", Text(), nullable=False),
-    moment("started_at", nullable=False, now=True),
-    moment("finished_at"),
+    timestamp_column("started_at", nullable=False, now=True),
+    timestamp_column("finished_at"),
     Column("outcome", Text(), nullable=False, server_default=text("'running'")),
-    moment("since"),
-    moment("until"),
-    moment("complete_through"),
+    timestamp_column("since"),
+    timestamp_column("until"),
+    timestamp_column("complete_through"),
     *(
         Column(name, BigInteger(), nullable=False, server_default=text("0"))
         for name in (
@@ -125,26 +130,50 @@ Table(
     metadata,
     Column("single", Boolean(), primary_key=True, server_default=text("true")),
     Column("last_seq", BigInteger(), nullable=False, server_default=text("0")),
+    Column("slot", SmallInteger(), nullable=False, server_default=text("0")),
+    timestamp_column("slot_since", nullable=False, now=True),
     CheckConstraint("single", name="single"),
     schema=BOOKKEEPING,
     comment="The last number given; its row lock makes the order of numbers the order of commits.",
 )
-Table(
+SLOTS = 8  # partitions of the feed, which are emptied in turn
+CHANGE = Table(
     "change",
     metadata,
-    Column("seq", BigInteger(), primary_key=True, autoincrement=False),
+    Column("seq", BigInteger(), nullable=False, autoincrement=False),
     Column("object", Text(), nullable=False),
     Column("record_id", Text(collation="C")),
     Column("op", Text(), nullable=False),
     Column("changed", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
     Column("run_id", BigInteger()),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     Column("survivor_id", Text(collation="C")),
+    Column("slot", SmallInteger(), nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("slot", "seq"),
+    Index(None, "seq"),
+    Index(None, "object", "seq"),
     CheckConstraint(
         "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload', 'erase')", name="op"
     ),
     schema=BOOKKEEPING,
     comment="The feed: what changed, in the order of commits.",
+    postgresql_partition_by="LIST (slot)",
+)
+for _slot in range(SLOTS):
+    event.listen(
+        CHANGE,
+        "after_create",
+        DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+            f"CREATE TABLE sync.change_{_slot} PARTITION OF sync.change FOR VALUES IN ({_slot})"
+        ),
+    )
+Table(
+    "size",
+    metadata,
+    Column("day", Date(), primary_key=True),
+    Column("bytes", BigInteger(), nullable=False),
+    schema=BOOKKEEPING,
+    comment="The size of the database by day: what its growth is told from.",
 )
 Table(
     "reject",
@@ -153,9 +182,9 @@ Table(
     Column("record_id", Text(collation="C"), primary_key=True),
     Column("reason", Text(), nullable=False),
     Column("record", JSON(), nullable=False),
-    moment("system_modstamp"),
-    moment("first_seen", nullable=False, now=True),
-    moment("last_seen", nullable=False, now=True),
+    timestamp_column("system_modstamp"),
+    timestamp_column("first_seen", nullable=False, now=True),
+    timestamp_column("last_seen", nullable=False, now=True),
     Column("run_id", BigInteger()),
     schema=BOOKKEEPING,
     comment="Records that could not be stored, whole, and why; gone from here once stored.",
@@ -166,8 +195,8 @@ Table(
     metadata,
     Column("single", Boolean(), primary_key=True, server_default=text("true")),
     Column("organization_id", Text(), nullable=False),
-    moment("accepted_at", nullable=False, now=True),
-    moment("replaced_at"),
+    timestamp_column("accepted_at", nullable=False, now=True),
+    timestamp_column("replaced_at"),
     CheckConstraint("single", name="single"),
     schema=BOOKKEEPING,
     comment="The one org whose records these are; another one is refused.",
@@ -178,7 +207,7 @@ Table(
     Column("id", BigInteger(), Identity(always=True), primary_key=True),
     Column("object", Text(), nullable=False),
     Column("field", Text(), nullable=False),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     Column("change", Text(), nullable=False),
     Column("type", Text(), nullable=False),
     Column("size", Text(), nullable=False),
@@ -203,7 +232,7 @@ Table(
     Column("object", Text(), primary_key=True),
     Column("column_name", Text(), primary_key=True),
     Column("version", Text(), nullable=False),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="The version of the computation that filled each derived column; without one it is mixed.",
 )
@@ -213,7 +242,7 @@ Table(
     Column("object", Text(), primary_key=True),
     Column("record_id", Text(collation="C"), primary_key=True),
     Column("whole", Boolean(), nullable=False),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="Records to be read again because one that they depend on has changed.",
 )
@@ -225,7 +254,7 @@ Table(
     Column("record_id", Text(collation="C"), primary_key=True),
     Column("whole", Boolean(), nullable=False),
     Column("after_id", Text(collation="C"), nullable=False, server_default=text("''")),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     schema=BOOKKEEPING,
     comment="Changed records whose children (rows of `child` naming them in `lookup`) are not all in "
     "sync.reread yet: those with an Id after `after_id`.",
@@ -242,7 +271,7 @@ Table(
     metadata,
     Column("object", Text(), primary_key=True),
     Column("reason", Text(), primary_key=True),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     Column("accepted_by", Text(), nullable=False),
     schema=BOOKKEEPING,
     comment="Reasons of rejected records that an operator accepts: they hold up no pass.",
@@ -253,10 +282,10 @@ Table(
     Column("id", BigInteger(), Identity(always=True), primary_key=True),
     Column("object", Text(), nullable=False),
     Column("record_id", Text(collation="C"), nullable=False),
-    moment("at", nullable=False, now=True),
+    timestamp_column("at", nullable=False, now=True),
     Column("asked_by", Text(), nullable=False),
     Column("cause_id", Text(collation="C"), nullable=False),
-    moment("lifted_at"),
+    timestamp_column("lifted_at"),
     Column("lifted_by", Text()),
     Index(None, "record_id", unique=True, postgresql_where=text("lifted_at IS NULL")),
     schema=BOOKKEEPING,
@@ -269,12 +298,12 @@ Table(
     Column("kind", Text(), nullable=False),
     Column("object", Text(), nullable=False),
     Column("what", Text(), nullable=False),
-    moment("opened_at", nullable=False),
-    moment("closed_at"),
+    timestamp_column("opened_at", nullable=False),
+    timestamp_column("closed_at"),
     Column("times", Integer(), nullable=False, server_default=text("1")),
     Column("told", Text()),
-    moment("last_told_at"),
-    moment("claimed_until"),
+    timestamp_column("last_told_at"),
+    timestamp_column("claimed_until"),
     Index(None, "kind", "object", unique=True, postgresql_where=text("closed_at IS NULL")),
     CheckConstraint("told IN ('open', 'over')", name="told"),
     schema=BOOKKEEPING,
@@ -294,20 +323,20 @@ Table(
     metadata,
     Column("object", Text(), primary_key=True),
     Column("record_id", Text(collation="C"), primary_key=True),
-    moment("system_modstamp", nullable=False),
+    timestamp_column("system_modstamp", nullable=False),
     prefixes=["UNLOGGED"],
     schema=BOOKKEEPING,
     comment="What a verify of an older release has listed so far; this one has a table for each object.",
 )
 
 
-def listing(name: str) -> Table:
+def listing_table(name: str) -> Table:
     """Return the table that lists an object's records during a verify; `name` is the name of its replica."""
     return Table(
         f"listing_{name}",
         metadata,
         Column("record_id", Text(collation="C"), primary_key=True),
-        moment("system_modstamp", nullable=False),
+        timestamp_column("system_modstamp", nullable=False),
         prefixes=["UNLOGGED"],
         schema=BOOKKEEPING,
         comment="What a verify of the object has listed so far; empty between two of them.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from sync.operations.status import format_utc, records
+from sync.operations.status import describe_count, format_utc
 from sync.postgres.state.incidents import Incident
 
 # Passes of one object that fail in a row before it is an incident: the worker retries after 5 s, 10 s, 20 s …
@@ -165,7 +165,7 @@ def failing(observed: Observed) -> Iterator[Problem]:
 def rejects(observed: Observed) -> Iterator[Problem]:
     for one in observed.objects:
         if one.rejects:
-            yield Problem("rejects", one.object, f"{records(one.rejects)} rejected and not stored")
+            yield Problem("rejects", one.object, f"{describe_count(one.rejects)} rejected and not stored")
         if one.last.error_class == "rejects":
             yield Problem(
                 "rejects_exceeded", one.object, "a run refused to go on: too many records cannot be stored"
@@ -208,11 +208,12 @@ def api_budget(observed: Observed) -> Iterator[Problem]:
 
 def watchdog(observed: Observed) -> Iterator[Problem]:
     """Yield restarts by the watchdog, which the ended process has recorded, until a pass succeeds."""
-    done = {one.object: one.last_success for one in observed.objects}
     for incident in observed.known:
-        if incident.kind == "watchdog" and incident.closed_at is None and incident.object in done:
-            success = done[incident.object]
-            if success is None or success <= incident.opened_at:
+        if incident.kind == "watchdog" and incident.closed_at is None:
+            # A job that is no object's is over as soon as any object's pass succeeds.
+            mine = [one for one in observed.objects if one.object == incident.object] or observed.objects
+            ended = [one.last_success for one in mine if one.last_success is not None]
+            if not any(at > incident.opened_at for at in ended):
                 yield Problem("watchdog", incident.object, incident.what)
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import apprise
 
-from sync.logs.printable import bounded, hide, visible
+from sync.logs.printable import escape_controls, hide, redact_bounded
 
 LONGEST_REASON = 200
 THREADS = 8
@@ -36,7 +36,7 @@ class Reasons(logging.Handler):
     def of_this_thread(self) -> str:
         """Return what Apprise logged last in this thread, without secrets."""
         said = self.by_thread.pop(threading.get_ident(), "") or SILENT
-        return visible(bounded(said, LONGEST_REASON))
+        return escape_controls(redact_bounded(said, LONGEST_REASON))
 
 
 def main() -> None:
@@ -93,9 +93,9 @@ def place(url: str, server: apprise.NotifyBase | None) -> str:
     """Return scheme and host of a URL; the scheme alone if the service has a secret in the host's place."""
     scheme, _, _ = url.partition("://")
     if server is None or "host" not in server.template_tokens or not server.host:
-        return f"{visible(scheme[:32])}://…"
+        return f"{escape_controls(scheme[:32])}://…"
     port = f":{server.port}" if server.port else ""
-    return visible(f"{scheme}://{server.host}{port}")
+    return escape_controls(f"{scheme}://{server.host}{port}")
 
 
 if __name__ == "__main__":
