@@ -30,8 +30,9 @@ SHUTDOWN_SECONDS = 25  # Heroku kills after 30
 WATCHDOG_SECONDS = 1800
 LOOK_SECONDS = 5  # between two checks of the jobs
 FIRST_BACKOFF, JITTER = 5.0, 0.2
-ATTEND_SECONDS = 60  # the longest time between two runs of what stands beside the jobs
-JOIN_SECONDS = 5  # for it to end; it holds nothing that a successor waits for
+ATTEND_SECONDS = 60  # the longest time between two runs of the attendant
+SHORTEST_PAUSE = 1.0  # seconds between them: objects end their passes at about the same time
+JOIN_SECONDS = 5  # for the attendant to end; it holds nothing that a successor waits for
 RECORD_SECONDS = 10  # for recording that the watchdog ends the process
 LONGEST_SPREAD = (
     30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
@@ -182,7 +183,7 @@ def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested:
         rested.clear()
         run_until_done("alerts", attendant.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
         due = time.monotonic() + ATTEND_SECONDS
-        while not (stop.wait(1) or rested.is_set() or time.monotonic() >= due):
+        while not (stop.wait(SHORTEST_PAUSE) or rested.is_set() or time.monotonic() >= due):
             pass
 
 

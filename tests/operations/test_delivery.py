@@ -184,7 +184,8 @@ def alert(monkeypatch: pytest.MonkeyPatch, arguments: list[str], **settings: str
     for name, value in (NEEDED | settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["sync", "alert", *arguments])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for place, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(place, hook, getattr(place, hook))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)

@@ -243,7 +243,8 @@ def ping(url: str, ca_bundle: Path | None) -> None:
     """
     with Http(ca_bundle) as http:
         try:
-            status = http.request("GET", url, allowance=PING, stream=True).status_code
+            with http.request("GET", url, allowance=PING, stream=True) as response:
+                status = response.status_code
         except RedirectedError as redirected:
             status = redirected.status
         except (requests.RequestException, urllib3.exceptions.HTTPError, TooLargeError) as error:
