@@ -6,10 +6,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sync.cli.wiring import open_keeper
 from sync.errors import SyncError
 from sync.operations.alerts.delivery import Outcome
 from sync.operations.alerts.incidents import Message, compose, is_due, state_of, step
@@ -26,6 +28,8 @@ from sync.operations.alerts.problems import (
 )
 from sync.postgres import tables
 from sync.postgres.state.incidents import Incident, read_open
+from sync.replication import pipeline
+from tests.support.hostile import answer, hostile
 from tests.support.world import World
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -481,6 +485,31 @@ def test_the_heartbeat_follows_complete_passes(
     works = False
     assert passed("Account", "Contact") == 4
     assert caplog.text.count("heartbeat_failed") == 2
+
+
+def test_a_worker_is_wired(loaded: World, tmp_path: Path) -> None:
+    """With its settings a worker pings after the passes of both objects, over TLS of a private CA, and knows how
+    much of its budget is used."""
+    with hostile(tmp_path) as there:
+        there.answers = lambda _: answer(b"OK")
+        both = tmp_path / "both.pem"
+        known = Path(loaded.environment["REQUESTS_CA_BUNDLE"]).read_text()
+        both.write_text(known + Path(there.ca_file).read_text())
+        loaded.environment["REQUESTS_CA_BUNDLE"] = str(both)
+        loaded.environment["SYNC_HEARTBEAT_URL"] = f"{there.url}/beat"
+        context = loaded.context("worker")
+        keeping = open_keeper(context)
+        context = replace(context, on_pass=keeping.note_pass)
+
+        for name in ("Account", "Contact"):
+            assert there.asked == []
+            pipeline.run_scheduled(context, name)
+            keeping.attend()
+
+    assert [asked.path for asked in there.asked] == ["/beat"]
+    usage, session = keeping.usage(), context.session.usage
+    assert session is not None
+    assert usage == pytest.approx(session.used / session.limit / 0.8)
 
 
 def test_every_kind_has_an_end() -> None:
