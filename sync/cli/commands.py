@@ -30,7 +30,7 @@ from sync.errors import (
     UsageError,
 )
 from sync.logs import logger, printable
-from sync.operations import erasure, grants, status, worker
+from sync.operations import erasure, grants, pruning, status, worker
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
 from sync.replication import pipeline, runs
@@ -97,7 +97,9 @@ def run_worker() -> None:
     """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
         jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
-        worker.work(jobs, context.settings.sync_interval, context.stop)
+        keep = context.settings.sync_feed_retention, context.settings.sync_run_retention
+        prune_all = partial(pruning.scheduled, context.engine, *keep, context.stop)
+        worker.work(jobs, context.settings.sync_interval, context.stop, {"prune": (prune_all, pruning.EACH)})
 
 
 @app.command()
@@ -201,7 +203,10 @@ def print_status(
         usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
         with tables.transaction(engine) as connection:
             found = status.read_status(
-                connection, settings.sync_objects, duration_option(max_lag) if max_lag else usual
+                connection,
+                settings.sync_objects,
+                duration_option(max_lag) if max_lag else usual,
+                settings.sync_database_limit,
             )
     show.status(found, as_json=as_json)
     if found.stale:
@@ -324,6 +329,20 @@ def confirmed(count: int) -> bool:
         return False
     what = "this record, and never store it" if count == 1 else f"these {count} records, and never store them"
     return typer.confirm(f"Erase {what} again?")
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+) -> None:
+    """Remove old entries of the feed and of the journal now, as the worker does each hour."""
+    stop = threading.Event()
+    with open_database() as (settings, engine), worker.stopping_on_signals(stop):
+        keep = settings.sync_feed_retention, settings.sync_run_retention
+        found = pruning.prunable(engine, *keep) if dry_run else list(pruning.prune(engine, *keep, stop))
+    show.pruned(found, dry_run=dry_run)
+    if any(one.waiting for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

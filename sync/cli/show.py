@@ -28,8 +28,18 @@ from sync.logs import logger
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
-from sync.operations.status import Rejected, Status, format_duration, format_utc, records, truncate
+from sync.operations.pruning import Pruned
+from sync.operations.status import (
+    Rejected,
+    Status,
+    format_bytes,
+    format_duration,
+    format_utc,
+    records,
+    truncate,
+)
 from sync.postgres.feed import Change
+from sync.postgres.pruning import Size
 from sync.replication.pipeline import Estimate
 from sync.replication.rejects import Group
 from sync.replication.runs import PageResult, Report, SyncContext
@@ -212,6 +222,33 @@ def lifted(found: Mapping[str, Sequence[str]]) -> None:
         say("none of these records was erased")
 
 
+def pruned(found: Sequence[Pruned], *, dry_run: bool) -> None:
+    """Print what was pruned, or would be."""
+    for one in found:
+        what = f"{one.rows:,} rows" if one.through is None else f"the feed through {one.through}"
+        if one.waiting:
+            say(
+                f"{one.what}: {what} ({format_bytes(one.bytes)}) could not be locked: a reader has it open; "
+                "type again: python -m sync prune"
+            )
+        else:
+            space = f" ({format_bytes(one.bytes)})" if one.bytes else ""
+            say(f"{one.what}: {what}{space} {'would be removed' if dry_run else 'removed'}")
+    if not found:
+        say("nothing is older than it is kept")
+
+
+def size(found: Size, limit: int | None) -> None:
+    """Print the size of the database, its growth and the days that are left."""
+    grows = "" if found.daily is None else f", {format_bytes(found.daily)} more a day"
+    left = found.days_left(limit)
+    if limit is None:
+        ends = "limit unknown: set SYNC_DATABASE_LIMIT to the plan's size, for example 1GB"
+    else:
+        ends = f"of {format_bytes(limit)}" + ("" if left is None else f", reached in {left:,.0f} days")
+    say(f"database: {format_bytes(found.bytes)}{grows}; {ends}")
+
+
 def status(found: Status, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
@@ -240,6 +277,7 @@ def status(found: Status, *, as_json: bool) -> None:
     )
     for warning in found.warnings:
         say(f"warning: {warning}")
+    size(found.size, found.size_limit)
     runs(found)
 
 

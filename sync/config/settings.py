@@ -28,6 +28,7 @@ from sync.config.keys import check_signing_key
 from sync.config.names import given, strangers
 from sync.config.pasted import problems, translated
 from sync.config.replicas import schema_name
+from sync.config.storage import StorageSettings
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import (
     SOURCES,
@@ -41,7 +42,7 @@ from sync.logs.printable import visible
 LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(StorageSettings):
     """The settings of commands that only read the database; a field's name is the variable's in lower
     case."""
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync.postgres import ledger
+from sync.postgres import ledger, pruning
+from sync.postgres.pruning import Size
 from sync.replication.rejects import describe_groups, groups
 
 FRESHNESS = text("""
@@ -63,6 +64,8 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
  WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
+NO_SIZE = Size(0, None)
+WARN_DAYS, URGENT_DAYS = 30, 7  # days until the database reaches its limit
 NEWS = timedelta(days=7)  # how long a vanished field appears in the first line
 REJECTS = text("""
 SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
@@ -140,6 +143,8 @@ class Status:
     stale: tuple[str, ...]
     warnings: tuple[str, ...]
     headline: str
+    size: Size = NO_SIZE
+    size_limit: int | None = None
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -160,15 +165,35 @@ def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
     return [Rejected(*row) for row in connection.execute(REJECTS, {"objects": list(objects)})]
 
 
-def read_status(connection: Connection, objects: Sequence[str], max_lag: timedelta) -> Status:
-    """Read everything from one snapshot; an object with a lag above `max_lag` is stale."""
+def read_status(
+    connection: Connection, objects: Sequence[str], max_lag: timedelta, size_limit: int | None = None
+) -> Status:
+    """Read everything from one snapshot; an object with a lag above `max_lag` is stale.
+
+    `size_limit` is the size of the database's plan in bytes.
+    """
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
-    problems = list(warnings(connection, objects))
+    size = pruning.size(connection)
+    problems = [*size_warnings(size, size_limit), *warnings(connection, objects)]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
-    return Status(found, runs(connection, objects), working, stale, texts, line)
+    return Status(found, runs(connection, objects), working, stale, texts, line, size, size_limit)
+
+
+def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:
+    """Yield the warning about a database that reaches its plan's size soon, and whether it is urgent."""
+    left = size.days_left(limit)
+    if limit is None or left is None or left >= WARN_DAYS:
+        return
+    when = "is reached" if left == 0 else f"is reached in {left:,.0f} days"
+    yield (
+        f"the database has {format_bytes(size.bytes)}, and its limit of {format_bytes(limit)} {when}: over "
+        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a larger "
+        "plan and set SYNC_DATABASE_LIMIT",
+        left < URGENT_DAYS,
+    )
 
 
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -338,3 +363,11 @@ def format_duration(span: timedelta) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m" if minutes else f"{seconds}s"
+
+
+def format_bytes(count: float) -> str:
+    """Format bytes as `812 kB`, `1.2 MB` or `3.4 GB`."""
+    for unit, bytes_ in (("GB", 1 << 30), ("MB", 1 << 20)):
+        if count >= bytes_:
+            return f"{count / bytes_:,.1f} {unit}"
+    return f"{count / 1024:,.0f} kB"

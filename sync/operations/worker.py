@@ -86,8 +86,18 @@ class Pulse:
             return [name for name, active in self._active.items() if now - active > seconds]
 
 
-def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: threading.Event) -> None:
+Job = Callable[[], object]
+
+
+def work(
+    jobs: Mapping[str, Job],
+    interval: timedelta,
+    stop: threading.Event,
+    beside: Mapping[str, tuple[Job, timedelta]] | None = None,
+) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
+
+    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause, at most the interval. The process exits with 1 if a job does
@@ -95,8 +105,11 @@ def work(jobs: Mapping[str, Callable[[], object]], interval: timedelta, stop: th
     """
     pulse = Pulse()
     threads = [
-        threading.Thread(target=repeat, args=(name, job, interval, stop, pulse), name=name, daemon=True)
-        for name, job in jobs.items()
+        threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
+        for name, (job, each) in {
+            **{name: (job, interval) for name, job in jobs.items()},
+            **(beside or {}),
+        }.items()
     ]
     for thread in threads:
         thread.start()

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
@@ -125,14 +130,17 @@ Table(
     metadata,
     Column("single", Boolean(), primary_key=True, server_default=text("true")),
     Column("last_seq", BigInteger(), nullable=False, server_default=text("0")),
+    Column("slot", SmallInteger(), nullable=False, server_default=text("0")),
+    moment("slot_since", nullable=False, now=True),
     CheckConstraint("single", name="single"),
     schema=BOOKKEEPING,
     comment="The last number given; its row lock makes the order of numbers the order of commits.",
 )
-Table(
+SLOTS = 8  # partitions of the feed, which are emptied in turn
+CHANGE = Table(
     "change",
     metadata,
-    Column("seq", BigInteger(), primary_key=True, autoincrement=False),
+    Column("seq", BigInteger(), nullable=False, autoincrement=False),
     Column("object", Text(), nullable=False),
     Column("record_id", Text(collation="C")),
     Column("op", Text(), nullable=False),
@@ -140,11 +148,32 @@ Table(
     Column("run_id", BigInteger()),
     moment("at", nullable=False, now=True),
     Column("survivor_id", Text(collation="C")),
+    Column("slot", SmallInteger(), nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("slot", "seq"),
+    Index(None, "seq"),
+    Index(None, "object", "seq"),
     CheckConstraint(
         "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload', 'erase')", name="op"
     ),
     schema=BOOKKEEPING,
     comment="The feed: what changed, in the order of commits.",
+    postgresql_partition_by="LIST (slot)",
+)
+for _slot in range(SLOTS):
+    event.listen(
+        CHANGE,
+        "after_create",
+        DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+            f"CREATE TABLE sync.change_{_slot} PARTITION OF sync.change FOR VALUES IN ({_slot})"
+        ),
+    )
+Table(
+    "size",
+    metadata,
+    Column("day", Date(), primary_key=True),
+    Column("bytes", BigInteger(), nullable=False),
+    schema=BOOKKEEPING,
+    comment="The size of the database by day: what its growth is told from.",
 )
 Table(
     "reject",

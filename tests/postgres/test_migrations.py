@@ -40,7 +40,9 @@ CATALOG = {
     """,
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-         WHERE connamespace = ANY (CAST(:schemas AS regnamespace[])) ORDER BY 1, 2
+         WHERE connamespace = ANY (CAST(:schemas AS regnamespace[]))
+           AND contype <> 'n'  -- which columns are nullable is above
+         ORDER BY 1, 2
     """,
     "indexes": """
         SELECT schemaname, tablename, indexname, indexdef FROM pg_indexes

@@ -69,7 +69,8 @@ SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
 ) AS lines
 """
 TABLES = """
-SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('sync', 'salesforce') ORDER BY 1
+SELECT oid::regclass::text FROM pg_class  -- of a partitioned table its partitions
+ WHERE relnamespace IN ('sync'::regnamespace, 'salesforce'::regnamespace) AND relkind = 'r' ORDER BY 1
 """
 SEQUENCES = "SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences ORDER BY 1"
 # What a test has left behind. Connections between two transactions are kept for the next test: a new one reads the

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sync.operations import grants
 from sync.operations.audit.findings import ROOT, Finding
+from sync.operations.status import format_bytes
 from sync.postgres import replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING, metadata
 from sync.postgres.tables import (
@@ -269,9 +270,9 @@ def size(engine: Engine) -> Generator[Finding, None, None]:
     with transaction(engine) as connection:
         whole = int(connection.execute(SIZE).scalar_one())
         grown = growth(connection)
-    more = f", about {in_bytes(grown)} more a day" if grown is not None else ""
+    more = f", about {format_bytes(grown)} more a day" if grown is not None else ""
     limit = "the plan's limit is not known to the database (heroku pg:info shows it)"
-    yield Finding("database size", "ok", f"{in_bytes(whole)}{more}; {limit}")
+    yield Finding("database size", "ok", f"{format_bytes(whole)}{more}; {limit}")
 
 
 def growth(connection: Connection) -> float | None:
@@ -291,11 +292,3 @@ def growth(connection: Connection) -> float | None:
         total += row.inserted * of(f"{replicas}.{table.name}") if table is not None else 0.0
         total += row.changed * of(f"{BOOKKEEPING}.change") + row.runs * of(f"{BOOKKEEPING}.run")
     return total / float(weeks[0].days)
-
-
-def in_bytes(count: float) -> str:
-    """Format bytes as `812 kB`, `1.2 MB` or `3.4 GB`."""
-    for unit, bytes_ in (("GB", 1 << 30), ("MB", 1 << 20)):
-        if count >= bytes_:
-            return f"{count / bytes_:,.1f} {unit}"
-    return f"{count / 1024:,.0f} kB"

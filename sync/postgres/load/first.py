@@ -12,9 +12,9 @@ from sync.postgres.load.sql import NOTIFY
 from sync.postgres.tables import REPLICA, located, quoted
 
 RELOAD = text(
-    "WITH counter AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq) "
-    "INSERT INTO sync.change (seq, object, op, run_id) "
-    "SELECT last_seq, :object, 'reload', :run_id FROM counter"
+    "WITH counter AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq, slot) "
+    "INSERT INTO sync.change (slot, seq, object, op, run_id) "
+    "SELECT slot, last_seq, :object, 'reload', :run_id FROM counter"
 )
 INDEXES = text("SELECT indexname FROM pg_indexes WHERE schemaname = :schema AND tablename = :table")
 # Both are tolerated: a role without the privilege, and a reader with an open transaction. A longer wait for

@@ -86,10 +86,10 @@ FEED = """, counter AS (
     UPDATE sync.feed SET last_seq = last_seq + n.count
       FROM (SELECT count(*) AS count FROM compared) AS n
      WHERE n.count > 0
- RETURNING last_seq - n.count AS base
+ RETURNING last_seq - n.count AS base, slot
 ), logged AS (
-    INSERT INTO sync.change (seq, object, record_id, op, changed, run_id, survivor_id)
-    SELECT base + row_number() OVER (ORDER BY system_modstamp, id), :object, id, op, changed, :run_id,
+    INSERT INTO sync.change (slot, seq, object, record_id, op, changed, run_id, survivor_id)
+    SELECT slot, base + row_number() OVER (ORDER BY system_modstamp, id), :object, id, op, changed, :run_id,
            CASE WHEN op = 'merge' THEN {survivor} END
       FROM compared, counter
 )"""
