@@ -11,7 +11,7 @@ from migrations import rights
 from sync.catalogue.mapping import sql_name
 
 revision: str = "0014"
-down_revision: str | None = "0012"
+down_revision: str | None = "0013"
 branch_labels: str | None = None
 depends_on: str | None = None
 
@@ -271,7 +271,7 @@ FRESHNESS = {
 FUNCTIONS = {
     "changes(bigint, integer)": """
 The change feed after a number, in the order of commits.
-after: the last seq that was processed; 0 begins with the oldest entry
+after: the last seq that was processed; a new consumer begins with that of crm.feed_position()
 max: at most so many entries, 1 to 10000
 seq: the number of the entry, which grows with each commit
 object: API name of the object
@@ -281,6 +281,11 @@ changed: the columns that an update changed
 run_id: the run that wrote the entry
 at: when the entry was written
 survivor_id: for a merge, the Id of the record that survived
+""",
+    "feed_position()": """
+Where a consumer that has read the views goes on: the epoch of the feed and its last number.
+epoch: another one after the database was restored to an earlier state, or failed over
+seq: the last number that was given
 """,
     "complete_through(text[])": """
 Everything that Salesforce committed before this time is here; -infinity while one of the objects was never complete.
@@ -299,6 +304,9 @@ id: an Id of 15 or 18 characters
 }
 BEFORE = {
     "changes(bigint, integer)": "The change feed after a number, in the order of commits.",
+    "feed_position()": (
+        "The epoch of the feed and its last number: where a consumer that has read the views goes on."
+    ),
     "complete_through(text[])": "Through when all objects are complete; -infinity while one of them never was.",
     "wait_until(timestamptz, interval, text[])": "Waits until all objects are complete through a time; false when that took too long.",
     "resolve_id(text)": "Follows merges to the Id that survives, else NULL.",
