@@ -30,7 +30,7 @@ from sync.catalogue.mapping import (
     api_name,
     sql_name,
 )
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_settings
 from sync.errors import SalesforceError, SyncError, UsageError
 from sync.salesforce.session.session import Session
@@ -337,7 +337,7 @@ def is_field(raw: object) -> bool:
 
 def asked(name: str) -> Any:
     """The describe that the org in the settings answers."""
-    session = Session(load_settings(KNOWN))
+    session = Session(load_settings(OBJECT_CHOICES))
     path = f"/services/data/v{session.version}/sobjects/{name}/describe"
     try:
         return session.resource("GET", path).body

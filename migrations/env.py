@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations import replicas
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_database_settings
 from sync.errors import ConfigError, ReplicaSchemaError, SyncError
 from sync.postgres import bookkeeping, replica_schema, tables, views
@@ -168,8 +168,8 @@ def settled(connection: Connection, wanted: str | None) -> str:
     """The schema of the replicas: the remembered one, or before the first migration the one to be made."""
     if not context.get_context().get_current_heads():
         return wanted or replica_schema.STANDARD
-    name = replica_schema.remembered(connection) or replica_schema.STANDARD
-    replica_schema.check(wanted, name)
+    name = replica_schema.stored_schema(connection) or replica_schema.STANDARD
+    replica_schema.check_schema(wanted, name)
     return name
 
 
@@ -201,7 +201,7 @@ def main() -> None:
         run(handed_over, context.config.attributes.get(replica_schema.WANTED))
         return
     try:
-        settings = load_database_settings(KNOWN)
+        settings = load_database_settings(OBJECT_CHOICES)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None

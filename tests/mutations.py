@@ -59,6 +59,7 @@ CLI = "sync/cli/commands.py"
 REJECTS = "sync/replication/rejects.py"
 TABLES = "sync/postgres/tables.py"
 RETENTION = "sync/replication/retention.py"
+PRUNING = "sync/postgres/pruning.py"
 
 MUTATIONS = (
     # ── the cursor ──────────────────────────────────────────────────────────────────────────────────────
@@ -153,8 +154,8 @@ MUTATIONS = (
     bug(
         "cursor: a window does not include the moment of its beginning",
         "sync/salesforce/soql.py",
-        'f"SystemModstamp >= {literal(scope.since)}"',
-        'f"SystemModstamp > {literal(scope.since)}"',
+        'f"SystemModstamp >= {datetime_literal(scope.since)}"',
+        'f"SystemModstamp > {datetime_literal(scope.since)}"',
         "salesforce/test_soql.py::test_window_includes_its_beginning",
     ),
     bug(
@@ -245,7 +246,7 @@ MUTATIONS = (
     bug(
         "merge: a record that Postgres refuses is dropped",
         LOAD,
-        "return {}, [reject(projection, records[0], refusal(error))]",
+        "return {}, [reject(projection, records[0], reject_reason(error))]",
         "return {}, []",
         "replication/test_stories.py::test_record_that_only_postgres_refuses[rest]",
     ),
@@ -281,7 +282,7 @@ MUTATIONS = (
     bug(
         "fence: the cursor moves without it",
         WINDOWS,
-        "        with leases.fenced(context.engine, held) as connection:\n",
+        "        with leases.fenced_transaction(context.engine, held) as connection:\n",
         "        with transaction(context.engine) as connection:\n",
         "replication/test_mutants.py::test_the_cursor_moves_under_the_fence",
     ),
@@ -368,7 +369,7 @@ MUTATIONS = (
     bug(
         "guard of rejects: what was rejected before does not count",
         REJECTS,
-        "    elif too_many(outstanding, rows + outstanding):\n",
+        "    elif exceeds_limits(outstanding, rows + outstanding):\n",
         "    elif False:\n",
         "postgres/test_large_tables.py::test_outstanding_rejects_count_no_more_rows_than_they_need",
     ),
@@ -393,8 +394,8 @@ MUTATIONS = (
         "    UPDATE sync.feed SET last_seq = last_seq + n.count\n"
         "      FROM (SELECT count(*) AS count FROM compared) AS n\n"
         "     WHERE n.count > 0\n"
-        " RETURNING last_seq - n.count AS base\n",
-        "    SELECT coalesce(max(seq), 0) AS base FROM sync.change\n",
+        " RETURNING last_seq - n.count AS base, slot\n",
+        "    SELECT coalesce(max(seq), 0) AS base, 0 AS slot FROM sync.change\n",
         "postgres/test_leases.py::test_numbers_are_given_in_the_order_of_commits",
     ),
     bug(
@@ -403,6 +404,34 @@ MUTATIONS = (
         "UPDATE sync.feed SET last_seq = last_seq + n.count",
         "UPDATE sync.feed SET last_seq = last_seq + n.count + 1",
         "postgres/test_leases.py::test_numbers_are_given_in_the_order_of_commits",
+    ),
+    bug(
+        "feed: the partition that is being filled is emptied, too",
+        PRUNING,
+        "        if slot == current.slot:\n            continue\n",
+        "",
+        "operations/test_pruning.py::test_old_entries_leave_and_their_space_returns",
+    ),
+    bug(
+        "feed: a partition goes when its oldest entry is old",
+        PRUNING,
+        "SELECT seq, at, now() AS now FROM sync.change_{slot} ORDER BY seq DESC LIMIT 1",
+        "SELECT seq, at, now() AS now FROM sync.change_{slot} ORDER BY seq LIMIT 1",
+        "operations/test_pruning.py::test_the_ring_goes_round",
+    ),
+    bug(
+        "feed: a partition that holds entries is filled again",
+        PRUNING,
+        " WHERE slot = :slot AND NOT EXISTS (SELECT FROM sync.change_{next})\n",
+        " WHERE slot = :slot\n",
+        "operations/test_pruning.py::test_the_ring_goes_round",
+    ),
+    bug(
+        "feed: who asks for entries that are gone gets those that are left",
+        "migrations/versions/0013_feed_ring.py",
+        "ELSIF changes.after < newest AND NOT EXISTS (",
+        "ELSIF false AND NOT EXISTS (",
+        "operations/test_pruning.py::test_a_consumer_that_fell_behind_is_told",
     ),
     bug(
         "feed: changes of one page are not in the order of their stamps",
@@ -436,7 +465,7 @@ MUTATIONS = (
     bug(
         "count by REST: a set that is read stepwise is not counted at its end",
         REST,
-        "    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):\n",
+        "    if stepwise and proven.key is not None and not prefix_is_whole(session, projection, window, proven):\n",
         "    if False:\n",
         "replication/test_faults.py::test_stepwise_reading_counts_too",
     ),
@@ -450,8 +479,8 @@ MUTATIONS = (
     bug(
         "progress by REST: pages behind the first are taken for proved",
         REST,
-        "                if not several:\n                    sure = latest\n",
-        "                sure = latest\n",
+        "                if not several:\n                    proven = latest\n",
+        "                proven = latest\n",
         "replication/test_faults.py::test_pages_that_shift[purged-session_expired]",
     ),
     bug(
@@ -464,14 +493,14 @@ MUTATIONS = (
     bug(
         "progress by REST: a window counts as unmoved, whatever it has now",
         REST,
-        "return counted(session, name, before) == progress.total",
+        "return count_or_zero(session, name, before) == progress.total",
         "return True",
         "replication/test_faults.py::test_pages_that_shift[purged-gone]",
     ),
     bug(
         "progress by REST: pages go on although a record moved between them",
         REST,
-        "moved = several and not stepwise and (census.young or bool(census.moved))",
+        "moved = several and not stepwise and (census.has_unsettled or bool(census.moved))",
         "moved = False",
         "replication/test_faults.py::test_pages_that_shift[moved-nothing]",
     ),
@@ -485,7 +514,7 @@ MUTATIONS = (
     bug(
         "count by Bulk API: a job that has more than came is accepted",
         BULK,
-        '    if progress.received != processed:\n        raise mismatch(name, f"{processed:,}", progress.received)\n',
+        '    if progress.received != processed:\n        raise mismatch_error(name, f"{processed:,}", progress.received)\n',
         "",
         "replication/test_faults.py::test_job_that_counted_otherwise[1-bulk]",
     ),
@@ -506,7 +535,7 @@ MUTATIONS = (
     bug(
         "count: pages that did not add up are resumed",
         WINDOWS,
-        "            cursors.distrust(connection, schema.name, plan.purpose)\n",
+        "            cursors.note_mismatch(connection, schema.name, plan.purpose)\n",
         "            pass\n",
         "replication/test_faults.py::test_page_that_never_is_what_it_says[bulk]",
     ),
@@ -514,7 +543,7 @@ MUTATIONS = (
     bug(
         "parts: those of two versions of a record are joined",
         PARTS,
-        "            if len({version(*place(piece)) for place, piece in zip(places, pieces, strict=True)}) > 1:\n",
+        "            if len({version(*get(piece)) for get, piece in zip(version_getters, pieces, strict=True)}) > 1:\n",
         "            if False:\n",
         "salesforce/test_ways.py::test_a_record_that_changes_between_two_parts",
     ),
@@ -593,8 +622,8 @@ MUTATIONS = (
     bug(
         "fields: a new one is not filled in old records",
         LEDGER,
-        'LATE = frozenset({"added", ',
-        "LATE = frozenset({",
+        'REREAD_CHANGES = frozenset({"added", ',
+        "REREAD_CHANGES = frozenset({",
         "postgres/test_fields.py::test_a_new_field_is_filled_in_old_records[rest]",
     ),
     bug(
@@ -607,7 +636,7 @@ MUTATIONS = (
     bug(
         "fields: a describe is never asked for whole again",
         SESSION,
-        "time.monotonic() - known.asked > DESCRIBE_SECONDS",
+        "time.monotonic() - known.asked_at > DESCRIBE_SECONDS",
         "False",
         "replication/test_borders.py::test_a_describe_is_asked_for_whole_once_an_hour",
     ),
@@ -679,14 +708,14 @@ MUTATIONS = (
     bug(
         "verify: buckets are never different",
         BUCKETS,
-        "        elif theirs.get(start) != mine.get(start):\n",
+        "        elif in_org.get(start) != in_table.get(start):\n",
         "        elif False:\n",
         "replication/test_verify.py::test_only_buckets_that_differ_are_opened",
     ),
     bug(
         "verify: a record that does not fit is no difference",
         VERIFY,
-        '        work.found.add(Difference(one.id, "unfit", (one.reason,)))\n',
+        '        work.found.add(Difference(reject.id, "unfit", (reject.reason,)))\n',
         "        pass\n",
         "replication/test_honest_success.py::test_verify_names_what_does_not_fit",
     ),
@@ -800,21 +829,21 @@ MUTATIONS = (
     bug(
         "privacy: a deleted record keeps its values",
         LOAD,
-        "        empty(connection, name, batch.ids, keep)\n",
+        "        erase_values(connection, name, batch.ids, keep)\n",
         "",
         "replication/test_retention.py::test_values_erased_with_the_deletion[rest-deleted]",
     ),
     bug(
         "privacy: tombstones are never emptied",
         RETENTION,
-        "count = personal.empty_due(connection, name, after, until)",
+        "count = personal.erase_due(connection, name, after, until)",
         "count = 0",
         "replication/test_retention.py::test_tombstones_keep_their_values_for_thirty_days",
     ),
     bug(
         "privacy: an empty tombstone is filled again",
         LOAD,
-        "        empty(connection, name, emptied, timedelta())\n",
+        "        erase_values(connection, name, emptied_ids, timedelta())\n",
         "",
         "replication/test_retention.py::test_an_empty_tombstone_stays_empty",
     ),
@@ -829,7 +858,7 @@ MUTATIONS = (
     bug(
         "secrets: they are printed",
         "sync/logs/printable.py",
-        "    _needles = needles(frozenset(_secrets))",
+        "    _needles = build_needles(frozenset(_secrets))",
         "    _needles = Needles()",
         "logs/test_printable.py::test_every_form_of_a_secret_is_masked",
     ),
@@ -850,7 +879,7 @@ MUTATIONS = (
     bug(
         "hosts: the token goes wherever the login says",
         LOGIN,
-        "    if not permitted(settings, host):\n",
+        "    if not may_receive_secrets(settings, host):\n",
         "    if False:\n",
         "salesforce/test_door.py::test_an_instance_that_is_not_salesforces[https://evil.example]",
     ),
@@ -864,7 +893,7 @@ MUTATIONS = (
     bug(
         "hosts: the secret follows a redirect",
         LOGIN,
-        "        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):\n",
+        "        if redirected.status not in FOLLOWED_REDIRECTS or not may_receive_secrets(settings, redirected.host):\n",
         "        if redirected.status not in FOLLOWED_REDIRECTS:\n",
         "salesforce/test_door.py::test_the_secret_follows_no_redirect",
     ),
@@ -921,7 +950,7 @@ MUTATIONS = (
     bug(
         "watchdog: there is none",
         SCHEDULE,
-        "if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):",
+        "if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):",
         "if stuck := list[str]():",
         "operations/test_watchdog.py::test_a_job_that_hangs_ends_the_process",
     ),
@@ -935,7 +964,7 @@ MUTATIONS = (
     bug(
         "watchdog: a long statement is taken for a hang",
         "sync/replication/verify/work.py",
-        "        activity.note(3 * STATEMENT_SECONDS)\n",
+        "        activity.report(3 * STATEMENT_SECONDS)\n",
         "",
         "operations/test_watchdog.py::test_what_verify_asks_of_whole_tables_has_an_allowance",
     ),

@@ -57,9 +57,10 @@ UNREPLICATED_TYPES = frozenset({"address", "location", "base64", "complexvalue"}
 # An API name: of a field, an object, a relationship or a type. What is none does not reach a query, a
 # statement or a template.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
-# A standard name, or a custom one: with a suffix (__c, __pc, __s), and a package's prefix where it has one.
+# A standard name, or a custom one: with a suffix (__c, __pc, __s), and a package's prefix where it has one,
+# of at most 15 characters. The lengths bound the time that a match takes.
 STANDARD = re.compile(r"[A-Z][A-Za-z0-9]*")
-CUSTOM = re.compile(r"(?:[A-Za-z0-9]\w*?__)?[A-Za-z]\w*__[a-z]{1,3}", re.ASCII)
+CUSTOM = re.compile(r"(?:[A-Za-z0-9]\w{0,14}?__)?[A-Za-z]\w{0,79}__[a-z]{1,3}", re.ASCII)
 # Columns of ours in every replica.
 OWN_COLUMNS = frozenset({"custom", "deleted_at", "deleted_reason", "synced_at"})
 # PostgreSQL cuts names at 63 bytes; `listing_` stands before a table's, `_deleted_at_idx` behind it.

@@ -96,10 +96,13 @@ def options(
 def run_worker() -> None:
     """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
-        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
-        keep = context.settings.sync_feed_retention, context.settings.sync_run_retention
-        prune_all = partial(pruning.scheduled, context.engine, *keep, context.stop)
-        worker.work(jobs, context.settings.sync_interval, context.stop, {"prune": (prune_all, pruning.EACH)})
+        settings = context.settings
+        jobs = {name: partial(pipeline.run_scheduled, context, name) for name in settings.sync_objects}
+        keep = settings.sync_feed_retention, settings.sync_run_retention
+        beside = {
+            "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
+        }
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside)
 
 
 @app.command()
@@ -138,7 +141,7 @@ def resync(
     if sum((since is not None, bool(ids), full)) > 1:
         raise UsageError("--since, --id and --full exclude each other: give one of them")
     start = time_option(since) if since is not None else None
-    by_object = pipeline.objects_of([full_id(id_) for id_ in ids]) if ids else {}
+    by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
@@ -149,7 +152,9 @@ def resync(
             show.estimates(pipeline.estimate(context, names, start))
         elif ids:
             show.reports(
-                runs.for_each(list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n]))
+                runs.run_concurrently(
+                    list(by_object), lambda n: pipeline.resync_ids(context, n, by_object[n])
+                )
             )
         else:
             with show.progress(context) as watched:
@@ -254,12 +259,12 @@ def rejects(
             for name in rejected.accept(connection, names, accept, who):
                 screen.say(f'{name}: "{accept}" is accepted: passes succeed, and status and verify name it')
         elif refuse is not None:
-            for name in rejected.refuse(connection, names, refuse):
+            for name in rejected.withdraw(connection, names, refuse):
                 screen.say(f'{name}: "{refuse}" is not accepted any more')
         elif every:
             show.rejects(status.rejects(connection, names), as_json=as_json)
         else:
-            show.reject_groups(rejected.groups(connection, names), as_json=as_json)
+            show.reject_groups(rejected.reject_groups(connection, names), as_json=as_json)
 
 
 @app.command(name="changes")
@@ -275,8 +280,8 @@ def changes_(
     with open_database() as (_, engine), worker.stopping_on_signals(stop):
         if after is None:
             with tables.transaction(engine) as connection:
-                after = max(0, feed.last(connection) - 20)
-        show.changes(feed.stream(engine, after, follow=follow, stop=stop), as_json=as_json)
+                after = max(0, feed.last_number(connection) - 20)
+        show.changes(feed.stream_changes(engine, after, follow=follow, stop=stop), as_json=as_json)
 
 
 @app.command()
@@ -302,13 +307,13 @@ def erase(
     with open_database() as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
-                found = erasure.matching(connection, email)
+                found = erasure.find_by_email(connection, email)
             show.matches(found)
             ids = [match.id for match in found]
             if not ids or not (yes or confirmed(len(ids))):
                 raise typer.Exit(0 if not ids else 2)
-        by_object = pipeline.objects_of([full_id(id_) for id_ in ids or ()])
-        me, who = lease_owner(settings), printable.visible(by or "")[:200]
+        by_object = pipeline.group_by_object([full_id(id_) for id_ in ids or ()])
+        me, who = lease_owner(settings), printable.escape_controls(by or "")[:200]
         who = who or f"{settings.postgres.username or 'owner'} on {settings.dyno}"
         if undo:
             show.lifted(erasure.lift(engine, by_object, me, who, wait_time, stop))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sync.logs import printable
-from sync.logs.printable import visible, visible_json
+from sync.logs.printable import escape_controls, escape_json
 
 COLOURS = {
     "OK": "green",
@@ -31,7 +31,7 @@ PADDING = 2  # characters beside each column of a table
 PROSE = 24  # the least width of a column of prose, in characters
 
 
-def silence(stream: IO[str]) -> None:
+def discard_output(stream: IO[str]) -> None:
     """Discard the rest of the output: its reader has ended (`| head -1`), and the command must not fail."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, stream.fileno())
@@ -42,7 +42,7 @@ class PipeConsole(Console):
     """A Rich console that does not exit if the reader of the output has ended."""
 
     def on_broken_pipe(self) -> None:
-        silence(self.file)
+        discard_output(self.file)
 
 
 def write(text: str) -> bool:
@@ -50,7 +50,7 @@ def write(text: str) -> bool:
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
-        silence(sys.stdout)
+        discard_output(sys.stdout)
         return False
     return True
 
@@ -60,7 +60,7 @@ def flush() -> bool:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        silence(sys.stdout)
+        discard_output(sys.stdout)
         return False
     return True
 
@@ -75,7 +75,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def clean(value: object) -> str:
     """Redact a value and escape its control characters; all text for people passes through here."""
-    return visible(printable.redact(str(value)))
+    return escape_controls(printable.redact(str(value)))
 
 
 def say(line: str = "", style: str = "") -> None:
@@ -105,16 +105,16 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return printable.redact(value)
     if isinstance(value, dict):
-        return {printable.redact(key): without_secrets(each) for key, each in value.items()}
+        return {printable.redact(key): without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_secrets(each) for each in value]
+        return [without_secrets(item) for item in value]
     return value
 
 
 def print_json(value: object) -> bool:
     """Print one line of JSON; return False if the reader of stdout has ended."""
     encoded = json.dumps(without_secrets(value), default=as_text, ensure_ascii=False)
-    return write(visible_json(encoded) + "\n")
+    return write(escape_json(encoded) + "\n")
 
 
 def table(
@@ -136,7 +136,7 @@ def table(
             write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
         return
     screen = console()
-    shown = fitting(columns, cells, dispensable, prose, screen.width)
+    shown = fitting_columns(columns, cells, dispensable, prose, screen.width)
     drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
     for index in shown:
         numeric = bool(cells) and all(row[index].replace(",", "").isdigit() for row in cells)
@@ -157,7 +157,7 @@ def table(
     screen.print(drawn)
 
 
-def fitting(
+def fitting_columns(
     columns: Sequence[str],
     cells: Sequence[Sequence[str]],
     dispensable: Sequence[str],
@@ -170,14 +170,14 @@ def fitting(
     """
 
     def natural_width(index: int) -> int:
-        wide = max(map(cell_len, (columns[index], *(row[index] for row in cells))))
-        return min(wide, PROSE) if columns[index] in prose else wide
+        widest = max(map(cell_len, (columns[index], *(row[index] for row in cells))))
+        return min(widest, PROSE) if columns[index] in prose else widest
 
     def has_information(column: str) -> bool:
         return any(row[columns.index(column)] not in ("", "0", "none", "never") for row in cells)
 
     shown = list(range(len(columns)))
-    for column in sorted((each for each in dispensable if each in columns), key=has_information):
+    for column in sorted((column for column in dispensable if column in columns), key=has_information):
         if sum(natural_width(index) + PADDING for index in shown) <= width:
             break
         shown.remove(columns.index(column))

@@ -32,10 +32,10 @@ from sync.operations.pruning import Pruned
 from sync.operations.status import (
     Rejected,
     Status,
+    describe_count,
     format_bytes,
     format_duration,
     format_utc,
-    records,
     truncate,
 )
 from sync.postgres.feed import Change
@@ -54,18 +54,20 @@ def reports(done: Sequence[Report]) -> None:
     """Print what a run did, for each object."""
     columns = ("object", "read", "inserted", "updated", "deleted", "unchanged", "rejected", "API calls")
     rows = []
-    for one in done:
-        t = one.tally
-        counts = (t.read, t.inserted, t.updated, t.deleted, t.unchanged, t.rejected, one.api_calls)
-        rows.append([one.object, *(f"{count:,}" for count in counts)])
+    for report in done:
+        t = report.tally
+        counts = (t.read, t.inserted, t.updated, t.deleted, t.unchanged, t.rejected, report.api_calls)
+        rows.append([report.object, *(f"{count:,}" for count in counts)])
     table("", columns, rows)
 
 
 def verified(done: Sequence[Report], *, as_json: bool) -> None:
     """Print what a verify found and repaired, for each object, then the records."""
-    found = [(one, one.findings or {}) for one in done]
+    found = [(report, report.findings or {}) for report in done]
     if as_json:
-        print_json([{"object": one.object, "api_calls": one.api_calls, **what} for one, what in found])
+        print_json(
+            [{"object": report.object, "api_calls": report.api_calls, **what} for report, what in found]
+        )
         return
     counts = (
         *("missing", "stale", "gone", "values", "unfit", "rejected", "accepted", "mended", "remaining"),
@@ -73,37 +75,39 @@ def verified(done: Sequence[Report], *, as_json: bool) -> None:
     )
     rows = [
         [
-            one.object,
+            report.object,
             format_utc(datetime.fromisoformat(what["through"])),
             *(f"{what[c]:,}" for c in counts),
-            one.api_calls,
+            report.api_calls,
         ]
-        for one, what in found
+        for report, what in found
     ]
-    least = (
+    dispensable = (
         *("compared", "buckets", "listed", "erased", "accepted", "unfit", "rejected", "API calls", "values"),
         *("mended", "through"),
     )
-    table("", ("object", "through", *counts, "API calls"), rows, dispensable=least)
-    for one, what in found:
-        for each in what["differences"]:
-            fields = f" ({', '.join(each['fields'])})" if each["fields"] else ""
-            say(f"{one.object} {each['id']} {each['kind']}{fields}")
+    table("", ("object", "through", *counts, "API calls"), rows, dispensable=dispensable)
+    for report, what in found:
+        for difference in what["differences"]:
+            fields = f" ({', '.join(difference['fields'])})" if difference["fields"] else ""
+            say(f"{report.object} {difference['id']} {difference['kind']}{fields}")
         if what["fields"]:
             moving = ", ".join(what["fields"])
-            say(f"{one.object}: {moving} changed without a stamp: candidates for SYNC_VOLATILE_FIELDS")
+            say(f"{report.object}: {moving} changed without a stamp: candidates for SYNC_VOLATILE_FIELDS")
         for reason, count, accepted in what["reasons"]:
-            known = "accepted" if accepted else f"to list them: python -m sync rejects --object {one.object}"
-            say(f"{one.object}: {records(count)} not stored, rejected: {reason}; {known}")
+            known = (
+                "accepted" if accepted else f"to list them: python -m sync rejects --object {report.object}"
+            )
+            say(f"{report.object}: {describe_count(count)} not stored, rejected: {reason}; {known}")
         if what["remaining"]:
             different = what["remaining"] - what["rejected"]
-            command = f"python -m sync verify --object {one.object} --repair"
+            command = f"python -m sync verify --object {report.object} --repair"
             tail = f"; type: {command}" if different else ""
-            say(f"{one.object}: {differences(what['remaining'])}{tail}")
+            say(f"{report.object}: {differences(what['remaining'])}{tail}")
         elif sum(what[kind] for kind in ("missing", "stale", "gone", "values", "unfit")):
-            say(f"{one.object}: all of them mended")
+            say(f"{report.object}: all of them mended")
         else:
-            say(f"{one.object}: equal" + (" but for what is accepted" if what["accepted"] else ""))
+            say(f"{report.object}: equal" + (" but for what is accepted" if what["accepted"] else ""))
 
 
 def differences(count: int) -> str:
@@ -118,19 +122,20 @@ def estimates(found: Sequence[Estimate]) -> None:
 
 def findings(found: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(finding) for finding in found])
         return
     if not sys.stdout.isatty() or console().width >= WIDE:
         rows = [(f.subject, f.state, f.detail, f.remedy) for f in found]
         table("", ("", "state", "what was found", "what to do"), rows)
         return
-    for one in found:
+    for finding in found:
         line = Text.assemble(
-            (f"{one.state:7}", COLOURS[one.state]), f" {clean(one.subject)}: {clean(one.detail)}"
+            (f"{finding.state:7}", COLOURS[finding.state]),
+            f" {clean(finding.subject)}: {clean(finding.detail)}",
         )
         console().print(Padding(line, 0))
-        if one.remedy:
-            console().print(Padding(Text(f"→ {clean(one.remedy)}"), (0, 0, 0, 8)))
+        if finding.remedy:
+            console().print(Padding(Text(f"→ {clean(finding.remedy)}"), (0, 0, 0, 8)))
 
 
 def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
@@ -150,7 +155,7 @@ def mapping(lines: Sequence[Mapped], *, as_json: bool) -> None:
 def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
     """Print the rejected records by reason."""
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(group) for group in found])
         return
     if not found:
         say("no record is rejected")
@@ -174,7 +179,7 @@ def reject_groups(found: Sequence[Group], *, as_json: bool) -> None:
 def rejects(found: Sequence[Rejected], *, as_json: bool) -> None:
     """Print the rejected records one by one; JSON includes the whole record."""
     if as_json:
-        print_json([asdict(one) | {"record": json.loads(one.record)} for one in found])
+        print_json([asdict(reject) | {"record": json.loads(reject.record)} for reject in found])
         return
     if not found:
         say("no record is rejected")
@@ -205,8 +210,8 @@ def erased(done: Erased) -> None:
             say(f"{name} {id_} erased: it will not be stored again")
         say(f"{name}: {done.rows[name]:,} of {len(ids):,} had a row, which keeps Id, stamp and the reason")
     for id_, survivor in done.survivors:
-        again = f"python -m sync erase --id {survivor}"
-        say(f"{id_} was merged into {survivor}, which may hold the same person: {again}")
+        command = f"python -m sync erase --id {survivor}"
+        say(f"{id_} was merged into {survivor}, which may hold the same person: {command}")
     say(
         "not erased: Salesforce itself, backups and logs of this database, consumers' own copies (they get "
         "`erase` from the feed), and a record that is created again with another Id"
@@ -256,7 +261,7 @@ def status(found: Status, *, as_json: bool) -> None:
     word, _, rest = found.headline.partition(":")
     console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
     columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
-    least = ("tombstones", "verified", "complete through", "rejects", "last run")
+    dispensable = ("tombstones", "verified", "complete through", "rejects", "last run")
     table(
         "",
         columns,
@@ -273,7 +278,7 @@ def status(found: Status, *, as_json: bool) -> None:
             )
             for f in found.objects
         ],
-        dispensable=least,
+        dispensable=dispensable,
     )
     for warning in found.warnings:
         say(f"warning: {warning}")
@@ -329,14 +334,14 @@ def runs(found: Status) -> None:
 
 def changes(stream: Iterable[Change], *, as_json: bool) -> None:
     """Print the feed line by line; a pipe gets each entry at once."""
-    for one in stream:
+    for change in stream:
         if as_json:
-            read = print_json(asdict(one))
+            read = print_json(asdict(change))
         else:
-            changed = f" ({', '.join(one.changed)})" if one.changed else ""
-            at = f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
-            into = f" into {one.survivor_id}" if one.survivor_id else ""
-            line = f"{one.seq} {at} {one.object} {one.record_id or '*'} {one.op}{into}{changed}"
+            changed = f" ({', '.join(change.changed)})" if change.changed else ""
+            at = f"{change.at:%Y-%m-%dT%H:%M:%SZ}"
+            into = f" into {change.survivor_id}" if change.survivor_id else ""
+            line = f"{change.seq} {at} {change.object} {change.record_id or '*'} {change.op}{into}{changed}"
             read = write(clean(line) + "\n")
         if not (read and flush()):
             return

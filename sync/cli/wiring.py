@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.selection import selection_problems
-from sync.config.settings import DatabaseSettings, Known, load_database_settings, load_settings
+from sync.config.settings import DatabaseSettings, ObjectChoices, load_database_settings, load_settings
 from sync.config.values import parse_duration
 from sync.errors import ReplicaSchemaError, SyncError, UsageError
 from sync.logs import logger
@@ -25,7 +25,7 @@ from sync.salesforce.session.session import Session
 
 log = logger.get(__name__)
 
-KNOWN = Known(tuple(CATALOGUE), selection_problems)
+OBJECT_CHOICES = ObjectChoices(tuple(CATALOGUE), selection_problems)
 
 
 def duration_option(value: str) -> timedelta:
@@ -101,7 +101,7 @@ def check_replica_schema(engine: Engine, settings: DatabaseSettings) -> None:
 @contextmanager
 def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
     """Open settings and engine for a command that needs no Salesforce."""
-    settings = load_database_settings(KNOWN)
+    settings = load_database_settings(OBJECT_CHOICES)
     logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
     engine = open_engine(settings, lease_owner(settings), size=1)
     try:
@@ -114,7 +114,7 @@ def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
 @contextmanager
 def open_context(command: str, wait: timedelta) -> Iterator[SyncContext]:
     """Open settings, engine and session, with a stop event that signals set; close them at the end."""
-    settings = load_settings(KNOWN)
+    settings = load_settings(OBJECT_CHOICES)
     # On a terminal the command prints its result, so that info lines would disturb; a worker only logs.
     quiet = command != "worker" and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
     level = "warning" if quiet else settings.log_level

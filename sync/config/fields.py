@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from sync.config.values import SOURCES, wrong
+from sync.config.values import SOURCES, bad_value
 
 NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*\.)?[A-Za-z][A-Za-z0-9_]*")
 
@@ -38,22 +38,26 @@ def object_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated list of object names; refuse an empty list and a repeated name."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names or len(set(names)) < len(names):
-        raise wrong("name each object once, separated by commas")
+        raise bad_value("name each object once, separated by commas")
     return names
 
 
 def field_names(text: str) -> frozenset[str]:
-    """Split a list of field names: `Contact.Birthdate`, or `PhotoUrl` for every object that has it; `none`:
-    no name."""
+    """Split a list of field names: `Object.Field` for one object, `Field` for every object that has it.
+
+    The word `none` gives no name.
+    """
     if text.strip().lower() == "none":
         return frozenset()
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
-    if odd := sorted(name for name in names if not NAME.fullmatch(name)):
-        raise wrong(f"{', '.join(odd)} is not the API name of a field: write for example Score__c,PhotoUrl")
+    if invalid := sorted(name for name in names if not NAME.fullmatch(name)):
+        raise bad_value(
+            f"{', '.join(invalid)} is not the API name of a field: write for example Score__c,PhotoUrl"
+        )
     return names
 
 
-def of_object(names: frozenset[str], sobject: str) -> frozenset[str]:
+def fields_of_object(names: frozenset[str], sobject: str) -> frozenset[str]:
     """Return the field names that apply to an object, without the object's name before them."""
     return frozenset(
         name.removeprefix(f"{sobject}.")

@@ -37,7 +37,7 @@ class LoginSettings(BaseSettings):
     salesforce_security_token: SecretStr | None = None
 
 
-def present_in(settings: BaseSettings) -> frozenset[str]:
+def present_settings(settings: BaseSettings) -> frozenset[str]:
     """Return the names of the login settings that are present."""
     return frozenset(
         name for name in frozenset().union(*FLOWS.values()) if getattr(settings, name.lower()) is not None
@@ -47,7 +47,7 @@ def present_in(settings: BaseSettings) -> frozenset[str]:
 def login_problems(login: LoginSettings) -> list[str]:
     """Return what is ambiguous or incomplete in the login settings, each with its remedy."""
     try:
-        flow = choose_flow(present_in(login) | {"SALESFORCE_CLIENT_ID"})
+        flow = choose_flow(present_settings(login) | {"SALESFORCE_CLIENT_ID"})
     except ConfigError as error:
         return [str(error)]
     problems = []

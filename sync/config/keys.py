@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sync.config.values import wrong
+from sync.config.values import bad_value
 
 LEAST_BITS = 2048  # Salesforce refuses certificates of shorter keys; RFC 7518 requires this length for RS256
 REMEDY = "create one: openssl genrsa -out key.pem 2048"
@@ -36,28 +36,28 @@ def check_signing_key(pem: str) -> None:
     """Refuse a key that cannot sign RS256, or that the libraries warn of."""
     label = pem_label(pem).removeprefix("TRUSTED ")
     if label == "ENCRYPTED PRIVATE KEY" or "Proc-Type: 4,ENCRYPTED" in pem:
-        raise wrong(ENCRYPTED)
+        raise bad_value(ENCRYPTED)
     if label in NOT_SIGNING_KEYS:
-        raise wrong(NOT_SIGNING_KEYS[label])
+        raise bad_value(NOT_SIGNING_KEYS[label])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             key = load_pem_private_key(pem.encode(), password=None)
         except Warning as warning:
-            raise wrong(f"causes a warning of the library ({type(warning).__name__}); {REMEDY}") from None
+            raise bad_value(f"causes a warning of the library ({type(warning).__name__}); {REMEDY}") from None
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise wrong(f"is no readable private key; {FORMS}") from None
+            raise bad_value(f"is no readable private key; {FORMS}") from None
         if not isinstance(key, RSAPrivateKey):
             kind = type(key).__name__.lstrip("_").removesuffix("PrivateKey")
-            raise wrong(f"is a key of kind {kind}, and Salesforce takes RSA alone; {REMEDY}")
-        if PSS in der(pem)[:64]:
-            raise wrong(f"is an RSA-PSS key, and Salesforce takes RS256 alone; {REMEDY}")
+            raise bad_value(f"is a key of kind {kind}, and Salesforce takes RSA alone; {REMEDY}")
+        if PSS in decode_pem(pem)[:64]:
+            raise bad_value(f"is an RSA-PSS key, and Salesforce takes RS256 alone; {REMEDY}")
         if key.key_size < LEAST_BITS:
-            raise wrong(f"has {key.key_size:,} bits, and at least {LEAST_BITS:,} are needed; {REMEDY}")
+            raise bad_value(f"has {key.key_size:,} bits, and at least {LEAST_BITS:,} are needed; {REMEDY}")
         try:
             jwt.encode({}, pem, algorithm="RS256")
         except (Warning, jwt.PyJWTError, ValueError, TypeError) as problem:
-            raise wrong(f"cannot sign ({type(problem).__name__}); {REMEDY}") from None
+            raise bad_value(f"cannot sign ({type(problem).__name__}); {REMEDY}") from None
 
 
 def pem_label(pem: str) -> str:
@@ -66,7 +66,7 @@ def pem_label(pem: str) -> str:
     return found[1] if found else ""
 
 
-def der(pem: str) -> bytes:
+def decode_pem(pem: str) -> bytes:
     """Return the decoded body of a PEM; b"" if it has none."""
     body = re.sub(r"-----[^-]+-----", "", pem)
     try:

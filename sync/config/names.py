@@ -12,13 +12,13 @@ PREFIXES = ("SYNC_", "SALESFORCE_")
 SIMILARITY, SIMILARITY_PREFIXED = 0.85, 0.6
 
 
-def given(settings: type[BaseSettings]) -> frozenset[str]:
+def read_variable_names(settings: type[BaseSettings]) -> frozenset[str]:
     """Return the upper-case names of all non-empty variables of the environment and of `.env`."""
     sources = (EnvSettingsSource(settings), DotEnvSettingsSource(settings))
     return frozenset(name.upper() for source in sources for name, value in source.env_vars.items() if value)
 
 
-def strangers(present: Collection[str], known: Collection[str]) -> Iterator[str]:
+def find_misspelt(present: Collection[str], known: Collection[str]) -> Iterator[str]:
     """Yield a message for each variable that is no setting but was probably meant to be one.
 
     `present` are the names of the variables, `known` those of all settings, in upper case. Every name with
@@ -29,13 +29,13 @@ def strangers(present: Collection[str], known: Collection[str]) -> Iterator[str]
     for name in sorted(set(present) - set(known)):
         prefixed = name.startswith(PREFIXES)
         near = get_close_matches(name, settings, n=1, cutoff=SIMILARITY_PREFIXED if prefixed else SIMILARITY)
-        if near and (prefixed or not (near[0] in present or is_longer(name, near[0]))):
+        if near and (prefixed or not (near[0] in present or extends_setting(name, near[0]))):
             yield f"{name} is not a setting: did you mean {near[0]}? Rename it, or unset it"
         elif prefixed:
             yield f"{name} is not a setting: unset it"
 
 
-def is_longer(name: str, setting: str) -> bool:
+def extends_setting(name: str, setting: str) -> bool:
     """Return whether a name adds a word before or after a setting's, as UV_LOG_LEVEL of another program
     does."""
     return name.endswith(f"_{setting}") or name.startswith(f"{setting}_")

@@ -18,7 +18,7 @@ REMEDIES = {
 }
 
 
-def translated(url: URL) -> URL:
+def translate_ssl(url: URL) -> URL:
     """Return the URL with the `ssl=true` of other drivers replaced by libpq's `sslmode=require`."""
     if str(url.query.get("ssl", "")).lower() not in ("true", "1", "require"):
         return url
@@ -26,9 +26,9 @@ def translated(url: URL) -> URL:
     return url if "sslmode" in url.query else url.update_query_dict({"sslmode": "require"})
 
 
-def problems(url: URL) -> Iterator[str]:
+def url_problems(url: URL) -> Iterator[str]:
     """Yield what libpq does not understand in the URL, each with its remedy."""
-    url = translated(url)
+    url = translate_ssl(url)
     mode = url.query.get("sslmode")
     if mode is not None and mode not in TLS_MODES:
         yield (

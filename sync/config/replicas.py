@@ -6,7 +6,7 @@ from string import ascii_lowercase, digits
 
 from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
-from sync.config.values import wrong
+from sync.config.values import bad_value
 
 LETTERS = frozenset(ascii_lowercase + digits + "_")
 LONGEST = 63  # bytes; PostgreSQL truncates longer names
@@ -19,11 +19,13 @@ def schema_name(value: str) -> str:
     """Return the name, or refuse one that needs quotes in SQL, is too long, or names another schema."""
     rule = "write lower-case letters, digits and underscores, no digit first, for example crm_replica"
     if not value or value[0] in digits or not LETTERS.issuperset(value):
-        raise wrong(f"{value[:LONGEST]!r} is not a schema name: {rule}")
+        raise bad_value(f"{value[:LONGEST]!r} is not a schema name: {rule}")
     if len(value) > LONGEST:
-        raise wrong(f"has {len(value)} characters, and PostgreSQL takes {LONGEST}: write a shorter name")
+        raise bad_value(f"has {len(value)} characters, and PostgreSQL takes {LONGEST}: write a shorter name")
     if value in TAKEN or value.startswith("pg_"):
-        raise wrong(f"{value} is taken: pg_…, {', '.join(sorted(TAKEN))} are not for replicas; write another")
+        raise bad_value(
+            f"{value} is taken: pg_…, {', '.join(sorted(TAKEN))} are not for replicas; write another"
+        )
     if value in RESERVED:
-        raise wrong(f"{value} is a reserved word of SQL: write another name, for example {value}_replica")
+        raise bad_value(f"{value} is a reserved word of SQL: write another name, for example {value}_replica")
     return value

@@ -16,28 +16,28 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from sync.config.fields import Selection, field_names, object_names, of_object
+from sync.config.fields import Selection, field_names, fields_of_object, object_names
 from sync.config.flows import (
     Flow,
     LoginSettings,
     choose_flow,
     login_problems,
-    present_in,
+    present_settings,
 )
 from sync.config.keys import check_signing_key
-from sync.config.names import given, strangers
-from sync.config.pasted import problems, translated
+from sync.config.names import find_misspelt, read_variable_names
+from sync.config.pasted import translate_ssl, url_problems
 from sync.config.replicas import schema_name
 from sync.config.storage import StorageSettings
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import (
     SOURCES,
+    bad_value,
     parse_duration,
     readable_pem,
-    wrong,
 )
 from sync.errors import ConfigError
-from sync.logs.printable import visible
+from sync.logs.printable import escape_controls
 
 LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
 
@@ -66,20 +66,20 @@ class DatabaseSettings(StorageSettings):
         try:
             return parse_duration(value) if isinstance(value, str) else value
         except ValueError as error:
-            raise wrong(str(error)) from None
+            raise bad_value(str(error)) from None
 
     @field_validator("sync_interval", "sync_volatile_interval", check_fields=False)
     @classmethod
     def _interval(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
-            raise wrong("must be longer than zero, for example 10m")
+            raise bad_value("must be longer than zero, for example 10m")
         return value
 
     @field_validator("sync_interval", "sync_overlap")
     @classmethod
     def _not_for_ever(cls, value: timedelta) -> timedelta:
         if value > LONGEST:
-            raise wrong(f"must be at most {LONGEST.days}d, for example 10m")
+            raise bad_value(f"must be at most {LONGEST.days}d, for example 10m")
         return value
 
     @field_validator("sync_objects", mode="before")
@@ -98,13 +98,13 @@ class DatabaseSettings(StorageSettings):
         try:
             url = make_url(value.get_secret_value())
         except (ArgumentError, ValueError):
-            raise wrong("is not a URL; write postgres://user:password@host:5432/name") from None
+            raise bad_value("is not a URL; write postgres://user:password@host:5432/name") from None
         if url.drivername.split("+")[0] not in ("postgres", "postgresql"):
-            raise wrong(f"must start with postgres://, not {url.drivername}://")
+            raise bad_value(f"must start with postgres://, not {url.drivername}://")
         if not url.database:
-            raise wrong("names no database; write postgres://user:password@host:5432/name")
-        if found := list(problems(url)):
-            raise wrong("; it ".join(found))
+            raise bad_value("names no database; write postgres://user:password@host:5432/name")
+        if found := list(url_problems(url)):
+            raise bad_value("; it ".join(found))
         return value
 
     @field_validator("sync_replica_schema")
@@ -115,7 +115,7 @@ class DatabaseSettings(StorageSettings):
     @property
     def postgres(self) -> URL:
         """The URL for psycopg2; it requires TLS unless the server is local or a parameter decides."""
-        url = translated(make_url(self.database_url.get_secret_value()))
+        url = translate_ssl(make_url(self.database_url.get_secret_value()))
         url = url.set(drivername="postgresql+psycopg2")
         # In the URL, because libpq reads PGSSLMODE from the environment only, not from .env.
         mode = self.pgsslmode or ("require" if needs_tls(url) else None)
@@ -126,9 +126,9 @@ class DatabaseSettings(StorageSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """All values that must never be printed, including those that libraries read from the environment."""
-        given = self.database_url.get_secret_value()
-        url = make_url(given)
-        own = [given, str(url.password)] if url.password else []
+        database_url = self.database_url.get_secret_value()
+        url = make_url(database_url)
+        own = [database_url, str(url.password)] if url.password else []
         return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets()]))
 
 
@@ -164,7 +164,7 @@ class Settings(DatabaseSettings):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
         if not match or not 0 < float(match[1]) <= 100:
-            raise wrong(f"{value!r} is not a share of the daily requests: write for example 80%")
+            raise bad_value(f"{value!r} is not a share of the daily requests: write for example 80%")
         return float(match[1]) / 100
 
     @field_validator("sync_custom_fields", mode="before")
@@ -173,9 +173,9 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str) or value.strip().lower() in ("all", "none"):
             return value.strip().lower() if isinstance(value, str) else value
         names = frozenset(part.strip() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
-            raise wrong(
-                f"{', '.join(odd)} is not a custom field's API name: write all, none, or Tier__c,Region__c"
+        if bad := sorted(name for name in names if not re.fullmatch(r"\w+", name) or "__" not in name[1:-1]):
+            raise bad_value(
+                f"{', '.join(bad)} is not a custom field's API name: write all, none, or Tier__c,Region__c"
             )
         return names
 
@@ -194,13 +194,15 @@ class Settings(DatabaseSettings):
         try:
             return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 — a time of day, in UTC
         except ValueError:
-            raise wrong(f"{value!r} is not a time of day: write for example 03:00 (UTC), or off") from None
+            raise bad_value(
+                f"{value!r} is not a time of day: write for example 03:00 (UTC), or off"
+            ) from None
 
     @field_validator("sync_tombstone_values", mode="before")
     @classmethod
     def _tombstone_values(cls, value: Any) -> Any:
         if isinstance(value, str) and value.strip().lower() not in ("keep", "erase"):
-            raise wrong("must be keep or erase")
+            raise bad_value("must be keep or erase")
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("sync_tombstone_retention", mode="before")
@@ -213,9 +215,9 @@ class Settings(DatabaseSettings):
         try:
             kept = parse_duration(value)
         except ValueError as error:
-            raise wrong(f"{error}, or off to keep the values of deleted records for ever") from None
+            raise bad_value(f"{error}, or off to keep the values of deleted records for ever") from None
         if kept > LONGEST_RETENTION:
-            raise wrong(f"must be at most {LONGEST_RETENTION.days}d; write off to keep values for ever")
+            raise bad_value(f"must be at most {LONGEST_RETENTION.days}d; write off to keep values for ever")
         return kept
 
     @field_validator("sync_default_region")
@@ -223,7 +225,9 @@ class Settings(DatabaseSettings):
     def _region(cls, value: str) -> str:
         region = value.strip().upper()
         if region not in phonenumbers.SUPPORTED_REGIONS:
-            raise wrong(f"{value!r} is not a region with phone numbers: write two letters such as US or DE")
+            raise bad_value(
+                f"{value!r} is not a region with phone numbers: write two letters such as US or DE"
+            )
         return region
 
     @field_validator("salesforce_login_url")
@@ -231,9 +235,9 @@ class Settings(DatabaseSettings):
     def _login_url(cls, value: str) -> str:
         value = value.strip().rstrip("/")
         if not re.fullmatch(r"https://[^/\s@?#]+", value):
-            raise wrong("must be https:// and a host, for example https://acme.my.salesforce.com")
+            raise bad_value("must be https:// and a host, for example https://acme.my.salesforce.com")
         if ".lightning.force.com" in value or ".salesforce-setup.com" in value:
-            raise wrong("is a page for browsers: use the My Domain URL, https://<name>.my.salesforce.com")
+            raise bad_value("is a page for browsers: use the My Domain URL, https://<name>.my.salesforce.com")
         return value
 
     @field_validator("salesforce_private_hosts", mode="before")
@@ -242,8 +246,8 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str):
             return value
         names = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
-        if odd := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
-            raise wrong(f"{', '.join(odd)} is not a host name: write crm.example.net,localhost:8443")
+        if invalid := sorted(name for name in names if not re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", name)):
+            raise bad_value(f"{', '.join(invalid)} is not a host name: write crm.example.net,localhost:8443")
         return names
 
     @field_validator("salesforce_api_version")
@@ -251,7 +255,7 @@ class Settings(DatabaseSettings):
     def _version(cls, value: str) -> str:
         value = value.strip().lstrip("v")
         if not re.fullmatch(r"[0-9]{2,3}\.0", value) or float(value) < 47:
-            raise wrong("must be a version such as 66.0 (47.0 or later)")
+            raise bad_value("must be a version such as 66.0 (47.0 or later)")
         return value
 
     @field_validator("salesforce_private_key")
@@ -270,7 +274,7 @@ class Settings(DatabaseSettings):
             if value is not None and not value.is_dir():
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
         except (ssl.SSLError, OSError):
-            raise wrong(
+            raise bad_value(
                 f"{value} does not exist or holds no certificate: give a PEM file with the CA's"
             ) from None
         return value
@@ -282,16 +286,15 @@ class Settings(DatabaseSettings):
 
     def excluded_fields(self, sobject: str) -> frozenset[str]:
         """Return the names of an object's fields that must not be read."""
-        return of_object(self.sync_excluded_fields, sobject)
+        return fields_of_object(self.sync_excluded_fields, sobject)
 
     def volatile_fields(self, sobject: str) -> frozenset[str]:
         """Return the names of an object's fields whose values change without a stamp, from the settings."""
-        return of_object(self.sync_volatile_fields, sobject)
+        return fields_of_object(self.sync_volatile_fields, sobject)
 
     @property
     def custom_fields_named(self) -> frozenset[str]:
-        """The custom fields that the settings name, without their objects; only the org knows which of them
-        exist."""
+        """The custom fields that the settings name, without their objects; the org may lack some of them."""
         selected = self.sync_custom_fields
         named = self.sync_excluded_fields | (frozenset() if isinstance(selected, str) else selected)
         return frozenset(name.rpartition(".")[2] for name in named if "__" in name)
@@ -299,7 +302,7 @@ class Settings(DatabaseSettings):
     @property
     def flow(self) -> Flow:
         """The login flow that the present settings select."""
-        return choose_flow(present_in(self))
+        return choose_flow(present_settings(self))
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -316,44 +319,43 @@ class Settings(DatabaseSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ObjectChoices:
     """The names of all objects that can be replicated, and `problems`: the check of a selection."""
 
     objects: tuple[str, ...] = ()
     problems: Callable[[Sequence[str], frozenset[str], frozenset[str]], Iterable[str]] = lambda *_: ()
 
 
-ANY = Known()
+ANY_OBJECTS = ObjectChoices()
 AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
 
 
-def load_settings(known: Known = ANY) -> Settings:
-    """Read all settings from the environment and `.env`; raise ConfigError, which names everything wrong at
-    once."""
-    return loaded(Settings, known, login_problems(LoginSettings()))
+def load_settings(known: ObjectChoices = ANY_OBJECTS) -> Settings:
+    """Read all settings from the environment and `.env`; raise ConfigError, which names all problems."""
+    return load(Settings, known, login_problems(LoginSettings()))
 
 
-def load_database_settings(known: Known = ANY) -> DatabaseSettings:
+def load_database_settings(known: ObjectChoices = ANY_OBJECTS) -> DatabaseSettings:
     """Read the settings of commands that need no Salesforce; raises ConfigError as `load_settings`."""
-    return loaded(DatabaseSettings, known, [])
+    return load(DatabaseSettings, known, [])
 
 
-def loaded(kind: type[AnySettings], known: Known, others: Sequence[str]) -> AnySettings:
+def load(kind: type[AnySettings], known: ObjectChoices, others: Sequence[str]) -> AnySettings:
     """Read settings of a kind; raise ConfigError for their problems and the `others`."""
-    problems = [*misnamed(), *others]
-    chosen = selection()
+    problems = [*misnamed_variables(), *others]
+    chosen = read_selection()
     found = known.problems(chosen.sync_objects, chosen.sync_volatile_fields, chosen.sync_excluded_fields)
-    problems += [each for each in found if each.split()[0].lower() in kind.model_fields]
+    problems += [problem for problem in found if problem.split()[0].lower() in kind.model_fields]
     try:
         settings = kind()
     except ValidationError as error:
-        raise refusal([*explain(error), *problems]) from None
+        raise settings_error([*describe_errors(error), *problems]) from None
     if problems:
-        raise refusal(problems)
+        raise settings_error(problems)
     return with_objects(settings, known)
 
 
-def selection() -> Selection:
+def read_selection() -> Selection:
     """Read the selection without malformed values, which are reported with the settings."""
     try:
         return Selection()
@@ -362,17 +364,17 @@ def selection() -> Selection:
         return Selection(**{name: Selection.model_fields[name].default for name in malformed})
 
 
-def with_objects(settings: AnySettings, known: Known) -> AnySettings:
+def with_objects(settings: AnySettings, known: ObjectChoices) -> AnySettings:
     """Return the settings with all objects if none are selected."""
     if settings.sync_objects:
         return settings
     return settings.model_copy(update={"sync_objects": known.objects})
 
 
-def settings_from(values: Mapping[str, str], known: Known = ANY) -> Settings:
+def settings_from(values: Mapping[str, str], known: ObjectChoices = ANY_OBJECTS) -> Settings:
     """Build settings from the given variables only, not from the environment; for the demo and tests."""
 
-    class Given(Settings):
+    class GivenSettings(Settings):
         @classmethod
         def settings_customise_sources(
             cls,
@@ -384,13 +386,14 @@ def settings_from(values: Mapping[str, str], known: Known = ANY) -> Settings:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
-    given = {name.lower(): value for name, value in values.items()}
-    return with_objects(Given(**given), known)  # type: ignore[arg-type]  # validated
+    fields = {name.lower(): value for name, value in values.items()}
+    return with_objects(GivenSettings(**fields), known)  # type: ignore[arg-type]  # validated
 
 
-def misnamed() -> list[str]:
+def misnamed_variables() -> list[str]:
     """Return messages for variables whose names are probably misspelt settings."""
-    return list(strangers(given(Settings), {name.upper() for name in Settings.model_fields}))
+    known = {name.upper() for name in Settings.model_fields}
+    return list(find_misspelt(read_variable_names(Settings), known))
 
 
 HINTS = {
@@ -400,7 +403,7 @@ HINTS = {
 }
 
 
-def explain(error: ValidationError) -> list[str]:
+def describe_errors(error: ValidationError) -> list[str]:
     """Return one line for each wrong setting, without its value, which may be a secret."""
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
@@ -410,9 +413,8 @@ def explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def refusal(lines: list[str]) -> ConfigError:
+def settings_error(lines: list[str]) -> ConfigError:
     """Return the error that lists all problems of the settings."""
     found = "" if Path(".env").exists() else " (and there is no .env file here)"
-    return ConfigError(
-        f"settings are missing or wrong{found}:\n" + "\n".join(f"  - {visible(line)}" for line in lines)
-    )
+    listed = "\n".join(f"  - {escape_controls(line)}" for line in lines)
+    return ConfigError(f"settings are missing or wrong{found}:\n{listed}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from sync.config.values import SOURCES, parse_duration, wrong
+from sync.config.values import SOURCES, bad_value, parse_duration
 
 UNITS = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=3650)
@@ -32,9 +32,9 @@ class StorageSettings(BaseSettings):
         try:
             kept = parse_duration(value)
         except ValueError as error:
-            raise wrong(str(error)) from None
+            raise bad_value(str(error)) from None
         if not SHORTEST <= kept <= LONGEST:
-            raise wrong("must be between 1h and 3650d, for example 30d")
+            raise bad_value("must be between 1h and 3650d, for example 30d")
         return kept
 
     @field_validator("sync_database_limit", mode="before")
@@ -44,5 +44,5 @@ class StorageSettings(BaseSettings):
             return value
         match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]b)", value.strip().lower())
         if not match or float(match[1]) == 0:
-            raise wrong(f"{value!r} is not a size: write for example 1GB or 500MB")
+            raise bad_value(f"{value!r} is not a size: write for example 1GB or 500MB")
         return int(float(match[1]) * UNITS[match[2]])

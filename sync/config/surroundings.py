@@ -34,8 +34,8 @@ def proxy_secrets() -> Iterator[str]:
 
 def libpq_secrets(url: URL) -> Iterator[str]:
     """Yield the passwords that libpq gets beside the one in the URL's authority."""
-    given = [url.query.get(name, "") for name in ("password", "sslpassword")]
-    for value in (*given, os.environ.get("PGPASSWORD", "")):
+    passwords = [url.query.get(name, "") for name in ("password", "sslpassword")]
+    for value in (*passwords, os.environ.get("PGPASSWORD", "")):
         yield from filter(None, [value] if isinstance(value, str) else value)
 
 
@@ -49,43 +49,45 @@ def needs_tls(url: URL) -> bool:
     `.env`. It connects to `hostaddr` if that is given; `host` is then only a name (PostgreSQL documentation,
     "Parameter Key Words").
     """
-    service = one(url.query.get("service")) or os.environ.get("PGSERVICE", "")
+    service = last_value(url.query.get("service")) or os.environ.get("PGSERVICE", "")
     if service:
         # The service's host is not looked up, only whether the service sets `sslmode`.
-        return not service_sets_sslmode(service, one(url.query.get("servicefile")))
-    addresses = listed(url.query.get("hostaddr")) or listed(os.environ.get("PGHOSTADDR"))
-    names = listed(url.query.get("host")) or listed(url.host) or listed(os.environ.get("PGHOST"))
+        return not service_sets_sslmode(service, last_value(url.query.get("servicefile")))
+    addresses = split_hosts(url.query.get("hostaddr")) or split_hosts(os.environ.get("PGHOSTADDR"))
+    names = (
+        split_hosts(url.query.get("host")) or split_hosts(url.host) or split_hosts(os.environ.get("PGHOST"))
+    )
     many = max(len(addresses), len(names))
-    places = [
+    hosts = [
         address or name
         for address, name in zip(
             [*addresses, *[""] * (many - len(addresses))], [*names, *[""] * (many - len(names))], strict=True
         )
     ]
-    return not all(map(is_local, places))
+    return not all(map(is_local, hosts))
 
 
-def is_local(place: str) -> bool:
+def is_local(host: str) -> bool:
     """Return whether a host is a Unix socket (libpq's default, a path, an abstract name) or a loopback
     address."""
-    if not place or place.startswith(("/", "@")):
+    if not host or host.startswith(("/", "@")):
         return True
-    if place.count(":") == 1:  # SQLAlchemy accepts `host=name:port` in the URL's query
-        place = place.partition(":")[0]
-    if place == "localhost":
+    if host.count(":") == 1:  # SQLAlchemy accepts `host=name:port` in the URL's query
+        host = host.partition(":")[0]
+    if host == "localhost":
         return True
     try:
-        return ip_address(place).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def one(value: str | Sequence[str] | None) -> str:
+def last_value(value: str | Sequence[str] | None) -> str:
     """Return a parameter of the URL; of several values the last one, as libpq does."""
     return value if isinstance(value, str) else value[-1] if value else ""
 
 
-def listed(value: str | Sequence[str] | None) -> list[str]:
+def split_hosts(value: str | Sequence[str] | None) -> list[str]:
     """Return the hosts of a parameter, which may occur several times and hold several hosts each."""
     parts = [value] if isinstance(value, str) else list(value or ())
     return [host.strip() for part in parts for host in part.split(",")] if any(parts) else []
@@ -94,13 +96,13 @@ def listed(value: str | Sequence[str] | None) -> list[str]:
 def service_sets_sslmode(service: str, file: str = "") -> bool:
     """Return whether the connection service file sets `sslmode` in the section of the service."""
     folder = os.environ.get("PGSYSCONFDIR")
-    places = [
+    paths = [
         file or os.environ.get("PGSERVICEFILE") or str(Path.home() / ".pg_service.conf"),
         *([f"{folder}/pg_service.conf"] if folder else []),
     ]
-    for place in places:
+    for path in paths:
         try:
-            lines = Path(place).read_text(errors="replace").splitlines()
+            lines = Path(path).read_text(errors="replace").splitlines()
         except OSError:
             continue
         section = ""

@@ -17,7 +17,7 @@ SOURCES = SettingsConfigDict(
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def wrong(message: str) -> PydanticCustomError:
+def bad_value(message: str) -> PydanticCustomError:
     # "{" would be read as a placeholder.
     """Return the error for a refused value; pydantic adds the setting's name."""
     return PydanticCustomError("setting", "{message}", {"message": message})

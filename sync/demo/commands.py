@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sync.cli.commands import app, main
-from sync.errors import SyncError
+from sync.errors import SyncError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -34,12 +35,23 @@ def simulator(
     credentials_seed: Annotated[
         int | None, typer.Option(help="The same seed creates the same credentials; default: new ones.")
     ] = None,
+    describe: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="One more object: its describe as JSON.")
+    ] = None,
+    records: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OBJECT=NUMBER", help="The records of an object that a describe declares."),
+    ] = None,
 ) -> None:
     """Run only the local Salesforce, over HTTPS; print the settings to use it with."""
     try:
-        from sync.simulator.serve import serve
+        from sync.simulator.serve import record_count, serve
     except ImportError as missing:
         raise SyncError(
             f"the simulator needs more than a dyno has ({missing.name}): pip install -r requirements-dev.txt"
         ) from None
-    serve(port, accounts, contacts, seed, flow, credentials_seed)
+    try:
+        others = dict(map(record_count, records or ()))
+        serve(port, accounts, contacts, seed, flow, credentials_seed, describe or (), others)
+    except ValueError as problem:  # a describe, a number or a flow that cannot be used
+        raise UsageError(str(problem)) from None

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from sync.cli import screen, show
 from sync.cli.screen import say
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import settings_from
 from sync.demo import embedded
 from sync.errors import SyncError
@@ -98,7 +98,7 @@ def tell_story(context: SyncContext, sim: Simulator) -> None:
     second = run_pass(context)
 
     title(f"4. What the change feed says: select * from crm.changes({seen})")
-    show.changes(feed.stream(context.engine, seen, follow=False, stop=context.stop), as_json=False)
+    show.changes(feed.stream_changes(context.engine, seen, follow=False, stop=context.stop), as_json=False)
 
     title(f"5. The collated customer {moved}, before and after: select * from crm.customer")
     after = customer(context.engine, moved)
@@ -128,7 +128,7 @@ def run_pass(context: SyncContext) -> int:
     with show.progress(replace(context, session=session)) as watched:
         done = pipeline.sync_all(watched)
     show.reports(done)
-    return sum(one.api_calls for one in done)
+    return sum(report.api_calls for report in done)
 
 
 def show_next_steps(sim: Simulator, url: str, *, keep: bool) -> None:
@@ -151,8 +151,10 @@ def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
     title("The worker is running; Ctrl-C ends everything")
     logger.setup("info", "pretty")
     with open_context(sim, url, stop, "worker") as context:
-        jobs = {name: partial(pipeline.scheduled, context, name) for name in context.settings.sync_objects}
-        worker.work(jobs, timedelta(seconds=30), stop)
+        jobs = {
+            name: partial(pipeline.run_scheduled, context, name) for name in context.settings.sync_objects
+        }
+        worker.run_jobs(jobs, timedelta(seconds=30), stop)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:
@@ -164,7 +166,7 @@ def open_context(
     sim: Simulator, url: str, stop: threading.Event, command: str = "demo"
 ) -> Iterator[SyncContext]:
     """Open the demo's settings, engine and session."""
-    settings = settings_from(settings_of(sim, url), KNOWN)
+    settings = settings_from(settings_of(sim, url), OBJECT_CHOICES)
     printable.hide(settings.secrets)
     engine = tables.engine(settings.postgres, owner="demo")
     try:
@@ -181,7 +183,7 @@ def customer(engine: Engine, id_: str) -> Mapping[str, Any]:
 
 def newest(engine: Engine) -> int:
     with tables.transaction(engine) as connection:
-        return feed.last(connection)
+        return feed.last_number(connection)
 
 
 def title(line: str) -> None:

@@ -14,7 +14,7 @@ LISTENER: ContextVar[Callable[[float], None] | None] = ContextVar("activity", de
 
 
 @contextmanager
-def reported_to(listener: Callable[[float], None]) -> Iterator[None]:
+def report_to(listener: Callable[[float], None]) -> Iterator[None]:
     """Report activity inside the block to a listener, also from threads that inherit this context.
 
     `listener` receives the seconds by which the next silence may exceed the usual limit.
@@ -26,7 +26,7 @@ def reported_to(listener: Callable[[float], None]) -> Iterator[None]:
         LISTENER.reset(token)
 
 
-def note(allowance: float = 0) -> None:
+def report(allowance: float = 0) -> None:
     """Report activity; the next silence may exceed the usual limit by `allowance` seconds.
 
     The allowance is for a single statement whose own timeout is longer than usual.

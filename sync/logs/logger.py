@@ -18,11 +18,11 @@ from typing import Any, TextIO, cast
 import structlog
 
 from sync.logs.printable import (
-    bounded,
+    escape_controls,
+    escape_json,
     hide,
     redact,
-    visible,
-    visible_json,
+    redact_bounded,
 )
 
 Event = MutableMapping[str, Any]
@@ -34,7 +34,7 @@ LONGEST = 8_000
 def _redact(_logger: Any, _method: str, event: Event) -> Event:
     for key, value in event.items():
         if not key.startswith("_") and not isinstance(value, int | float | bool | type(None)):
-            event[key] = bounded(value if isinstance(value, str) else str(value), LONGEST)
+            event[key] = redact_bounded(value if isinstance(value, str) else str(value), LONGEST)
     return event
 
 
@@ -49,13 +49,13 @@ def _visible(_logger: Any, _method: str, event: Event) -> Event:
     """Escape control characters: a value must not start a new line or control a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = visible(value)
+            event[key] = escape_controls(value)
     return event
 
 
 def _json(logger: Any, method: str, event: Event) -> str:
     """Render JSON and escape the control characters that JSON leaves; the values stay equal."""
-    return visible_json(str(structlog.processors.JSONRenderer()(logger, method, event)))
+    return escape_json(str(structlog.processors.JSONRenderer()(logger, method, event)))
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -63,9 +63,9 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:
         problem = sys.exc_info()[0]
-        told = f"level=error event=log_failed logger={record.name!r} line={record.lineno} problem={problem!r}"
+        line = f"level=error event=log_failed logger={record.name!r} line={record.lineno} problem={problem!r}"
         with suppress(OSError, ValueError):
-            sys.stderr.write(visible(redact(told)) + "\n")
+            sys.stderr.write(escape_controls(redact(line)) + "\n")
 
 
 def _crashed(
@@ -78,7 +78,7 @@ def _crashed(
         get(__name__).critical("crashed", where=where, exc_info=(kind, error or kind(), trace))
     else:
         for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
-            sys.stderr.write(visible(redact(line)) + "\n")
+            sys.stderr.write(escape_controls(redact(line)) + "\n")
 
 
 def watch_crashes() -> None:

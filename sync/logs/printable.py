@@ -78,10 +78,10 @@ def hide(secrets: Iterable[str]) -> None:
     for secret in secrets:
         lines = [line for line in secret.splitlines() if not line.startswith("-----")]
         _secrets.update(part for part in (secret.strip(), *lines) if part)
-    _needles = needles(frozenset(_secrets))  # a copy: another thread may add secrets meanwhile
+    _needles = build_needles(frozenset(_secrets))  # a copy: another thread may add secrets meanwhile
 
 
-def needles(secrets: Iterable[str]) -> Needles:
+def build_needles(secrets: Iterable[str]) -> Needles:
     """Return the search terms of the secrets, the longest first."""
     anywhere: set[str] = set()
     words: set[str] = set()
@@ -97,7 +97,7 @@ def needles(secrets: Iterable[str]) -> Needles:
             continue
         # The space of a form, and the doubled quotes of SQL and CSV, have no escape character.
         for char, written in (("", ""), (" ", "+"), ("'", "''"), ('"', '""')):
-            anywhere.add(lowered(secret.replace(char, written) if char else secret))
+            anywhere.add(lower_each(secret.replace(char, written) if char else secret))
     return Needles(*(tuple(sorted(found, key=len, reverse=True)) for found in (anywhere, words, encoded)))
 
 
@@ -113,7 +113,7 @@ def base64_cores(raw: bytes) -> Iterator[str]:
         yield core.translate({ord("+"): "-", ord("/"): "_"})
 
 
-def lowered(text: str) -> str:
+def lower_each(text: str) -> str:
     """Lower the case of each character; the length stays the same."""
     lower = text.lower()
     if len(lower) == len(text):
@@ -126,20 +126,20 @@ def lowered(text: str) -> str:
 
 def redact(text: str) -> str:
     """Mask every known secret, in any form, and everything that looks like an access token."""
-    return masked(text, secret_spans(text), len(text))
+    return mask_spans(text, secret_spans(text), len(text))
 
 
-def bounded(text: str, most: int) -> str:
+def redact_bounded(text: str, most: int) -> str:
     """Redact the first `most` characters of a text; add an ellipsis if it was longer.
 
     Text far beyond the limit is not searched. A secret across the limit is masked.
     """
     if len(text) <= most:
         return redact(text)
-    return masked(text, secret_spans(text[: most + MARGIN]), most) + "…"
+    return mask_spans(text, secret_spans(text[: most + MARGIN]), most) + "…"
 
 
-def masked(text: str, spans: Iterable[Span], most: int) -> str:
+def mask_spans(text: str, spans: Iterable[Span], most: int) -> str:
     """Return the first `most` characters with the spans in them masked."""
     parts: list[str] = []
     at = 0
@@ -157,30 +157,30 @@ def secret_spans(text: str) -> list[Span]:
     spans: list[Span] = []
     steps: list[Callable[[int, int], Span]] = []
     for _ in range(1 + ESCAPE_LAYERS):
-        for start, end in plain_spans(text):
+        for start, end in literal_spans(text):
             for origin in reversed(steps):
                 start, end = origin(start, end)
             spans.append((start, end))
         if ESCAPE.search(text) is None:
             break
-        text, step = unescaped(text)
+        text, step = unescape(text)
         steps.append(step)
     return spans
 
 
-def plain_spans(text: str) -> Iterator[Span]:
+def literal_spans(text: str) -> Iterator[Span]:
     """Yield the spans of secrets in a text, without undoing escapes."""
     known = _needles
-    lower = lowered(text)
+    lower = lower_each(text)
     for needle in known.anywhere:
-        yield from beginnings(lower, needle)
+        yield from find_truncated(lower, needle)
     for word in known.words:
-        for start, end in occurrences(text, word):
+        for start, end in find_all(text, word):
             before, after = text[start - 1 : start], text[end : end + 1]
             if not (before.isalnum() or after.isalnum()):
                 yield start, end
     for core in known.encoded:
-        yield from base64_runs(text, core)
+        yield from find_base64_runs(text, core)
     yield from token_spans(text)
     for found in NAMED.finditer(text):
         yield found.span("value")
@@ -190,7 +190,7 @@ def plain_spans(text: str) -> Iterator[Span]:
     yield from userinfo_spans(text)
 
 
-def occurrences(text: str, needle: str) -> Iterator[Span]:
+def find_all(text: str, needle: str) -> Iterator[Span]:
     """Yield the spans of a search term."""
     at = text.find(needle)
     while at >= 0:
@@ -198,22 +198,22 @@ def occurrences(text: str, needle: str) -> Iterator[Span]:
         at = text.find(needle, at + len(needle))
 
 
-def beginnings(text: str, needle: str) -> Iterator[Span]:
+def find_truncated(text: str, needle: str) -> Iterator[Span]:
     """Yield the spans of a secret, whole or truncated.
 
     A truncated secret is not searched if its prefix looks like a word or holds a user's name.
     """
     start = needle[:PREFIX]
     if len(needle) < PREFIX + 4 or ":" in needle or not re.search("[0-9]", start):
-        yield from occurrences(text, needle)
+        yield from find_all(text, needle)
         return
-    for at, end in occurrences(text, start):
+    for at, end in find_all(text, start):
         while end - at < len(needle) and text[end : end + 1] == needle[end - at]:
             end += 1
         yield at, end
 
 
-def base64_runs(text: str, core: str) -> Iterator[Span]:
+def find_base64_runs(text: str, core: str) -> Iterator[Span]:
     """Yield the whole base64 runs around a known part."""
     begin = 0
     at = text.find(core)
@@ -261,7 +261,7 @@ def userinfo_spans(text: str) -> Iterator[Span]:
 # ── escapes ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def unescaped(text: str) -> tuple[str, Callable[[int, int], Span]]:
+def unescape(text: str) -> tuple[str, Callable[[int, int], Span]]:
     """Undo one layer of escapes; return the text and a function that maps its spans to those of the input."""
     parts: list[str] = []
     old_starts, new_starts, verbatim = [], [], []
@@ -278,7 +278,7 @@ def unescaped(text: str) -> tuple[str, Callable[[int, int], Span]]:
     for found in ESCAPE.finditer(text):
         if found.start() > old:
             add(text[old : found.start()], found.start() - old, same=True)
-        add(character(found), found.end() - found.start(), same=False)
+        add(decode_escape(found), found.end() - found.start(), same=False)
     add(text[old:], len(text) - old, same=True)
     old_starts.append(len(text))
 
@@ -291,7 +291,7 @@ def unescaped(text: str) -> tuple[str, Callable[[int, int], Span]]:
     return "".join(parts), origin
 
 
-def character(found: re.Match[str]) -> str:
+def decode_escape(found: re.Match[str]) -> str:
     """Decode one escape, or a run of them."""
     if found["char"]:
         return CHARACTERS.get(found["char"], found["char"])
@@ -329,16 +329,16 @@ SHOWN = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code i
 IN_JSON = {code: f"\\u{code:04x}" for code in CONTROLS}
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Escape every control character, such as `\\x1b`, `\\n` or `\\u2028`; the result is one line."""
     return text if text.isascii() and text.isprintable() else text.translate(SHOWN)
 
 
-def visible_lines(lines: Sequence[str]) -> str:
+def escape_lines(lines: Sequence[str]) -> str:
     """Join lines after escaping each: no value in them can start a line of its own."""
-    return "\n".join(map(visible, lines))
+    return "\n".join(map(escape_controls, lines))
 
 
-def visible_json(encoded: str) -> str:
+def escape_json(encoded: str) -> str:
     """Escape the control characters of JSON text (one line); its values stay equal."""
     return encoded if encoded.isascii() and encoded.isprintable() else encoded.translate(IN_JSON)

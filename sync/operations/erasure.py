@@ -29,8 +29,8 @@ from sync.postgres.state import journal, leases
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
-    located,
-    quoted,
+    qualified_name,
+    quote,
     transaction,
 )
 
@@ -123,7 +123,7 @@ class Erased:
     survivors: tuple[tuple[str, str], ...]
 
 
-def matching(connection: Connection, email: str) -> list[Match]:
+def find_by_email(connection: Connection, email: str) -> list[Match]:
     """Return the records (live, deleted or rejected) that hold an e-mail address, and those of the same
     persons.
 
@@ -133,7 +133,7 @@ def matching(connection: Connection, email: str) -> list[Match]:
     if wanted is None:
         raise UsageError(f"{email!r} is not an e-mail address")
     connection.execute(ALLOWED)
-    found = [match for sobject in CATALOGUE.values() for match in stored(connection, sobject, wanted)]
+    found = [match for sobject in CATALOGUE.values() for match in find_rows(connection, sobject, wanted)]
     for row in connection.execute(ALL_REJECTED):
         if fields := fields_with(json.loads(row.record), wanted):
             found.append(Match(row.object, row.record_id, "rejected", fields))
@@ -141,12 +141,12 @@ def matching(connection: Connection, email: str) -> list[Match]:
     for match in found:
         by_object.setdefault(match.object, []).append(match.id)
     named = {match.id for match in found}
-    for name, ids in closure(connection, by_object).items():
+    for name, ids in related_records(connection, by_object).items():
         found += [Match(name, id_, "the same person", ()) for id_ in ids if id_ not in named]
     return found
 
 
-def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Match]:
+def find_rows(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Match]:
     """Yield the rows of one object that hold an address, in an e-mail field or a custom field."""
     columns = {
         field.column: field.name
@@ -155,8 +155,8 @@ def stored(connection: Connection, sobject: SObject, wanted: str) -> Iterator[Ma
     }
     statement = BY_EMAIL.format(
         table=table_of(connection, sobject.name),
-        columns=f"ARRAY[{', '.join(map(quoted, columns))}]::text[]",
-        matches="".join(f"{quoted(column)} ~* :pattern OR " for column in columns),
+        columns=f"ARRAY[{', '.join(map(quote, columns))}]::text[]",
+        matches="".join(f"{quote(column)} ~* :pattern OR " for column in columns),
     )
     for row in connection.execute(text(statement), {"pattern": pattern_of(wanted)}):
         values = dict(zip(columns.values(), row.columns, strict=True)) | dict(row.custom)
@@ -195,15 +195,17 @@ def erase(
     `asked_by` is stored with the erasure. Raises LeaseHeldError if another process holds a lease of one of
     the objects for longer than `wait`.
     """
-    with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
+    with hold_leases(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
         connection.execute(ALLOWED)
         for lease in held:
             leases.check_fence(connection, lease)
         persons = list(
-            together(closure(connection, {n: [id_]}) for n, ids in by_object.items() for id_ in ids)
+            group_persons(
+                related_records(connection, {n: [id_]}) for n, ids in by_object.items() for id_ in ids
+            )
         )
-        ids = merged(persons)
-        survivors = tuple(kept_elsewhere(connection, ids))
+        ids = join_by_object(persons)
+        survivors = tuple(surviving_records(connection, ids))
         for person in persons:
             every = sorted(id_ for those in person.values() for id_ in those)
             cause = connection.execute(CAUSE, {"ids": every, "first": every[0]}).scalar_one()
@@ -230,7 +232,7 @@ def lift(
 
     `asked_by` is stored. Raises LeaseHeldError as `erase`.
     """
-    with working(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
+    with hold_leases(engine, by_object, owner, wait, stop) as held, transaction(engine) as connection:
         for lease in held:
             leases.check_fence(connection, lease)
         found: dict[str, list[str]] = {}
@@ -253,7 +255,7 @@ def erase_object(connection: Connection, name: str, ids: Sequence[str], owner: s
 
 
 @contextmanager
-def working(
+def hold_leases(
     engine: Engine, by_object: Mapping[str, Sequence[str]], owner: str, wait: timedelta, stop: threading.Event
 ) -> Iterator[list[Lease]]:
     """Hold the leases of the objects and of their twins, taken in a fixed order."""
@@ -265,7 +267,7 @@ def working(
         ]
 
 
-def closure(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def related_records(connection: Connection, by_object: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return the given records, their twins (a person account and its contact), and all records merged into
     them."""
     found = {name: set(ids) for name, ids in by_object.items()}
@@ -306,13 +308,13 @@ def twin_query(connection: Connection, statement: str, name: str) -> Any:
     """Return a query for the twins that an object's lookup names."""
     twin = CATALOGUE[name].twin
     assert twin is not None
-    flag = quoted(snake_case(twin.flag)) if twin.flag else "true"
+    flag = quote(snake_case(twin.flag)) if twin.flag else "true"
     return text(
-        statement.format(table=table_of(connection, name), column=quoted(snake_case(twin.field)), flag=flag)
+        statement.format(table=table_of(connection, name), column=quote(snake_case(twin.field)), flag=flag)
     )
 
 
-def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+def surviving_records(connection: Connection, ids: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Yield (merged record, survivor) for survivors that are not erased."""
     for name, those in ids.items():
         if not CATALOGUE[name].mergeable:
@@ -323,7 +325,7 @@ def kept_elsewhere(connection: Connection, ids: Mapping[str, Sequence[str]]) -> 
                 yield row.id, row.survivor
 
 
-def together(found: Iterable[Mapping[str, Sequence[str]]]) -> list[dict[str, set[str]]]:
+def group_persons(found: Iterable[Mapping[str, Sequence[str]]]) -> list[dict[str, set[str]]]:
     """Join sets of records that share a record: each result is one person."""
     persons: list[dict[str, set[str]]] = []
     for ids in found:
@@ -341,7 +343,7 @@ def together(found: Iterable[Mapping[str, Sequence[str]]]) -> list[dict[str, set
     return persons
 
 
-def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
+def join_by_object(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
     """Return all records of all persons, by object."""
     ids: dict[str, set[str]] = {}
     for person in persons:
@@ -352,4 +354,4 @@ def merged(persons: Iterable[Mapping[str, set[str]]]) -> dict[str, list[str]]:
 
 def table_of(connection: Connection, name: str) -> str:
     """Return the quoted name of an object's table."""
-    return located(connection, REPLICA[name])
+    return qualified_name(connection, REPLICA[name])

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sync.errors import SyncError, UsageError
 from sync.postgres import replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING
-from sync.postgres.tables import CONSUMERS, quoted
+from sync.postgres.tables import CONSUMERS, quote
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")
@@ -78,7 +78,7 @@ def access(connection: Connection) -> Access:
     parameters = {"schema": CONSUMERS}
     readers = tuple(connection.execute(READING, parameters).scalars())
     wider = connection.execute(
-        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": not_published(connection)}
+        BEYOND, {"roles": [name.strip('"') for name in readers], "schemas": private_schemas(connection)}
     )
     return Access(
         str(connection.execute(OWNER, parameters).scalar_one()),
@@ -88,9 +88,9 @@ def access(connection: Connection) -> Access:
     )
 
 
-def not_published(connection: Connection) -> list[str]:
+def private_schemas(connection: Connection) -> list[str]:
     """Return our schemas that consumers must not read."""
-    return [replica_schema.in_force(connection), BOOKKEEPING]
+    return [replica_schema.schema_in_use(connection), BOOKKEEPING]
 
 
 def grant(connection: Connection, role: str) -> str:
@@ -99,33 +99,33 @@ def grant(connection: Connection, role: str) -> str:
     Raises UsageError for a role that does not exist or that has the owner's privileges (it needs no grant,
     and nothing prevents it from changing data), SyncError if the caller may not grant.
     """
-    owner = checked(connection, role)
+    owner = check_role(connection, role)
     if connection.execute(INHERITS, {"role": role, "schema": CONSUMERS}).scalar_one():
         raise UsageError(
             f"role {role} has the rights of {owner}, who owns schema {CONSUMERS}: it reads everything "
             f"already, and may change and delete it, too. {OWN_ROLE}"
         )
-    run(connection, GRANT, owner, role)
-    found = connection.execute(BEYOND, {"roles": [role], "schemas": not_published(connection)}).all()
+    run_statements(connection, GRANT, owner, role)
+    found = connection.execute(BEYOND, {"roles": [role], "schemas": private_schemas(connection)}).all()
     if inherited := [row.nspname for row in found if not row.direct]:
         return (
             f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
             f"{', '.join(inherited)}; to see which: SELECT roleid::regrole FROM pg_auth_members "
-            f"WHERE member = {literal(quoted(role))}::regrole"
+            f"WHERE member = {literal(quote(role))}::regrole"
         )
     if found:
         schemas = ", ".join(row.nspname for row in found)
         return (
             f"role {role} reads schema {CONSUMERS}; it has rights on {schemas}, too, granted "
-            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quoted(role)}"
+            f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quote(role)}"
         )
     return f"role {role} reads schema {CONSUMERS}, now and after later migrations, and nothing else"
 
 
 def revoke(connection: Connection, role: str) -> str:
     """Take back what `grant` gave; return a sentence on what the role may still do. Errors as for `grant`."""
-    owner = checked(connection, role)
-    run(connection, REVOKE, owner, role)
+    owner = check_role(connection, role)
+    run_statements(connection, REVOKE, owner, role)
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
         return (
             f"role {role} has no right of its own on schema {CONSUMERS} any more, but has those of a role "
@@ -134,7 +134,7 @@ def revoke(connection: Connection, role: str) -> str:
     return f"role {role} has no right on schema {CONSUMERS} any more"
 
 
-def checked(connection: Connection, role: str) -> str:
+def check_role(connection: Connection, role: str) -> str:
     """Return the schema's owner; raise an error if the role does not exist or the caller may not grant."""
     owner = connection.execute(OWNER, {"schema": CONSUMERS}).scalar()
     if owner is None:
@@ -149,13 +149,11 @@ def checked(connection: Connection, role: str) -> str:
     return str(owner)
 
 
-def run(connection: Connection, statements: Sequence[str], owner: str, role: str) -> None:
+def run_statements(connection: Connection, statements: Sequence[str], owner: str, role: str) -> None:
     """Run statements for a role; `owner` comes quoted from the system catalog."""
     for statement in statements:
         connection.execute(
-            text(
-                statement.format(schema=quoted(CONSUMERS), owner=owner, role=quoted(role)).replace(":", "\\:")
-            )
+            text(statement.format(schema=quote(CONSUMERS), owner=owner, role=quote(role)).replace(":", "\\:"))
         )
 
 

@@ -79,5 +79,7 @@ def prune(
 def scheduled(engine: Engine, feed: timedelta, runs: timedelta, stop: threading.Event) -> None:
     """Prune as the worker does: within BUDGET_SECONDS, with a log line for what was removed."""
     for one in prune(engine, feed, runs, stop, BUDGET_SECONDS):
-        event = "prune_waits" if one.waiting else "pruned"
-        log.info(event, table=one.what, rows=one.rows, through=one.through, bytes=one.bytes)
+        if one.waiting:
+            log.info("prune_waits", table=one.what, through=one.through, bytes=one.bytes)
+        else:
+            log.info("pruned", table=one.what, rows=one.rows, through=one.through, bytes=one.bytes)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from sync.postgres import ledger, pruning
 from sync.postgres.pruning import Size
-from sync.replication.rejects import describe_groups, groups
+from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
 SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, r.error, f.rows, f.tombstones,
@@ -190,16 +190,16 @@ def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:
     when = "is reached" if left == 0 else f"is reached in {left:,.0f} days"
     yield (
         f"the database has {format_bytes(size.bytes)}, and its limit of {format_bytes(limit)} {when}: over "
-        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a larger "
-        "plan and set SYNC_DATABASE_LIMIT",
+        "it the credential may only read, delete and truncate; type: python -m sync prune, or choose a "
+        "larger plan and set SYNC_DATABASE_LIMIT",
         left < URGENT_DAYS,
     )
 
 
 def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield problems that exist although the last pass succeeded, and whether the first line shows them."""
-    asked = {"objects": list(objects)}
-    for row in connection.execute(FUTURE, asked):
+    parameters = {"objects": list(objects)}
+    for row in connection.execute(FUTURE, parameters):
         yield (
             f"{row.object} is recorded as complete through {format_utc(row.complete_through)}, which is in "
             "the future: a clock was wrong, and changes may be missing; type: "
@@ -209,14 +209,14 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
     yield from rejects_by_reason(connection, objects)
     for name in other_org(connection, objects):
         yield name, True
-    for row in connection.execute(REFUSED, asked):
+    for row in connection.execute(REFUSED, parameters):
         yield (
             f"{row.object}: Salesforce refuses getDeleted since {format_utc(row.since)}: records that left "
             "the recycle bin are found by verify alone, each night or when you type: "
             f"python -m sync verify --object {row.object} --repair",
             True,
         )
-    for row in connection.execute(VERIFIED, asked):
+    for row in connection.execute(VERIFIED, parameters):
         if row.outcome == "failed" and (row.remaining or row.overdue):
             yield (
                 f"{row.object}: the verify of {format_utc(row.started_at)} failed: "
@@ -226,7 +226,7 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
         elif row.remaining:
             what = f"{row.remaining:,} found different at {format_utc(row.started_at)}"
             yield f"{row.object}: {what}; type: python -m sync verify --object {row.object} --repair", True
-    for row in connection.execute(LAGGING, asked):
+    for row in connection.execute(LAGGING, parameters):
         yield (
             f"{row.object}: Salesforce's latestDateCovered is {format_utc(row.covered)}: a transaction "
             "hangs; only 24 hours of its lag count, the nightly verify finds what commits later than that",
@@ -250,14 +250,17 @@ def warnings(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[s
 
 def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield the rejected records of each object; accepted ones do not appear in the first line."""
-    found = groups(connection, objects)
+    found = reject_groups(connection, objects)
     for name in objects:
-        mine = [group for group in found if group.object == name and not group.accepted]
-        if mine:
-            count, since = sum(group.records for group in mine), min(group.since for group in mine)
+        unaccepted = [group for group in found if group.object == name and not group.accepted]
+        if unaccepted:
+            count, since = (
+                sum(group.records for group in unaccepted),
+                min(group.since for group in unaccepted),
+            )
             yield (
-                f"{name}: {records(count)} rejected since {format_utc(since)} "
-                f"({describe_groups(mine)}): consumers see "
+                f"{name}: {describe_count(count)} rejected since {format_utc(since)} "
+                f"({describe_groups(unaccepted)}): consumers see "
                 f"an older version of them, or none; type: python -m sync rejects --object {name}",
                 True,
             )
@@ -265,12 +268,13 @@ def rejects_by_reason(connection: Connection, objects: Sequence[str]) -> Iterato
         if accepted:
             count = sum(group.records for group in accepted)
             yield (
-                f"{name}: {records(count)} rejected for accepted reasons ({describe_groups(accepted)})",
+                f"{name}: {describe_count(count)} rejected for accepted reasons "
+                f"({describe_groups(accepted)})",
                 False,
             )
 
 
-def records(count: int) -> str:
+def describe_count(count: int) -> str:
     """Return a number of records, as the start of a sentence."""
     return "1 record is" if count == 1 else f"{count:,} records are"
 

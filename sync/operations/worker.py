@@ -79,7 +79,7 @@ class Pulse:
         with self._lock:
             self._active.pop(name, None)
 
-    def stuck(self, seconds: float) -> list[str]:
+    def silent_jobs(self, seconds: float) -> list[str]:
         """Return running jobs that were silent for longer than these seconds and their allowance."""
         with self._lock:
             now = time.monotonic()
@@ -89,7 +89,7 @@ class Pulse:
 Job = Callable[[], object]
 
 
-def work(
+def run_jobs(
     jobs: Mapping[str, Job],
     interval: timedelta,
     stop: threading.Event,
@@ -120,12 +120,12 @@ def work(
         objects=",".join(jobs),
     )
     while not stop.wait(LOOK_SECONDS):
-        ended = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
-        if stuck := ended or pulse.stuck(WATCHDOG_SECONDS):
+        dead = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
+        if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
             os._exit(1)
     log.info("worker_stopping")
-    deadline = threading.Timer(SHUTDOWN_SECONDS, cut_off)
+    deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
     deadline.daemon = True
     deadline.start()
     for thread in threads:
@@ -145,18 +145,18 @@ def repeat(
     spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
     while not stop.wait(pause):
         began = time.monotonic()
-        persist(name, job, interval, stop, pulse)
+        run_until_done(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
 
 
-def cut_off() -> None:
+def force_exit() -> None:
     """Exit before Heroku sends SIGKILL; pages are transactions, so no page is half written."""
     log.error("shutdown_forced", seconds=SHUTDOWN_SECONDS)
     os._exit(1)
 
 
-def persist(
+def run_until_done(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
     """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
@@ -164,7 +164,7 @@ def persist(
     while not stop.is_set():
         pulse.begin(name)
         try:
-            with activity.reported_to(partial(pulse.beat, name)):
+            with activity.report_to(partial(pulse.beat, name)):
                 job()
             return
         except StoppedError:

@@ -37,7 +37,7 @@ class Change:
     survivor_id: str | None = None
 
 
-def read(connection: Connection, after: int, maximum: int = 1000) -> list[Change]:
+def read_changes(connection: Connection, after: int, maximum: int = 1000) -> list[Change]:
     """Return up to `maximum` entries after the number `after`, in the order of commits.
 
     A consumer that stores the last `seq` misses no entry.
@@ -49,19 +49,19 @@ def read(connection: Connection, after: int, maximum: int = 1000) -> list[Change
     ]
 
 
-def last(connection: Connection) -> int:
+def last_number(connection: Connection) -> int:
     """Return the number of the newest entry (0: there is none)."""
     return int(connection.execute(LAST).scalar() or 0)
 
 
-def stream(engine: Engine, after: int, *, follow: bool, stop: threading.Event) -> Iterator[Change]:
+def stream_changes(engine: Engine, after: int, *, follow: bool, stop: threading.Event) -> Iterator[Change]:
     """Yield all entries after a number; with `follow` wait for new ones until `stop` is set.
 
     It polls every POLL_SECONDS: LISTEN does not work behind a pooler in transaction mode.
     """
     while not stop.is_set():
         with transaction(engine) as connection:
-            found = read(connection, after)
+            found = read_changes(connection, after)
         yield from found
         if found:
             after = found[-1].seq

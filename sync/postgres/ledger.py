@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import DescribedField, Projection
 from sync.postgres.load.dependants import Dependency
-from sync.postgres.tables import KEPT
+from sync.postgres.tables import KEPT_COLUMNS
 
 # The last entry of a field is its current state.
 CURRENT = """
@@ -43,10 +43,10 @@ REFUSED = text(f"""
 SELECT * FROM ({CURRENT.format(where="WHERE object = ANY (:objects)")}) AS f
  WHERE change = 'refused' AND at > now() - interval '1 day'
 """)
-# Tokens of a formula: `Account.Name`; `Account.Parent.Name` gives both steps. Names from the org are compared
+# Tokens of a formula: `Parent.Name`; `Parent.Owner.Name` gives both steps. Names from the org are compared
 # with tokens and never become part of a pattern.
 TOKEN = re.compile(r"[A-Za-z0-9_]+|\S")
-EVER = text("SELECT DISTINCT field FROM sync.field")
+EVER_SHOWN = text("SELECT DISTINCT field FROM sync.field")
 VANISHED = text(f"""
 WITH now AS ({CURRENT.format(where="")})
 SELECT object, field, at FROM now
@@ -54,7 +54,7 @@ SELECT object, field, at FROM now
 """)
 
 # Changes after which rows that are already stored lack the field's current values.
-LATE = frozenset({"added", "returned", "retyped", "formula", "selected", "promoted"})
+REREAD_CHANGES = frozenset({"added", "returned", "retyped", "formula", "selected", "promoted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class State:
     own_column: bool
 
     @classmethod
-    def of(cls, field: DescribedField, *, replicated: bool, own_column: bool = False) -> State:
+    def from_field(cls, field: DescribedField, *, replicated: bool, own_column: bool = False) -> State:
         """Return the state of a field of a describe."""
         return cls(
             field.type,
@@ -85,7 +85,7 @@ class State:
         )
 
     @classmethod
-    def stored(cls, row: Row[Any]) -> State:
+    def from_row(cls, row: Row[Any]) -> State:
         """Return the state that a row of the ledger holds."""
         return cls(
             row.type,
@@ -109,29 +109,29 @@ class Entry:
     state: State
 
     @property
-    def late(self) -> bool:
+    def needs_reread(self) -> bool:
         """Whether stored records have to be read again for this field."""
-        return self.change in LATE and self.state.replicated
+        return self.change in REREAD_CHANGES and self.state.replicated
 
 
-def note(connection: Connection, projection: Projection) -> list[Entry]:
+def record_changes(connection: Connection, projection: Projection) -> list[Entry]:
     """Write the changes since the last describe; return them. The first describe of an object returns no
     changes."""
     name = projection.sobject.name
     known = {
         row.field: (
             row.change,
-            State.stored(row),
+            State.from_row(row),
         )
         for row in connection.execute(KNOWN, {"object": name})
     }
     selected = set(projection.names)
     own = {field.name for field in projection.fields}
     now = {
-        field.name: State.of(field, replicated=field.name in selected, own_column=field.name in own)
+        field.name: State.from_field(field, replicated=field.name in selected, own_column=field.name in own)
         for field in projection.described
     }
-    entries = list(news(known, now))
+    entries = list(detect_changes(known, now))
     for entry in entries:
         write_entry(connection, name, entry)
     return [entry for entry in entries if entry.change != "known"]
@@ -145,15 +145,15 @@ def write_entry(connection: Connection, name: str, entry: Entry) -> None:
 
 def refuse(connection: Connection, name: str, field: DescribedField) -> None:
     """Record that queries refuse a field that describe lists."""
-    write_entry(connection, name, Entry(field.name, "refused", State.of(field, replicated=False)))
+    write_entry(connection, name, Entry(field.name, "refused", State.from_field(field, replicated=False)))
 
 
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
     """Return the names of fields that queries refused within the last day and whose describe is unchanged
     since."""
-    now = {field.name: State.of(field, replicated=False) for field in described}
+    now = {field.name: State.from_field(field, replicated=False) for field in described}
     rows = connection.execute(REFUSED, {"objects": [name]})
-    return frozenset(row.field for row in rows if now.get(row.field) == State.stored(row))
+    return frozenset(row.field for row in rows if now.get(row.field) == State.from_row(row))
 
 
 def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
@@ -161,7 +161,7 @@ def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, s
     return [(row.object, row.field, row.at) for row in connection.execute(REFUSED, {"objects": objects})]
 
 
-def news(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:
+def detect_changes(known: Mapping[str, tuple[str, State]], now: Mapping[str, State]) -> Iterator[Entry]:
     """Compare a describe with the ledger. Salesforce lists neither removed nor hidden fields: both are
     `vanished`."""
     for name, state in now.items():
@@ -202,7 +202,7 @@ def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
     for row in related:
         sobject = CATALOGUE.get(row.object)
         columns = {field.name: field.column for field in sobject.fields} if sobject else {}
-        if row.leads and row.replicated and row.field in columns and columns[row.field] not in KEPT:
+        if row.leads and row.replicated and row.field in columns and columns[row.field] not in KEPT_COLUMNS:
             formulas = [other.formula for other in related if other.object == row.object]
             named = {field for formula in formulas for field in read_through(formula, row.relationship)}
             reads = {readable.get(field) for field in named}
@@ -234,7 +234,7 @@ def read_through(formula: str, relationship: str) -> Iterator[str]:
 
 def ever_shown(connection: Connection) -> frozenset[str]:
     """Return the names of all fields that any object has ever shown."""
-    return frozenset(connection.execute(EVER).scalars())
+    return frozenset(connection.execute(EVER_SHOWN).scalars())
 
 
 def vanished(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:

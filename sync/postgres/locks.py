@@ -31,13 +31,13 @@ SELECT a.pid, a.usename AS role, a.state, now() - a.xact_start AS age,
 """)
 
 
-def holders(connection: Connection, schemas: Sequence[str]) -> str:
+def describe_holders(connection: Connection, schemas: Sequence[str]) -> str:
     """Describe the sessions that hold locks in these schemas, each with the command that ends it; "" if none
     do."""
-    return "; ".join(sentences(connection, schemas))
+    return "; ".join(describe_sessions(connection, schemas))
 
 
-def sentences(connection: Connection, schemas: Sequence[str]) -> Iterator[str]:
+def describe_sessions(connection: Connection, schemas: Sequence[str]) -> Iterator[str]:
     """Yield one sentence for each session."""
     for row in connection.execute(HOLDERS, {"most": MOST, "schemas": list(schemas)}):
         state = row.state or "its state is hidden from this role"

@@ -33,13 +33,13 @@ SELECT tn.nspname
 """)
 
 
-def want(engine: Engine, name: str | None) -> None:
+def expect_schema(engine: Engine, name: str | None) -> None:
     """Let an engine's connections refuse a database whose replicas are in another schema (None: accept
     any)."""
     engine.update_execution_options(**{WANTED: name})
 
 
-def settle(connection: Connection) -> str:
+def resolve_schema(connection: Connection) -> str:
     """Let a connection's statements use the schema of the replicas; return its name.
 
     It queries the database once for each engine. Raises ReplicaSchemaError if the setting names another
@@ -47,32 +47,32 @@ def settle(connection: Connection) -> str:
     """
     options = connection.get_execution_options()
     if TRANSLATED in options:
-        return in_force(connection)
-    wanted, name = options.get(WANTED), remembered(connection)
+        return schema_in_use(connection)
+    wanted, name = options.get(WANTED), stored_schema(connection)
     if name is None:
         name = wanted or STANDARD  # not migrated yet: the next transaction queries again
     else:
-        check(wanted, name)
+        check_schema(wanted, name)
         connection.engine.update_execution_options(**{TRANSLATED: {STANDARD: name}})
     connection.execution_options(**{TRANSLATED: {STANDARD: name}})
     return name
 
 
-def in_force(connection: Connection | Engine) -> str:
+def schema_in_use(connection: Connection | Engine) -> str:
     """Return the schema of the replicas that a connection's statements use, or those of an engine's next
     connection."""
     names = connection.get_execution_options().get(TRANSLATED, {})
     return str(names.get(STANDARD, STANDARD))
 
 
-def remembered(connection: Connection) -> str | None:
+def stored_schema(connection: Connection) -> str | None:
     """Return the schema of the replicas of this database (None: before the first migration)."""
     readable = connection.execute(MAY_READ).scalar()
     name = connection.execute(REMEMBERED if readable else SHOWN).scalar()
     return None if name is None else str(name)
 
 
-def check(wanted: str | None, name: str) -> None:
+def check_schema(wanted: str | None, name: str) -> None:
     """Raise ReplicaSchemaError if the setting names another schema than the database."""
     if wanted is not None and wanted != name:
         raise ReplicaSchemaError(

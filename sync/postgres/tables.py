@@ -42,7 +42,7 @@ from sync.errors import (
 )
 from sync.logs import activity
 from sync.postgres import locks, replica_schema
-from sync.postgres.bookkeeping import BOOKKEEPING, listing, metadata
+from sync.postgres.bookkeeping import BOOKKEEPING, listing_table, metadata
 
 REPLICAS, CONSUMERS = replica_schema.STANDARD, "crm"
 
@@ -73,7 +73,7 @@ WORDS: dict[Kind, str] = {
 }
 REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
 # Columns that this product adds to those of the fields.
-OWN = ("custom", "deleted_at", "deleted_reason", "synced_at")
+OWN_COLUMNS = ("custom", "deleted_at", "deleted_reason", "synced_at")
 # Room in each block for the next version of its rows, and vacuum before a twentieth of them is dead: replicas
 # are updated far more often than they grow.
 STORAGE = {
@@ -84,15 +84,15 @@ STORAGE = {
 # How the comment of a replica begins: the object's API name follows.
 COMMENT = "Salesforce object"
 # What a tombstone keeps when its values are erased: Id, stamp, and the survivor of a merge.
-KEPT = frozenset({"id", "is_deleted", "system_modstamp", "master_record_id"})
+KEPT_COLUMNS = frozenset({"id", "is_deleted", "system_modstamp", "master_record_id"})
 # Columns without meaning for live rows: consumer views leave them out.
 TOMBSTONE = frozenset({"is_deleted", "master_record_id", "deleted_at", "deleted_reason"})
 
 
-def replica(sobject: SObject) -> Table:
+def replica_table(sobject: SObject) -> Table:
     """Return the table of one object: field columns, derived columns, custom fields, tombstone columns.
 
-    There are no foreign keys: a contact may arrive before its account.
+    There are no foreign keys: a record may arrive before the one that it refers to.
     """
     columns: list[Column[Any]] = []
     for field in sobject.fields:
@@ -164,25 +164,25 @@ def own_columns() -> list[Column[Any]]:
     ]
 
 
-REPLICA: dict[str, Table] = {name: replica(sobject) for name, sobject in CATALOGUE.items()}
-LISTING: dict[str, Table] = {name: listing(sobject.table) for name, sobject in CATALOGUE.items()}
+REPLICA: dict[str, Table] = {name: replica_table(sobject) for name, sobject in CATALOGUE.items()}
+LISTING: dict[str, Table] = {name: listing_table(sobject.table) for name, sobject in CATALOGUE.items()}
 
 
-def quoted(identifier: str) -> str:
+def quote(identifier: str) -> str:
     """Quote an SQL identifier."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def located(connection: Connection, table: Table) -> str:
+def qualified_name(connection: Connection, table: Table) -> str:
     """Return a table's quoted name with its schema; replicas are in the schema that this database
     remembers."""
-    schema = replica_schema.in_force(connection) if table.schema == REPLICAS else str(table.schema)
-    return f"{quoted(schema)}.{quoted(table.name)}"
+    schema = replica_schema.schema_in_use(connection) if table.schema == REPLICAS else str(table.schema)
+    return f"{quote(schema)}.{quote(table.name)}"
 
 
 def schemas(connection: Connection | Engine) -> list[str]:
     """Return the names of the schemas of the replicas, of the bookkeeping, and of the consumer views."""
-    return [replica_schema.in_force(connection), BOOKKEEPING, CONSUMERS]
+    return [replica_schema.schema_in_use(connection), BOOKKEEPING, CONSUMERS]
 
 
 # ── engine and transactions ───────────────────────────────────────────────────────────────────────────
@@ -198,7 +198,7 @@ BEGIN = text(
 )
 LONG_SECONDS = 600  # limit of one statement over a whole table; the watchdog waits longer than two of them
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
-AWAY = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
+UNAVAILABLE = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
 LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
@@ -211,7 +211,7 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
     Connecting to a database whose encoding is not UTF8 raises ConfigError. A transaction raises
     ReplicaSchemaError if the database remembers another schema than `replicas`.
     """
-    made = create_engine(
+    created = create_engine(
         url,
         poolclass=QueuePool,
         pool_size=size,
@@ -231,9 +231,9 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
         },
         hide_parameters=True,  # the text of an error would contain values of records
     )
-    event.listen(made, "connect", check_encoding)
-    replica_schema.want(made, replicas)
-    return made
+    event.listen(created, "connect", check_encoding)
+    replica_schema.expect_schema(created, replicas)
+    return created
 
 
 def check_encoding(connection: Any, _record: object) -> None:
@@ -260,8 +260,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
-            replica_schema.settle(connection)
-            activity.note()
+            replica_schema.resolve_schema(connection)
+            activity.report()
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
         raise translate_error(engine, error) from error
@@ -274,7 +274,7 @@ def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
     always stop them.
     """
     connection.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
-    activity.note()
+    activity.report()
 
 
 def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncError:
@@ -289,8 +289,10 @@ def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncE
             f"the database lacks what this version needs ({what[:200]}): run `alembic upgrade head`"
         )
     if code == LOCKED:
-        return LockedError(f"a lock in Postgres was not to be had ({what[:200]})" + in_the_way(engine))
-    if code.startswith(AWAY) or (
+        return LockedError(
+            f"a lock in Postgres was not granted in time ({what[:200]})" + describe_blockers(engine)
+        )
+    if code.startswith(UNAVAILABLE) or (
         not code and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     ):
         # All pooled connections may lead to the failed or read-only server.
@@ -307,13 +309,13 @@ def translate_error(engine: Engine, error: DBAPIError | psycopg2.Error) -> SyncE
     return SyncError(f"Postgres answered {code}: {what[:500]}")
 
 
-def in_the_way(engine: Engine) -> str:
+def describe_blockers(engine: Engine) -> str:
     """Describe the sessions that hold locks on our tables, as the end of a sentence."""
     try:
         with engine.begin() as connection:
             connection.execute(BEGIN)
-            replica_schema.settle(connection)  # the engine of a migration has no schema yet
-            found = locks.holders(connection, schemas(connection))
+            replica_schema.resolve_schema(connection)  # the engine of a migration has no schema yet
+            found = locks.describe_holders(connection, schemas(connection))
     except (DBAPIError, psycopg2.Error, ReplicaSchemaError):
         return ""
-    return f": {found}" if found else ": whoever held it is gone"
+    return f": {found}" if found else ": its holder has released it"

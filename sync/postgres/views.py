@@ -87,7 +87,7 @@ AS $$
     SELECT chain.id FROM chain WHERE chain.deleted_at IS NULL
 $$
 """
-KNOWN = "        SELECT t.id, {survivor}, t.deleted_at, t.deleted_reason FROM {table} AS t"
+KNOWN = "        SELECT {a}.id, {survivor}, {a}.deleted_at, {a}.deleted_reason FROM {table} AS {a}"
 
 
 def consumer_columns(table: Table) -> list[str]:
@@ -117,16 +117,16 @@ def freshness(replicas: Mapping[str, Table]) -> str:
 
 def resolve_id(replicas: Mapping[str, Table]) -> str:
     """The function `resolve_id` over these objects; those that cannot be merged know no survivor."""
-    known = (
-        KNOWN.format(
-            table=f"{REPLICAS}.{table.name}",
-            survivor="t.master_record_id"
-            if "master_record_id" in table.columns
-            else "NULL::text AS master_record_id",
-        )
-        for table in replicas.values()
-    )
+    known = map(known_ids, replicas.values())
     return RESOLVE_ID.format(consumers=CONSUMERS, known="\n        UNION ALL\n".join(known)).strip()
+
+
+def known_ids(table: Table) -> str:
+    """The Ids of one object, for `resolve_id`; without MasterRecordId there are no survivors."""
+    alias = table.name[0]
+    mergeable = "master_record_id" in table.columns
+    survivor = f"{alias}.master_record_id" if mergeable else "NULL::text AS master_record_id"
+    return KNOWN.format(a=alias, survivor=survivor, table=f"{REPLICAS}.{table.name}")
 
 
 def each(template: str, replicas: Mapping[str, Table]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from sync.postgres.state.leases import Lease
 from sync.postgres.tables import (
     REPLICA,
     allow_long,
-    located,
+    qualified_name,
     transaction,
 )
 from sync.replication.runs import PageResult, SyncContext, Work
@@ -55,13 +55,13 @@ SELECT count(*) FROM (
     SELECT FROM {table} WHERE deleted_at IS NULL
      UNION ALL SELECT FROM sync.reject WHERE object = :object LIMIT :most) AS held
 """
-REMOVED_AT_ONCE = 10_000
+REMOVALS_PER_TRANSACTION = 10_000
 
 # Refusals of fields, one after the other, after which the work fails.
-MOST_REFUSED = 50
+MAX_REFUSALS = 50
 
 # The largest accepted difference between the clocks of Salesforce and of the database.
-CLOCKS_APART = timedelta(minutes=5)
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 CLOCK = text("SELECT clock_timestamp()")
 
 ORG = text("""
@@ -98,12 +98,12 @@ def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
         check_org(connection, context, organization)
         dependencies = ledger.dependencies(connection, sobject.name)
         refused = ledger.refused(connection, sobject.name, described)
-        known = reference(connection, context)
-    if abs(at - known) > CLOCKS_APART:
+        known = reference_time(connection, context)
+    if abs(at - known) > MAX_CLOCK_DIFFERENCE:
         # A single server may send a wrong Date header: the answer to a second request decides.
         described, at = context.session.describe(sobject.name)
         with transaction(context.engine) as connection:
-            known = reference(connection, context)
+            known = reference_time(connection, context)
     found = projection(context.settings, sobject, described, refused)
     return ObjectSchema(found, at, dependencies, clock_error(sobject.name, at, known))
 
@@ -127,22 +127,22 @@ def without_refused(context: SyncContext, name: str, work: Work) -> Work:
     """
 
     def all_but_those(held: Lease, run_id: int) -> Iterator[PageResult]:
-        met: set[tuple[str, ...]] = set()
+        refusals: set[tuple[str, ...]] = set()
         while True:
             try:
                 yield from work(held, run_id)
             except FieldsMovedError as moved:
-                if moved.fields in met or len(met) == MOST_REFUSED:
+                if moved.fields in refusals or len(refusals) == MAX_REFUSALS:
                     raise
-                met.add(moved.fields)
-                drop(context, name, held, moved)
+                refusals.add(moved.fields)
+                exclude_refused(context, name, held, moved)
             else:
                 return
 
     return all_but_those
 
 
-def drop(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) -> None:
+def exclude_refused(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) -> None:
     """Leave refused fields out for a day, and record them in the ledger.
 
     Raises `moved` if one of them is a field that no query can do without.
@@ -159,7 +159,7 @@ def drop(context: SyncContext, name: str, held: Lease, moved: FieldsMovedError) 
                 ledger.refuse(connection, name, field)
 
 
-def reference(connection: Connection, context: SyncContext) -> datetime:
+def reference_time(connection: Connection, context: SyncContext) -> datetime:
     """Return the time of the clock that Salesforce's clock is compared with."""
     now: datetime = context.reference() if context.reference else connection.execute(CLOCK).scalar_one()
     return now
@@ -167,13 +167,13 @@ def reference(connection: Connection, context: SyncContext) -> datetime:
 
 def clock_error(name: str, at: datetime, known: datetime) -> str:
     """Return an error message if Salesforce's clock and the reference differ too much, or ""."""
-    if abs(at - known) <= CLOCKS_APART:
+    if abs(at - known) <= MAX_CLOCK_DIFFERENCE:
         return ""
-    theirs, ours = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
+    salesforce_time, database_time = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for moment in (at, known))
     return (
-        f"{name}: Salesforce's answers are dated {theirs} UTC and the database's clock says {ours}: one of "
-        "them is wrong, so complete_through stays where it is; rows that were read are kept. Check the time "
-        "(NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
+        f"{name}: Salesforce's answers are dated {salesforce_time} UTC and the database's clock "
+        f"says {database_time}: one of them is wrong, so complete_through stays where it is; rows that were "
+        "read are kept. Check the time (NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
     )
 
 
@@ -197,7 +197,7 @@ def check_org(connection: Connection, context: SyncContext, organization: str) -
     # Other processes must not write what they have read of the replaced org. A process that takes a lease
     # later reads the org's row after that, and waits for the lock on it.
     leases.revoke_others(connection, context.owner)
-    cursors.start_anew(connection)
+    cursors.reset_cursors(connection)
     log.warning(
         "org_accepted",
         before=known,
@@ -225,7 +225,7 @@ def commit_page(
     No I/O but the database's happens inside. `plan` is the window that the page belongs to (None: records
     read by Id).
     """
-    with leases.fenced(context.engine, held) as connection:
+    with leases.fenced_transaction(context.engine, held) as connection:
         announce = plan is None or not plan.first_load
         if not announce:
             first.relax_durability(connection)
@@ -265,7 +265,7 @@ def guard(connection: Connection, context: SyncContext, name: str, count: int) -
     allow_long(connection)
     share = GUARDED_SHARE if count > GUARDED_COUNT else GUARDED_SHARE_OF_FEW
     held = connection.execute(
-        text(HELD.format(table=located(connection, REPLICA[name]))),
+        text(HELD.format(table=qualified_name(connection, REPLICA[name]))),
         {"object": name, "most": ceil(count / share)},
     ).scalar_one()
     if count > share * held:
@@ -284,8 +284,8 @@ def remove(
     `gone` maps Ids to the times of their deletion.
     """
     left, removed = iter(gone.items()), 0
-    while chunk := dict(islice(left, REMOVED_AT_ONCE)):
-        with leases.fenced(context.engine, held) as connection:
+    while chunk := dict(islice(left, REMOVALS_PER_TRANSACTION)):
+        with leases.fenced_transaction(context.engine, held) as connection:
             keep = context.settings.tombstone_values_kept
             cursors.count_commit(connection, name)
             removed += merge.remove(connection, name, chunk, reason, run_id, keep)

@@ -14,7 +14,7 @@ from sync.postgres.load.merge import Tally
 from sync.postgres.state import cursors, leases
 from sync.postgres.state.cursors import CursorState, Plan
 from sync.postgres.state.leases import Lease
-from sync.postgres.tables import REPLICA, located, transaction
+from sync.postgres.tables import REPLICA, qualified_name, transaction
 from sync.replication import apply
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
@@ -24,13 +24,13 @@ from sync.window import Window
 
 log = logger.get(__name__)
 
-EVERY = timedelta(minutes=5)  # Salesforce advises against more frequent polling
+POLL_INTERVAL = timedelta(minutes=5)  # Salesforce advises against more frequent polling
 # Salesforce keeps the delete log for 15 days and refuses a start before that.
-LONGEST = timedelta(days=14)
+LOG_SPAN = timedelta(days=14)
 # The least time between two verifies that replace an unavailable delete log.
-VERIFIED_LATELY = timedelta(minutes=30)
-LOST = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
-AT_ONCE = 10_000
+REVERIFY_AFTER = timedelta(minutes=30)
+LOST_LOG_CODES = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
+IDS_PER_STATEMENT = 10_000
 
 LIVE = """
 SELECT id FROM {table} WHERE deleted_at IS NULL AND id = ANY (:ids)
@@ -52,7 +52,7 @@ def remove_purged(
         # Not later than any answer of the window: a server's wrong Date must not move the claim ahead. The
         # first answers of a resumed window are old, so they do not count.
         if not plan.resumed:
-            schema = replace(schema, at=min(schema.at, cursors.earliest(connection, schema.name, plan)))
+            schema = replace(schema, at=min(schema.at, cursors.earliest_clock(connection, schema.name, plan)))
     since = cursor.deleted_through or cursor.complete_through
     if since is None:  # a first load: the table holds no record that could have been deleted
         return None
@@ -60,7 +60,7 @@ def remove_purged(
     if plan.resumed:
         # Other work may have read the log before the first pages of this window were committed.
         since = min(since, plan.window.until)
-    elif asked_recently(cursor, schema.at, EVERY):
+    elif asked_recently(cursor, schema.at, POLL_INTERVAL):
         return cursor.deleted_through
     if end - floor_to_minute(since) <= timedelta():
         return cursor.deleted_through
@@ -77,7 +77,7 @@ def remove_purged(
             cursors.note_deletions_refused(connection, schema.name, refused=True)
         return None
     if listed is None:
-        if asked_recently(cursor, schema.at, VERIFIED_LATELY) and since > schema.at - VERIFIED_LATELY:
+        if asked_recently(cursor, schema.at, REVERIFY_AFTER) and since > schema.at - REVERIFY_AFTER:
             log.warning("deletions_unknown", object=schema.name, reason="the delete log was lost again")
             return cursor.deleted_through
         log.warning("delete_log_gone", object=schema.name, since=since.isoformat(), instead="verify --repair")
@@ -104,17 +104,17 @@ def ask_delete_log(
 ) -> Deletions | None:
     """Read the delete log from `since` minus the overlap, or from `since`; return None if it is not
     available."""
-    if since < schema.at - LONGEST:
+    if since < schema.at - LOG_SPAN:
         return None
     shortest = timedelta(minutes=2)
     for start in dict.fromkeys((since - context.settings.sync_overlap, since)):
         start = min(floor_to_minute(start), end - shortest)
         try:
             listed = context.session.deleted(
-                schema.name, max(start, floor_to_minute(schema.at - LONGEST)), end
+                schema.name, max(start, floor_to_minute(schema.at - LOG_SPAN)), end
             )
         except SalesforceError as error:
-            if error.code not in LOST:
+            if error.code not in LOST_LOG_CODES:
                 raise
             log.info("delete_log_refused", object=schema.name, reason=str(error)[:200])
             continue
@@ -152,8 +152,8 @@ def remove_listed(
 
 def live_ids(connection: Connection, name: str, ids: Sequence[str]) -> list[str]:
     """Return the Ids whose rows are live or whose records are rejected."""
-    statement = text(LIVE.format(table=located(connection, REPLICA[name])))
-    chunks = (list(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE))
+    statement = text(LIVE.format(table=qualified_name(connection, REPLICA[name])))
+    chunks = (list(ids[start : start + IDS_PER_STATEMENT]) for start in range(0, len(ids), IDS_PER_STATEMENT))
     return sorted(
         row.id for chunk in chunks for row in connection.execute(statement, {"object": name, "ids": chunk})
     )

@@ -38,8 +38,8 @@ from sync.replication.runs import (
     Report,
     SyncContext,
     Work,
-    for_each,
-    journalled,
+    run_concurrently,
+    run_journalled,
 )
 from sync.replication.verify import comparison
 from sync.replication.windows import (
@@ -69,7 +69,7 @@ def sync_all(context: SyncContext) -> list[Report]:
 
     Raises ObjectsFailedError, which names the failed objects, after all have been attempted.
     """
-    reports = for_each(context.settings.sync_objects, lambda name: sync_object(context, name))
+    reports = run_concurrently(context.settings.sync_objects, lambda name: sync_object(context, name))
     refresh_dependants(context)  # also of objects that were busy before
     return reports
 
@@ -79,7 +79,7 @@ def resync(context: SyncContext, names: Sequence[str], since: datetime | None) -
 
     Raises ObjectsFailedError after all have been attempted.
     """
-    return for_each(names, lambda name: resync_object(context, name, since))
+    return run_concurrently(names, lambda name: resync_object(context, name, since))
 
 
 def verify_all(
@@ -89,7 +89,7 @@ def verify_all(
 
     Raises ObjectsFailedError after all have been attempted.
     """
-    return for_each(names, lambda name: verify_object(context, name, repair=repair, sample=sample))
+    return run_concurrently(names, lambda name: verify_object(context, name, repair=repair, sample=sample))
 
 
 def sync_object(context: SyncContext, name: str) -> Report:
@@ -99,7 +99,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
     """
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
-        yield from retention.forget(context, name, held, run_id)
+        yield from retention.apply_retention(context, name, held, run_id)
         schema = apply.describe_object(context, CATALOGUE[name])
         check_budget(context)
         attempts = Attempts(name, (*FATAL, FieldsMovedError))
@@ -157,11 +157,11 @@ def refresh_dependants(context: SyncContext, but: str = "") -> None:
     object `but` waits for its next pass. Raises ObjectsFailedError after all have been attempted.
     """
     failures: list[tuple[str, SyncError]] = []
-    for name in refresh.waiting(context):
+    for name in refresh.waiting_objects(context):
         if name != but and name in context.settings.sync_objects and not context.stop.is_set():
             try:
                 at_once = replace(context, wait=timedelta())
-                if refresh.prepare(at_once, name):
+                if refresh.queue_waiting(at_once, name):
                     run_work(at_once, name, partial(reread, context, name))
             except LeaseHeldError as held:
                 log.info("dependants_wait", object=name, reason=str(held)[:200])
@@ -196,7 +196,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
     return run_work(context, name, work)
 
 
-def scheduled(context: SyncContext, name: str) -> None:
+def run_scheduled(context: SyncContext, name: str) -> None:
     """Run what the worker does for an object: a pass, and once a night a verification with repair.
 
     Both are attempted even if one fails. Raises SyncError, or WorkFailedError if both failed.
@@ -235,7 +235,7 @@ def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
 def refuse_erased(context: SyncContext, ids: Sequence[str]) -> None:
     """Raise UsageError for records that were erased on request: they are not read again."""
     with transaction(context.engine) as connection:
-        erased = personal.erased(connection, ids)
+        erased = personal.find_erased(connection, ids)
     if erased:
         raise UsageError(
             f"{', '.join(erased)}: erased on request, and not stored again; to lift it: "
@@ -257,7 +257,7 @@ def run_work(context: SyncContext, name: str, work: Work) -> Report:
         yield from recompute.recompute(context, name, held, run_id)
         yield from apply.without_refused(context, name, work)(held, run_id)
 
-    return journalled(context, name, steps)
+    return run_journalled(context, name, steps)
 
 
 def check_budget(context: SyncContext) -> None:
@@ -269,7 +269,8 @@ def check_budget(context: SyncContext) -> None:
     if context.command in ("run", "worker") and usage is not None and usage.used >= share * usage.limit:
         raise DeferredError(
             f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
-            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; it goes on when there is room"
+            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; "
+            "work resumes when the usage drops below the budget"
         )
 
 
@@ -278,7 +279,7 @@ def estimate(context: SyncContext, names: Sequence[str], since: datetime | None)
     records = {name: extraction.count(context.session, name, Scope(since)) for name in names}
     threshold = context.settings.sync_bulk_threshold
     # Three more calls: describe, getUpdated and getDeleted.
-    return [Estimate(name, n, 3 + extraction.calls(n, threshold)) for name, n in records.items()]
+    return [Estimate(name, n, 3 + extraction.estimate_calls(n, threshold)) for name, n in records.items()]
 
 
 def estimate_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
@@ -288,7 +289,7 @@ def estimate_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -
     return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 
-def objects_of(ids: Sequence[str]) -> dict[str, list[str]]:
+def group_by_object(ids: Sequence[str]) -> dict[str, list[str]]:
     """Group Ids by object, by their prefix; raise UsageError for a prefix outside the catalogue."""
     by_prefix = {sobject.prefix: name for name, sobject in CATALOGUE.items()}
     grouped: dict[str, list[str]] = {}

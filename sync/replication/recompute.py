@@ -98,13 +98,15 @@ def recompute_rows(
         return None, 0
     ids, *columns = zip(*rows, strict=True)
     region = context.settings.sync_default_region
-    made = [
+    computed = [
         [value or None for value in derive(derived.normalise, [raw or "" for raw in column], region)]
         for (_, derived), column in zip(pairs, columns[: len(pairs)], strict=True)
     ]
     stored = zip(*columns[len(pairs) :], strict=True)
     differing = [
-        (id_, *new) for id_, old, new in zip(ids, stored, zip(*made, strict=True), strict=True) if new != old
+        (id_, *new)
+        for id_, old, new in zip(ids, stored, zip(*computed, strict=True), strict=True)
+        if new != old
     ]
     count = derived.rewrite_derived(connection, name, list(sources), differing, run_id, announce=announce)
     return ids[-1], count

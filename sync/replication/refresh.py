@@ -59,29 +59,29 @@ class Waiting:
     many: bool
     parents: bool
     ids: Sequence[str]
-    asked: datetime
+    asked_at: datetime
 
 
-def waiting(context: SyncContext) -> list[str]:
+def waiting_objects(context: SyncContext) -> list[str]:
     """Return the names of objects with records to be read again."""
     with transaction(context.engine) as connection:
         return [row.object for row in connection.execute(WAITING)]
 
 
-def loaded(context: SyncContext, name: str) -> bool:
+def is_loaded(context: SyncContext, name: str) -> bool:
     """Return whether an object's first load is complete."""
     with transaction(context.engine) as connection:
         return cursors.read_cursor(connection, name).complete_through is not None
 
 
-def prepare(context: SyncContext, name: str) -> bool:
+def queue_waiting(context: SyncContext, name: str) -> bool:
     """Queue the children of changed parents; return whether any record of the object is to be read again.
 
     Most changed parents have no children, so this makes no API call. It takes the object's lease, and stops
     at the first children that it finds. During a first load the parents stay queued: not all of their
     children are loaded yet. Raises LeaseHeldError if another process holds the lease.
     """
-    if not loaded(context, name):
+    if not is_loaded(context, name):
         return False
     with leases.lease(context.engine, name, context.owner, context.wait, context.stop) as held:
         found = False
@@ -91,7 +91,7 @@ def prepare(context: SyncContext, name: str) -> bool:
                 if not connection.execute(PARENTS, {"object": name}).scalar_one():
                     break
                 found = dependants.queue_children(connection, name) > 0
-    return name in waiting(context)
+    return name in waiting_objects(context)
 
 
 def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
@@ -103,7 +103,7 @@ def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int)
     parents beyond MOST_A_PASS. During a first load all records wait: a commit beside a Bulk job makes the job
     begin again. Raises StoppedError when the process is asked to stop.
     """
-    if not loaded(context, schema.name):
+    if not is_loaded(context, schema.name):
         return
     read: set[str] = set()
     queued, readings = 0, COLUMN_READINGS
@@ -112,7 +112,7 @@ def reread(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int)
             raise StoppedError
         found = next_waiting(context, schema.name, read)
         if found.many and readings:
-            done = yield from reread_columns(context, schema, held, run_id, found.asked)
+            done = yield from reread_columns(context, schema, held, run_id, found.asked_at)
             readings = 0 if done else readings - 1
         elif found.parents and queued < MOST_A_PASS:
             with transaction(context.engine) as connection:
@@ -142,9 +142,9 @@ def next_waiting(context: SyncContext, name: str, read: Collection[str]) -> Wait
 
 
 def reread_columns(
-    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, asked: datetime
+    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, asked_at: datetime
 ) -> Generator[PageResult, None, bool]:
-    """Read the columns of all records, then delete queue entries made up to `asked`; return whether it
+    """Read the columns of all records, then delete queue entries made up to `asked_at`; return whether it
     deleted them.
 
     It deletes none after a reading that resumed an earlier one: the first pages may be older than the change.
@@ -156,7 +156,7 @@ def reread_columns(
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
         for statement in COLUMNS_DONE:
-            connection.execute(statement, {"object": schema.name, "at": asked})
+            connection.execute(statement, {"object": schema.name, "at": asked_at})
     return True
 
 
@@ -171,7 +171,7 @@ def reread_ids(
         yield PageResult(schema.name, Window(None, schema.at), tally, done, len(found.ids))
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
-        connection.execute(DONE, {"object": schema.name, "ids": list(found.ids), "at": found.asked})
+        connection.execute(DONE, {"object": schema.name, "ids": list(found.ids), "at": found.asked_at})
 
 
 def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
@@ -179,7 +179,7 @@ def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int
     the load."""
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
-    names = due(context, schema, cursor)
+    names = due_fields(context, schema, cursor)
     if not names:
         return
     filled, read = yield from read_columns(context, schema, held, run_id, names)
@@ -191,16 +191,16 @@ def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int
         cursors.note_refreshed(connection, schema.name, at, filled)
 
 
-def due(context: SyncContext, schema: ObjectSchema, cursor: CursorState) -> tuple[str, ...]:
+def due_fields(context: SyncContext, schema: ObjectSchema, cursor: CursorState) -> tuple[str, ...]:
     """Return the names of fields to read of all records now."""
     if cursor.complete_through is None:
         return ()
-    late = set(cursor.backfill)
+    wanted = set(cursor.backfill)
     moving = schema.projection.volatile(context.settings.volatile_fields(schema.name))
     interval = context.settings.sync_volatile_interval
     if cursor.refreshed_at is None or schema.at - cursor.refreshed_at >= interval:
-        late |= set(moving)
-    return tuple(name for name in schema.projection.names if name in late)
+        wanted |= set(moving)
+    return tuple(name for name in schema.projection.names if name in wanted)
 
 
 def read_columns(

@@ -54,23 +54,24 @@ class Group:
     of_run: int = 0
 
 
-def groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
+def reject_groups(connection: Connection, objects: Sequence[str], run_id: int | None = None) -> list[Group]:
     """Return the rejected records of these objects by reason: unaccepted reasons first, then by number."""
     allow_long(connection)  # an accepted reason may have millions of records
     rows = connection.execute(GROUPS, {"objects": list(objects), "run_id": run_id})
     return [Group(r.object, r.reason, r.records, r.since, r.latest, r.accepted, r.of_run) for r in rows]
 
 
-def unknown(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
+def new_rejects(connection: Connection, name: str, found: Sequence[Reject]) -> list[Reject]:
     """Return the rejects that are not yet stored in the same version."""
     if not found:
         return []
-    rows = connection.execute(KNOWN, {"object": name, "ids": [one.id for one in found]})
+    rows = connection.execute(KNOWN, {"object": name, "ids": [reject.id for reject in found]})
     known = {row.record_id: row.system_modstamp for row in rows}
     return [
-        one
-        for one in found
-        if one.id not in known or (one.stamp and datetime.fromisoformat(one.stamp) != known[one.id])
+        reject
+        for reject in found
+        if reject.id not in known
+        or (reject.stamp and datetime.fromisoformat(reject.stamp) != known[reject.id])
     ]
 
 
@@ -80,17 +81,17 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
 
     Records rejected for accepted reasons do not count.
     """
-    found = [group for group in groups(connection, [name], run_id) if not group.accepted]
-    outstanding, met = sum(group.records for group in found), sum(group.of_run for group in found)
+    found = [group for group in reject_groups(connection, [name], run_id) if not group.accepted]
+    outstanding, rejected = sum(group.records for group in found), sum(group.of_run for group in found)
     if outstanding <= GUARDED_COUNT:
         return
     # Count only as many rows as decide whether the outstanding records exceed their share.
     table, most = REPLICA[name], ceil(outstanding / GUARDED_SHARE)
     some = select(table.c.id).where(table.c.deleted_at.is_(None)).limit(most).subquery()
     rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    if too_many(met, read):
-        what = f"{met:,} of {read:,} records that were read cannot be stored"
-    elif too_many(outstanding, rows + outstanding):
+    if exceeds_limits(rejected, read):
+        what = f"{rejected:,} of {read:,} records that were read cannot be stored"
+    elif exceeds_limits(outstanding, rows + outstanding):
         what = f"{outstanding:,} records cannot be stored, beside {rows:,} stored ones"
     else:
         return
@@ -102,7 +103,7 @@ def check(connection: Connection, name: str, run_id: int, read: int) -> None:
     )
 
 
-def too_many(count: int, total: int) -> bool:
+def exceeds_limits(count: int, total: int) -> bool:
     """Return whether `count` exceeds both limits."""
     return count > GUARDED_COUNT and count > GUARDED_SHARE * total
 
@@ -120,7 +121,7 @@ def accept(connection: Connection, objects: Sequence[str], reason: str, accepted
     Accepted records no longer stop a pass. Raises UsageError, which names the existing reasons, if there is
     none.
     """
-    found = groups(connection, objects)
+    found = reject_groups(connection, objects)
     names = [group.object for group in found if group.reason == reason]
     if not names:
         reasons = ", ".join(f'"{group.reason}"' for group in found) or "none"
@@ -130,7 +131,7 @@ def accept(connection: Connection, objects: Sequence[str], reason: str, accepted
     return names
 
 
-def refuse(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
+def withdraw(connection: Connection, objects: Sequence[str], reason: str) -> list[str]:
     """Withdraw an acceptance; return the objects. Raises UsageError if there is none."""
     names = [
         name for name in objects if connection.execute(REFUSE, {"object": name, "reason": reason}).first()

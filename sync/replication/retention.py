@@ -33,12 +33,12 @@ KEPT = {
 }
 
 
-def forget(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
+def apply_retention(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Note which objects are replicated, and erase the values that the settings no longer allow.
 
     It needs no Salesforce.
     """
-    keep, wanted = context.settings.tombstone_values_kept, selection(context, name)
+    keep, wanted = context.settings.tombstone_values_kept, describe_selection(context, name)
     with transaction(context.engine) as connection:
         # During a first load there is no index on deleted_at.
         allow_long(connection)
@@ -56,33 +56,33 @@ def forget(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterato
     if unknown := sorted(context.settings.custom_fields_named - shown) if shown else []:
         log.warning("fields_unknown", fields=",".join(unknown), instead="nothing is erased; see check")
     elif cursor.selection != wanted:
-        yield from forget_fields(context, name, held, run_id, window)
+        yield from erase_fields(context, name, held, run_id, window)
     if is_due:
-        yield from forget_tombstones(context, name, held, after, until, window)
+        yield from erase_tombstones(context, name, held, after, until, window)
 
 
-def forget_tombstones(
+def erase_tombstones(
     context: SyncContext, name: str, held: Lease, after: datetime, until: datetime, window: Window
 ) -> Iterator[PageResult]:
     """Erase the values of records deleted after `after` and until `until`, in short transactions.
 
     A tombstone that is written later, with whatever time of deletion, is erased when it is written.
     """
-    emptied, done = 0, False
+    erased, done = 0, False
     while not done:
-        with leases.fenced(context.engine, held) as connection:
+        with leases.fenced_transaction(context.engine, held) as connection:
             allow_long(connection)
-            count = personal.empty_due(connection, name, after, until)
-            emptied, done = emptied + count, count < personal.BATCH
+            count = personal.erase_due(connection, name, after, until)
+            erased, done = erased + count, count < personal.BATCH
             if done:
                 cursors.note_emptied(connection, name, until)
         yield PageResult(name, window)
-    if emptied:
-        log.info("tombstones_emptied", object=name, records=emptied)
-        forget_statistics(context, name)
+    if erased:
+        log.info("tombstones_emptied", object=name, records=erased)
+        refresh_statistics(context, name)
 
 
-def forget_fields(
+def erase_fields(
     context: SyncContext, name: str, held: Lease, run_id: int, window: Window
 ) -> Iterator[PageResult]:
     """Erase the stored values of excluded fields and of custom fields that are no longer selected.
@@ -90,7 +90,7 @@ def forget_fields(
     Consumers get one `reload` entry. After an interruption the rows are read from the beginning; those that
     are finished are not written again.
     """
-    columns, kept, values = what_stays(context, name)
+    columns, kept, values = field_rules(context, name)
     last: str | None = "" if values["excluded"] or kept != KEPT["all"] else None
     reduced = 0
     while last is not None:
@@ -99,8 +99,8 @@ def forget_fields(
             last, count = personal.reduce_fields(connection, name, columns, kept, values, last)
         reduced += count
         yield PageResult(name, window)
-    wanted = selection(context, name)
-    with leases.fenced(context.engine, held) as connection:
+    wanted = describe_selection(context, name)
+    with leases.fenced_transaction(context.engine, held) as connection:
         allow_long(connection)
         personal.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
         cursors.note_selection(connection, name, wanted)
@@ -108,10 +108,10 @@ def forget_fields(
             first.announce_reload(connection, name, run_id)
     if reduced:
         log.warning("fields_erased", object=name, records=reduced, selection=wanted)
-        forget_statistics(context, name)
+        refresh_statistics(context, name)
 
 
-def forget_statistics(context: SyncContext, name: str) -> None:
+def refresh_statistics(context: SyncContext, name: str) -> None:
     """Refresh the planner's statistics, which hold samples of values; if this fails, autovacuum does it
     later."""
     try:
@@ -121,14 +121,14 @@ def forget_statistics(context: SyncContext, name: str) -> None:
         log.warning("statistics_not_refreshed", object=name, reason=str(error))
 
 
-def selection(context: SyncContext, name: str) -> str:
+def describe_selection(context: SyncContext, name: str) -> str:
     """Describe the fields that may be stored, as a text that changes with the settings."""
     custom = context.settings.sync_custom_fields
     named = custom if isinstance(custom, str) else ",".join(sorted(custom))
     return f"custom {named}; without {','.join(sorted(context.settings.excluded_fields(name))) or 'none'}"
 
 
-def what_stays(context: SyncContext, name: str) -> tuple[list[str], str, dict[str, Any]]:
+def field_rules(context: SyncContext, name: str) -> tuple[list[str], str, dict[str, Any]]:
     """Return the columns to erase, the SQL condition that keeps a custom field, and the condition's
     parameters."""
     excluded, custom = context.settings.excluded_fields(name), context.settings.sync_custom_fields

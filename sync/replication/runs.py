@@ -78,7 +78,7 @@ class Report:
 Work = Callable[[Lease, int], Iterator[PageResult]]
 
 
-def journalled(context: SyncContext, name: str, work: Work) -> Report:
+def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
     """Run work under the object's lease; write its outcome to the journal and to one log line in any case.
 
     Raises LeaseHeldError if the lease stays held, and whatever the work raises.
@@ -103,7 +103,7 @@ def journalled(context: SyncContext, name: str, work: Work) -> Report:
             raise
         finally:
             report = Report(name, window, tally, calls.made, findings)
-            finish(context, report, run_id, outcome, error, label)
+            record_outcome(context, report, run_id, outcome, error, label)
     return report
 
 
@@ -133,7 +133,7 @@ class Attempts:
             raise WorkFailedError(self.name, self.failures)
 
 
-def finish(
+def record_outcome(
     context: SyncContext, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
 ) -> None:
     """Write the run's log line and its journal entry; `label` is the class of the error."""
@@ -164,7 +164,7 @@ def finish(
                 window=report.window,
                 tally=tally,
                 api_calls=report.api_calls,
-                error=printable.bounded(error, journal.LONGEST_ERROR) or None,
+                error=printable.redact_bounded(error, journal.LONGEST_ERROR) or None,
                 error_class=label,
                 findings=report.findings,
             )
@@ -173,7 +173,7 @@ def finish(
         log.warning("journal_not_written", object=report.object, reason=str(failure))
 
 
-def for_each(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
+def run_concurrently(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:
     """Run the work for every object, concurrently; raise ObjectsFailedError, which names all failed
     objects."""
     reports: list[Report] = []

@@ -80,21 +80,21 @@ def read_window(
     """
     # Before the first query: a transaction that is open now may commit earlier stamps later.
     covered = covered_through(context, schema) if mode is Mode.USUAL else None
-    plan = begin(context, schema, held, planner, covered, mode)
+    plan = begin_window(context, schema, held, planner, covered, mode)
     learned = context.session.learned(schema.name)
     slow = learned.slow
     yield PageResult(schema.name, plan.window)
 
     job, written, read = plan.start.job, 0, 0
     try:
-        for page in pages(context, schema, plan):
+        for page in fetch_pages(context, schema, plan):
             try:
                 # In a first load, existing rows (of another org) are older than what is read.
                 page_mode = Mode.REPAIR if plan.first_load else mode
                 tally = apply.commit_page(context, schema, held, run_id, page, plan, page_mode)
             except SyncError:
                 if page.progress.job not in (None, job):
-                    bulk.discard(context.session, page.progress.job)  # its progress was not committed
+                    bulk.delete_job(context.session, page.progress.job)  # its progress was not committed
                 raise
             job, written, read = page.progress.job, written + tally.written, read + tally.read
             result = PageResult(schema.name, plan.window, tally, page.received, page.expected)
@@ -108,12 +108,12 @@ def read_window(
     except CountMismatchError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.distrust(connection, schema.name, plan.purpose)
+            cursors.note_mismatch(connection, schema.name, plan.purpose)
         if job is not None:
-            bulk.discard(context.session, job)
+            bulk.delete_job(context.session, job)
         raise
     if job is not None:
-        bulk.discard(context.session, job)
+        bulk.delete_job(context.session, job)
     if written > LARGE and not plan.first_load:
         analyse(context, schema.name)
     if plan.advances and schema.clock_error:
@@ -139,12 +139,12 @@ def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | No
     except SalesforceError as error:
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
         return None
-    if cursors.lagging(schema.at, covered):
+    if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")
     return covered
 
 
-def begin(
+def begin_window(
     context: SyncContext,
     schema: ObjectSchema,
     held: Lease,
@@ -165,11 +165,11 @@ def begin(
                 cursors.note_slow(connection, name, None)
         if mode is Mode.USUAL:
             loaded = cursor.complete_through is not None
-            entries = ledger.note(connection, schema.projection)
-            late = [entry.field for entry in entries if entry.late and loaded]
-            cursors.note_fields(connection, name, schema.projection.hidden, late)
+            entries = ledger.record_changes(connection, schema.projection)
+            to_reread = [entry.field for entry in entries if entry.needs_reread and loaded]
+            cursors.note_fields(connection, name, schema.projection.hidden, to_reread)
         plan = planner(connection, schema, covered)
-        if plan.resumed and plan.window.until > schema.at + apply.CLOCKS_APART:
+        if plan.resumed and plan.window.until > schema.at + apply.MAX_CLOCK_DIFFERENCE:
             # Its clock was ahead, so the time of its pages is unknown.
             log.warning("progress_discarded", object=name, reason="the window's end is in the future")
             cursors.clear_progress(connection, name, plan.purpose)
@@ -180,11 +180,11 @@ def begin(
         fields = ",".join(entry.field for entry in entries if entry.change == change)
         log.warning(f"fields_{change.replace(' ', '_')}", object=name, fields=fields)
     if plan.orphan is not None:
-        bulk.discard(context.session, plan.orphan)
+        bulk.delete_job(context.session, plan.orphan)
     return plan
 
 
-def pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
+def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
     """Yield the window's pages as rows, fetched ahead of the commits."""
     return extraction.pages(
         context.session,
@@ -207,7 +207,7 @@ def advance(
     that are corrected meanwhile get stamps beyond its end.
     """
     try:
-        with leases.fenced(context.engine, held) as connection:
+        with leases.fenced_transaction(context.engine, held) as connection:
             rejects.check(connection, schema.name, run_id, plan.read)
             cursors.advance(connection, schema.name, plan, deleted)
             if plan.first_load:

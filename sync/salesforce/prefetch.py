@@ -19,7 +19,7 @@ Source = Callable[[Callable[[T], None]], object]
 POLL_SECONDS = 0.1
 
 
-class Abandoned(Exception):
+class ChannelClosed(Exception):
     """The consumer takes no more items."""
 
 
@@ -43,13 +43,13 @@ class Channel(Generic[T]):
             except queue.Full:
                 continue
             return
-        raise Abandoned
+        raise ChannelClosed
 
     def next_source(self, *, first: bool) -> Source[T] | None:
         """Return the next source to begin; every thread but the first waits until the consumer waits."""
         while not first and not self.waiting.wait(POLL_SECONDS):
             if self.over.is_set():
-                raise Abandoned
+                raise ChannelClosed
         with self.turn:
             source = next(self.pending, None)
             if source is None:
@@ -79,23 +79,23 @@ def prefetch(
     try:
         for number in range(width):
             # In the caller's context, so that API calls count for the caller's object.
-            target = partial(contextvars.copy_context().run, work, channel, first=number == 0)
+            target = partial(contextvars.copy_context().run, run_sources, channel, first=number == 0)
             threading.Thread(target=target, name=f"prefetch-{number}", daemon=True).start()
         yield from received(channel, stop, width)
     finally:
         channel.over.set()
 
 
-def work(channel: Channel[T], *, first: bool) -> None:
+def run_sources(channel: Channel[T], *, first: bool) -> None:
     """Run sources one after the other, in a thread."""
     try:
         while source := channel.next_source(first=first):
             source(lambda item: channel.put("item", item))
         channel.put("end", None)
-    except Abandoned:
+    except ChannelClosed:
         pass
     except BaseException as error:  # noqa: BLE001 — passed to the consumer, which raises it
-        with suppress(Abandoned):
+        with suppress(ChannelClosed):
             channel.put("error", error)
 
 

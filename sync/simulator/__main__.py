@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sync.simulator.describes import DescribeError
 from sync.simulator.generate.described import UnknownObjectError
-from sync.simulator.serve import serve
+from sync.simulator.serve import record_count, serve
 from sync.simulator.simulator import FLOWS
 
 
@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _count(text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    if not name or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not OBJECT=NUMBER, such as Opportunity=50")
-    return name, int(number)
+    try:
+        return record_count(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 if __name__ == "__main__":

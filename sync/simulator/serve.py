@@ -54,6 +54,14 @@ def serve(
         stop.wait()
 
 
+def record_count(text: str) -> tuple[str, int]:
+    """An object and a number of records from ``Opportunity=50``; ValueError for another form."""
+    name, _, number = text.partition("=")
+    if not name or not number.isdecimal():
+        raise ValueError(f"{text!r} is not OBJECT=NUMBER, such as Opportunity=50")
+    return name, int(number)
+
+
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 

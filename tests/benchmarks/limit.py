@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-from sync.catalogue.catalogue import CATALOGUE
 from sync.postgres.tables import REPLICA, REPLICAS
 from sync.salesforce import soql
 from sync.window import Scope
 from tests.benchmarks.database import Database
-from tests.benchmarks.measure import REST
+from tests.benchmarks.measure import OBJECTS, REST
 from tests.benchmarks.org import Org
 
 NEXT = re.compile(rb'"nextRecordsUrl"\s*:\s*"([^"]+)"')
@@ -31,7 +30,7 @@ PAUSE = 0.2  # seconds between two looks at a job
 def download(org: Org, transport: str) -> float:
     """Seconds that the pages of all objects take, one after the other."""
     if transport == REST:
-        queries = {name: soql.select(org.projection(name), Scope(), None) for name in CATALOGUE}
+        queries = {name: soql.select(org.projection(name), Scope(), None) for name in OBJECTS}
         headers = org.log_in()
         started = time.monotonic()
         for query in queries.values():
@@ -39,7 +38,7 @@ def download(org: Org, transport: str) -> float:
                 pass
         return time.monotonic() - started
     headers = org.log_in()
-    jobs = [completed_job(org, headers, name) for name in CATALOGUE]
+    jobs = [completed_job(org, headers, name) for name in OBJECTS]
     started = time.monotonic()
     for job in jobs:
         for _ in bulk_pages(org, headers, job):
@@ -58,10 +57,10 @@ def rest_pages(org: Org, headers: dict[str, str], query: str) -> Iterator[bytes]
         answer.raise_for_status()
         body = answer.content
         yield body
-        following = NEXT.search(body, 0, HEAD)
-        if following is None and not DONE.search(body, 0, HEAD):
+        next_url = NEXT.search(body, 0, HEAD)
+        if next_url is None and not DONE.search(body, 0, HEAD):
             raise RuntimeError(f"no next page, and not the last one: {body[:HEAD]!r}")
-        url = org.url + following[1].decode() if following else ""
+        url = org.url + next_url[1].decode() if next_url else ""
 
 
 def completed_job(org: Org, headers: dict[str, str], name: str) -> str:
@@ -92,7 +91,7 @@ def bulk_pages(org: Org, headers: dict[str, str], job: str) -> Iterator[bytes]:
 def copy(database: Database, folder: Path) -> float:
     """Seconds that psql takes to put the rows of the product's own tables into tables like them."""
     seconds = 0.0
-    for name in CATALOGUE:
+    for name in OBJECTS:
         table = REPLICA[name].name
         file = folder / f"{table}.copy"
         database.psql(rf"\copy {REPLICAS}.{table} TO '{file}'")

@@ -18,6 +18,8 @@ from tests.support.world import ROOT
 
 REST, BULK = "REST", "Bulk"
 TRANSPORTS = (REST, BULK)
+# What is measured, whatever else a team has declared.
+OBJECTS = ("Account", "Contact")
 
 # The names of measurements, as they are printed.
 DOWNLOAD, COPY = "simulator alone: download", "psql \\copy"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 
-from sync.catalogue.catalogue import CATALOGUE
 from sync.salesforce import soql
 from sync.window import Scope
 from tests.benchmarks.database import Database
-from tests.benchmarks.measure import PANDAS, SCRIPTS, Outcome, process
+from tests.benchmarks.measure import OBJECTS, PANDAS, SCRIPTS, Outcome, process
 from tests.benchmarks.org import Org
 from tests.benchmarks.worker import ENVIRONMENT
 
@@ -22,7 +21,7 @@ def missing(what: str) -> str:
 def run(what: str, org: Org, database: Database) -> Outcome:
     """Let one script copy the same fields of the same objects into its own tables, account and contact."""
     database.settle()
-    projections = [org.projection(name) for name in CATALOGUE]
+    projections = [org.projection(name) for name in OBJECTS]
     given = {
         "DATABASE_URL": database.url,
         "TOKEN": org.log_in()["Authorization"].removeprefix("Bearer "),

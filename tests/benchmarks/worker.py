@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.benchmarks.database import Database
-from tests.benchmarks.measure import REST, Measurement, counts, number, process
+from tests.benchmarks.measure import OBJECTS, REST, Measurement, counts, number, process
 from tests.benchmarks.org import Org
 
 NEVER = str(2**31)
@@ -21,6 +21,7 @@ def settings(org: Org, database: Database, transport: str) -> dict[str, str]:
         **org.settings,
         "DATABASE_URL": database.url,
         "SYNC_BULK_THRESHOLD": threshold,
+        "SYNC_OBJECTS": ",".join(OBJECTS),
     }
 
 

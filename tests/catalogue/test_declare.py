@@ -12,7 +12,9 @@ from sqlalchemy.pool import NullPool
 
 from migrations import autogenerate, declare
 from migrations.declare import declaration, with_field
+from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.labels import LABELS
+from sync.catalogue.mapping import sql_name
 from sync.errors import SyncError, UsageError
 from sync.simulator import Simulator
 from sync.simulator.describes import read_describe
@@ -22,7 +24,18 @@ from tests.support.world import ROOT
 DESCRIBES = ROOT / "tests" / "simulator"
 OPPORTUNITY: dict[str, Any] = json.loads((DESCRIBES / "opportunity.json").read_text())
 INVOICE: dict[str, Any] = json.loads((DESCRIBES / "invoice.json").read_text())
+# Objects that no org has, so that nobody has declared them: an opportunity and an invoice by other names.
+WINDFALL = OPPORTUNITY | {"name": "Windfall", "keyPrefix": "9zz"}
+RECEIPT: dict[str, Any] = json.loads(
+    (DESCRIBES / "invoice.json").read_text().replace("Invoice__c", "Receipt__c").replace('"a0B"', '"9zy"')
+)
 CONTACT = (ROOT / "sync" / "catalogue" / "objects" / "contact.py").read_text()
+
+
+@pytest.fixture(autouse=True)
+def two_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process the commands know accounts and contacts, whatever else a team has declared."""
+    monkeypatch.setattr(declare, "CATALOGUE", {name: CATALOGUE[name] for name in ("Account", "Contact")})
 
 
 @pytest.fixture
@@ -230,7 +243,7 @@ def test_an_object_that_the_org_does_not_show(
 
 
 def test_nothing_stays_where_no_migration_can_be_made(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the migration cannot be written, the declaration is not left behind."""
     before = set(declare.OBJECTS.iterdir())
@@ -240,8 +253,9 @@ def test_nothing_stays_where_no_migration_can_be_made(
             raise UsageError("no server")
 
     monkeypatch.setattr(declare, "run", fail)
+    (describe := tmp_path / "windfall.json").write_text(json.dumps(WINDFALL))
 
-    assert declare.main(["object", "Opportunity", "--describe", str(DESCRIBES / "opportunity.json")]) == 2
+    assert declare.main(["object", "Windfall", "--describe", str(describe)]) == 2
 
     assert "no server" in capsys.readouterr().err
     assert set(declare.OBJECTS.iterdir()) == before
@@ -255,60 +269,58 @@ def test_an_object_needs_no_other_edit(
 ) -> None:
     """Declared by the command, migrated, loaded, verified and read by a consumer: nothing else is edited."""
     before = checkout.files()
-    sim.org.add_object(read_describe(OPPORTUNITY))
+    sim.org.add_object(read_describe(WINDFALL))
     account = sim.org.create("Account", {"Name": "Acme"})
-    sim.org.create("Opportunity", opportunity("Big", AccountId=account))
-    gone = sim.org.create("Opportunity", opportunity("Small"))
+    sim.org.create("Windfall", windfall("Big", AccountId=account))
+    gone = sim.org.create("Windfall", windfall("Small"))
     settings = sim.environment() | {"DATABASE_URL": database}
     with migrated.begin() as connection:
         connection.execute(text("CREATE ROLE hand_granted"))
         connection.execute(text("GRANT SELECT ON crm.account, crm.contact TO hand_granted"))
     try:
-        told = checkout.succeed("migrations.declare", "object", "Opportunity", **settings)
+        told = checkout.succeed("migrations.declare", "object", "Windfall", **settings)
 
         written = sorted(checkout.files() - before)
         assert [name for name in written if not name.startswith("migrations")] == [
-            "sync/catalogue/objects/opportunity.json",
-            "sync/catalogue/objects/opportunity.py",
+            "sync/catalogue/objects/windfall.json",
+            "sync/catalogue/objects/windfall.py",
         ]
         assert all(f"wrote {name}" in told for name in written)
         for arguments in (("check",), ("format", "--check")):
             checkout.succeed("ruff", *arguments, ".")
         checkout.succeed("alembic", "upgrade", "head", **settings)
         checkout.succeed("alembic", "check", **settings)
-        assert checkout.succeed("sync", "run", **settings).count("Opportunity") == 1
+        assert checkout.succeed("sync", "run", **settings).count("Windfall") == 1
         sim.org.delete(gone)
         checkout.succeed("sync", "run", **settings)
-        assert "Opportunity: equal" in checkout.succeed("sync", "verify", "--deep", "all", **settings)
-        assert "Account, Contact and Opportunity hold every change" in checkout.succeed(
-            "sync", "status", **settings
-        )
+        assert "Windfall: equal" in checkout.succeed("sync", "verify", "--deep", "all", **settings)
+        *others, last = sorted([*CATALOGUE, "Windfall"], key=sql_name)
+        said = checkout.succeed("sync", "status", **settings)
+        assert f"{', '.join(others)} and {last} hold every change" in said
 
-        assert ask(migrated, "SELECT name FROM crm.opportunity WHERE account_id IS NOT NULL") == ["Big"]
-        assert ask(migrated, "SELECT rows FROM crm.freshness WHERE object = 'Opportunity'") == [1]
-        assert ask(migrated, "SELECT tombstones FROM crm.freshness WHERE object = 'Opportunity'") == [1]
-        assert ask(migrated, "SELECT crm.resolve_id(id) = id FROM crm.opportunity") == [True]
+        assert ask(migrated, "SELECT name FROM crm.windfall WHERE account_id IS NOT NULL") == ["Big"]
+        assert ask(migrated, "SELECT rows FROM crm.freshness WHERE object = 'Windfall'") == [1]
+        assert ask(migrated, "SELECT tombstones FROM crm.freshness WHERE object = 'Windfall'") == [1]
+        assert ask(migrated, "SELECT crm.resolve_id(id) = id FROM crm.windfall") == [True]
         assert ask(migrated, f"SELECT crm.resolve_id('{gone}')") == [None]
-        assert "master_record_id" not in columns(migrated, "salesforce.opportunity")
-        assert ask(migrated, "SELECT has_table_privilege('hand_granted', 'crm.opportunity', 'SELECT')") == [
-            True
-        ]
+        assert "master_record_id" not in columns(migrated, "salesforce.windfall")
+        assert ask(migrated, "SELECT has_table_privilege('hand_granted', 'crm.windfall', 'SELECT')") == [True]
         assert ask(
-            migrated, "SELECT col_description('crm.opportunity'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
-        ) == ["Salesforce field Opportunity.IsPrivate (Private): yes (true) or no (false)."]
+            migrated, "SELECT col_description('crm.windfall'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
+        ) == ["Salesforce field Windfall.IsPrivate (Private): yes (true) or no (false)."]
 
         checkout.succeed("alembic", "downgrade", "-1", **settings)
-        assert "opportunity" not in ask(migrated, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
+        assert "windfall" not in ask(migrated, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
         assert ask(migrated, "SELECT crm.resolve_id('0015g0000000001')") == [None]
-        assert "Opportunity" not in ask(migrated, "SELECT pg_get_viewdef('crm.freshness'::regclass)")[0]
+        assert "Windfall" not in ask(migrated, "SELECT pg_get_viewdef('crm.freshness'::regclass)")[0]
     finally:
         with migrated.begin() as connection:
             connection.execute(text("DROP OWNED BY hand_granted"))
             connection.execute(text("DROP ROLE hand_granted"))
 
 
-def opportunity(name: str, **values: object) -> dict[str, object]:
-    """The values that a new opportunity needs."""
+def windfall(name: str, **values: object) -> dict[str, object]:
+    """The values that a new windfall needs."""
     return {"Name": name, "StageName": "Prospecting", "CloseDate": "2026-12-31", **values}
 
 
@@ -316,18 +328,18 @@ def test_a_custom_object_and_its_fields(
     checkout: Checkout, tmp_path: Path, database: str, migrated: Engine
 ) -> None:
     """A custom object's table is named as in Heroku Connect; one of its fields is promoted afterwards."""
-    describe = DESCRIBES / "invoice.json"
-    checkout.succeed("migrations.declare", "object", "Invoice__c", "--describe", str(describe))
-    custom = next(f["name"] for f in INVOICE["fields"] if f["custom"] and f["type"] == "currency")
+    (describe := tmp_path / "receipt.json").write_text(json.dumps(RECEIPT))
+    checkout.succeed("migrations.declare", "object", "Receipt__c", "--describe", str(describe))
+    custom = next(f["name"] for f in RECEIPT["fields"] if f["custom"] and f["type"] == "currency")
 
     # Its describe lies beside the declaration, so that no org is asked.
-    told = checkout.succeed("migrations.declare", "field", "Invoice__c", custom, "--index")
+    told = checkout.succeed("migrations.declare", "field", "Receipt__c", custom, "--index")
 
     assert f"the next pass fills {custom.lower()} in all records" in told
     checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
     checkout.succeed("alembic", "check", DATABASE_URL=database)
-    assert columns(migrated, "crm.invoice__c")[-1] == custom.lower()
-    assert f"invoice__c_{custom.lower()}_idx" in ask(migrated, "SELECT indexname FROM pg_indexes")
+    assert columns(migrated, "crm.receipt__c")[-1] == custom.lower()
+    assert f"receipt__c_{custom.lower()}_idx" in ask(migrated, "SELECT indexname FROM pg_indexes")
     checkout.succeed("ruff", "check", ".")
 
 

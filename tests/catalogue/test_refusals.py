@@ -303,7 +303,7 @@ def test_a_class_of_error_always_has_a_name(code: str) -> None:
         pgcode = code
 
     name = "unknown" if code == "22XYZ" else "unique_violation"
-    assert merge.refusal(Odd("value")) == f"refused by Postgres: {code} {name}"
+    assert merge.reject_reason(Odd("value")) == f"refused by Postgres: {code} {name}"
 
 
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────────
@@ -323,7 +323,7 @@ def test_a_database_that_cannot_hold_every_character_is_refused(server: str, enc
             transaction(engine),
         ):
             pass
-        [finding] = findings.guarded("database", lambda: checks.database(engine))
+        [finding] = findings.run_test("database", lambda: checks.database(engine))
         assert (finding.state, finding.code) == ("failed", 3)
     finally:
         engine.dispose()

@@ -90,7 +90,7 @@ def a_record(**values: Any) -> dict[str, Any]:
 
 def as_texts(fitted: Projection, *records: Mapping[str, Any]) -> list[Record]:
     """Records as the REST API delivers them, as texts in the order of the selected fields."""
-    return rest.texts([[record.get(name) for name in fitted.names] for record in records])
+    return rest.to_texts([[record.get(name) for name in fitted.names] for record in records])
 
 
 def page(*records: Mapping[str, Any]) -> Batch:
@@ -869,7 +869,7 @@ END $$
 def stored(postgres: Connection, batch: Batch, *columns: str) -> list[tuple[Any, ...]]:
     """The columns (all, unless named) of a batch's rows after a COPY."""
     postgres.execute(text("TRUNCATE kept"))
-    merge.copy(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
+    merge.copy_lines(postgres, f"COPY kept ({', '.join(COLUMNS)}) FROM STDIN (NULL '')", batch.lines)
     wanted = ", ".join(columns or COLUMNS)
     return [tuple(row) for row in postgres.execute(text(f"SELECT {wanted} FROM kept ORDER BY place"))]
 

@@ -6,11 +6,14 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ import sync
 from sync.cli import screen, show
 from sync.demo import commands as cli
 from sync.demo import demo
-from sync.errors import SyncError
+from sync.errors import SyncError, UsageError
 from sync.logs import logger
 from sync.operations import worker
 from sync.operations.audit.findings import Finding
@@ -26,8 +29,11 @@ from sync.operations.status import Freshness, Run, Status
 from sync.postgres.load.merge import Tally
 from sync.replication.runs import Report
 from sync.simulator import Simulator
+from tests.support import processes
+from tests.support.declared import OPPORTUNITY
 from tests.support.world import ROOT, World
 
+INVOICE = OPPORTUNITY.with_name("invoice.json")
 NOW = datetime(2026, 11, 23, 16, 52, 10, tzinfo=UTC)
 
 
@@ -223,7 +229,7 @@ def test_the_worker_names_its_version(capsys: pytest.CaptureFixture[str]) -> Non
     stop = threading.Event()
     stop.set()
 
-    worker.work({"Contact": lambda: None}, timedelta(hours=1), stop)
+    worker.run_jobs({"Contact": lambda: None}, timedelta(hours=1), stop)
 
     [line] = [line for line in capsys.readouterr().err.splitlines() if "event=worker_started" in line]
     assert f" version={sync.__version__} " in line
@@ -258,6 +264,36 @@ def test_the_simulator_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(SyncError, match=r"pip install -r requirements-dev\.txt$"):
         cli.simulator()
+
+
+def test_the_simulator_serves_what_is_described() -> None:
+    """`simulator` serves the objects of describes, with as many records as asked for, until it is stopped."""
+    given = [word for path in (OPPORTUNITY, INVOICE) for word in ("--describe", str(path))]
+    size = ["--port", "0", "--accounts", "1", "--contacts", "1", "--records", "Opportunity=7"]
+    served = processes.start(["sync", "simulator", *given, *size], dict(os.environ))
+    try:
+        assert served.stdout is not None
+        first = served.stdout.readline()
+    finally:
+        served.send_signal(signal.SIGTERM)
+        assert served.wait(20) == 0
+
+    assert ", 7 of Opportunity, 5 of Invoice__c" in first
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"records": ["Case"]}, "'Case' is not OBJECT=NUMBER, such as Opportunity=50"),
+        ({"records": ["Nothing__c=3"]}, "no describe of Nothing__c"),
+        ({"describe": [Path("/nowhere.json")]}, "/nowhere.json: cannot be read"),
+        ({"flow": "saml"}, "no login flow 'saml'"),
+    ],
+)
+def test_the_simulator_refuses_what_it_cannot_serve(given: dict[str, Any], told: str) -> None:
+    """A describe, a number or a flow that cannot be used is a usage error."""
+    with pytest.raises(UsageError, match=re.escape(told)):
+        cli.simulator(**{"port": 0, "accounts": 0, "contacts": 0, "credentials_seed": None, **given})
 
 
 @pytest.mark.parametrize("keep", [False, True])

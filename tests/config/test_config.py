@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from pydantic import ValidationError
 
-from sync.cli.wiring import KNOWN
+from sync.catalogue.catalogue import CATALOGUE
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.flows import choose_flow
 from sync.config.settings import Settings, load_database_settings, load_settings, settings_from
 from sync.config.values import parse_duration
@@ -33,6 +34,9 @@ BASE = {
     "SALESFORCE_CLIENT_ID": "3MVG9.client",
 }
 GOOD = BASE | {"SALESFORCE_CLIENT_SECRET": "client-secret-value"}
+
+# As refusals list them.
+KNOWN_OBJECTS = ", ".join(CATALOGUE)
 
 # Every setting that is promised, with its default.
 DEFAULTS: dict[str, object] = {
@@ -49,7 +53,7 @@ DEFAULTS: dict[str, object] = {
     "SALESFORCE_SECURITY_TOKEN": None,
     "SALESFORCE_PRIVATE_HOSTS": frozenset(),
     "SALESFORCE_API_VERSION": "66.0",
-    "SYNC_OBJECTS": ("Account", "Contact"),
+    "SYNC_OBJECTS": tuple(CATALOGUE),
     "SYNC_INTERVAL": timedelta(minutes=10),
     "SYNC_OVERLAP": timedelta(minutes=10),
     "SYNC_CUSTOM_FIELDS": "all",
@@ -61,6 +65,9 @@ DEFAULTS: dict[str, object] = {
     "SYNC_VERIFY_AT": time(3),
     "SYNC_TOMBSTONE_VALUES": "keep",
     "SYNC_TOMBSTONE_RETENTION": timedelta(days=30),
+    "SYNC_FEED_RETENTION": timedelta(days=30),
+    "SYNC_RUN_RETENTION": timedelta(days=90),
+    "SYNC_DATABASE_LIMIT": None,
     "SYNC_EXCLUDED_FIELDS": frozenset(),
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "logfmt",
@@ -78,7 +85,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     def load(variables: Mapping[str, str]) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return load_settings(KNOWN)
+        return load_settings(OBJECT_CHOICES)
 
     return load
 
@@ -231,8 +238,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SALESFORCE_API_VERSION", "66", "must be a version such as 66.0"),
         ("SALESFORCE_API_VERSION", "latest", "must be a version such as 66.0"),
         ("SALESFORCE_API_VERSION", "46.0", "must be a version such as 66.0 (47.0 or later)"),
-        ("SYNC_OBJECTS", "Lead", "Lead is not in the catalogue; it has Account, Contact"),
-        ("SYNC_OBJECTS", "account", "account is not in the catalogue; it has Account, Contact"),
+        ("SYNC_OBJECTS", "Acount", f"Acount is not in the catalogue; it has {KNOWN_OBJECTS}"),
+        ("SYNC_OBJECTS", "account", f"account is not in the catalogue; it has {KNOWN_OBJECTS}"),
         ("SYNC_OBJECTS", "Account,Account", "name each object once, separated by commas"),
         ("SYNC_OBJECTS", ",", "name each object once, separated by commas"),
         ("SYNC_INTERVAL", "10", "'10' is not a duration: write 90s, 10m, 1h30m or 2d"),
@@ -271,8 +278,8 @@ def test_values_are_understood(load: Load, name: str, value: str, meaning: objec
         ("SYNC_VOLATILE_FIELDS", "A.B.C", "A.B.C is not the API name of a field: write for example Score__c"),
         (
             "SYNC_VOLATILE_FIELDS",
-            "Lead.X,Contact.Y,Z",
-            "Lead.X is of no object in the catalogue; it has Account, Contact",
+            "Acount.X,Contact.Y,Z",
+            f"Acount.X is of no object in the catalogue; it has {KNOWN_OBJECTS}",
         ),
         ("SYNC_VOLATILE_FIELDS", "contact.Y", "contact.Y is of no object in the catalogue; it has Account"),
         ("SYNC_VOLATILE_INTERVAL", "daily", "'daily' is not a duration: write 90s, 10m, 1h30m or 2d"),
@@ -343,7 +350,7 @@ def test_every_problem_at_once(load: Load) -> None:
             "SALESFORCE_PRIVATE_KEY": "not a key",
             "SALESFORCE_PASSWORD": "x",
             "SALESFORCE_API_VERSION": "1",
-            "SYNC_OBJECTS": "Lead",
+            "SYNC_OBJECTS": "Acount",
             "SYNC_INTERVAL": "soon",
             "SYNC_OVERLAP": "late",
             "SYNC_CUSTOM_FIELDS": "x",
@@ -376,7 +383,7 @@ def test_commands_without_salesforce_need_the_database_alone(
     """`status` and its like work, and migrations run, with DATABASE_URL and nothing else."""
     monkeypatch.setenv("DATABASE_URL", "postgres:///customers")
 
-    assert load_database_settings(KNOWN).postgres.database == "customers"
+    assert load_database_settings(OBJECT_CHOICES).postgres.database == "customers"
     with pytest.raises(ConfigError):
         load({})
 
@@ -663,7 +670,7 @@ def test_problems_in_an_env_file_do_not_deny_it(load: Load, tmp_path: Path) -> N
 
 def test_given_values_alone() -> None:
     """The demo's settings are those it is given, whatever the environment holds."""
-    settings = settings_from(GOOD | {"SYNC_INTERVAL": "7m"}, KNOWN)
+    settings = settings_from(GOOD | {"SYNC_INTERVAL": "7m"}, OBJECT_CHOICES)
 
     assert settings.sync_interval == timedelta(minutes=7)
     assert settings.requests_ca_bundle is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_database_settings
 from sync.errors import ConfigError
 
@@ -27,7 +27,7 @@ def test_what_libpq_does_not_know_is_named(
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?{query}")
 
     with pytest.raises(ConfigError, match=complaint) as refused:
-        load_database_settings(KNOWN)
+        load_database_settings(OBJECT_CHOICES)
     assert refused.value.exit_code == 3
     assert "password@" not in str(refused.value)
 
@@ -44,12 +44,16 @@ def test_what_other_drivers_say_is_understood(query: str, mode: str, monkeypatch
     """`ssl=true` means TLS; what libpq knows is left as it is."""
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?{query}")
 
-    assert load_database_settings(KNOWN).postgres.query["sslmode"] == mode
-    assert "ssl" not in load_database_settings(KNOWN).postgres.query
+    assert load_database_settings(OBJECT_CHOICES).postgres.query["sslmode"] == mode
+    assert "ssl" not in load_database_settings(OBJECT_CHOICES).postgres.query
 
 
 def test_parameters_of_libpq_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What libpq knows goes through."""
     monkeypatch.setenv("DATABASE_URL", f"{HERE}?sslmode=verify-full&sslrootcert=ca.pem&application_name=x")
 
-    assert set(load_database_settings(KNOWN).postgres.query) == {"sslmode", "sslrootcert", "application_name"}
+    assert set(load_database_settings(OBJECT_CHOICES).postgres.query) == {
+        "sslmode",
+        "sslrootcert",
+        "application_name",
+    }

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from sync.cli import screen, show
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import settings_from
 from sync.errors import ObjectsFailedError, SyncError
 from sync.logs import logger
@@ -48,7 +48,7 @@ def secretive(world: World) -> World:
 
 def attempt(world: World, **changed: Any) -> None:
     """One pass as the command `run` makes it, its errors said as the command says them."""
-    settings = settings_from(world.environment, KNOWN)
+    settings = settings_from(world.environment, OBJECT_CHOICES)
     logger.setup("debug", "logfmt", settings.secrets)
     context = replace(world.context(), settings=settings, session=Session(settings, world.stop, NEVER_WAIT))
     try:
@@ -84,7 +84,7 @@ def proxy_refused(world: World) -> None:
 def database_refused(world: World) -> None:
     for parameters in ("", "?channel_binding=nonsense", "?hostaddr=nonsense"):
         given = f"postgres://me:{quote(DATABASE, safe='')}@127.0.0.1:9/x{parameters}"
-        settings = settings_from(world.environment | {"DATABASE_URL": given}, KNOWN)
+        settings = settings_from(world.environment | {"DATABASE_URL": given}, OBJECT_CHOICES)
         logger.setup("debug", "logfmt", settings.secrets)
         engine = tables.engine(settings.postgres, owner="test")
         with pytest.raises(SyncError) as refused, tables.transaction(engine):

@@ -14,10 +14,10 @@ import pytest
 from sync.logs import printable
 from sync.logs.printable import (
     MASK,
-    bounded,
+    escape_controls,
+    escape_json,
     redact,
-    visible,
-    visible_json,
+    redact_bounded,
 )
 
 SECRET = "P4ß/w+rd 'é\"=%&x<1>"
@@ -171,7 +171,7 @@ def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
 def test_a_bound_shows_no_part_of_a_secret(cut: int) -> None:
     """Text is bounded before it is searched, and a secret that the bound divides is masked whole."""
     text = "x" * 80 + " " + PLAIN + " " + "y" * 100_000
-    short = bounded(text, cut)
+    short = redact_bounded(text, cut)
     assert short.endswith("…")
     assert len(short) <= cut + len(MASK) + 1
     assert PLAIN[:4] not in short
@@ -180,7 +180,7 @@ def test_a_bound_shows_no_part_of_a_secret(cut: int) -> None:
 def test_a_masked_secret_does_not_let_in_what_is_beyond_the_bound() -> None:
     """Where masks make a text shorter, nothing that was not searched whole moves in behind."""
     text = (PLAIN + " ") * 400 + PLAIN[:20]
-    assert PLAIN[:4] not in bounded(text, 8000)
+    assert PLAIN[:4] not in redact_bounded(text, 8000)
 
 
 @pytest.mark.parametrize("length", [12, 20, len(PLAIN) - 1])
@@ -222,10 +222,10 @@ def test_the_worst_text_takes_linear_time(part: str) -> None:
     text = "://" + part * (400_000 // len(part))
     started = time.process_time()
     redact(text)
-    visible(text)
+    escape_controls(text)
     assert time.process_time() - started < 2
     started = time.process_time()
-    bounded(text, 8000)
+    redact_bounded(text, 8000)
     assert time.process_time() - started < 0.2
 
 
@@ -234,7 +234,7 @@ ACTING = "\x00\x07\x08\t\n\x0b\x0c\r\x1b[31m\x7f\x85\x9b2J\u061c\u200e\u200f\u20
 
 def test_control_characters_are_shown() -> None:
     """Every character that acts on a terminal or ends a line is printed as an escape."""
-    shown = visible(f"a{ACTING}z é 漢 👩‍👩‍👧")
+    shown = escape_controls(f"a{ACTING}z é 漢 👩‍👩‍👧")
     assert shown == (
         r"a\x00\x07\x08\t\n\x0b\x0c\r\x1b[31m\x7f\x85\x9b2J\u061c\u200e\u200f\u2028\u2029\u202a\u202e"
         r"\u2066\u2069\ufeff\ud800z é 漢 👩‍👩‍👧"
@@ -244,7 +244,7 @@ def test_control_characters_are_shown() -> None:
 def test_json_keeps_its_values() -> None:
     """JSON output escapes such characters and stays the same JSON."""
     encoded = json.dumps({ACTING: [ACTING, "é"]}, ensure_ascii=False)
-    safe = visible_json(encoded)
+    safe = escape_json(encoded)
     assert json.loads(safe) == json.loads(encoded)
-    assert visible(safe) == safe
+    assert escape_controls(safe) == safe
     assert "é" in safe

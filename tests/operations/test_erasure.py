@@ -44,7 +44,7 @@ def person(loaded: World) -> World:
 
 def erase(world: World, *ids: str) -> erasure.Erased:
     return erasure.erase(
-        world.engine, pipeline.objects_of(ids), "test", "request 7", timedelta(seconds=5), world.stop
+        world.engine, pipeline.group_by_object(ids), "test", "request 7", timedelta(seconds=5), world.stop
     )
 
 
@@ -283,7 +283,7 @@ def test_lifting_one_half_lifts_both(world: World, erased: str, given: str) -> N
     erase(world, halves[erased])
     erase(world, halves[given])
 
-    by_object = pipeline.objects_of([halves[given]])
+    by_object = pipeline.group_by_object([halves[given]])
     erasure.lift(world.engine, by_object, "test", "request 8", timedelta(0), world.stop)
     world.run()
 
@@ -318,7 +318,7 @@ def test_what_was_merged_into_a_person_goes_with_it(person: World) -> None:
 def test_lifted_it_is_read_again(person: World) -> None:
     """`--undo` lets the record be stored again; the note of the erasure stays as the proof."""
     erase(person, person.ann)
-    by_object = pipeline.objects_of([person.ann])
+    by_object = pipeline.group_by_object([person.ann])
 
     assert erasure.lift(person.engine, by_object, "test", "request 8", timedelta(0), person.stop) == {
         "Contact": (person.ann,)
@@ -374,7 +374,7 @@ def test_an_address_leads_to_its_records(person: World) -> None:
     person.run()
 
     with tables.transaction(person.engine) as connection:
-        found = {(m.id, m.state): m.fields for m in erasure.matching(connection, f"{MARK}@X.EXAMPLE ")}
+        found = {(m.id, m.state): m.fields for m in erasure.find_by_email(connection, f"{MARK}@X.EXAMPLE ")}
 
     assert found == {
         (person.ann, "deleted"): ("Email",),
@@ -396,7 +396,7 @@ def test_an_address_is_compared_whole(loaded: World) -> None:
 
     def found(email: str) -> set[tuple[str, str]]:
         with tables.transaction(loaded.engine) as connection:
-            return {(match.id, match.state) for match in erasure.matching(connection, email)}
+            return {(match.id, match.state) for match in erasure.find_by_email(connection, email)}
 
     assert found("ann@zebra.example") == {(loaded.ann, "live")}
     assert found("änne@rej.example") == {(loaded.bob, "live")}

@@ -23,7 +23,7 @@ from sync.postgres.load import first
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import REPLICA, transaction
 from sync.replication import apply, pipeline
-from sync.replication.verify.work import Work, looking
+from sync.replication.verify.work import Verification, long_read
 from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.retry import RetryPolicy
 from tests.support.world import World
@@ -66,7 +66,7 @@ def working(
     timer = threading.Timer(seconds, stop.set)
     timer.start()
     try:
-        worker.work(jobs, interval, stop)
+        worker.run_jobs(jobs, interval, stop)
     finally:
         timer.cancel()
 
@@ -113,7 +113,7 @@ def test_idle_jobs_are_left_alone(quick: None, stop: threading.Event) -> None:
 
     def accounts() -> None:
         time.sleep(0.1)  # the contacts' job has ended
-        activity.note()
+        activity.report()
 
     def failing() -> None:
         raise SyncError("Salesforce is away")
@@ -129,7 +129,7 @@ def test_what_a_job_left_behind_is_no_activity(quick: None, stop: threading.Even
         def late() -> Iterator[int]:
             yield 1
             time.sleep(0.1)
-            activity.note()
+            activity.report()
             yield 2
 
         assert next(prefetch([as_source(late())], stop)) == 1
@@ -149,7 +149,7 @@ def test_an_allowance_is_for_one_silence(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def stuck(seconds: float) -> list[str]:
         now[0] = 1000 + seconds
-        return pulse.stuck(1800)
+        return pulse.silent_jobs(1800)
 
     assert (stuck(1801), stuck(5399), stuck(5401)) == ([], [], ["Account"])
     pulse.rest("Account")
@@ -163,7 +163,7 @@ def test_an_allowance_is_for_one_silence(monkeypatch: pytest.MonkeyPatch) -> Non
 def noted() -> Iterator[list[float]]:
     """The allowances of all activity within."""
     allowances: list[float] = []
-    with activity.reported_to(allowances.append):
+    with activity.report_to(allowances.append):
         yield allowances
 
 
@@ -219,7 +219,9 @@ def test_what_verify_asks_of_whole_tables_has_an_allowance(loaded: World) -> Non
     schema = apply.describe_object(context, CATALOGUE["Contact"])
     with (
         noted() as seen,
-        looking(Work(context, schema, Lease("Contact", "x", 1), 1, schema.at, False, ())) as at_work,
+        long_read(
+            Verification(context, schema, Lease("Contact", "x", 1), 1, schema.at, False, ())
+        ) as at_work,
     ):
         assert max(seen) >= 3 * timeout(at_work) > worker.WATCHDOG_SECONDS
 

@@ -121,7 +121,7 @@ def test_functions_in_public_are_not_ours(world: World, consumer: Role, trap: No
             f"CREATE FUNCTION public.{signature} RETURNS {returns} LANGUAGE plpgsql AS $${returned}$$"
         )
 
-    leases.take(world.engine, "Contact", "test", timedelta(0), world.stop)
+    leases.acquire(world.engine, "Contact", "test", timedelta(0), world.stop)
     world.expire_leases()
     world.org.create("Account", {"Name": "Acme"})
     world.run()

@@ -189,10 +189,10 @@ def test_what_a_pass_reads_whole(loaded: World) -> None:
     )
     loaded.sql("UPDATE sync.cursor SET emptied_through = NULL, selection = ''")
     loaded.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Title"
-    held = leases.take(loaded.engine, "Contact", "me", timedelta(0), loaded.stop)
+    held = leases.acquire(loaded.engine, "Contact", "me", timedelta(0), loaded.stop)
 
     with limits(loaded) as seen:
-        list(retention.forget(loaded.context(), "Contact", held, 1))
+        list(retention.apply_retention(loaded.context(), "Contact", held, 1))
         with transaction(loaded.engine) as connection:
             rejects.check(connection, "Contact", 1, 0)
 

@@ -56,7 +56,7 @@ def test_a_stale_owner_cannot_commit(loaded: World) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
-            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.acquire(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
         pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")
@@ -77,7 +77,7 @@ def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
         steps.append(step)
         if len(steps) == 2:
             loaded.expire_leases()
-            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.acquire(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     loaded.sim.clock.advance(60)
     with pytest.raises(FenceLostError):
@@ -88,24 +88,24 @@ def test_a_stale_owner_cannot_move_the_cursor(loaded: World) -> None:
 
 def test_a_newcomer_does_not_wait_in_a_transaction(loaded: World) -> None:
     """While the holder commits a long page, a newcomer sees the lease as held, at once."""
-    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.acquire(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     with transaction(loaded.engine) as connection:
         leases.check_fence(connection, held)
         started = time.monotonic()
         with pytest.raises(LeaseHeldError):
-            leases.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
+            leases.acquire(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
 
     assert time.monotonic() - started < 5
 
 
 def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
     """A lease that has expired changes hands after a commit under way, not within it."""
-    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.acquire(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     loaded.expire_leases()
     taken = threading.Event()
 
     def take_over() -> None:
-        leases.take(loaded.engine, "Contact", "next", timedelta(seconds=20), loaded.stop)
+        leases.acquire(loaded.engine, "Contact", "next", timedelta(seconds=20), loaded.stop)
         taken.set()
 
     with transaction(loaded.engine) as connection:

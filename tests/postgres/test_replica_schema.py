@@ -180,7 +180,7 @@ def test_consumers_and_operators(beside: World) -> None:
         with tables.transaction(beside.engine) as connection:
             assert f"it has rights on {CHOSEN}, too" in grants.grant(connection, consumer.name)
 
-    ids = pipeline.objects_of([beside.ann])
+    ids = pipeline.group_by_object([beside.ann])
     done = erasure.erase(beside.engine, ids, "test", "request 7", timedelta(seconds=5), beside.stop)
     assert done.rows == {"Contact": 1}
     assert beside.row(beside.ann)["last_name"] is None
@@ -212,7 +212,7 @@ def test_who_holds_a_lock_is_found(beside: World) -> None:
         theirs.execute(text("LOCK TABLE salesforce.contact IN SHARE MODE"))
         pid = ours.execute(text("SELECT pg_backend_pid()")).scalar_one()
 
-        named = tables.in_the_way(engine)
+        named = tables.describe_blockers(engine)
     engine.dispose()
 
     assert f"process {pid} " in named
@@ -353,7 +353,7 @@ def test_a_database_of_an_earlier_release(empty: Engine) -> None:
 
     engine = tables.engine(empty.url, owner="test")
     with tables.transaction(engine) as connection:
-        assert replica_schema.in_force(connection) == "salesforce"
+        assert replica_schema.schema_in_use(connection) == "salesforce"
     embedded.migrate(empty)
 
     assert one(empty, "SELECT name FROM sync.replica_schema") == "salesforce"
@@ -433,10 +433,10 @@ def test_the_remembered_name_may_be_left_out(beside: World, name: str | None) ->
     engine = tables.engine(beside.settings.postgres, owner="test", replicas=name)
     try:
         with tables.transaction(engine) as connection:
-            assert replica_schema.in_force(connection) == CHOSEN
+            assert replica_schema.schema_in_use(connection) == CHOSEN
         with tables.transaction(engine) as connection:
             assert connection.execute(tables.REPLICA["Contact"].select()).all() == []
-            assert tables.located(connection, tables.REPLICA["Contact"]) == f'"{CHOSEN}"."contact"'
+            assert tables.qualified_name(connection, tables.REPLICA["Contact"]) == f'"{CHOSEN}"."contact"'
     finally:
         engine.dispose()
 

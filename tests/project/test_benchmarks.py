@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from sync.catalogue.catalogue import CATALOGUE
 from sync.salesforce import soql
 from sync.simulator import Simulator
 from sync.window import Scope
@@ -32,6 +31,7 @@ from tests.benchmarks.measure import (
     FIRST,
     FULL,
     LIMIT,
+    OBJECTS,
     REST,
     ROW_BY_ROW,
     SCRIPTS,
@@ -76,7 +76,7 @@ def target(database: str) -> Database:
 # ── what is measured ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", OBJECTS)
 def test_the_limit_downloads_every_record(populated: Simulator, org: Org, name: str) -> None:
     """The pages of the limit hold every record of the org, deleted ones too, by REST and by Bulk API."""
     populated.options.page_sizes = populated.options.bulk_page_sizes = [7, 40]
@@ -102,7 +102,7 @@ def test_the_limit_leaves_nothing_behind(populated: Simulator, org: Org, transpo
     kinds = {"job_create", "results", "job_delete"} if transport == BULK else {"query"}
     asked = [each for each in populated.requests if each.kind in kinds]
     assert {each.kind for each in asked} == kinds
-    assert {each.sobject for each in asked} == set(CATALOGUE)
+    assert {each.sobject for each in asked} == set(OBJECTS)
 
 
 @pytest.mark.parametrize("fault", ["html_ok", "server_error_html", "truncated"])
@@ -127,7 +127,7 @@ def test_the_product_beside_the_limit(
     assert first.cpu
     assert first.seconds > first.cpu / 2
     assert first.peak_mb
-    assert set(first.calls or {}) == set(CATALOGUE)
+    assert set(first.calls or {}) == set(OBJECTS)
     assert ("results" in {each.kind for each in populated.requests}) == (transport == BULK)
 
     assert limit.copy(target, tmp_path) > 0

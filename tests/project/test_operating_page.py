@@ -224,7 +224,7 @@ def test_kinds_of_field_changes() -> None:
     """Each kind of change of an org's fields has its event on the page."""
     from sync.postgres import ledger
 
-    source = inspect.getsource(ledger.news) + inspect.getsource(ledger.difference)
+    source = inspect.getsource(ledger.detect_changes) + inspect.getsource(ledger.difference)
     kinds = set(re.findall(r'"(\w+(?: \w+)?)"', source)) - {"known"}
     listed = {name for cell, _, _ in rows(section(PAGE, "The log")) for name in spans(cell)}
 

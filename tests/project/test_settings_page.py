@@ -11,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from sync.cli.wiring import KNOWN
-from sync.config.names import strangers
-from sync.config.settings import DatabaseSettings, Settings, explain, load_settings, settings_from
+from sync.catalogue.catalogue import CATALOGUE
+from sync.cli.wiring import OBJECT_CHOICES
+from sync.config.names import find_misspelt
+from sync.config.settings import DatabaseSettings, Settings, describe_errors, load_settings, settings_from
 from sync.config.values import parse_duration
 from sync.errors import ConfigError
 from tests.project.pages import ROOT, blocks, rows, section, spans
@@ -23,6 +24,9 @@ PAGE = "docs/settings.md"
 TABLES = ("Database", "Salesforce", "What is replicated, and when", "Logs")
 # Not a setting: Heroku's name for this process.
 PLATFORM = {"DYNO"}
+# A default that depends on what a team has declared, and the names that a refusal then lists.
+WHOLE = "all of the catalogue"
+LISTED = "Account, Contact, …"
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -46,10 +50,14 @@ def test_defaults_are_the_codes(name: str) -> None:
 
     if field.is_required():
         assert default == "required"
+    elif default == WHOLE:
+        assert settings_from(NEEDED, OBJECT_CHOICES).sync_objects == tuple(CATALOGUE)
     elif default.split(":")[0] == "none":
         assert field.default in (None, frozenset())
     else:
-        assert meaning_of(name, default.strip("`")) == getattr(settings_from(NEEDED, KNOWN), name.lower())
+        assert meaning_of(name, default.strip("`")) == getattr(
+            settings_from(NEEDED, OBJECT_CHOICES), name.lower()
+        )
 
 
 def meaning_of(name: str, value: str) -> Any:
@@ -66,7 +74,7 @@ def test_the_example_file_has_these_defaults() -> None:
     assert set(example) == set(shown)
     for name, value in example.items():
         if shown[name] != "required":
-            assert value == ("" if shown[name].startswith("none") else shown[name]), name
+            assert value == ("" if shown[name].startswith(("none", WHOLE)) else shown[name]), name
 
 
 def test_database_settings_are_enough_for_the_database() -> None:
@@ -90,8 +98,9 @@ def test_refusals_read_as_shown(
         for each, text in (NEEDED | {name: value}).items():
             patch.setenv(each, text)
         with pytest.raises(ConfigError) as refused:
-            load_settings(KNOWN)
+            load_settings(OBJECT_CHOICES)
 
+    message = message.replace(LISTED, ", ".join(CATALOGUE))
     lines = [line.removeprefix("  - ") for line in str(refused.value).splitlines()[1:]]
     assert [line.removeprefix(f"{name} ") for line in lines] == [message.removeprefix(f"{name} ")], (
         "the page shows another refusal"
@@ -136,6 +145,6 @@ def test_the_shown_message_is_the_codes() -> None:
     try:
         DatabaseSettings.model_validate({})
     except ValidationError as error:
-        missing = explain(error)
-    strange = list(strangers({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields}))
+        missing = describe_errors(error)
+    strange = list(find_misspelt({"SYNC_INTERVALL"}, {name.upper() for name in Settings.model_fields}))
     assert shown.splitlines()[1:] == [f"  - {line}" for line in (*missing[:1], *strange)]

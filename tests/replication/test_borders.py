@@ -47,10 +47,10 @@ def test_a_lease_never_expires_while_its_holder_lives(loaded: World, monkeypatch
             valid += [row[0] for row in loaded.sql(VALID)]
             time.sleep(0.02)
         with pytest.raises(LeaseHeldError):
-            leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
+            leases.acquire(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
 
     assert set(valid) == {True}
-    assert leases.take(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
+    assert leases.acquire(loaded.engine, "Contact", "other", timedelta(0), loaded.stop).fence > 1
 
 
 def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_transaction_longer_than_the_lease_keeps_it(world: World, monkeypatch:
 
     def wait() -> None:
         began.wait(10)
-        taken.append(leases.take(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
+        taken.append(leases.acquire(world.engine, "Contact", "newcomer", timedelta(seconds=20), world.stop))
 
     monkeypatch.setattr(first, "end_first_load", slowly)
     newcomer = threading.Thread(target=wait)

@@ -102,7 +102,7 @@ def test_a_lost_log_and_a_wrong_clock(loaded: World) -> None:
 
 def test_too_much_is_gone_for_single_questions(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a verify by hand would read the whole object, the pass does so too, or fails and claims nothing."""
-    monkeypatch.setattr(comparison, "MOST", 1)
+    monkeypatch.setattr(comparison, "MAX_SUSPECTS", 1)
     before = loaded.cursor("Contact")
     loaded.sim.clock.advance(20 * 86400)
     loaded.org.purge(loaded.ann, log=False)
@@ -117,7 +117,7 @@ def test_too_much_is_gone_for_single_questions(loaded: World, monkeypatch: pytes
 
 def test_verify_by_hand_of_too_much(loaded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More gone records than are asked for one by one are removed all the same."""
-    monkeypatch.setattr(comparison, "MOST", 1)
+    monkeypatch.setattr(comparison, "MAX_SUSPECTS", 1)
     for id_ in (loaded.ann, loaded.bob):
         loaded.org.purge(id_, log=False)
 

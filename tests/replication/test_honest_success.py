@@ -113,7 +113,7 @@ def test_a_share_of_what_was_read(loaded: World) -> None:
 )
 def test_what_is_too_many(count: int, of: int, many: bool) -> None:
     """More than a hundred records, and more than one in a hundred."""
-    assert rejects.too_many(count, of) is many
+    assert rejects.exceeds_limits(count, of) is many
 
 
 def test_status_is_not_ok_while_records_are_missing(one_unfit: World) -> None:
@@ -185,7 +185,7 @@ def test_unknown_reasons_are_named(one_unfit: World, what: str) -> None:
                 rejects.accept(connection, ["Contact"], "Birthday: odd", "test")
         else:
             with pytest.raises(UsageError, match="is not accepted for Contact"):
-                rejects.refuse(connection, ["Contact"], REASON)
+                rejects.withdraw(connection, ["Contact"], REASON)
 
 
 # ── deletions ─────────────────────────────────────────────────────────────────────────────────────────

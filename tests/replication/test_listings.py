@@ -114,7 +114,7 @@ def test_an_erased_person_is_in_no_listing(loaded: World) -> None:
     loaded.sql("INSERT INTO sync.listing_contact VALUES (:id, now())", id=loaded.ann)
     loaded.sql("INSERT INTO sync.listing VALUES ('Contact', :id, now())", id=loaded.ann)
 
-    ids = pipeline.objects_of([loaded.ann])
+    ids = pipeline.group_by_object([loaded.ann])
     erasure.erase(loaded.engine, ids, "test", "request 7", timedelta(seconds=5), loaded.stop)
 
     assert loaded.sql("SELECT FROM sync.listing_contact") == []

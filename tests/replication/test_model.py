@@ -86,7 +86,7 @@ def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def count_ignored(patch: pytest.MonkeyPatch) -> None:
-    pages = rest.result_set
+    pages = rest.read_result_set
 
     def trusting(*arguments: Any, **named: Any) -> Iterator[Any]:
         try:
@@ -94,7 +94,7 @@ def count_ignored(patch: pytest.MonkeyPatch) -> None:
         except CountMismatchError:
             return
 
-    patch.setattr(rest, "result_set", trusting)
+    patch.setattr(rest, "read_result_set", trusting)
 
 
 @pytest.mark.skipif("SOAK" not in os.environ, reason="takes minutes: make soak")

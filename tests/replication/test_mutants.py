@@ -42,7 +42,7 @@ def test_the_cursor_moves_under_the_fence(loaded: World) -> None:
     def overtaken(step: PageResult) -> None:
         if step.received:
             loaded.expire_leases()
-            leases.take(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
+            leases.acquire(loaded.engine, "Contact", "successor", timedelta(0), loaded.stop)
 
     with pytest.raises(FenceLostError):
         pipeline.sync_object(loaded.context(on_page=overtaken), "Contact")

@@ -254,7 +254,7 @@ ASKS: dict[str, Ask] = {
     "verify --repair": lambda world: pipeline.verify_object(
         world.context("verify", approve=True), "Contact", repair=True
     ),
-    "worker": lambda world: pipeline.scheduled(world.context("worker"), "Contact"),
+    "worker": lambda world: pipeline.run_scheduled(world.context("worker"), "Contact"),
     "what waits": lambda world: pipeline.refresh_dependants(world.context()),
 }
 
@@ -463,10 +463,10 @@ def test_accepted_while_the_other_org_is_read(loaded: World, other: World, work:
 
 def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> None:
     """A transaction that holds another object's lease is waited for, and its process loses the lease afterwards."""
-    held = leases.take(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
+    held = leases.acquire(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)
     context = other.context(accept_org=True)
     accepting = threading.Thread(target=pipeline.sync_object, args=(context, "Account"))
-    with leases.fenced(loaded.engine, held):
+    with leases.fenced_transaction(loaded.engine, held):
         accepting.start()
         accepting.join(0.5)
         assert accepting.is_alive()
@@ -474,6 +474,6 @@ def test_accepting_waits_for_a_commit_under_way(loaded: World, other: World) -> 
     accepting.join(20)
 
     assert known(loaded) == other.org.organization_id[:15]
-    with pytest.raises(FenceLostError), leases.fenced(loaded.engine, held):
+    with pytest.raises(FenceLostError), leases.fenced_transaction(loaded.engine, held):
         pass
-    assert leases.take(loaded.engine, "Contact", "next", timedelta(0), loaded.stop).fence > held.fence
+    assert leases.acquire(loaded.engine, "Contact", "next", timedelta(0), loaded.stop).fence > held.fence

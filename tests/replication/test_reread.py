@@ -133,7 +133,7 @@ def test_an_unreadable_object_stops_no_other(due: World) -> None:
     due.org.update(due.acme, {"Name": "Acme Two"})
     due.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
 
-    pipeline.scheduled(due.context("worker"), "Account")
+    pipeline.run_scheduled(due.context("worker"), "Account")
 
     assert outcomes(due, "Account") == [("worker", "succeeded"), ("verify", "succeeded")]
     assert ("worker", "failed") in outcomes(due, "Contact")
@@ -148,7 +148,7 @@ def test_a_refused_refresh_stops_no_verify(due: World) -> None:
     due.org.purge(due.cid, log=False)
 
     with pytest.raises(SyncError):
-        pipeline.scheduled(due.context("worker"), "Contact")
+        pipeline.run_scheduled(due.context("worker"), "Contact")
 
     assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
     assert due.row(due.cid)["deleted_at"] is not None
@@ -161,7 +161,7 @@ def test_a_failed_pass_stops_neither_refresh_nor_verify(due: World) -> None:
     due.sql("DELETE FROM salesforce.contact WHERE id = :i", i=due.cid)
 
     with pytest.raises(CountMismatchError):
-        pipeline.scheduled(due.context("worker"), "Contact")
+        pipeline.run_scheduled(due.context("worker"), "Contact")
 
     assert custom(due, "Spend_With_Tax__c")[0] == 200
     assert outcomes(due, "Contact") == [("worker", "failed"), ("verify", "succeeded")]
@@ -175,7 +175,7 @@ def test_all_failures_are_named(due: World) -> None:
     due.sim.faults.add("operation_too_large", on="query", sobject="Contact", after=1, times=None)
 
     with pytest.raises(WorkFailedError) as failed:
-        pipeline.scheduled(due.context("worker"), "Contact")
+        pipeline.run_scheduled(due.context("worker"), "Contact")
 
     told = str(failed.value)
     assert (
@@ -193,7 +193,7 @@ def test_what_concerns_all_is_not_repeated(due: World) -> None:
     refused = due.sim.faults.add("token_wrong_secret", on="token", times=None)
 
     with pytest.raises(LoginError):
-        pipeline.scheduled(due.context("worker"), "Contact")
+        pipeline.run_scheduled(due.context("worker"), "Contact")
 
     assert refused.fired == 1
     assert outcomes(due, "Contact") == [("worker", "failed")]
@@ -204,6 +204,6 @@ def test_no_verify_before_the_first_load(world: World) -> None:
     world.sim.faults.add("insufficient_access", on="query", sobject="Contact", times=None)
     for _ in range(2):
         with pytest.raises(SyncError) as failed:
-            pipeline.scheduled(world.context("worker"), "Contact")
+            pipeline.run_scheduled(world.context("worker"), "Contact")
         assert "verify" not in str(failed.value)
         world.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")

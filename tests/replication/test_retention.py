@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_settings, settings_from
 from sync.errors import ConfigError
 from sync.operations.audit import checks, mapped, org
@@ -265,7 +265,7 @@ def test_a_misspelt_custom_field_erases_nothing(rich: World, setting: str) -> No
     rich.run()
 
     assert custom(rich, rich.ann) == {"Nick__c": "nick", "Level__c": "gold"}
-    settings = settings_from(rich.environment, KNOWN)
+    settings = settings_from(rich.environment, OBJECT_CHOICES)
     found = list(checks.check(settings, Session(settings, rich.stop), rich.engine))
     [named] = [finding for finding in found if finding.subject == "custom fields"]
     assert named.state == "warning"
@@ -328,11 +328,11 @@ def test_interrupted_it_is_finished_by_the_next_pass(rich: World, monkeypatch: p
 def test_schema_shows_what_is_excluded(rich: World) -> None:
     """`schema` tells an excluded field from a hidden one, and `check` does not ask for its permission."""
     rich.environment["SYNC_EXCLUDED_FIELDS"] = "Contact.Birthdate"
-    settings = settings_from(rich.environment, KNOWN)
+    settings = settings_from(rich.environment, OBJECT_CHOICES)
     session = Session(settings, rich.stop)
     lines = {line.field: line.state for line in mapped.schema(settings, session, "Contact")}
     assert lines["Birthdate"] == "excluded"
-    findings = list(org.an_object(settings, session, "Contact", rich.engine))
+    findings = list(org.check_object(settings, session, "Contact", rich.engine))
     assert "Birthdate" not in " ".join(finding.detail for finding in findings)
 
 
@@ -351,7 +351,7 @@ def test_schema_shows_what_is_excluded(rich: World) -> None:
             "MasterRecordId, ParentId of Account",
         ),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Birthdte", "did you mean Contact.Birthdate"),
-        ("SYNC_EXCLUDED_FIELDS", "Lead.Email", "is of no object in the catalogue"),
+        ("SYNC_EXCLUDED_FIELDS", "Acount.Email", "is of no object in the catalogue"),
         ("SYNC_EXCLUDED_FIELDS", "Contact.Email; Title", "is not the API name of a field"),
         ("SYNC_TOMBSTONE_RETENTION", "a month", "is not a duration"),
         ("SYNC_TOMBSTONE_VALUES", "drop", "must be keep or erase"),
@@ -366,7 +366,7 @@ def test_wrong_settings_are_named(
         monkeypatch.setenv(setting, given)
 
     with pytest.raises(ConfigError, match=f"(?s){name}.*{complaint}"):
-        load_settings(KNOWN)
+        load_settings(OBJECT_CHOICES)
 
 
 def test_settings_as_they_are_meant(world: World) -> None:
@@ -377,7 +377,7 @@ def test_settings_as_they_are_meant(world: World) -> None:
             "SYNC_EXCLUDED_FIELDS": "Contact.Birthdate, PhotoUrl,Account.Level__c",
             "SYNC_TOMBSTONE_VALUES": "KEEP",
         },
-        KNOWN,
+        OBJECT_CHOICES,
     )
     assert settings.excluded_fields("Contact") == {"Birthdate", "PhotoUrl"}
     assert settings.excluded_fields("Account") == {"PhotoUrl", "Level__c"}

@@ -12,7 +12,7 @@ import pytest
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import GuardError, ObjectsFailedError, SyncError
 from sync.replication import apply, pipeline
-from sync.replication.runs import journalled
+from sync.replication.runs import run_journalled
 from sync.replication.verify import buckets, comparison
 from sync.simulator import Field
 from tests.support.soak import SOAK
@@ -390,7 +390,7 @@ def test_never_loaded(world: World) -> None:
 
 def test_too_many_differences_are_read_whole(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that lost most of its rows is mended by a whole reading, not by a million look-ups."""
-    monkeypatch.setattr(comparison, "MOST", 2)
+    monkeypatch.setattr(comparison, "MAX_SUSPECTS", 2)
     old.sql("DELETE FROM salesforce.contact")
 
     assert found(old)["remaining"] == 3
@@ -461,8 +461,8 @@ def test_worker_verifies_at_night(old: World) -> None:
     old.sql("UPDATE sync.run SET started_at = started_at - interval '5 days'")
     context = old.context("worker")
 
-    pipeline.scheduled(context, "Contact")
-    pipeline.scheduled(context, "Contact")
+    pipeline.run_scheduled(context, "Contact")
+    pipeline.run_scheduled(context, "Contact")
 
     runs = old.sql(
         "SELECT command, outcome, findings FROM sync.run WHERE object = 'Contact' ORDER BY id DESC LIMIT 3"
@@ -485,7 +485,7 @@ def test_a_dead_verify_leaves_no_job(old: World) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, ObjectsFailedError)):
-        journalled(context, "Contact", work)
+        run_journalled(context, "Contact", work)
 
     assert found(old)["remaining"] == 0
     assert old.org.jobs.all() == []

@@ -29,7 +29,7 @@ from vcr.errors import (  # type: ignore[import-untyped]  # likewise
 from sync.catalogue import transform
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import full_id, project
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config import flows
 from sync.config.settings import Settings, settings_from
 from sync.errors import LoginError
@@ -135,6 +135,7 @@ def settings_of(path: Path, database: str = recording.NO_DATABASE) -> Settings:
             "DATABASE_URL": database,
             "SALESFORCE_LOGIN_URL": f"https://{asked.netloc}",
             "SALESFORCE_PRIVATE_HOSTS": recording.INSTANCE_HOST,
+            "SYNC_OBJECTS": ",".join(recording.OBJECTS),
             "SYNC_TOMBSTONE_RETENTION": "off",  # recorded long ago
             "SALESFORCE_CLIENT_ID": "the client",
             **by_flow.get(path.stem.removeprefix("login-"), secret),
@@ -251,7 +252,7 @@ def test_first_load_fills_the_tables(database: str, replay: Replay) -> None:
     """The recorded first load gives exactly the recorded records as rows, complete by Salesforce's clock."""
     with Stage(FIRST_LOAD, database) as stage, replay(FIRST_LOAD):
         # Not side by side: while a connection of one thread is made, vcr lets those of others through.
-        reports = [pipeline.sync_object(stage.context, name) for name in CATALOGUE]
+        reports = [pipeline.sync_object(stage.context, name) for name in recording.OBJECTS]
         accounts = {row["name"]: row for row in stage.rows("Account")}
         contacts = {row["last_name"]: row for row in stage.rows("Contact")}
         stage.assert_rows_are_the_recorded_records()
@@ -304,7 +305,7 @@ class Stage:
     def assert_rows_are_the_recorded_records(self) -> None:
         """Value by value, by a judge that shares no code with the product."""
         cursors = self.cursors()
-        for name in CATALOGUE:
+        for name in recording.OBJECTS:
             described = next(
                 each
                 for each in interactions(self.path)
@@ -351,11 +352,11 @@ def assert_window_replays(path: Path, replay: Replay) -> None:
             values = [tuple(record.get(name) for name in projection.names) for record in body["records"]]
             assert answer.body["records"] == values
             assert (answer.body["totalSize"], answer.body["done"]) == (body["totalSize"], body["done"])
-            batch = transform.build(projection, rest.texts(values), "US")
+            batch = transform.build(projection, rest.to_texts(values), "US")
             assert batch.rejects == ()
             assert len(batch.lines) == len(body["records"])
 
-    assert set(queries(path)) == set(CATALOGUE)
+    assert set(queries(path)) == set(recording.OBJECTS)
 
 
 def test_unrecorded_call_fails(replay: Replay) -> None:
@@ -569,6 +570,6 @@ def test_failed_recording_leaves_the_old_one(tmp_path: Path, sim: Simulator) -> 
     }
 
     with pytest.raises(LoginError):
-        recording.record(path, settings_from(wrong, KNOWN), recording.log_in)
+        recording.record(path, settings_from(wrong, OBJECT_CHOICES), recording.log_in)
 
     assert path.read_bytes() == LOGINS[0].read_bytes()

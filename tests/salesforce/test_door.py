@@ -24,7 +24,7 @@ from sync.operations.audit import org
 from sync.salesforce.session import http as http_module
 from sync.salesforce.session import limits
 from sync.salesforce.session import login as login_module
-from sync.salesforce.session.addresses import host_of, record_id, resource_path, trusted
+from sync.salesforce.session.addresses import host_of, is_trusted, record_id, resource_path
 from sync.salesforce.session.http import Http
 from sync.salesforce.session.limits import Allowance
 from sync.salesforce.session.session import Session
@@ -193,7 +193,7 @@ def test_a_redirects_body_is_not_read(there: Hostile) -> None:
 )
 def test_where_the_token_may_go(url: str) -> None:
     """To Salesforce's domains, the login host, and the hosts that are named."""
-    assert trusted(host_of(url), "https://login.example", {"gate.example.net:8443", "private.example"})
+    assert is_trusted(host_of(url), "https://login.example", {"gate.example.net:8443", "private.example"})
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_where_it_may_not(url: str) -> None:
         host = host_of(url)
     except ValueError:
         return
-    assert not trusted(host, "https://login.example", {"gate.example.net:8443"})
+    assert not is_trusted(host, "https://login.example", {"gate.example.net:8443"})
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
 from sync.salesforce import soql
 from sync.salesforce.extract import extraction, parts, rest, results
-from sync.salesforce.extract.pages import mismatch
-from sync.salesforce.extract.rest import Census, landmark
+from sync.salesforce.extract.pages import mismatch_error
+from sync.salesforce.extract.rest import Census, last_unchanged_key
 from sync.salesforce.extract.results import ResultChunk, ResultPageRef, Results
 from sync.salesforce.session.bodies import decode, decode_records
 from sync.window import Key, Progress, Scope, Window
@@ -70,7 +70,7 @@ def test_progress_that_has_started() -> None:
 
 def test_a_mismatch_says_what_happens_now() -> None:
     """Who reads of missing records reads that nothing is lost by it."""
-    assert str(mismatch("Contact", "1,234", 1_233)) == (
+    assert str(mismatch_error("Contact", "1,234", 1_233)) == (
         "Contact: Salesforce counted 1,234 records and delivered 1,233; "
         "the cursor stays where it was and the next run reads the window again"
     )
@@ -92,16 +92,16 @@ def test_a_mismatch_says_what_happens_now() -> None:
 )
 def test_estimated_calls(records: int, threshold: int, calls: int) -> None:
     """About how many calls a window takes: pages by REST; a job, its pages and their list by Bulk API."""
-    assert extraction.calls(records, threshold) == calls
+    assert extraction.estimate_calls(records, threshold) == calls
 
 
 def test_length_of_a_query() -> None:
     """What a query takes in a URL is measured at its longest: a resumed one, with all its escapes."""
     wide = thing(*(f"Custom_Field_Number_{n}__c" for n in range(500)))
 
-    assert parts.length(thing()) < 500
-    assert parts.length(wide) > 500 * len("Custom_Field_Number_1__c")
-    assert parts.length(wide) > len(soql.select(wide, Scope(UNTIL), Key(UNTIL, "0" * 18)))
+    assert parts.query_length(thing()) < 500
+    assert parts.query_length(wide) > 500 * len("Custom_Field_Number_1__c")
+    assert parts.query_length(wide) > len(soql.select(wide, Scope(UNTIL), Key(UNTIL, "0" * 18)))
 
 
 # ── counting a result set ─────────────────────────────────────────────────────────────────────────────
@@ -123,7 +123,7 @@ def noted(*records: tuple[Any, Any]) -> Census:
 
 def counts(counting: Census) -> tuple[int, int, int]:
     """All, those within the window, the settled."""
-    return counting.distinct, counting.within, counting.settled
+    return counting.distinct, counting.in_window, counting.settled
 
 
 OLD, OLDER = stamp(UNTIL - timedelta(days=1)), stamp(UNTIL - timedelta(days=2))
@@ -215,7 +215,7 @@ def test_odd_stamps_settle_nothing(odd: Any) -> None:
     """What has no moment is in no count of Salesforce's up to a moment: it must not make up for a missing one."""
     for records in ([("x", odd), ("a", OLD)], [("a", OLD), ("x", odd)]):
         counting = noted(*records)
-        assert (counting.within, counting.settled) == (1, 1)
+        assert (counting.in_window, counting.settled) == (1, 1)
 
 
 def any_delivery(chance: random.Random) -> tuple[list[tuple[str, str]], list[datetime]]:
@@ -275,7 +275,7 @@ def test_census_in_flat_memory() -> None:
     assert counts(counting) == (size, size, size)
     assert kept < size
     assert len(counting.at_top) <= 200
-    assert counting.moved == counting.odd == set()
+    assert counting.moved == counting.unstamped == set()
 
 
 # ── how far a page reaches ────────────────────────────────────────────────────────────────────────────
@@ -283,7 +283,7 @@ def test_census_in_flat_memory() -> None:
 
 def test_landmark_is_the_last_record() -> None:
     """A page reaches to its last record."""
-    assert landmark(["a", "b"], [OLDER, OLD], WINDOW) == Key(UNTIL - timedelta(days=1), "b")
+    assert last_unchanged_key(["a", "b"], [OLDER, OLD], WINDOW) == Key(UNTIL - timedelta(days=1), "b")
 
 
 @pytest.mark.parametrize(
@@ -292,19 +292,21 @@ def test_landmark_is_the_last_record() -> None:
 )
 def test_landmark_leaves_out_what_moved(beyond: Any) -> None:
     """A stamp beyond the window, or none at all, is no place in it: the record before it is."""
-    assert landmark(["a", "b", "c"], [OLD, beyond, beyond], WINDOW) == Key(UNTIL - timedelta(days=1), "a")
+    assert last_unchanged_key(["a", "b", "c"], [OLD, beyond, beyond], WINDOW) == Key(
+        UNTIL - timedelta(days=1), "a"
+    )
 
 
 @pytest.mark.parametrize("id_", [None, 7, ["a"]])
 def test_landmark_needs_an_id(id_: Any) -> None:
     """A record without an Id is no place in the order either."""
-    assert landmark(["a", id_], [OLDER, OLD], WINDOW) == Key(UNTIL - timedelta(days=2), "a")
+    assert last_unchanged_key(["a", id_], [OLDER, OLD], WINDOW) == Key(UNTIL - timedelta(days=2), "a")
 
 
 @pytest.mark.parametrize("stamps", [[], [LATE], [LATE, None, "soon"]])
 def test_page_without_a_landmark(stamps: list[Any]) -> None:
     """A page that is empty, or of which everything moved, reaches no further than the one before."""
-    assert landmark([f"id{n}" for n, _ in enumerate(stamps)], stamps, WINDOW) is None
+    assert last_unchanged_key([f"id{n}" for n, _ in enumerate(stamps)], stamps, WINDOW) is None
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_page_without_a_landmark(stamps: list[Any]) -> None:
 )
 def test_landmark_at_the_end_of_the_window(written: str) -> None:
     """The last second of the window belongs to it, however the stamp is written."""
-    assert landmark(["a"], [written], WINDOW) == Key(UNTIL, "a")
+    assert last_unchanged_key(["a"], [written], WINDOW) == Key(UNTIL, "a")
 
 
 # ── records from JSON ─────────────────────────────────────────────────────────────────────────────────
@@ -320,8 +322,8 @@ def test_landmark_at_the_end_of_the_window(written: str) -> None:
 
 def the_text(value: Any) -> Any:
     """What becomes of a value, whatever stands beside it in its column."""
-    [(alone,)] = rest.texts([[value]])
-    *_, (beside,) = rest.texts([["x"], [None], [7], [value]])
+    [(alone,)] = rest.to_texts([[value]])
+    *_, (beside,) = rest.to_texts([["x"], [None], [7], [value]])
     assert alone == beside
     return alone
 
@@ -367,12 +369,12 @@ def test_what_is_no_scalar_stays(value: Any) -> None:
 
 def test_texts_of_an_empty_page() -> None:
     """A page may be empty."""
-    assert rest.texts([]) == []
+    assert rest.to_texts([]) == []
 
 
 def test_one_odd_value_leaves_its_column_alone() -> None:
     """A number among texts changes nothing about the others, nor about null."""
-    rows = rest.texts([["a", each] for each in ("x", None, 7, "", "y", True)])
+    rows = rest.to_texts([["a", each] for each in ("x", None, 7, "", "y", True)])
 
     assert [tuple(row) for row in rows] == [("a", each) for each in ("x", "", "7", "", "y", "true")]
 
@@ -388,7 +390,7 @@ def test_one_odd_value_leaves_its_column_alone() -> None:
 )
 def test_texts_of_any_page(records: list[tuple[Any, ...]]) -> None:
     """Whatever scalars a page holds: as many records as before, all of them texts in their places."""
-    rows = rest.texts(records)
+    rows = rest.to_texts(records)
 
     assert [len(row) for row in rows] == [3] * len(records)
     for record, row in zip(records, rows, strict=True):
@@ -441,7 +443,7 @@ def read(
     given: list[ResultChunk] = []
     known = {"Sforce-NumberOfRecords": str(count)} | ({"Sforce-Locator": locator} if locator else {})
     lines: Any = io.StringIO(body, newline="") if isinstance(body, str) else Lines(body)
-    end = results.read(
+    end = results.read_page(
         OF,
         address or ResultPageRef(0, PAGE_URL, None),
         given.append,
@@ -462,8 +464,8 @@ def test_a_page_is_read() -> None:
 
     assert records(given) == rows
     assert {part.number for part in given} == {4}
-    assert {part.following for part in given} == {None}
-    assert end == ResultChunk(4, following="/next", count=3, settled=2)
+    assert {part.next_url for part in given} == {None}
+    assert end == ResultChunk(4, next_url="/next", count=3, settled=2)
 
 
 def test_a_page_without_records() -> None:
@@ -471,7 +473,7 @@ def test_a_page_without_records() -> None:
     given, end = read(as_csv([]), 0)
 
     assert records(given) == []
-    assert end == ResultChunk(0, following="null")
+    assert end == ResultChunk(0, next_url="null")
 
 
 NASTY = (
@@ -555,7 +557,7 @@ def test_records_are_given_as_they_arrive() -> None:
 
     headers = {"Sforce-NumberOfRecords": "3000", "Sforce-Locator": "null"}
     lines: Any = Lines(body())
-    results.read(
+    results.read_page(
         OF, ResultPageRef(0, PAGE_URL, None), lambda part: given.append(part.records), headers, lines
     )
 
@@ -581,7 +583,7 @@ def test_settled_records_of_a_page(at: datetime, settled: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locator", "known", "following"),
+    ("locator", "known", "next_url"),
     [
         ("null", None, "null"),
         ("MTAwMDA", None, "/services/data/v66.0/jobs/query/750/results?locator=MTAwMDA&maxRecords=50000"),
@@ -595,11 +597,11 @@ def test_settled_records_of_a_page(at: datetime, settled: int) -> None:
         ("MTAwMDA", "null", "null"),
     ],
 )
-def test_the_next_page(locator: str, known: str | None, following: str) -> None:
+def test_the_next_page(locator: str, known: str | None, next_url: str) -> None:
     """The next page is the one that the list of pages names, else the one of the page's own locator."""
     _, end = read(as_csv([]), 0, locator=locator, address=ResultPageRef(0, PAGE_URL, known))
 
-    assert end.following == following
+    assert end.next_url == next_url
 
 
 @pytest.mark.parametrize(
@@ -649,7 +651,7 @@ def test_our_own_error_is_no_spoiled_page() -> None:
     headers = {"Sforce-NumberOfRecords": "1", "Sforce-Locator": "null"}
     lines, given = io.StringIO(as_csv([row("a01")]), newline=""), list[ResultChunk]()
     with pytest.raises(RuntimeError, match="Thing: a bug"):
-        results.read(
+        results.read_page(
             replace(OF, build_rows=make), ResultPageRef(0, PAGE_URL, None), given.append, headers, lines
         )
 
@@ -673,12 +675,12 @@ def test_no_records_of_a_bad_page_are_given_twice() -> None:
     headers = {"Sforce-NumberOfRecords": "1500", "Sforce-Locator": "null"}
     body = as_csv([row(f"a{n}") for n in range(1_400)])
     with pytest.raises(ValueError, match="holds 1,400"):
-        results.read(
+        results.read_page(
             OF, ResultPageRef(0, PAGE_URL, None), given.append, headers, io.StringIO(body, newline="")
         )
 
     assert [part.records for part in given] == [1_000, 400]
-    assert not [part for part in given if part.following is not None]
+    assert not [part for part in given if part.next_url is not None]
 
 
 @REPEATABLE
@@ -702,7 +704,7 @@ def test_one_way_is_like_the_other() -> None:
         '{"totalSize": 1, "done": true, "records": [{"attributes": {"type": "Thing"}, "Size": 7, "Id": "a01", '
         f'"IsDeleted": false, "Title": "x\\ny", "MasterRecordId": null, "SystemModstamp": "{OLD}"}}]}}'
     )
-    by_rest = rest.texts(decode_records(body.encode(), NAMES)["records"])
+    by_rest = rest.to_texts(decode_records(body.encode(), NAMES)["records"])
     given, _ = read(as_csv([row("a01", OLD, "x\ny", "7")]), 1)
 
     assert [tuple(cell.replace("+0000", "Z") for cell in each) for each in by_rest] == records(given)

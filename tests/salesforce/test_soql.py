@@ -22,6 +22,7 @@ from sync.salesforce import soql
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from sync.window import Key, Scope
+from tests.support.declared import least_record
 from tests.support.world import LONG_AGO, NEVER_WAIT
 
 FIELDS = ("Id", "IsDeleted", "SystemModstamp", "MasterRecordId")
@@ -186,7 +187,7 @@ def test_condition_narrows_counts_within_a_window() -> None:
 )
 def test_buckets(part: str, named: str, grouped: str) -> None:
     """Buckets are grouped by any date and time; what tells versions apart is always the stamp."""
-    assert soql.buckets("Thing", LIVE, "CreatedDate", part) == (
+    assert soql.count_buckets("Thing", LIVE, "CreatedDate", part) == (
         f"SELECT {named}, COUNT(Id) n, MIN(SystemModstamp) earliest, MAX(SystemModstamp) latest "
         f"FROM Thing WHERE {LIVE} GROUP BY {grouped}"
     )
@@ -218,7 +219,7 @@ def test_single_records_by_id(thing: Projection) -> None:
 )
 def test_literals_are_utc(moment: datetime, text: str) -> None:
     """A datetime literal is UTC with Z, to the second, with milliseconds only where there are some."""
-    assert soql.literal(moment) == text
+    assert soql.datetime_literal(moment) == text
 
 
 @pytest.mark.parametrize(
@@ -233,14 +234,14 @@ def test_literals_are_utc(moment: datetime, text: str) -> None:
 )
 def test_quoting(text: str, literal: str) -> None:
     """A text cannot leave its quotes."""
-    assert soql.quoted(text) == literal
+    assert soql.quote(text) == literal
 
 
 @settings(derandomize=True, deadline=None, database=None)
 @given(st.text())
 def test_quoting_is_reversible(text: str) -> None:
     """Whatever the text, reading the literal as SOQL does gives it back and ends at the last quote."""
-    literal = soql.quoted(text)
+    literal = soql.quote(text)
     read, at = "", 1
     while literal[at] != "'":
         at += literal[at] == "\\"
@@ -263,9 +264,9 @@ def session(sim: Simulator) -> Session:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str) -> None:
     """Each kind of query over the whole catalogue is valid SOQL and finds what it says."""
-    names = [{"Name": f"n{i}"} if name == "Account" else {"LastName": f"n{i}"} for i in range(5)]
-    early = sim.org.create_many(name, names[:3], stamp=LONG_AGO)
-    late = sim.org.create_many(name, names[3:], stamp=LONG_AGO + timedelta(hours=1))
+    record = least_record(sim.org, name)
+    early = sim.org.create_many(name, [record] * 3, stamp=LONG_AGO)
+    late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     described, _ = session.describe(name)
     fitted = project(CATALOGUE[name], described)
     key = Key(LONG_AGO, early[1])
@@ -298,9 +299,9 @@ def test_an_org_accepts_every_query(sim: Simulator, session: Session, name: str)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_org_accepts_a_condition(sim: Simulator, session: Session, name: str) -> None:
     """A condition with every other limit is valid SOQL and holds on both sides of a key's second."""
-    names = [{"Name": f"n{i}"} if name == "Account" else {"LastName": f"n{i}"} for i in range(6)]
-    early = sim.org.create_many(name, names[:4], stamp=LONG_AGO)
-    late = sim.org.create_many(name, names[4:], stamp=LONG_AGO + timedelta(hours=1))
+    record = least_record(sim.org, name)
+    early = sim.org.create_many(name, [record] * 4, stamp=LONG_AGO)
+    late = sim.org.create_many(name, [record] * 2, stamp=LONG_AGO + timedelta(hours=1))
     for gone, stamp in ((early[2], LONG_AGO), (late[0], LONG_AGO + timedelta(hours=1))):
         sim.org.delete(gone, stamp=stamp)
     fitted = project(CATALOGUE[name], session.describe(name)[0])
@@ -342,7 +343,7 @@ def test_an_org_accepts_buckets(
         sim.org.create("Contact", {"LastName": "a"}, stamp)
     names = (*(f"b{number}" for number in range(len(soql.PARTS[part]))), "n", "earliest", "latest")
 
-    records = sorted(session.query(soql.buckets("Contact", LIVE, field, part), names).body["records"])
+    records = sorted(session.query(soql.count_buckets("Contact", LIVE, field, part), names).body["records"])
 
     assert [tuple(record[:-2]) for record in records] == buckets
     latest = "2024-03-01T12:59:00.000+0000" if part == "hour" else "2024-03-01T13:00:00.000+0000"

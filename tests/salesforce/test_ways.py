@@ -13,7 +13,7 @@ from sync.catalogue.transform import Batch
 from sync.errors import ObjectsFailedError, SyncError
 from sync.replication import pipeline
 from sync.salesforce.extract import bulk, parts
-from sync.salesforce.extract.results import ResultPageRef, Results, read
+from sync.salesforce.extract.results import ResultPageRef, Results, read_page
 from sync.salesforce.session.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
@@ -152,7 +152,7 @@ def test_wide_records_come_in_smaller_pages(loaded: World) -> None:
     body += ("001,2026-01-31T12:00:00.000Z," + "," * 497 + "\n") * 450
     columns = tuple(body.split("\n")[0].split(","))
     of = Results(loaded.context().session, "Contact", columns, "", lambda rows: Batch(records=rows), 450)
-    read(
+    read_page(
         of,
         ResultPageRef(0, "", None),
         lambda part: sizes.append(part.records),
@@ -186,7 +186,7 @@ def test_an_account_that_the_user_may_not_see(loaded: World) -> None:
 
 def test_a_record_that_changes_between_two_parts(wide: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its values are of one moment, never half of before and half of after; who always changes fails the run."""
-    asked = parts.found
+    asked = parts.read_part
     changes = iter(range(100))
     always = False
 
@@ -197,7 +197,7 @@ def test_a_record_that_changes_between_two_parts(wide: World, monkeypatch: pytes
             wide.org.update(wide.ann, {"Title": f"T{number}", "Field_with_a_long_name_419__c": f"F{number}"})
         return asked(*given)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.setattr(parts, "found", change)
+    monkeypatch.setattr(parts, "read_part", change)
     wide.org.update(wide.ann, {"Title": "before", "Field_with_a_long_name_419__c": "before"})
     pipeline.resync_ids(wide.context("resync"), "Contact", [wide.ann])
 
@@ -210,14 +210,14 @@ def test_a_record_that_changes_between_two_parts(wide: World, monkeypatch: pytes
 
 def test_a_record_that_goes_between_two_parts(wide: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is purged between them is left out, and its row is removed in time."""
-    asked = parts.found
+    asked = parts.read_part
 
     def purge(*given: object) -> object:
         if wide.bob in wide.org.ids("Contact"):
             wide.org.purge(wide.bob)
         return asked(*given)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.setattr(parts, "found", purge)
+    monkeypatch.setattr(parts, "read_part", purge)
     wide.org.update(wide.ann, {"Title": "Boss"})
     wide.org.update(wide.bob, {"Title": "Gone"})
     wide.run()
@@ -267,7 +267,7 @@ def test_parts_of_any_width() -> None:
     whole = thing(*(f"Custom_{'x' * (n % 30)}_{n}__c" for n in range(300)))
     for room in (2_000, 5_000, 15_000):
         groups = parts.split(whole, None, room)
-        assert all(parts.length(group) <= room for group in groups)
+        assert all(parts.query_length(group) <= room for group in groups)
         named = [name for group in groups for name in group.names if name not in PLACING]
         assert sorted(named) == sorted(set(whole.names) - PLACING)
         assert all(set(group.names) >= PLACING for group in groups)

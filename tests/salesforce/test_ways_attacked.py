@@ -311,14 +311,14 @@ def test_deleted_records_in_parts(wide: World) -> None:
 
 def test_one_record_that_always_changes_stops_no_other(wide: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An integration that writes one wide record all the time holds up no other record."""
-    asked, number = parts.found, iter(range(10_000))
+    asked, number = parts.read_part, iter(range(10_000))
 
     def change(*given: object) -> object:
         wide.sim.clock.advance(2)
         wide.org.update(wide.ann, {"Title": f"T{next(number)}"})
         return asked(*given)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.setattr(parts, "found", change)
+    monkeypatch.setattr(parts, "read_part", change)
     wide.org.update(wide.ann, {"Title": "first"})
     wide.org.update(wide.bob, {"Title": "Boss"})
 

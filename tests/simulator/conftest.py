@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import requests
 
-from sync.simulator import Simulator
+from sync.simulator import Simulator, describes
 
 VERSION = "60.0"
+CATALOGUED = describes.FOLDER
 
 
 class Client:
@@ -60,6 +61,14 @@ class Client:
     def names(self, soql: str, all_rows: bool = False) -> list[Any]:
         """The Name column of a query's records."""
         return [record["Name"] for record in self.query(soql, all_rows)["records"]]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def nothing_declared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The orgs of these tests have the objects that a test gives them, whatever a team has declared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(describes, "FOLDER", tmp_path_factory.mktemp("describes"))
+        yield
 
 
 @pytest.fixture

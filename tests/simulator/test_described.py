@@ -15,7 +15,7 @@ import requests
 
 from sync.simulator import Field, Simulator, describes
 from sync.simulator.describes import DescribeError, load_describes, read_describe
-from tests.simulator.conftest import BulkClient
+from tests.simulator.conftest import CATALOGUED, BulkClient
 
 HERE = Path(__file__).parent
 FILES = [HERE / "opportunity.json", HERE / "invoice.json"]
@@ -172,7 +172,7 @@ def test_known_objects_are_not_replaced(tmp_path: Path) -> None:
 
 def test_describes_of_the_catalogue_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator serves the describes that lie beside the product's declarations without being told."""
-    assert Path(__file__).parents[2] / "sync" / "catalogue" / "objects" == describes.FOLDER
+    assert Path(__file__).parents[2] / "sync" / "catalogue" / "objects" == CATALOGUED
     monkeypatch.setattr(describes, "FOLDER", tmp_path)
     (tmp_path / "invoice.json").write_text(json.dumps(INVOICE))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,13 @@ from migrations.declare import declaration
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import SObject
 from sync.postgres import tables, views
-from sync.postgres.bookkeeping import listing, metadata
+from sync.postgres.bookkeeping import listing_table, metadata
 from sync.postgres.load import personal, sql
 from sync.postgres.tables import LISTING, REPLICA
 from sync.simulator import Simulator
 from sync.simulator.describes import read_describe
+from sync.simulator.generate.plausible import plausible
+from sync.simulator.org import Org
 from tests.support.world import ROOT
 
 Kept = TypeVar("Kept")
@@ -42,16 +45,16 @@ def register(sobject: SObject) -> None:
     if sobject.name in REPLICA:
         metadata.remove(REPLICA[sobject.name])
     CATALOGUE[sobject.name] = sobject
-    REPLICA[sobject.name] = tables.replica(sobject)
+    REPLICA[sobject.name] = tables.replica_table(sobject)
     if sobject.name not in LISTING:
-        LISTING[sobject.name] = listing(sobject.table)
+        LISTING[sobject.name] = listing_table(sobject.table)
     forget_statements()
 
 
 def forget_statements() -> None:
     """What was made for another declaration is made anew."""
     sql.statements.cache_clear()
-    personal.completed.cache_clear()
+    personal.build_statement.cache_clear()
 
 
 @contextmanager
@@ -104,9 +107,26 @@ def migrate(connection: Connection, name: str, *, new: bool) -> None:
     connection.execute(text(views.resolve_id(REPLICA).replace("::", "\\:\\:")))
 
 
+def least_record(org: Org, name: str) -> dict[str, Any]:
+    """Values for what a new record of an object needs, by the org's own schema; a needed parent is created."""
+    schema, draw = org.schema, random.Random(name)
+    record: dict[str, Any] = {}
+    for field in schema.objects[name].fields.values():
+        given = field.defaulted or field.auto_number or not (field.stored and field.createable)
+        if field.nillable or given or field.feature:
+            continue
+        if parent := schema.target(field) if field.type == "reference" else None:
+            record[field.name] = org.create(parent.name, least_record(org, parent.name))
+        else:
+            record[field.name] = plausible(field, draw, 0)
+    return record
+
+
 @contextmanager
 def opportunities(engine: Engine, sim: Simulator) -> Iterator[SObject]:
     """Opportunities: declared, migrated, and in the org."""
-    sim.org.add_object(read_describe(OPPORTUNITY))
+    described = read_describe(OPPORTUNITY)
+    if described.name not in sim.org.described:  # as it is where the catalogue has it
+        sim.org.add_object(described)
     with declared(engine, generated(OPPORTUNITY)) as sobject:
         yield sobject

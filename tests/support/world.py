@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from sync.cli.wiring import KNOWN
+from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import Settings, settings_from
 from sync.logs import logger
 from sync.postgres import feed, tables
@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LONG_AGO = datetime(2024, 3, 1, 12, tzinfo=UTC)
 NEVER_WAIT = RetryPolicy(scale=0)
 OURS = {"custom", "deleted_at", "deleted_reason", "synced_at"}
+# A run of capitals (`CU`), or a word with its capital (`Date`); digits belong to what they follow.
+WORD = re.compile(r"[A-Z]+(?![a-z])(?:[0-9]+[a-z]*)*|[A-Z]?[a-z0-9]+")
 DERIVED = {"email_normalized", "phone_e164", "mobile_phone_e164", "website_host"}
 
 
@@ -143,7 +145,7 @@ class World:
         return self.rows("Account" if id_.startswith("001") else "Contact")[id_]
 
     def feed(self, after: int = 0) -> list[Change]:
-        return list(feed.stream(self.engine, after, follow=False, stop=threading.Event()))
+        return list(feed.stream_changes(self.engine, after, follow=False, stop=threading.Event()))
 
     def news(self, after: int) -> list[tuple[str, str | None]]:
         """The feed after a number as (op, record Id)."""
@@ -151,7 +153,7 @@ class World:
 
     def last_seq(self) -> int:
         with tables.transaction(self.engine) as connection:
-            return feed.last(connection)
+            return feed.last_number(connection)
 
     def cursor(self, sobject: str) -> datetime | None:
         found = self.sql("SELECT complete_through FROM sync.cursor WHERE object = :name", name=sobject)
@@ -189,7 +191,7 @@ class World:
 @lru_cache(maxsize=8)
 def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
     """The settings of an environment, which tests change between two passes: five milliseconds each time."""
-    return settings_from(dict(environment), KNOWN)
+    return settings_from(dict(environment), OBJECT_CHOICES)
 
 
 @lru_cache(maxsize=4)
@@ -226,12 +228,9 @@ def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str])
 @cache
 def column_of(name: str) -> str:
     """Written down here again on purpose: the judge must not share the product's idea of a name."""
-    special = {
-        f"{person}LastCU{what}Date": f"{before}last_cu_{what.lower()}_date"
-        for person, before in (("", ""), ("Person", "person_"))
-        for what in ("Request", "Update")
-    }
-    return special.get(name) or re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    if "__" in name:  # custom objects and fields, as Heroku Connect names them
+        return name.lower()
+    return "_".join(WORD.findall(name)).lower()
 
 
 def as_stored(value: Any, stored: Any) -> Any:

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from sync.config.settings import Settings
 from sync.operations.audit import org, postgres
-from sync.operations.audit.findings import Finding, guarded
-from sync.postgres.tables import quoted, schemas
+from sync.operations.audit.findings import Finding, run_test
+from sync.postgres.tables import quote, schemas
 from sync.salesforce.session.session import Session
 
 
@@ -19,32 +19,32 @@ def check(settings: Settings, session: Session, engine: Engine) -> Iterator[Find
     flow, version = settings.flow, settings.salesforce_api_version
     yield Finding("settings", "ok", f"flow {flow}, API {version}, objects {', '.join(settings.sync_objects)}")
     known = yield from database(engine)
-    ours = engine if known else None
-    user = yield from guarded("login", lambda: org.login(session, ours))
+    migrated = engine if known else None
+    user = yield from run_test("login", lambda: org.login(session, migrated))
     if user is None:
         return
-    yield from guarded("custom fields", lambda: org.custom_fields(settings, session))
-    sharing = org.sight(session, user, settings.sync_objects)
+    yield from run_test("custom fields", lambda: org.custom_fields(settings, session))
+    sharing = org.sharing(session, user, settings.sync_objects)
     for name in settings.sync_objects:
-        fitted = yield from guarded(name, partial(org.an_object, settings, session, name, ours))
+        fitted = yield from run_test(name, partial(org.check_object, settings, session, name, migrated))
         if fitted is not None:
-            yield from guarded(f"{name} query", partial(org.query, session, fitted))
+            yield from run_test(f"{name} query", partial(org.query, session, fitted))
         yield sharing[name]
-    if ours is not None:
-        yield from org.clocks(session, ours, settings.sync_objects[0])
-    yield from guarded("API budget", lambda: org.budget(settings, session))
+    if migrated is not None:
+        yield from org.clocks(session, migrated, settings.sync_objects[0])
+    yield from run_test("API budget", lambda: org.budget(settings, session))
 
 
 def database(engine: Engine) -> Generator[Finding, None, bool]:
     """Yield findings about the database; return whether all our tables exist."""
-    writable = yield from guarded("database", lambda: postgres.database(engine))
+    writable = yield from run_test("database", lambda: postgres.database(engine))
     if writable is None:
         return False  # every other test would fail for the same reason
-    rights = postgres.rights(quoted(engine.url.username or "ROLE"), schemas(engine))
-    ours = yield from guarded("migrations", lambda: postgres.migrations(engine), rights)
-    if ours and writable:
-        yield from guarded("writing", lambda: postgres.writing(engine), rights)
-    if ours:
-        yield from guarded("consumers", lambda: postgres.consumers(engine))
-        yield from guarded("database size", lambda: postgres.size(engine))
-    return bool(ours)
+    rights = postgres.grant_statements(quote(engine.url.username or "ROLE"), schemas(engine))
+    migrated = yield from run_test("migrations", lambda: postgres.migrations(engine), rights)
+    if migrated and writable:
+        yield from run_test("writing", lambda: postgres.writing(engine), rights)
+    if migrated:
+        yield from run_test("consumers", lambda: postgres.consumers(engine))
+        yield from run_test("database size", lambda: postgres.size(engine))
+    return bool(migrated)

@@ -13,7 +13,7 @@ from sync.catalogue.mapping import Projection
 from sync.catalogue.selection import indispensable
 from sync.config.settings import Settings
 from sync.errors import FieldsMovedError, SalesforceError, SyncError
-from sync.operations.audit.findings import AGAIN, Finding, remedy
+from sync.operations.audit.findings import CHECK_AGAIN, Finding, remedy
 from sync.postgres import ledger
 from sync.postgres.tables import transaction
 from sync.replication import apply
@@ -46,7 +46,7 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
     instance = session.login()
     yield Finding("login", "ok", f"{session.settings.flow} at {instance}")
     reached = session.organization()
-    known = remembered(engine) if engine is not None else ""
+    known = stored_org(engine) if engine is not None else ""
     if reached and known and reached != known:
         yield Finding(
             "org",
@@ -72,13 +72,13 @@ def login(session: Session, engine: Engine | None = None) -> Generator[Finding, 
         return ""
 
 
-def remembered(engine: Engine) -> str:
+def stored_org(engine: Engine) -> str:
     """Return the org whose records the tables hold ("": before the first pass)."""
     with transaction(engine) as connection:
         return str(connection.execute(REMEMBERED).scalar() or "")
 
 
-def an_object(
+def check_object(
     settings: Settings, session: Session, name: str, engine: Engine | None
 ) -> Generator[Finding, None, Projection]:
     """Test one object and its fields; without an engine, fields that vanished are not known."""
@@ -152,12 +152,14 @@ def query(session: Session, fitted: Projection) -> Generator[Finding, None, None
         if queries == 1:
             yield Finding(subject, "ok", f"REST answers the query for its {count} fields")
             return
-        how = by_bulk(session, fitted)
+        by_job = by_bulk(session, fitted)
     except SalesforceError as error:
-        yield Finding(subject, "failed", str(error), refused(fitted, error), error.exit_code)
+        yield Finding(subject, "failed", str(error), query_remedy(fitted, error), error.exit_code)
     else:
-        told = f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
-        yield Finding(subject, "ok", f"{told}; {how}")
+        answered = (
+            f"REST answers for its {count} fields in {queries} queries, since one may not name them all"
+        )
+        yield Finding(subject, "ok", f"{answered}; {by_job}")
 
 
 def by_bulk(session: Session, fitted: Projection) -> str:
@@ -165,8 +167,8 @@ def by_bulk(session: Session, fitted: Projection) -> str:
     fails."""
     jobs = f"/services/data/v{session.version}/jobs/query"
     question = soql.select_unordered(fitted, Scope()) + " LIMIT 1"
-    made = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
-    job = session.path(f"{jobs}/{made.body['id']}")
+    created = session.resource("POST", jobs, {"operation": "queryAll", "query": question})
+    job = session.path(f"{jobs}/{created.body['id']}")
     try:
         waited, pause = 0.0, 0.5
         while waited < BULK_SECONDS:
@@ -181,11 +183,11 @@ def by_bulk(session: Session, fitted: Projection) -> str:
     except (KeyError, TypeError, AttributeError):
         raise SalesforceError("Bulk API returns no state of the job", status=200) from None
     finally:
-        bulk.discard(session, job)
+        bulk.delete_job(session, job)
     return f"Bulk API accepts it, and had not answered after {BULK_SECONDS:.0f} s"
 
 
-def refused(fitted: Projection, error: SalesforceError) -> str:
+def query_remedy(fitted: Projection, error: SalesforceError) -> str:
     """Return what to do about a query that Salesforce refuses."""
     name, message = fitted.sobject.name, str(error)
     needed = indispensable(fitted.sobject)
@@ -195,12 +197,14 @@ def refused(fitted: Projection, error: SalesforceError) -> str:
         return (
             f"describe lists {named[0]} and the query refuses it: correct the field or its package; "
             f"or exclude it by {name}.{named[0]} in SYNC_EXCLUDED_FIELDS, which erases its stored values, "
-            f"{AGAIN}"
+            f"{CHECK_AGAIN}"
         )
     if error.code == "QUERY_TOO_COMPLICATED":
-        return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {AGAIN}"
+        return f"name the custom fields that you need in SYNC_CUSTOM_FIELDS, fewer formulas, {CHECK_AGAIN}"
     if error.status in (414, 431):
-        return f"raise the limit of the proxy before Salesforce, or name fewer SYNC_CUSTOM_FIELDS, {AGAIN}"
+        return (
+            f"raise the limit of the proxy before Salesforce, or name fewer SYNC_CUSTOM_FIELDS, {CHECK_AGAIN}"
+        )
     return remedy(error)
 
 
@@ -214,7 +218,7 @@ def vanished(engine: Engine, name: str) -> dict[str, str]:
     return {field: f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for _, field, at in found}
 
 
-def sight(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
+def sharing(session: Session, user: str, objects: Sequence[str]) -> dict[str, Finding]:
     """Return, for each object, a finding on whether the user sees all its records; the queries serve all
     objects."""
     reason = "Salesforce shows no permission on the object"
@@ -248,22 +252,22 @@ def view_all(session: Session, user: str, objects: Sequence[str]) -> dict[str, b
     """
     if not user:
         raise SyncError("the org does not tell which user is logged in")
-    assigned = asked(session, ASSIGNED.format(user=soql.quoted(user)), "PermissionSetId")
-    if not any(each for (each,) in assigned):
+    assigned = query_records(session, ASSIGNED.format(user=soql.quote(user)), "PermissionSetId")
+    if not any(set_id for (set_id,) in assigned):
         raise SyncError("Salesforce shows none of its permission sets")
-    sets = soql.listed(str(each) for (each,) in assigned if each)
-    if asked(session, ALL_DATA.format(sets=sets), "Id"):
+    sets = soql.in_list(str(set_id) for (set_id,) in assigned if set_id)
+    if query_records(session, ALL_DATA.format(sets=sets), "Id"):
         return dict.fromkeys(objects, True)
-    permitted = asked(
+    permitted = query_records(
         session,
-        PERMITTED.format(sets=sets, objects=soql.listed(objects)),
+        PERMITTED.format(sets=sets, objects=soql.in_list(objects)),
         *("SobjectType", "PermissionsViewAllRecords"),
     )
     granted = {name for name, all_records in permitted if all_records is True}
     return {name: name in granted for name, _ in permitted}
 
 
-def asked(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
+def query_records(session: Session, question: str, *names: str) -> list[tuple[Any, ...]]:
     """Return the records of a query with few retries."""
     records: list[tuple[Any, ...]] = session.query(question, names, best_effort=True).body["records"]
     return records
@@ -292,11 +296,10 @@ def clocks(session: Session, engine: Engine, name: str) -> Iterator[Finding]:
             known = connection.execute(apply.CLOCK).scalar_one()
     except SyncError:
         return  # another finding reports it
-    apart = abs((at - known).total_seconds())
-    if apart > apply.CLOCKS_APART.total_seconds():
-        detail = (
-            f"Salesforce's and the database's are {apart:,.0f} seconds apart: nothing is claimed meanwhile"
-        )
+    difference = abs((at - known).total_seconds())
+    if difference > apply.MAX_CLOCK_DIFFERENCE.total_seconds():
+        seconds = f"{difference:,.0f} seconds"
+        detail = f"Salesforce's and the database's are {seconds} apart: nothing is claimed meanwhile"
         mend = "check the time (NTP) of the database's server, and whether a proxy changes the Date header"
         yield Finding("clock", "failed", detail, mend, 1)
     else:

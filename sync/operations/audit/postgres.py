@@ -18,8 +18,8 @@ from sync.postgres.bookkeeping import BOOKKEEPING, metadata
 from sync.postgres.tables import (
     REPLICA,
     REPLICAS,
-    located,
-    quoted,
+    qualified_name,
+    quote,
     schemas,
     transaction,
 )
@@ -81,8 +81,8 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
     limit = server.connections if server.role_connections in (None, -1) else server.role_connections
     detail = f"PostgreSQL {server.version.split()[0]}, {limit} connections"
     if server.standby:
-        told = f"{detail}; it is a read-only standby"
-        yield Finding("database", "failed", told, "point DATABASE_URL at the leader", 1)
+        detail_standby = f"{detail}; it is a read-only standby"
+        yield Finding("database", "failed", detail_standby, "point DATABASE_URL at the leader", 1)
         return False
     if server.read_only:
         yield Finding(
@@ -90,7 +90,7 @@ def database(engine: Engine) -> Generator[Finding, None, bool]:
             "failed",
             f"{detail}; its transactions are read-only",
             "with psql: SET default_transaction_read_only = off; "
-            f"ALTER ROLE {quoted(server.role)} SET default_transaction_read_only = off",
+            f"ALTER ROLE {quote(server.role)} SET default_transaction_read_only = off",
             1,
         )
         return False
@@ -118,8 +118,8 @@ def migrations(engine: Engine) -> Generator[Finding, None, bool]:
             "deploy the newer release again, or leave it: migrations only add, so this release works, too",
         )
         return True
-    told = f"at {current or 'nothing'}, needs {head}"
-    yield Finding("migrations", "failed", told, "run `alembic upgrade head`", 1)
+    detail = f"at {current or 'nothing'}, needs {head}"
+    yield Finding("migrations", "failed", detail, "run `alembic upgrade head`", 1)
     return False
 
 
@@ -178,25 +178,33 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         connection.execute(LOCK_TIMEOUT)
         who = connection.execute(WHO).one()
         savepoint = connection.begin_nested()
-        lacks = {} if allowed(connection, *all_writes(connection, tables)) else lacking(connection, tables)
-        temporary = allowed(connection, TEMPORARY)
+        lacks = (
+            {}
+            if is_allowed(connection, *all_writes(connection, tables))
+            else missing_rights(connection, tables)
+        )
+        temporary = is_allowed(connection, TEMPORARY)
         savepoint.rollback()
-        foreign_owners = connection.execute(FOREIGN, {"schemas": written(connection)}).all()
-    role = quoted(who.role)
+        foreign_owners = connection.execute(FOREIGN, {"schemas": written_schemas(connection)}).all()
+    role = quote(who.role)
     if lacks:
         listed = "; ".join(f"{right} in {', '.join(names)}" for right, names in lacks.items())
         yield Finding(
-            "writing", "failed", f"role {who.role} may not {listed}", rights(role, schemas(engine)), 1
+            "writing",
+            "failed",
+            f"role {who.role} may not {listed}",
+            grant_statements(role, schemas(engine)),
+            1,
         )
     else:
-        told = f"every right in {len(tables)} tables; rows were written and rolled back"
-        yield Finding("writing", "ok", told)
+        detail = f"every right in {len(tables)} tables; rows were written and rolled back"
+        yield Finding("writing", "ok", detail)
     if not temporary:
         yield Finding(
             "temporary tables",
             "failed",
             f"role {who.role} may not create temporary tables, which every page is loaded through",
-            f"as the database's owner: GRANT TEMPORARY ON DATABASE {quoted(who.database)} TO {role}",
+            f"as the database's owner: GRANT TEMPORARY ON DATABASE {quote(who.database)} TO {role}",
             1,
         )
     for owner, count in foreign_owners:
@@ -209,12 +217,12 @@ def writing(engine: Engine) -> Generator[Finding, None, None]:
         )
 
 
-def written(connection: Connection) -> list[str]:
+def written_schemas(connection: Connection) -> list[str]:
     """Return the schemas that a pass writes."""
-    return [replica_schema.in_force(connection), BOOKKEEPING]
+    return [replica_schema.schema_in_use(connection), BOOKKEEPING]
 
 
-def rights(role: str, schemas: Sequence[str]) -> str:
+def grant_statements(role: str, schemas: Sequence[str]) -> str:
     """Return the statements that grant a role what a pass needs; `role` is quoted."""
     listed = ", ".join(schemas)
     return (
@@ -228,17 +236,17 @@ def rights(role: str, schemas: Sequence[str]) -> str:
 def all_writes(connection: Connection, tables: Sequence[Table]) -> list[str]:
     """Return statements that need every privilege, and that write one row into each replica and the
     journal."""
-    rights = [right.format(**place(connection, table)) for table in tables for right in RIGHTS.values()]
-    rows = [ROW.format(table=located(connection, table)) for table in REPLICA.values()]
+    rights = [right.format(**table_names(connection, table)) for table in tables for right in RIGHTS.values()]
+    rows = [ROW.format(table=qualified_name(connection, table)) for table in REPLICA.values()]
     return [*rights, JOURNAL, *rows]
 
 
-def place(connection: Connection, table: Table) -> dict[str, str]:
+def table_names(connection: Connection, table: Table) -> dict[str, str]:
     """Return the quoted names of a table and one of its columns."""
-    return {"table": located(connection, table), "column": quoted(list(table.columns)[-1].name)}
+    return {"table": qualified_name(connection, table), "column": quote(list(table.columns)[-1].name)}
 
 
-def allowed(connection: Connection, *statements: str) -> bool:
+def is_allowed(connection: Connection, *statements: str) -> bool:
     """Return whether the role has the privileges for these statements; other errors are raised."""
     step = connection.begin_nested()
     try:
@@ -252,13 +260,13 @@ def allowed(connection: Connection, *statements: str) -> bool:
     return True
 
 
-def lacking(connection: Connection, tables: Sequence[Table]) -> dict[str, list[str]]:
+def missing_rights(connection: Connection, tables: Sequence[Table]) -> dict[str, list[str]]:
     """Return the tables that lack a privilege, by privilege."""
     found: dict[str, list[str]] = {}
     for table in tables:
         for right, statement in RIGHTS.items():
-            if not allowed(connection, statement.format(**place(connection, table))):
-                found.setdefault(right, []).append(located(connection, table).replace('"', ""))
+            if not is_allowed(connection, statement.format(**table_names(connection, table))):
+                found.setdefault(right, []).append(qualified_name(connection, table).replace('"', ""))
     return found or {"write": ["rows"]}
 
 
@@ -280,13 +288,13 @@ def growth(connection: Connection) -> float | None:
     weeks = connection.execute(WEEK).all()
     if not weeks or weeks[0].days < 1:
         return None
-    found = connection.execute(PER_ROW, {"schemas": written(connection)})
+    found = connection.execute(PER_ROW, {"schemas": written_schemas(connection)})
     per_row = {row.name: float(row.bytes) for row in found}
 
     def of(name: str) -> float:
         return per_row.get(name, 0.0)
 
-    replicas, total = replica_schema.in_force(connection), 0.0
+    replicas, total = replica_schema.schema_in_use(connection), 0.0
     for row in weeks:
         table = REPLICA.get(row.object)
         total += row.inserted * of(f"{replicas}.{table.name}") if table is not None else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, text
 
-from sync.postgres.tables import REPLICA, located, quoted
+from sync.postgres.tables import REPLICA, qualified_name, quote
 
 CHILDREN_A_PIECE = 5_000  # children queued in one transaction
 PARENTS_A_PIECE = 500
@@ -149,42 +149,46 @@ def queue_children(connection: Connection, child: str) -> int:
     lookup = connection.execute(NEXT_LOOKUP, {"child": child}).scalar()
     if lookup is None:
         return 0
-    table = located(connection, REPLICA[child])
-    given = {"child": child, "lookup": lookup}
+    table = qualified_name(connection, REPLICA[child])
+    parameters = {"child": child, "lookup": lookup}
     if connection.execute(INDEXED, {"table": table, "lookup": lookup}).scalar_one():
-        return queue_by_index(connection, table, given)
-    return queue_by_scan(connection, table, given)
+        return queue_by_index(connection, table, parameters)
+    return queue_by_scan(connection, table, parameters)
 
 
-def queue_by_index(connection: Connection, table: str, given: dict[str, str]) -> int:
+def queue_by_index(connection: Connection, table: str, parameters: dict[str, str]) -> int:
     """Queue the children of some parents, found by the index on the lookup."""
-    statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quoted(given["lookup"])))
+    statement = text(CHILDREN.format(parents=PARENTS, table=table, lookup=quote(parameters["lookup"])))
     limits = {"parents": PARENTS_A_PIECE, "most": CHILDREN_A_PIECE}
     connection.execute(BY_INDEX)
-    found: Sequence[Row[tuple[str, bool, str | None]]] = connection.execute(statement, given | limits).all()
+    found: Sequence[Row[tuple[str, bool, str | None]]] = connection.execute(
+        statement, parameters | limits
+    ).all()
     children = {row.id: row.whole for row in found if row.id is not None}
-    connection.execute(QUEUE, given | {"ids": list(children), "wholes": list(children.values())})
+    connection.execute(QUEUE, parameters | {"ids": list(children), "wholes": list(children.values())})
     done = {row.record_id for row in found}
     if len(found) == CHILDREN_A_PIECE and found[-1].id is not None:
         last = found[-1]
         done.discard(last.record_id)
-        connection.execute(PARENTS_DONE_THROUGH, given | {"ids": [last.record_id], "last": last.id})
-    connection.execute(PARENTS_DONE, given | {"ids": sorted(done)})
+        connection.execute(PARENTS_DONE_THROUGH, parameters | {"ids": [last.record_id], "last": last.id})
+    connection.execute(PARENTS_DONE, parameters | {"ids": sorted(done)})
     return len(children)
 
 
-def queue_by_scan(connection: Connection, table: str, given: dict[str, str]) -> int:
+def queue_by_scan(connection: Connection, table: str, parameters: dict[str, str]) -> int:
     """Queue the children of some parents among the next rows by Id.
 
     Without an index on the lookup, this scans the whole table, in several transactions.
     """
-    parents = connection.execute(text(PARENTS), given | {"parents": PARENTS_A_SCAN}).all()
+    parents = connection.execute(text(PARENTS), parameters | {"parents": PARENTS_A_SCAN}).all()
     ids = [row.record_id for row in parents]
     after = min((row.after_id for row in parents), default="")
-    statement = text(SCAN.format(table=table, lookup=quoted(given["lookup"])))
-    found = connection.execute(statement, given | {"ids": ids, "after": after, "rows": ROWS_A_SCAN}).one()
+    statement = text(SCAN.format(table=table, lookup=quote(parameters["lookup"])))
+    found = connection.execute(
+        statement, parameters | {"ids": ids, "after": after, "rows": ROWS_A_SCAN}
+    ).one()
     if found.rows < ROWS_A_SCAN:
-        connection.execute(PARENTS_DONE, given | {"ids": ids})
+        connection.execute(PARENTS_DONE, parameters | {"ids": ids})
     else:
-        connection.execute(PARENTS_DONE_THROUGH, given | {"ids": ids, "last": found.last})
+        connection.execute(PARENTS_DONE_THROUGH, parameters | {"ids": ids, "last": found.last})
     return int(found.queued)

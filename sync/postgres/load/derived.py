@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from sync.postgres.load.sql import FEED, NOTIFY
-from sync.postgres.tables import REPLICA, located, quoted
+from sync.postgres.tables import REPLICA, qualified_name, quote
 
 ROWS = 1_000  # rows that one transaction reads and compares
 
@@ -47,9 +47,9 @@ def read_derived(
     values of the sources, then those of the derived columns, both in the order of `sources`.
     """
     statement = READ.format(
-        sources=", ".join(map(quoted, sources.values())),
-        columns=", ".join(map(quoted, sources)),
-        table=located(connection, REPLICA[sobject]),
+        sources=", ".join(map(quote, sources.values())),
+        columns=", ".join(map(quote, sources)),
+        table=qualified_name(connection, REPLICA[sobject]),
     )
     return connection.execute(text(statement), {"after": after, "most": ROWS}).all()
 
@@ -70,9 +70,9 @@ def rewrite_derived(
     """
     if not rows:
         return 0
-    names = list(map(quoted, columns))
+    names = list(map(quote, columns))
     statement = REWRITE.format(
-        table=located(connection, REPLICA[sobject]),
+        table=qualified_name(connection, REPLICA[sobject]),
         columns=", ".join(names),
         arrays=", ".join(f"CAST(:values_{number} AS text[])" for number in range(len(names))),
         old=", ".join(f"old.{name}" for name in names),
@@ -85,15 +85,15 @@ def rewrite_derived(
         feed=FEED.format(survivor="NULL") if announce else "",
     )
     ids, *values = zip(*rows, strict=True)
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "ids": list(ids),
         "first": ids[0],
         "last": ids[-1],
         "object": sobject,
         "run_id": run_id,
     }
-    given |= {f"values_{number}": list(column) for number, column in enumerate(values)}
-    count = int(connection.execute(text(statement), given).scalar_one())
+    parameters |= {f"values_{number}": list(column) for number, column in enumerate(values)}
+    count = int(connection.execute(text(statement), parameters).scalar_one())
     if announce and count:
         connection.execute(NOTIFY)
     return count

@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 from sync.logs import activity
 from sync.postgres import replica_schema
 from sync.postgres.load.sql import NOTIFY
-from sync.postgres.tables import REPLICA, located, quoted
+from sync.postgres.tables import REPLICA, qualified_name, quote
 
 RELOAD = text(
     "WITH counter AS (UPDATE sync.feed SET last_seq = last_seq + 1 RETURNING last_seq, slot) "
@@ -58,11 +58,11 @@ def end_first_load(connection: Connection, sobject: str, run_id: int) -> None:
     connection.execute(text(f"SET LOCAL statement_timeout = '{INDEX_SECONDS}s'"))
     table = REPLICA[sobject]
     # CREATE INDEX IF NOT EXISTS requires ownership of the table even if the index exists.
-    schema = replica_schema.in_force(connection)
+    schema = replica_schema.schema_in_use(connection)
     existing = set(connection.execute(INDEXES, {"schema": schema, "table": table.name}).scalars())
     for index in table.indexes:
         if index.name not in existing:
-            activity.note(INDEX_SECONDS)
+            activity.report(INDEX_SECONDS)
             connection.execute(CreateIndex(index))
     announce_reload(connection, sobject, run_id)
 
@@ -71,15 +71,17 @@ def analyse(connection: Connection, sobject: str) -> None:
     """Refresh the planner's statistics of the lookup columns; autovacuum refreshes the others later."""
     table = REPLICA[sobject]
     looked_up = {"id", "deleted_at"} | {column.name for index in table.indexes for column in index.columns}
-    columns = ", ".join(map(quoted, sorted(looked_up)))
-    name = located(connection, table)
+    columns = ", ".join(map(quote, sorted(looked_up)))
+    name = qualified_name(connection, table)
     connection.execute(text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {name} ({columns})"))
 
 
 def analyse_all(connection: Connection, sobject: str) -> None:
     """Refresh the statistics of all columns: they hold samples of old values."""
     table = REPLICA[sobject]
-    connection.execute(text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {located(connection, table)}"))
+    connection.execute(
+        text(f"SET LOCAL statement_timeout = '10min'; ANALYZE {qualified_name(connection, table)}")
+    )
 
 
 def announce_reload(connection: Connection, sobject: str, run_id: int) -> None:

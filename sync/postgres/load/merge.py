@@ -23,10 +23,10 @@ from sync.catalogue.transform import (
     reject,
 )
 from sync.postgres.load.personal import (
-    empty,
-    hollow,
-    keep_out,
-    keep_out_rejects,
+    empty_tombstones,
+    erase_twin_rejects,
+    erase_values,
+    remove_erased,
 )
 from sync.postgres.load.sql import (
     FEED,
@@ -34,7 +34,7 @@ from sync.postgres.load.sql import (
     Mode,
     statements,
 )
-from sync.postgres.tables import REPLICA, located
+from sync.postgres.tables import REPLICA, qualified_name
 
 # Classes of errors that one record causes: data exceptions, constraints, a value too long for an index.
 RECORD_ERRORS = ("22", "23", "54000")
@@ -129,23 +129,29 @@ def merge(
     name = projection.sobject.name
     parameters = {"object": name, "run_id": run_id, "keep": keep}
     # Empty tombstones stay empty, although Salesforce returns their values again.
-    emptied = hollow(connection, name, batch.ids) if batch.deleted else []
+    emptied_ids = empty_tombstones(connection, name, batch.ids) if batch.deleted else []
     written = None if announce else copy_new(connection, projection, batch, parameters)
     refused: list[Reject] = []
     if written is None:
         into = partial(stage_and_merge, connection, projection, parameters, announce=announce, mode=mode)
-        written, refused = store(connection, projection, batch.lines, batch.records, into)
+        written, refused = write_lines(connection, projection, batch.lines, batch.records, into)
     rejects = (*batch.rejects, *refused)
-    for one in rejects:
+    for rejected_record in rejects:
         # Only a whole record is stored as a reject; a partial one is queued to be read whole.
         connection.execute(
             WHOLE if mode is Mode.PARTIAL else QUARANTINE,
-            parameters | {"id": one.id, "reason": one.reason, "record": one.record, "stamp": one.stamp},
+            parameters
+            | {
+                "id": rejected_record.id,
+                "reason": rejected_record.reason,
+                "record": rejected_record.record,
+                "stamp": rejected_record.stamp,
+            },
         )
     if batch.deleted:
-        empty(connection, name, batch.ids, keep)
-        empty(connection, name, emptied, timedelta())
-    keep_out_rejects(connection, name, rejects, run_id)
+        erase_values(connection, name, batch.ids, keep)
+        erase_values(connection, name, emptied_ids, timedelta())
+    erase_twin_rejects(connection, name, rejects, run_id)
     rejected = 0 if mode is Mode.PARTIAL else len(rejects)
     total = sum(written.values())
     if announce and total:
@@ -175,7 +181,7 @@ def copy_new(
         return None
     try:
         with connection.begin_nested():
-            copy(
+            copy_lines(
                 connection,
                 statements(projection, table_of(connection, projection)).copy_straight,
                 batch.lines,
@@ -189,10 +195,10 @@ def copy_new(
 
 def table_of(connection: Connection, projection: Projection) -> str:
     """Return the quoted name of the table of a projection's object."""
-    return located(connection, REPLICA[projection.sobject.name])
+    return qualified_name(connection, REPLICA[projection.sobject.name])
 
 
-def store(
+def write_lines(
     connection: Connection,
     projection: Projection,
     lines: Sequence[bytes],
@@ -210,19 +216,19 @@ def store(
         if not is_records_fault(error):
             raise
         if len(lines) == 1:
-            return {}, [reject(projection, records[0], refusal(error))]
+            return {}, [reject(projection, records[0], reject_reason(error))]
     middle = len(lines) // 2
     written: dict[str, int] = {}
     refused: list[Reject] = []
     for half in (slice(None, middle), slice(middle, None)):
-        part, more = store(connection, projection, lines[half], records[half], into)
+        part, more = write_lines(connection, projection, lines[half], records[half], into)
         refused += more
         for op, count in part.items():
             written[op] = written.get(op, 0) + count
     return written, refused
 
 
-def refusal(error: Exception) -> str:
+def reject_reason(error: Exception) -> str:
     """Return the reason that is stored: the class of the error without its message, which quotes the
     value."""
     code = sqlstate(error)
@@ -256,8 +262,8 @@ def stage_and_merge(
     """COPY lines into the stage, merge them, delete healed rejects; return rows written by kind of change."""
     sql = statements(projection, table_of(connection, projection), mode)
     connection.execute(sql.stage)
-    copy(connection, sql.copy, lines)
-    keep_out(connection, projection.sobject.name, projection.columns, parameters["run_id"])
+    copy_lines(connection, sql.copy, lines)
+    remove_erased(connection, projection.sobject.name, projection.columns, parameters["run_id"])
     merged = connection.execute(sql.merge if announce else sql.merge_silently, parameters)
     written: dict[str, int] = {row[0]: row[1] for row in merged}
     connection.execute(MAY_HEAL if mode is Mode.PARTIAL else HEAL, parameters)
@@ -265,7 +271,7 @@ def stage_and_merge(
     return written
 
 
-def copy(connection: Connection, statement: str, lines: Sequence[bytes]) -> None:
+def copy_lines(connection: Connection, statement: str, lines: Sequence[bytes]) -> None:
     """Run COPY with lines that the transformation built."""
     with closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), CHUNK)
@@ -287,8 +293,8 @@ def compare(
     try:
         with connection.begin_nested():
             connection.execute(sql.stage)
-            copy(connection, sql.copy, lines)
-            keep_out(connection, projection.sobject.name, projection.columns, None)
+            copy_lines(connection, sql.copy, lines)
+            remove_erased(connection, projection.sobject.name, projection.columns, None)
             found = list(connection.execute(sql.compare, {"keep": keep}))
             connection.execute(text("DROP TABLE pg_temp.stage"))
             return found
@@ -317,12 +323,14 @@ def remove(
     `gone` maps Ids to the times of their deletion. `keep` is the retention of their values (None: for ever).
     Rejects of these records are deleted.
     """
-    table = located(connection, REPLICA[sobject])
-    given = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
+    table = qualified_name(connection, REPLICA[sobject])
+    parameters = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
     statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))
-    count = int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+    count = int(
+        connection.execute(statement, parameters | {"object": sobject, "run_id": run_id}).scalar_one()
+    )
     connection.execute(FORGET, {"object": sobject, "ids": list(gone)})
-    empty(connection, sobject, list(gone), keep)
+    erase_values(connection, sobject, list(gone), keep)
     if count:
         connection.execute(NOTIFY)
     return count

@@ -15,15 +15,15 @@ from sqlalchemy.sql.elements import TextClause
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import snake_case
 from sync.catalogue.transform import Reject
-from sync.postgres.load.sql import FEED, in_force
+from sync.postgres.load.sql import FEED, erasure_due
 from sync.postgres.tables import (
-    KEPT,
+    KEPT_COLUMNS,
     LISTING,
-    OWN,
+    OWN_COLUMNS,
     REPLICA,
     allow_long,
-    located,
-    quoted,
+    qualified_name,
+    quote,
 )
 
 BATCH = 1_000  # rows erased in one statement, well within the statement timeout
@@ -93,7 +93,7 @@ EMPTY = """
 UPDATE {table} SET {nothing}, custom = '{{}}'
  WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {in_force} AND NOT ({empty})
 """
-HOLLOW = """
+EMPTY_TOMBSTONES = """
 SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {empty}
 """
 ANY_DELETED = """
@@ -147,17 +147,17 @@ SELECT :object, record_id, true FROM gone
 """)
 
 
-def erased(connection: Connection, ids: Sequence[str]) -> list[str]:
+def find_erased(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Return which of these records are erased and must not be read again."""
     return list(connection.execute(ERASED, {"ids": list(ids)}).scalars())
 
 
-def erased_of(connection: Connection, sobject: str) -> list[str]:
+def all_erased(connection: Connection, sobject: str) -> list[str]:
     """Return all erased records of an object."""
     return list(connection.execute(OF_OBJECT, {"object": sobject}).scalars())
 
 
-def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
+def remove_erased(connection: Connection, sobject: str, columns: Sequence[str], run_id: int | None) -> None:
     """Delete erased persons from the stage.
 
     With `run_id`, a record that is the same person as an erased one is erased, too.
@@ -169,7 +169,7 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
         flag = snake_case(twin.flag) if twin.flag else ""
         if not flag or flag in columns:
             statement = TWINS.format(
-                column=quoted(snake_case(twin.field)), flag=f"s.{quoted(flag)}" if flag else "true"
+                column=quote(snake_case(twin.field)), flag=f"s.{quote(flag)}" if flag else "true"
             )
             found = list(connection.execute(text(statement), {"object": sobject}).scalars())
             if found:
@@ -178,13 +178,13 @@ def keep_out(connection: Connection, sobject: str, columns: Sequence[str], run_i
     connection.execute(KEEP_OUT)
 
 
-def keep_out_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
+def erase_twin_rejects(connection: Connection, sobject: str, found: Sequence[Reject], run_id: int) -> None:
     """Erase rejected records that are the same persons as erased ones."""
     pairs = [(reject.id, other) for reject in found if (other := twin_named(sobject, reject.record))]
     if pairs and connection.execute(ANY_ERASED).scalar():
         ids, twins = zip(*pairs, strict=True)
-        given = {"object": sobject, "ids": list(ids), "twins": list(twins)}
-        found_twins = list(connection.execute(TWIN_REJECTS, given).scalars())
+        parameters = {"object": sobject, "ids": list(ids), "twins": list(twins)}
+        found_twins = list(connection.execute(TWIN_REJECTS, parameters).scalars())
         if found_twins:
             allow_long(connection)
         erase(connection, sobject, found_twins, run_id)
@@ -210,38 +210,42 @@ def erase(connection: Connection, sobject: str, ids: Sequence[str], run_id: int)
     """
     if not ids:
         return 0
-    given = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
-    listed = text(FORGET_LISTED.format(listing=located(connection, LISTING[sobject])))
+    parameters = {"ids": list(ids), "short": [id_[:15] for id_ in ids]}
+    listed = text(FORGET_LISTED.format(listing=qualified_name(connection, LISTING[sobject])))
     for statement in (*FORGET, listed):
-        connection.execute(statement, given)
-    statement = filled(connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"}))
+        connection.execute(statement, parameters)
+    statement = statement_for(
+        connection, ERASE, sobject, keeping=frozenset({"id", "is_deleted", "system_modstamp"})
+    )
     # Write the feed last: its counter stays locked until the caller's transaction ends.
-    return int(connection.execute(statement, given | {"object": sobject, "run_id": run_id}).scalar_one())
+    return int(connection.execute(statement, parameters | {"object": sobject, "run_id": run_id}).scalar_one())
 
 
-def hollow(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
+def empty_tombstones(connection: Connection, sobject: str, ids: Sequence[str]) -> list[str]:
     """Return the records whose rows are tombstones without values: these stay without, whatever the retention
     is."""
-    return list(connection.execute(filled(connection, HOLLOW, sobject), {"ids": list(ids)}).scalars())
+    return list(
+        connection.execute(statement_for(connection, EMPTY_TOMBSTONES, sobject), {"ids": list(ids)}).scalars()
+    )
 
 
-def empty(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
+def erase_values(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
     """Erase the values of those rows that are tombstones older than `keep` (None: keep them for ever)."""
     if keep is not None:
-        connection.execute(filled(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
+        connection.execute(statement_for(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
 
 
 def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
     """Return whether a record was deleted after `after` and until `until`."""
-    statement = filled(connection, ANY_DELETED, sobject)
+    statement = statement_for(connection, ANY_DELETED, sobject)
     return bool(connection.execute(statement, {"after": after, "until": until}).scalar())
 
 
-def empty_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
+def erase_due(connection: Connection, sobject: str, after: datetime, until: datetime) -> int:
     """Erase up to BATCH tombstones of records deleted after `after` and until `until`; return their
     number."""
     values = {"after": after, "until": until, "most": BATCH}
-    return connection.execute(filled(connection, EMPTY_DUE, sobject), values).rowcount
+    return connection.execute(statement_for(connection, EMPTY_DUE, sobject), values).rowcount
 
 
 def reduce_fields(
@@ -259,9 +263,9 @@ def reduce_fields(
     changed.
     """
     statement = REDUCE.format(
-        table=located(connection, REPLICA[sobject]),
-        nothing="".join(f"{quoted(column)} = NULL, " for column in columns),
-        present="".join(f"t.{quoted(column)} IS NOT NULL OR " for column in columns),
+        table=qualified_name(connection, REPLICA[sobject]),
+        nothing="".join(f"{quote(column)} = NULL, " for column in columns),
+        present="".join(f"t.{quote(column)} IS NOT NULL OR " for column in columns),
         kept=kept,
     )
     row = connection.execute(text(statement), values | {"after": after, "most": BATCH}).one()
@@ -275,26 +279,26 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
         connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
 
 
-def filled(
-    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT
+def statement_for(
+    connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT_COLUMNS
 ) -> TextClause:
     """Complete a statement for one object's table; `nothing` sets all columns to NULL but OWN and
     `keeping`."""
-    return completed(statement, sobject, located(connection, REPLICA[sobject]), keeping)
+    return build_statement(statement, sobject, qualified_name(connection, REPLICA[sobject]), keeping)
 
 
 @lru_cache(maxsize=64)
-def completed(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
+def build_statement(statement: str, sobject: str, table: str, keeping: frozenset[str]) -> TextClause:
     """Complete a statement for a table's quoted name."""
     columns = [
-        quoted(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN
+        quote(c.name) for c in REPLICA[sobject].columns if c.name not in keeping and c.name not in OWN_COLUMNS
     ]
     return text(
         statement.format(
             table=table,
             nothing=", ".join(f"{column} = NULL" for column in columns),
             empty=f"ROW({', '.join(columns)}) IS NULL AND custom = '{{}}'",
-            in_force=in_force("deleted_at"),
+            in_force=erasure_due("deleted_at"),
             feed=FEED.format(survivor="NULL"),
         )
     )

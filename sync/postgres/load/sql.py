@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.sql.elements import TextClause
 
 from sync.catalogue.mapping import Projection
-from sync.postgres.tables import KEPT, quoted
+from sync.postgres.tables import KEPT_COLUMNS, quote
 
 # A full notification queue aborts every commit that notifies, and a listener that never reads fills it. Above
 # half of its size no notification is sent, and consumers have to poll.
@@ -112,7 +112,7 @@ SELECT latest.id, old.id IS NULL AS absent, old.deleted_at IS NOT NULL AS gone, 
 )
 
 
-def in_force(deleted_at: str) -> str:
+def erasure_due(deleted_at: str) -> str:
     """Return the SQL condition that a tombstone's values are due for erasure; `:keep` is their retention."""
     return f"(CAST(:keep AS interval) <= interval '0' OR {deleted_at} <= now() - CAST(:keep AS interval))"
 
@@ -140,7 +140,7 @@ class Mode(Enum):
 @lru_cache(maxsize=32)
 def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> Statements:
     """Build the SQL for a table (its quoted name); it changes only columns that were queried."""
-    own = [quoted(column) for column in projection.columns]
+    own = [quote(column) for column in projection.columns]
     rest = ["custom", "deleted_at", "deleted_reason"]
     columns = ", ".join([*own, *rest])
     compared = {c: (f"old.{c}", f"latest.{c}") for c in own}
@@ -151,11 +151,11 @@ def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> S
     survivor = '"master_record_id"' if "master_record_id" in projection.columns else "NULL"
     columns_changed = ", ".join(changed)
     changed.append(f"CASE WHEN {CUSTOM} THEN 'custom' END")
-    kept = [compared[quoted(column)] for column in projection.columns if column in KEPT]
+    kept = [compared[quote(column)] for column in projection.columns if column in KEPT_COLUMNS]
     differs = DIFFERS.format(
-        in_force=in_force("old.deleted_at"),
+        in_force=erasure_due("old.deleted_at"),
         old_values=", ".join(
-            compared[quoted(column)][0] for column in projection.columns if column not in KEPT
+            compared[quote(column)][0] for column in projection.columns if column not in KEPT_COLUMNS
         )
         or "NULL",
         old_kept=", ".join(old for old, _ in kept),

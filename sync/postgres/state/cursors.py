@@ -54,7 +54,7 @@ UPDATE sync.progress
  WHERE object = :object AND purpose = :purpose
 """)
 # The epoch of an object: incremented by each transaction that writes or removes its records.
-TOUCH = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
+COUNT_COMMIT = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
 CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
 
 # The cursor never moves backwards, whatever the clock or the overlap are now. One exception: a full resync,
@@ -156,7 +156,7 @@ def plan_pass(
         )
     wanted = Window(complete_through, until, overlap)
     plan = Plan(PASS, wanted, first_load=complete_through is None, advances=True, covered=covered)
-    return begin(connection, sobject, plan, selected, None)
+    return resume_or_start(connection, sobject, plan, selected, None)
 
 
 def plan_resync(
@@ -174,21 +174,23 @@ def plan_resync(
     gapless = since is None or (complete_through is not None and since <= complete_through)
     first = complete_through is None and since is None
     plan = Plan(RESYNC, wanted, first_load=first, advances=gapless, covered=covered)
-    return begin(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
+    return resume_or_start(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
 
 
 def plan_refresh(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
     """Plan a window of some columns of all records; the cursor does not move."""
-    return begin(connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR)
+    return resume_or_start(
+        connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR
+    )
 
 
 def plan_listing(connection: Connection, sobject: str, window: Window) -> Plan:
     """Plan a window that a verify lists: never resumed, but its Bulk job is stored so that a later run
     deletes it."""
-    return begin(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
+    return resume_or_start(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
 
 
-def begin(
+def resume_or_start(
     connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
 ) -> Plan:
     """Resume an unfinished window of the same start and fields, or start the planned one.
@@ -203,12 +205,12 @@ def begin(
             key, stored.job, stored.page_url, stored.received, stored.settled, stored.began_at, stored.total
         )
         same = stored.since == wanted.since and stored.selected == selected
-        young = resume_for is None or wanted.until - stored.until <= resume_for
+        recent = resume_for is None or wanted.until - stored.until <= resume_for
         mismatches = stored.mismatches if same else 0
         # The results of a Bulk job are as old as the job: after other commits they may be outdated. Pages of
         # REST are queried again and are always current.
         current = stored.job is None or stored.undisturbed
-        if same and young and current and start.started:
+        if same and recent and current and start.started:
             window = replace(wanted, until=stored.until)
             # The coverage when its first pages were read, not the present one.
             return replace(plan, window=window, start=start, mismatches=mismatches, covered=stored.covered)
@@ -254,7 +256,7 @@ def count_commit(connection: Connection, sobject: str) -> None:
 
     Called before `save_progress` if both belong to the same page.
     """
-    connection.execute(TOUCH, {"object": sobject})
+    connection.execute(COUNT_COMMIT, {"object": sobject})
 
 
 def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
@@ -262,7 +264,7 @@ def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": purpose})
 
 
-def distrust(connection: Connection, sobject: str, purpose: str) -> None:
+def note_mismatch(connection: Connection, sobject: str, purpose: str) -> None:
     """Note that the pages did not match the count: the next run reads the window from the beginning, more
     carefully."""
     connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
@@ -288,7 +290,7 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         connection.execute(ADVANCE, values)
 
 
-def earliest(connection: Connection, sobject: str, plan: Plan) -> datetime:
+def earliest_clock(connection: Connection, sobject: str, plan: Plan) -> datetime:
     """Return the earliest Salesforce time of all answers of a window."""
     row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
     until: datetime = row.until
@@ -306,7 +308,7 @@ def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) ->
     return min([latest, *(max(floor, known) for known in covered if known is not None)])
 
 
-def lagging(until: datetime, covered: datetime | None) -> bool:
+def lags(until: datetime, covered: datetime | None) -> bool:
     """Return whether Salesforce's replication calls lag by more than LONGEST_LAG."""
     return covered is not None and until - covered > LONGEST_LAG
 
@@ -336,9 +338,9 @@ def read_cursor(connection: Connection, sobject: str) -> CursorState:
     return CursorState(**dict(row._mapping) | {"hidden": tuple(row.hidden), "backfill": tuple(row.backfill)})
 
 
-def note_deleted(connection: Connection, sobject: str, through: datetime, asked: datetime) -> None:
+def note_deleted(connection: Connection, sobject: str, through: datetime, asked_at: datetime) -> None:
     """Store through when deletions are known; `asked` is when the delete log was read."""
-    connection.execute(NOTE_DELETED, {"object": sobject, "through": through, "asked": asked})
+    connection.execute(NOTE_DELETED, {"object": sobject, "through": through, "asked": asked_at})
 
 
 def note_verified(connection: Connection, sobject: str, through: datetime) -> None:
@@ -379,7 +381,7 @@ def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
         connection.execute(REPLICATED, values)
 
 
-def start_anew(connection: Connection) -> None:
+def reset_cursors(connection: Connection) -> None:
     """Delete every cursor: all objects are read from the beginning, as into an empty database."""
     for table in ("cursor", "progress", "field", "reject", "reread", "changed_parent"):
         connection.execute(text(f"DELETE FROM sync.{table}"))

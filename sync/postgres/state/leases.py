@@ -81,9 +81,9 @@ def lease(
     Waits up to `wait` for the lease. Raises LeaseHeldError, which names the holder, if the wait is too short,
     and StoppedError if `stop` is set.
     """
-    held = take(engine, sobject, owner, wait, stop)
+    held = acquire(engine, sobject, owner, wait, stop)
     done = threading.Event()
-    renewing = threading.Thread(target=keep, args=(engine, held, done), name=f"lease-{sobject}", daemon=True)
+    renewing = threading.Thread(target=renew, args=(engine, held, done), name=f"lease-{sobject}", daemon=True)
     renewing.start()
     try:
         yield held
@@ -98,7 +98,7 @@ def lease(
             log.warning("lease_not_released", object=sobject, reason=str(error))
 
 
-def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
+def acquire(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
     """Return the lease as soon as it is free."""
     deadline = time.monotonic() + wait.total_seconds()
     logged = False
@@ -124,7 +124,7 @@ def take(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: thread
         stop.wait(POLL_SECONDS)
 
 
-def keep(engine: Engine, held: Lease, done: threading.Event) -> None:
+def renew(engine: Engine, held: Lease, done: threading.Event) -> None:
     """Renew the lease until `done` is set.
 
     The fence detects a lost lease; the work itself detects an unreachable database.
@@ -158,7 +158,7 @@ def revoke_others(connection: Connection, owner: str) -> None:
 
 
 @contextmanager
-def fenced(engine: Engine, held: Lease) -> Iterator[Connection]:
+def fenced_transaction(engine: Engine, held: Lease) -> Iterator[Connection]:
     """Open a writing transaction that may take long; raise FenceLostError if another process took over the
     lease.
 

@@ -29,5 +29,5 @@ def note_derived(connection: Connection, sobject: str, versions: Mapping[str, st
     """Note that all rows hold values of these versions, by column; other columns are deleted from the
     table."""
     connection.execute(CLEAR, {"object": sobject})
-    given = {"object": sobject, "columns": list(versions), "versions": list(versions.values())}
-    connection.execute(NOTE, given)
+    parameters = {"object": sobject, "columns": list(versions), "versions": list(versions.values())}
+    connection.execute(NOTE, parameters)

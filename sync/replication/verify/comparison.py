@@ -26,7 +26,7 @@ from sync.replication.runs import PageResult, SyncContext
 from sync.replication.verify import buckets, deep, listing
 from sync.replication.verify.buckets import Range
 from sync.replication.verify.findings import Difference, Findings
-from sync.replication.verify.work import Work
+from sync.replication.verify.work import Verification
 from sync.window import Page, Window
 
 log = logger.get(__name__)
@@ -36,8 +36,8 @@ SMALL = 10_000
 # Changes since the last verify, and this long before it, are listed: this covers all losses since then.
 MARGIN = timedelta(hours=24)
 # Above this number of suspects, the whole object is read again instead of each suspect.
-MOST = 20_000
-LOG_REACHES = timedelta(days=14)
+MAX_SUSPECTS = 20_000
+LOG_SPAN = timedelta(days=14)
 
 
 def examine(
@@ -53,27 +53,27 @@ def examine(
     """Compare one object with the org; with `repair` reread what differs and remove what is proved deleted.
 
     `sample` is the number of records to compare value by value (0: none, None: all). If there are more than
-    MOST suspects, each is read only with `whole`; otherwise the findings say `too_many`. Returns the
+    MAX_SUSPECTS suspects, each is read only with `whole`; otherwise the findings say `too_many`. Returns the
     findings. Raises GuardError for too many removals, SyncError if the object was never loaded.
     """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
         large = is_large(connection, schema.name)
-        erased = personal.erased_of(connection, schema.name)
+        erased = personal.all_erased(connection, schema.name)
     if cursor.complete_through is None:
         raise SyncError(
             f"{schema.name} was never loaded completely: type python -m sync run first, then verify"
         )
     through = cursor.complete_through
-    work = Work(context, schema, held, run_id, through, repair, erased)
+    work = Verification(context, schema, held, run_id, through, repair, erased)
     work.found.erased = len(erased)
     border = cursor.verified_through
     border = None if border is None or not large else min(border - MARGIN, through)
 
-    with listing.emptied(work):
-        yield from compared(work, border, sample, whole=whole)
+    with listing.cleared_listing(work):
+        yield from compare(work, border, sample, whole=whole)
     with transaction(context.engine) as connection:
-        work.found.note_rejected(rejects.groups(connection, [schema.name]))
+        work.found.note_rejected(rejects.reject_groups(connection, [schema.name]))
     if work.found.remaining == 0 and not work.found.too_many:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
@@ -83,29 +83,31 @@ def examine(
     return found
 
 
-def compared(work: Work, border: datetime | None, sample: int | None, *, whole: bool) -> Iterator[PageResult]:
+def compare(
+    work: Verification, border: datetime | None, sample: int | None, *, whole: bool
+) -> Iterator[PageResult]:
     """List what has to be listed, then read each suspect."""
     schema = work.schema
-    yield from listing.everything(work, Window(border, schema.at, condition=listing.LIVE))
+    yield from listing.list_window(work, Window(border, schema.at, condition=listing.LIVE))
     ranges = [Range("SystemModstamp", border, None)]
     if border is not None:
-        for opened in buckets.different(work, border):
+        for opened in buckets.differing_ranges(work, border):
             condition = f"{listing.LIVE} AND {opened.condition(border)}"
-            yield from listing.everything(work, Window(None, schema.at, condition=condition))
+            yield from listing.list_window(work, Window(None, schema.at, condition=condition))
             ranges.append(opened)
         work.found.opened = len(ranges) - 1
-    missing, unlisted = listing.suspects(work, ranges)
+    missing, unlisted = listing.find_suspects(work, ranges)
     work.found.suspects = len(missing) + len(unlisted)
-    if work.found.suspects > MOST and not whole:
+    if work.found.suspects > MAX_SUSPECTS and not whole:
         work.found.too_many = True
     else:
         try:
-            yield from confirm(work, [*missing, *unlisted], set(unlisted))
+            yield from reread_suspects(work, [*missing, *unlisted], set(unlisted))
         except GuardError:
             yield PageResult(schema.name, Window(border, schema.at), findings=work.found.summary())
             raise
     if sample != 0:
-        yield from deep.compare(work, sample, lambda page: classify_page(work, page))
+        yield from deep.classify_sample(work, sample, lambda page: classify_page(work, page))
 
 
 def is_large(connection: Connection, name: str) -> bool:
@@ -114,7 +116,7 @@ def is_large(connection: Connection, name: str) -> bool:
     return connection.execute(select(func.count()).select_from(some)).scalar_one() > SMALL
 
 
-def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[PageResult]:
+def reread_suspects(work: Verification, ids: Sequence[str], unlisted: set[str]) -> Iterator[PageResult]:
     """Read the suspects by Id; remove those that are proved deleted if `repair` is set."""
     present: set[str] = set()
     for page in apply.by_id(work.context, work.schema, list(filter(is_id, ids))):
@@ -139,7 +141,7 @@ def confirm(work: Work, ids: Sequence[str], unlisted: set[str]) -> Iterator[Page
             yield PageResult(work.schema.name, Window(None, work.schema.at), Tally(deleted=removed))
 
 
-def classify_page(work: Work, page: Page) -> Tally:
+def classify_page(work: Verification, page: Page) -> Tally:
     """Record the differences of a page of whole records; with `repair` merge the page.
 
     Changes after the verified time are not differences yet.
@@ -147,11 +149,15 @@ def classify_page(work: Work, page: Page) -> Tally:
     with transaction(work.context.engine) as connection:
         keep = work.context.settings.tombstone_values_kept
         rows = merge.compare(connection, work.schema.projection, page.batch.lines, keep)
-        unknown = rejects.unknown(connection, work.schema.name, page.batch.rejects)
+        unknown = rejects.new_rejects(connection, work.schema.name, page.batch.rejects)
     due = [row for row in rows if row.stamp < work.through]
-    unfit = [one for one in unknown if one.stamp is None or datetime.fromisoformat(one.stamp) < work.through]
-    for one in unfit:
-        work.found.add(Difference(one.id, "unfit", (one.reason,)))
+    unfit = [
+        reject
+        for reject in unknown
+        if reject.stamp is None or datetime.fromisoformat(reject.stamp) < work.through
+    ]
+    for reject in unfit:
+        work.found.add(Difference(reject.id, "unfit", (reject.reason,)))
     names = {field.column: field.name for field in work.schema.projection.fields}
     for row in due:
         fields = tuple(names.get(name, name) for name in row.fields)
@@ -168,13 +174,13 @@ def classify_page(work: Work, page: Page) -> Tally:
     return tally
 
 
-def delete_log(work: Work) -> dict[str, datetime]:
+def delete_log(work: Verification) -> dict[str, datetime]:
     """Return recent deletions by Id from getDeleted; {} if the log is not available."""
     minute = work.schema.at.replace(second=0, microsecond=0)
     # Include the current minute if the org accepts an end in the future.
     for end in (minute + timedelta(minutes=1), minute):
         try:
-            return work.context.session.deleted(work.schema.name, end - LOG_REACHES, end).records
+            return work.context.session.deleted(work.schema.name, end - LOG_SPAN, end).records
         except SalesforceError as error:
             log.info("deletions_unknown", object=work.schema.name, reason=str(error)[:300])
     return {}

@@ -19,12 +19,12 @@ from sync.postgres.tables import (
     NO_RIGHT,
     REPLICA,
     allow_long,
-    located,
+    qualified_name,
     transaction,
 )
 from sync.replication.runs import PageResult
 from sync.replication.verify.buckets import Range
-from sync.replication.verify.work import Work, looking, pages
+from sync.replication.verify.work import Verification, long_read, read_pages
 from sync.salesforce.extract.parts import as_they_are
 from sync.window import Window
 
@@ -65,7 +65,7 @@ SELECT r.record_id FROM sync.reject AS r
 
 
 @contextmanager
-def emptied(work: Work) -> Iterator[None]:
+def cleared_listing(work: Verification) -> Iterator[None]:
     """Clear an object's listing before and after a verify."""
     clear(work)
     try:
@@ -76,11 +76,11 @@ def emptied(work: Work) -> Iterator[None]:
             clear(work)
 
 
-def clear(work: Work) -> None:
+def clear(work: Verification) -> None:
     """Delete the listing and free its space."""
-    with leases.fenced(work.context.engine, work.held) as connection:
+    with leases.fenced_transaction(work.context.engine, work.held) as connection:
         allow_long(connection)
-        listing = located(connection, LISTING[work.schema.name])
+        listing = qualified_name(connection, LISTING[work.schema.name])
         try:
             with connection.begin_nested():
                 connection.execute(LOCK_TIMEOUT)
@@ -91,22 +91,22 @@ def clear(work: Work) -> None:
             connection.execute(text(DELETE.format(listing=listing)))
 
 
-def everything(work: Work, window: Window) -> Iterator[PageResult]:
+def list_window(work: Verification, window: Window) -> Iterator[PageResult]:
     """List all records of a window by Id and stamp, checked against Salesforce's count."""
     projection = work.schema.projection.only(())
     id_and_stamp = itemgetter(projection.names.index("Id"), projection.names.index("SystemModstamp"))
-    for page in pages(work, projection, window, as_they_are):
-        entries = [entry for entry in map(id_and_stamp, page.batch.records) if readable(entry)]
+    for page in read_pages(work, projection, window, as_they_are):
+        entries = [entry for entry in map(id_and_stamp, page.batch.records) if has_id_and_stamp(entry)]
         ids, stamps = zip(*entries, strict=True) if entries else ((), ())
         with transaction(work.context.engine) as connection:
             leases.check_fence(connection, work.held)
-            enter = text(ENTER.format(listing=located(connection, LISTING[work.schema.name])))
+            enter = text(ENTER.format(listing=qualified_name(connection, LISTING[work.schema.name])))
             connection.execute(enter, {"ids": list(ids), "stamps": list(stamps)})
         work.found.listed += len(entries)
         yield PageResult(work.schema.name, window, received=page.received, expected=page.expected)
 
 
-def readable(entry: tuple[object, object]) -> bool:
+def has_id_and_stamp(entry: tuple[object, object]) -> bool:
     """Return whether a record has an Id and a stamp; without them it is rejected by every reading."""
     id_, stamp = entry
     try:
@@ -115,7 +115,7 @@ def readable(entry: tuple[object, object]) -> bool:
         return False
 
 
-def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
+def find_suspects(work: Verification, ranges: Sequence[Range]) -> tuple[list[str], list[str]]:
     """Return the Ids that are listed and differ in the table, and the Ids of rows and rejected records not
     listed."""
     values: dict[str, object] = {"object": work.schema.name, "through": work.through}
@@ -124,8 +124,8 @@ def suspects(work: Work, ranges: Sequence[Range]) -> tuple[list[str], list[str]]
         conditions.append(range_.sql(number))
         values |= range_.values(number)
     name = work.schema.name
-    with looking(work) as connection:
-        table, listing = (located(connection, tables[name]) for tables in (REPLICA, LISTING))
+    with long_read(work) as connection:
+        table, listing = (qualified_name(connection, tables[name]) for tables in (REPLICA, LISTING))
         missing = connection.execute(text(MISSING.format(table=table, listing=listing)), values)
         unlisted = connection.execute(
             text(UNLISTED.format(table=table, listing=listing, ranges=" OR ".join(conditions))), values

@@ -25,7 +25,7 @@ STATEMENT_SECONDS = 1800  # timeout of one statement of a comparison
 
 
 @dataclass(slots=True)
-class Work:
+class Verification:
     """The state of one verify."""
 
     context: SyncContext
@@ -43,23 +43,25 @@ class Work:
 
 
 @contextmanager
-def looking(work: Work) -> Iterator[Connection]:
+def long_read(work: Verification) -> Iterator[Connection]:
     """Open a transaction for up to three long statements that read whole tables."""
     with transaction(work.context.engine) as connection:
         connection.execute(text("SET LOCAL work_mem = '64MB'"))
         allow_long(connection, STATEMENT_SECONDS)
-        activity.note(3 * STATEMENT_SECONDS)
+        activity.report(3 * STATEMENT_SECONDS)
         yield connection
 
 
-def pages(work: Work, projection: Projection, window: Window, build_rows: RowBuilder) -> Iterator[Page]:
+def read_pages(
+    work: Verification, projection: Projection, window: Window, build_rows: RowBuilder
+) -> Iterator[Page]:
     """Yield all pages of a window from its beginning; its Bulk job is deleted in any case."""
     context, name, job = work.context, work.schema.name, None
     with transaction(context.engine) as connection:
         leases.check_fence(connection, work.held)
         plan = cursors.plan_listing(connection, name, window)
     if plan.orphan is not None:
-        bulk.discard(context.session, plan.orphan)
+        bulk.delete_job(context.session, plan.orphan)
     try:
         for page in extraction.pages(
             context.session,
@@ -78,6 +80,6 @@ def pages(work: Work, projection: Projection, window: Window, build_rows: RowBui
             del page
     finally:
         if job is not None:
-            bulk.discard(context.session, job)
+            bulk.delete_job(context.session, job)
     with transaction(context.engine) as connection:
         cursors.clear_progress(connection, name, plan.purpose)

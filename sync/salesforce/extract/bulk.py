@@ -22,15 +22,15 @@ from sync.errors import (
 )
 from sync.logs import logger
 from sync.salesforce import soql
-from sync.salesforce.extract.pages import SECOND, RowBuilder, mismatch
-from sync.salesforce.extract.rest import counted
+from sync.salesforce.extract.pages import STAMP_FORMAT, RowBuilder, mismatch_error
+from sync.salesforce.extract.rest import count_or_zero
 from sync.salesforce.extract.results import (
-    NO_MORE,
-    NOTHING,
+    EMPTY_BATCH,
+    NO_FURTHER_PAGE,
     ResultChunk,
     Results,
-    a_text,
-    result_pages,
+    page_sources,
+    text_value,
     value_of,
 )
 from sync.salesforce.prefetch import prefetch
@@ -63,36 +63,36 @@ def pages(
 
     `patient`: wait for the job up to JOB_LIMIT; otherwise, with about `expected` records, no longer than REST
     would take. The first page has no rows: it names the job before the wait, so that a restart can resume it.
-    The caller deletes the job with `discard`.
+    The caller deletes the job with `delete_job`.
     Raises BulkRefusedError if the Bulk API cannot read the window (now), QueryLostError if the job is gone,
     CountMismatchError if records are missing by the count of a page, the job or the org.
     """
     name, progress, resumed = projection.sobject.name, start, start.job is not None
     if progress.job is None:
-        progress, at = create(session, projection, window)
-        yield Page(NOTHING, progress, 0, expected, at)
+        progress, at = create_job(session, projection, window)
+        yield Page(EMPTY_BATCH, progress, 0, expected, at)
     elif not patient:
-        expected = counted(session, name, soql.count(name, window.scope))
+        expected = count_or_zero(session, name, soql.count(name, window.scope))
     longest = JOB_LIMIT if patient else SLOW + expected * SLOW_PER_RECORD
     try:
         with translating_errors(name, resumed=resumed):
-            processed, at = finished(session, name, progress, longest, resumed=resumed)
+            processed, at = wait_for_job(session, name, progress, longest, resumed=resumed)
     except QueryLostError:
-        if progress.page_url != NO_MORE:
+        if progress.page_url != NO_FURTHER_PAGE:
             raise
         # All pages were read and the job was deleted; only the cursor has not moved yet.
         processed, at = progress.received, window.until
     with translating_errors(name, resumed=resumed):
-        progress = yield from result(
+        progress = yield from read_result(
             session, projection, window, progress, build_rows, processed, at, resumed
         )
     # Outside of `translating_errors`: a failure of this count is one of REST, not of the job.
-    settled = counted(session, name, soql.count_before(name, window.scope, None, window.settled))
+    settled = count_or_zero(session, name, soql.count_before(name, window.scope, None, window.settled))
     if settled > progress.settled:
-        raise mismatch(name, f"{settled:,} settled", progress.settled)
+        raise mismatch_error(name, f"{settled:,} settled", progress.settled)
 
 
-def result(
+def read_result(
     session: Session,
     projection: Projection,
     window: Window,
@@ -105,38 +105,38 @@ def result(
     """Yield the pages of a job's result; return the progress. Raises CountMismatchError if records are
     missing."""
     name = projection.sobject.name
-    ended: dict[int, ResultChunk] = {}
+    finished: dict[int, ResultChunk] = {}
     received, number = progress.received, 0
     results = Results(
-        session, name, projection.names, f"{window.settled:{SECOND}}", build_rows, processed, resumed
+        session, name, projection.names, f"{window.settled:{STAMP_FORMAT}}", build_rows, processed, resumed
     )
-    sources = result_pages(results, progress)
+    sources = page_sources(results, progress)
     for part in prefetch(sources, session.stop, width=WIDTH, depth=1, patience=PATIENCE):
         received += part.records
-        if part.following is not None:
-            ended[part.number] = part
-        while number in ended:  # pages end in any order: the progress stops at the first unfinished one
-            done = ended.pop(number)
+        if part.next_url is not None:
+            finished[part.number] = part
+        while number in finished:  # pages end in any order: the progress stops at the first unfinished one
+            done = finished.pop(number)
             number += 1
             progress = replace(
                 progress,
-                page_url=done.following or "",
+                page_url=done.next_url or "",
                 received=progress.received + done.count,
                 settled=progress.settled + done.settled,
             )
         if progress.received > processed:
-            raise mismatch(name, f"{processed:,}", progress.received)
+            raise mismatch_error(name, f"{processed:,}", progress.received)
         yield Page(part.batch, progress, received, processed, at)
         del part
     if progress.received != processed:
-        raise mismatch(name, f"{processed:,}", progress.received)
+        raise mismatch_error(name, f"{processed:,}", progress.received)
     return progress
 
 
 # ── the job ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def create(session: Session, projection: Projection, window: Window) -> tuple[Progress, datetime]:
+def create_job(session: Session, projection: Projection, window: Window) -> tuple[Progress, datetime]:
     """Create a job; return the progress that names it, and Salesforce's time."""
     name, jobs = projection.sobject.name, f"/services/data/v{session.version}/jobs/query"
     question = soql.select_unordered(projection, window.scope)
@@ -146,7 +146,7 @@ def create(session: Session, projection: Projection, window: Window) -> tuple[Pr
     except FieldsMovedError:
         raise
     except SalesforceError as error:
-        if unreachable(error) or error.code == TOO_COMPLICATED:
+        if is_unreachable(error) or error.code == TOO_COMPLICATED:
             raise  # the query can be split
         raise BulkRefusedError(f"{name}: Bulk API refuses the query: {error}") from None
     log.info("bulk_job_created", object=name, job=id_)
@@ -166,17 +166,17 @@ def translating_errors(name: str, *, resumed: bool) -> Iterator[None]:
     except SalesforceError as error:
         if resumed and 400 <= error.status < 500:
             raise QueryLostError(f"the job of before: {error}", status=error.status) from None
-        if unreachable(error):
+        if is_unreachable(error):
             raise
         raise BulkRefusedError(f"{name}: Bulk API fails: {error}") from None
 
 
-def unreachable(error: SalesforceError) -> bool:
+def is_unreachable(error: SalesforceError) -> bool:
     """Return whether there was no answer at all: REST would fail, too."""
     return error.passing and not error.status
 
 
-def finished(
+def wait_for_job(
     session: Session, name: str, progress: Progress, longest: timedelta, *, resumed: bool
 ) -> tuple[int, datetime]:
     """Wait until the job is complete; return the number of its records, and Salesforce's time.
@@ -188,7 +188,10 @@ def finished(
     pause, began = FIRST_PAUSE, progress.began
     while True:
         info = session.resource("GET", progress.job)
-        state, job = value_of(info, "state", a_text), f"{name}: Bulk job {progress.job.rpartition('/')[2]}"
+        state, job = (
+            value_of(info, "state", text_value),
+            f"{name}: Bulk job {progress.job.rpartition('/')[2]}",
+        )
         if state == "JobComplete":
             return value_of(info, "numberRecordsProcessed", count), info.at
         if state in ("Failed", "Aborted"):
@@ -208,7 +211,7 @@ def finished(
         pause = min(LONGEST_PAUSE, pause * GROWTH)
 
 
-def discard(session: Session, job: str) -> None:
+def delete_job(session: Session, job: str) -> None:
     """Delete a job, aborting it first if needed; a failure is only logged.
 
     The call uses the API version that created the job, which may differ from the pinned one.

@@ -21,11 +21,11 @@ from sync.errors import (
 from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract import bulk, parts, rest
-from sync.salesforce.extract.bulk import TOO_COMPLICATED, discard
+from sync.salesforce.extract.bulk import TOO_COMPLICATED, delete_job
 from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.parts import IDS_PER_QUERY, RestlessError
 from sync.salesforce.extract.rest import RESTARTS
-from sync.salesforce.extract.results import MAX_RECORDS, NO_MORE
+from sync.salesforce.extract.results import MAX_RECORDS, NO_FURTHER_PAGE
 from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.answers import Answer
 from sync.salesforce.session.learned import Learned
@@ -62,18 +62,18 @@ def pages(
     too long for. A resumed window continues by the API that it began with. Fields that do not fit into one
     query are read in parts.
     """
-    start = usable(session, projection, start)
+    start = usable_progress(session, projection, start)
     read = Reading(session, projection, window, build_rows, threshold, mismatches, ahead)
     while True:
         try:
-            for page in either_way(read, start):
+            for page in with_fallback(read, start):
                 start = page.progress
                 yield page
                 del page
         except SalesforceError as error:
-            learn(session, projection, error)
+            split_or_raise(session, projection, error)
             if start.job is not None:  # it has the old fields
-                discard(session, start.job)
+                delete_job(session, start.job)
                 start = Progress()
         else:
             return
@@ -103,14 +103,17 @@ class Reading:
         """Return whether this number of records is to be read by the Bulk API."""
         by_rest = parts.of_window(self.projection, self.learned)
         by_job = parts.of_job(self.projection, self.learned)
-        asked = ceil(records / IDS_PER_QUERY)
-        more = ceil(records / PAGE) + (len(by_rest) - 1) * asked > JOB_CALLS + (len(by_job) - 1) * asked
+        id_queries = ceil(records / IDS_PER_QUERY)
+        more = (
+            ceil(records / PAGE) + (len(by_rest) - 1) * id_queries
+            > JOB_CALLS + (len(by_job) - 1) * id_queries
+        )
         if self.mismatches:
             return records > MOST_STEPWISE and self.mismatches < BULK_TRIALS
         return records > self.threshold or (len(by_rest) > len(by_job) and more)
 
 
-def either_way(read: Reading, start: Progress) -> Iterator[Page]:
+def with_fallback(read: Reading, start: Progress) -> Iterator[Page]:
     """Yield the pages by REST or Bulk API, falling back to the other if one cannot read the window."""
     expected = 0
     if start.job is None:
@@ -166,7 +169,7 @@ def by_rest(read: Reading, start: Progress, first: Answer | None = None, *, step
         ahead=read.ahead > 0,
     )
     if len(groups) > 1:
-        found = parts.completed(read.session, read.projection, groups, found, read.build_rows)
+        found = parts.join_pages(read.session, read.projection, groups, found, read.build_rows)
     return prefetch([as_source(found)], read.session.stop, depth=read.ahead) if read.ahead else found
 
 
@@ -186,14 +189,14 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
                 session, groups[0], read.window, start, build_rows, expected, read.learned.slow
             )
             if len(groups) > 1:
-                found = parts.completed(session, read.projection, groups, found, read.build_rows)
+                found = parts.join_pages(session, read.projection, groups, found, read.build_rows)
             for page in found:
                 job = page.progress.job
                 yield page
                 del page
         except (QueryLostError, BulkRefusedError) as lost:
             if job is not None:
-                discard(session, job)
+                delete_job(session, job)
             if isinstance(lost, BulkRefusedError):
                 raise
             restarts += 1
@@ -204,13 +207,13 @@ def by_bulk(read: Reading, start: Progress, expected: int) -> Iterator[Page]:
         except SalesforceError as error:
             if error.code != TOO_COMPLICATED or job is not None:
                 raise
-            if not learnt(session, read.projection, error):
+            if not split_queries(session, read.projection, error):
                 raise BulkRefusedError(f"{read.name}: Bulk API refuses the query: {error}") from None
         else:
             return
 
 
-def usable(session: Session, projection: Projection, start: Progress) -> Progress:
+def usable_progress(session: Session, projection: Projection, start: Progress) -> Progress:
     """Return a stored progress if its key and paths are valid, else an empty one.
 
     Results can be read only with the API version that created their job: after an upgrade the path is
@@ -221,35 +224,35 @@ def usable(session: Session, projection: Projection, start: Progress) -> Progres
             raise SalesforceError(f"{clip(ascii(start.key.id), 40)} is not an Id")
         if start.job is not None:
             session.path(start.job)
-            if start.page_url not in ("", NO_MORE):
+            if start.page_url not in ("", NO_FURTHER_PAGE):
                 session.path(start.page_url)
     except SalesforceError as error:
         log.warning("progress_discarded", object=projection.sobject.name, reason=str(error))
         if start.job is not None:
-            discard(session, start.job)
+            delete_job(session, start.job)
         return Progress()
     return start
 
 
-def learn(session: Session, projection: Projection, error: SalesforceError) -> None:
+def split_or_raise(session: Session, projection: Projection, error: SalesforceError) -> None:
     """Split queries further from now on; raise `error` if that is not possible.
 
     Raises FieldsMovedError for formulas that are too complicated even alone, so that the others can be read.
     """
-    if learnt(session, projection, error):
+    if split_queries(session, projection, error):
         log.info("queries_split", object=projection.sobject.name, reason=str(error)[:200])
         return
-    if error.code == TOO_COMPLICATED and (refused := refused_alone(session, projection)):
+    if error.code == TOO_COMPLICATED and (refused := formulas_refused_alone(session, projection)):
         raise FieldsMovedError(
             f"{', '.join(refused)}: {error}", status=error.status, fields=refused
         ) from None
     raise error
 
 
-def refused_alone(session: Session, projection: Projection) -> list[str]:
+def formulas_refused_alone(session: Session, projection: Projection) -> list[str]:
     """Return the formulas that Salesforce refuses as too complicated even in a query of their own."""
     refused = []
-    for name in sorted(parts.calculated_of(projection)):
+    for name in sorted(parts.calculated_fields(projection)):
         part = projection.only([name])
         try:
             session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, best_effort=True)
@@ -260,10 +263,10 @@ def refused_alone(session: Session, projection: Projection) -> list[str]:
     return refused
 
 
-def learnt(session: Session, projection: Projection, error: SalesforceError) -> bool:
+def split_queries(session: Session, projection: Projection, error: SalesforceError) -> bool:
     """Return whether a refused query can be split; if so, later queries are."""
     learned = session.learned(projection.sobject.name)
-    formulas = len(parts.calculated_of(projection))
+    formulas = len(parts.calculated_fields(projection))
     if error.status in TOO_LONG or (error.code == TOO_COMPLICATED and not formulas):
         return learned.shorter()
     return error.code == TOO_COMPLICATED and learned.simpler(formulas)
@@ -284,7 +287,7 @@ def by_id(
     restless: RestlessError | None = None
     for start in range(0, len(ids), IDS_PER_QUERY):
         try:
-            for page in few_by_id(session, projection, ids[start : start + IDS_PER_QUERY], build_rows):
+            for page in read_few(session, projection, ids[start : start + IDS_PER_QUERY], build_rows):
                 yield replace(page, received=start + page.received, expected=len(ids))
         except RestlessError as error:
             restless = error
@@ -292,7 +295,7 @@ def by_id(
         raise restless
 
 
-def few_by_id(
+def read_few(
     session: Session, projection: Projection, ids: Sequence[str], build_rows: RowBuilder
 ) -> Iterator[Page]:
     """Yield the records with these Ids, at most IDS_PER_QUERY."""
@@ -303,9 +306,9 @@ def few_by_id(
                 yield from parts.by_id(session, projection, ids, build_rows)
             else:
                 pieces = parts.by_id(session, groups[0], ids, parts.as_they_are)
-                yield from parts.completed(session, projection, groups, pieces, build_rows)
+                yield from parts.join_pages(session, projection, groups, pieces, build_rows)
         except SalesforceError as error:
-            learn(session, projection, error)
+            split_or_raise(session, projection, error)
         else:
             return
 
@@ -319,10 +322,10 @@ def probe(session: Session, projection: Projection) -> int:
                 session.query(soql.select(part, Scope(), None) + " LIMIT 1", part.names, best_effort=True)
             return len(groups)
         except SalesforceError as error:
-            learn(session, projection, error)
+            split_or_raise(session, projection, error)
 
 
-def calls(records: int, threshold: int) -> int:
+def estimate_calls(records: int, threshold: int) -> int:
     """Estimate the API calls for a window of this many records, without the describe."""
     if records <= threshold:
         return max(1, ceil(records / PAGE))

@@ -13,17 +13,19 @@ RowBuilder = Callable[[Sequence[Record]], Batch]
 # A page may be short or empty. More consecutive empty pages than this count as endless.
 EMPTY_PAGES = 20
 
-SECOND = "%Y-%m-%dT%H:%M:%S"  # the first 19 characters of a stamp, in UTC: as texts they compare like times
+STAMP_FORMAT = (
+    "%Y-%m-%dT%H:%M:%S"  # the first 19 characters of a stamp, in UTC: as texts they compare like times
+)
 
 
-def visit(name: str, url: str, visited: set[str]) -> None:
+def check_new_url(name: str, url: str, visited: set[str]) -> None:
     """Raise QueryLostError for a page that was requested before: a server or cache repeats its URL."""
     if url in visited:
         raise QueryLostError(f"{name}: Salesforce returns the URL of a page that was already read")
     visited.add(url)
 
 
-def endless(name: str, what: str) -> CountMismatchError:
+def endless_error(name: str, what: str) -> CountMismatchError:
     """Return the error for too many pages."""
     return CountMismatchError(
         f"{name}: Salesforce returns more and more pages, {what}; "
@@ -31,7 +33,7 @@ def endless(name: str, what: str) -> CountMismatchError:
     )
 
 
-def mismatch(name: str, counted: str, received: int) -> CountMismatchError:
+def mismatch_error(name: str, counted: str, received: int) -> CountMismatchError:
     """Return the error for a count that differs."""
     return CountMismatchError(
         f"{name}: Salesforce counted {counted} records and delivered {received:,}; "

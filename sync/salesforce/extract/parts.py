@@ -34,8 +34,8 @@ def split(projection: Projection, formulas: int | None, room: float) -> list[Pro
 
     A field that is too long for any query gets its own. Id, SystemModstamp and IsDeleted are in each query.
     """
-    calculated = calculated_of(projection)
-    empty = length(projection.only(()))
+    calculated = calculated_fields(projection)
+    empty = query_length(projection.only(()))
     groups: list[list[str]] = [[]]
     size, found = empty, 0
     # Formulas come last, so that stored fields are read together.
@@ -50,12 +50,12 @@ def split(projection: Projection, formulas: int | None, room: float) -> list[Pro
     return [projection.only(group) for group in groups] if len(groups) > 1 else [projection]
 
 
-def calculated_of(projection: Projection) -> set[str]:
+def calculated_fields(projection: Projection) -> set[str]:
     """Return the selected fields that are formulas or roll-ups."""
     return {field.name for field in projection.described if field.calculated} & set(projection.names)
 
 
-def length(projection: Projection) -> int:
+def query_length(projection: Projection) -> int:
     """Return the largest number of bytes that a window's query takes in a URL."""
     latest = Key(datetime.max.replace(tzinfo=UTC), "0" * 18)
     return len(quote_plus(soql.select(projection, Scope(latest.stamp), latest)))
@@ -87,7 +87,7 @@ def as_they_are(records: Sequence[Record]) -> Batch:
     return Batch(records=records, ids=[str(record[0]) for record in records])
 
 
-def completed(
+def join_pages(
     session: Session,
     projection: Projection,
     parts: Sequence[Projection],
@@ -98,29 +98,29 @@ def completed(
 
     RestlessError at the end, after all others, where records changed whenever another part was asked for.
     """
-    restless: list[str] = []
-    sure = Progress()
+    restless_ids: list[str] = []
+    joined_progress = Progress()
     for page in pages:
-        records, left = complete(session, projection, parts, page.batch.records)
-        restless += left
+        records, left = join_records(session, projection, parts, page.batch.records)
+        restless_ids += left
         # From the first of those on nothing is claimed to be read.
-        sure = sure if restless else page.progress
-        yield replace(page, batch=build_rows(records) if records else Batch(), progress=sure)
+        joined_progress = joined_progress if restless_ids else page.progress
+        yield replace(page, batch=build_rows(records) if records else Batch(), progress=joined_progress)
         del page, records
-    if restless:
+    if restless_ids:
         raise RestlessError(
-            f"{projection.sobject.name}: {', '.join(restless[:3])} changed again and again while read in "
-            f"{len(parts)} parts ({len(restless):,} in all); a later run reads what changes less often"
+            f"{projection.sobject.name}: {', '.join(restless_ids[:3])} changed again and again while read in "
+            f"{len(parts)} parts ({len(restless_ids):,} in all); a later run reads what changes less often"
         )
 
 
 def by_id(session: Session, part: Projection, ids: Sequence[str], build_rows: RowBuilder) -> Iterator[Page]:
     """The records with these Ids, as many at once as a URL has room for beside the fields."""
-    room = session.learned(part.sobject.name).longest - length(part)
+    room = session.learned(part.sobject.name).longest - query_length(part)
     return asked_by_id(session, part, ids, max(1, min(IDS_PER_QUERY, room // BYTES_PER_ID)), build_rows)
 
 
-def complete(
+def join_records(
     session: Session, projection: Projection, parts: Sequence[Projection], records: Sequence[Record]
 ) -> tuple[list[Record], list[str]]:
     """Records of the first part with the values of the others, each as it was at one moment.
@@ -130,7 +130,9 @@ def complete(
     """
     names = [name for part in parts for name in part.names]
     in_order = itemgetter(*map(names.index, projection.names))
-    places = [itemgetter(part.names.index("IsDeleted"), part.names.index("SystemModstamp")) for part in parts]
+    version_getters = [
+        itemgetter(part.names.index("IsDeleted"), part.names.index("SystemModstamp")) for part in parts
+    ]
     identity = parts[0].names.index("Id")
     blank = tuple("" for part in parts[1:] for _ in part.names)
     # What has no Id is rejected further on; nobody can be asked for the rest of it.
@@ -139,17 +141,17 @@ def complete(
     for _ in range(ROUNDS):
         if not current:
             break
-        others = [found(session, part, list(current)) for part in parts[1:]]
+        others = [read_part(session, part, list(current)) for part in parts[1:]]
         moved = []
         for id_, record in current.items():
             pieces = [record, *(other[id_] for other in others if id_ in other)]
             if len(pieces) < len(parts):
                 continue
-            if len({version(*place(piece)) for place, piece in zip(places, pieces, strict=True)}) > 1:
+            if len({version(*get(piece)) for get, piece in zip(version_getters, pieces, strict=True)}) > 1:
                 moved.append(id_)
             else:
                 whole.append(in_order(tuple(value for piece in pieces for value in piece)))
-        current = found(session, parts[0], moved)
+        current = read_part(session, parts[0], moved)
     return whole, list(current)
 
 
@@ -158,7 +160,7 @@ def version(deleted: str, stamp: str) -> tuple[str, str]:
     return deleted, stamp[:19]
 
 
-def found(session: Session, part: Projection, ids: Sequence[str]) -> dict[str, Record]:
+def read_part(session: Session, part: Projection, ids: Sequence[str]) -> dict[str, Record]:
     """A part of the records with these Ids."""
     identity = part.names.index("Id")
     pages = by_id(session, part, ids, as_they_are)

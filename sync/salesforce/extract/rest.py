@@ -14,11 +14,11 @@ from sync.logs import logger
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
-    SECOND,
+    STAMP_FORMAT,
     RowBuilder,
-    endless,
-    mismatch,
-    visit,
+    check_new_url,
+    endless_error,
+    mismatch_error,
 )
 from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.answers import Answer
@@ -53,57 +53,59 @@ def pages(
     page is the first of a new query after the key of the last page, which nothing can shift.
     Raises CountMismatchError if Salesforce counts more records than arrived.
     """
-    name, sure, restarts = projection.sobject.name, start, 0
+    name, proven, restarts = projection.sobject.name, start, 0
     if start.key is not None:
-        sure, stepwise = proved(session, projection, window, start), True
+        proven, stepwise = checked_progress(session, projection, window, start), True
     while True:
-        begin = latest = sure
+        begin = latest = proven
         try:
             question = soql.select(projection, window.scope, begin.key)
             answer, first = first or session.query(question, projection.names), None
-            stepwise = stepwise or begins_young(projection, answer, window)
-            census, several = Census.of(answer, window), False
+            stepwise = stepwise or starts_in_overlap(projection, answer, window)
+            census, several = Census.start(answer, window), False
             total = 0 if stepwise else int(answer.body["totalSize"])
             eager = ahead and not stepwise
-            found = result_set(session, projection, answer, window, begin, build_rows, census, eager=eager)
+            found = read_result_set(
+                session, projection, answer, window, begin, build_rows, census, eager=eager
+            )
             for page, last in found:
                 # Late commits have stamps inside the overlap: for those records the order of arrival is
                 # unknown.
-                moved = several and not stepwise and (census.young or bool(census.moved))
+                moved = several and not stepwise and (census.has_unsettled or bool(census.moved))
                 latest = replace(page.progress, total=total if several else 0)
                 if not several:
-                    sure = latest
+                    proven = latest
                 yield replace(page, progress=latest)
                 del page  # do not hold it in memory while the next is fetched
                 if moved:
                     log.info("pages_moved", object=name, instead="stepwise")
                     stepwise = True
                     break
-                if stepwise and sure.key != begin.key and not last:
+                if stepwise and proven.key != begin.key and not last:
                     break
                 several = True
             else:
                 break
         except QueryLostError as lost:
-            restarts = 0 if sure.received > begin.received else restarts + 1
+            restarts = 0 if proven.received > begin.received else restarts + 1
             if restarts > RESTARTS:
                 raise
             log.warning("query_restarted", object=name, reason=str(lost)[:200])
             stepwise = True
-            if latest.total and unmoved(session, name, window, latest):
-                sure = replace(latest, total=0)
-    if stepwise and sure.key is not None and not prefix_is_whole(session, projection, window, sure):
-        raise mismatch(name, "more", sure.settled)
+            if latest.total and is_unchanged(session, name, window, latest):
+                proven = replace(latest, total=0)
+    if stepwise and proven.key is not None and not prefix_is_whole(session, projection, window, proven):
+        raise mismatch_error(name, "more", proven.settled)
 
 
-def answers(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
+def follow_pages(session: Session, projection: Projection, answer: Answer) -> Iterator[Answer]:
     """Yield the answers of one query, following `done` and not a count: any page may be short or empty."""
     visited: set[str] = set()
     name, total = projection.sobject.name, int(answer.body["totalSize"])
-    came = empty = 0
+    received = empty = 0
     while True:
         records = len(answer.body["records"])
-        came, empty = came + records, 0 if records else empty + 1
+        received, empty = received + records, 0 if records else empty + 1
         url, generation = answer.body.get("nextRecordsUrl"), answer.generation
         done = bool(answer.body.get("done", url is None)) or not url
         yield answer
@@ -111,15 +113,15 @@ def answers(session: Session, projection: Projection, answer: Answer) -> Iterato
         if done:
             return
         if empty > EMPTY_PAGES:
-            raise endless(name, f"{EMPTY_PAGES} of them without a record")
+            raise endless_error(name, f"{EMPTY_PAGES} of them without a record")
         # Records that change meanwhile may come twice, but not a whole result set.
-        if came > 2 * total + RECORDS_PER_PAGE:
-            raise endless(name, f"with {came:,} records so far, although it counted {total:,}")
-        visit(name, url, visited)
+        if received > 2 * total + RECORDS_PER_PAGE:
+            raise endless_error(name, f"with {received:,} records so far, although it counted {total:,}")
+        check_new_url(name, url, visited)
         answer = session.next_page(url, generation, projection.names)
 
 
-def result_set(
+def read_result_set(
     session: Session,
     projection: Projection,
     answer: Answer,
@@ -133,19 +135,19 @@ def result_set(
     """Yield the pages of one query in key order, each with whether it is the last; then check their count."""
     name, total = projection.sobject.name, int(answer.body["totalSize"])
     progress = start
-    following = answers(session, projection, answer)
+    fetched = follow_pages(session, projection, answer)
     if eager:  # fetch a page while another is turned into rows
-        following = prefetch([as_source(following)], session.stop, depth=1)
+        fetched = prefetch([as_source(fetched)], session.stop, depth=1)
     del answer
-    for page in following:
-        ids, stamps = keys(projection, page.body["records"])
+    for page in fetched:
+        ids, stamps = ids_and_stamps(projection, page.body["records"])
         census.note(ids, stamps)
         progress = Progress(
-            landmark(ids, stamps, window) or progress.key,
-            received=start.received + census.within,
+            last_unchanged_key(ids, stamps, window) or progress.key,
+            received=start.received + census.in_window,
             settled=start.settled + census.settled,
         )
-        rows, at = texts(page.body.pop("records")), page.at
+        rows, at = to_texts(page.body.pop("records")), page.at
         last = bool(page.body.get("done", True)) or not page.body.get("nextRecordsUrl")
         del page, ids, stamps
         batch = build_rows(rows)
@@ -153,42 +155,46 @@ def result_set(
         yield Page(batch, progress, progress.received, start.received + total, at), last
         del batch
     if census.distinct < total or (census.distinct > total and not census.moved):
-        raise mismatch(name, f"{total:,}", census.distinct)
+        raise mismatch_error(name, f"{total:,}", census.distinct)
 
 
 @dataclass(slots=True)
 class Census:
     """Counts the distinct records of a result set in constant memory, since they arrive in stamp order.
 
-    A stamp at or after `asked` means that the record changed after the query began: it may arrive at its old
+    A stamp at or after `began` means that the record changed after the query began: it may arrive at its old
     position and again at the end. Those few are kept by Id. So are records without a valid stamp, which are
     rejected later but counted here.
     """
 
-    asked: str
+    began: str
     until: str
     border: str
-    came: int = 0
-    within: int = 0
+    received: int = 0
+    in_window: int = 0
     top: str = ""
     at_top: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
-    odd: set[str] = field(default_factory=set)
+    unstamped: set[str] = field(default_factory=set)
     settled: int = 0
 
     @classmethod
-    def of(cls, answer: Answer, window: Window) -> Census:
+    def start(cls, answer: Answer, window: Window) -> Census:
         """Return an empty census for the result set that an answer begins."""
-        return cls(f"{answer.at:{SECOND}}", f"{window.until:{SECOND}}", f"{window.settled:{SECOND}}")
+        return cls(
+            f"{answer.at:{STAMP_FORMAT}}",
+            f"{window.until:{STAMP_FORMAT}}",
+            f"{window.settled:{STAMP_FORMAT}}",
+        )
 
     def note(self, ids: Sequence[Any], stamps: Sequence[Any]) -> None:
         """Count the records of a page."""
         for id_, stamp in zip(ids, stamps, strict=True):
             second = stamp[:19] if isinstance(stamp, str) else ""
             if not second[:1].isdigit():
-                self.odd.add(str(id_))
+                self.unstamped.add(str(id_))
                 continue
-            if second >= self.asked:
+            if second >= self.began:
                 self.moved.add(str(id_))
                 continue
             if second != self.top:
@@ -198,22 +204,22 @@ class Census:
                 self.at_top.clear()
             if id_ not in self.at_top:
                 self.at_top.add(id_)
-                self.came += 1
-                self.within += second <= self.until
+                self.received += 1
+                self.in_window += second <= self.until
                 self.settled += second < self.border
 
     @property
-    def young(self) -> bool:
+    def has_unsettled(self) -> bool:
         """Whether records arrived whose stamps are inside the overlap, where transactions may still
         commit."""
-        return self.came > self.settled
+        return self.received > self.settled
 
     @property
     def distinct(self) -> int:
-        return self.came + len(self.moved) + len(self.odd)
+        return self.received + len(self.moved) + len(self.unstamped)
 
 
-def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
+def ids_and_stamps(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
     """Return the Ids and the stamps of a page."""
     id_, stamp = projection.names.index("Id"), projection.names.index("SystemModstamp")
     # A record whose Id is not a text is rejected later, but counted here.
@@ -223,17 +229,17 @@ def keys(projection: Projection, records: Sequence[Sequence[Any]]) -> tuple[list
     return ids, [record[stamp] for record in records]
 
 
-def begins_young(projection: Projection, answer: Answer, window: Window) -> bool:
+def starts_in_overlap(projection: Projection, answer: Answer, window: Window) -> bool:
     """Return whether all records after a first page are inside the overlap: its further pages are then not
     read."""
     if answer.body.get("done", True):
         return False
-    border = f"{window.settled:{SECOND}}"
-    _, stamps = keys(projection, answer.body["records"])
+    border = f"{window.settled:{STAMP_FORMAT}}"
+    _, stamps = ids_and_stamps(projection, answer.body["records"])
     return any(isinstance(stamp, str) and stamp[:19] >= border for stamp in stamps)
 
 
-def landmark(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
+def last_unchanged_key(ids: Sequence[Any], stamps: Sequence[Any], window: Window) -> Key | None:
     """Return the key of a page's last record that has not changed since the query began.
 
     A page shows the values at the time it is sent: a record that changed meanwhile has a stamp beyond the
@@ -254,7 +260,7 @@ def is_key(id_: object) -> bool:
     return isinstance(id_, str) and id_.isascii() and id_.isalnum() and len(id_) <= 18
 
 
-def texts(records: Sequence[Sequence[Any]]) -> list[Record]:
+def to_texts(records: Sequence[Sequence[Any]]) -> list[Record]:
     """Turn JSON values into `Record`s with the texts that the Bulk API writes."""
     columns = [
         [value or "" for value in column]
@@ -275,11 +281,13 @@ def as_text(value: Any) -> Any:
     return value if isinstance(value, str | dict | list) else str(value)
 
 
-def proved(session: Session, projection: Projection, window: Window, progress: Progress) -> Progress:
+def checked_progress(
+    session: Session, projection: Projection, window: Window, progress: Progress
+) -> Progress:
     """Return the progress if no record before it is missing, else an empty one, which restarts the window."""
     name = projection.sobject.name
     if (
-        unmoved(session, name, window, progress)
+        is_unchanged(session, name, window, progress)
         if progress.total
         else prefix_is_whole(session, projection, window, progress)
     ):
@@ -288,14 +296,14 @@ def proved(session: Session, projection: Projection, window: Window, progress: P
     return Progress()
 
 
-def unmoved(session: Session, name: str, window: Window, progress: Progress) -> bool:
+def is_unchanged(session: Session, name: str, window: Window, progress: Progress) -> bool:
     """Return whether a window still has all records that it had at its first page, with none of them changed.
 
     Only the count of settled records proves this: inside the overlap a late commit may replace a record that
     left.
     """
     before = soql.count_before(name, window.scope, None, window.settled)
-    return counted(session, name, before) == progress.total
+    return count_or_zero(session, name, before) == progress.total
 
 
 def prefix_is_whole(session: Session, projection: Projection, window: Window, progress: Progress) -> bool:
@@ -303,14 +311,14 @@ def prefix_is_whole(session: Session, projection: Projection, window: Window, pr
     assert progress.key is not None
     name, key = projection.sobject.name, progress.key
     if key.stamp < window.settled:
-        return counted(session, name, soql.count_up_to(name, window.scope, key)) <= progress.settled
+        return count_or_zero(session, name, soql.count_up_to(name, window.scope, key)) <= progress.settled
     return (
-        counted(session, name, soql.count_before(name, window.scope, None, window.settled))
+        count_or_zero(session, name, soql.count_before(name, window.scope, None, window.settled))
         <= progress.settled
     )
 
 
-def counted(session: Session, name: str, question: str) -> int:
+def count_or_zero(session: Session, name: str, question: str) -> int:
     """Return the result of a COUNT(); 0 if this org refuses it or does not finish it (QUERY_TIMEOUT).
 
     A failed count must not discard hours of reading.
@@ -332,9 +340,9 @@ def by_id(
     for start in range(0, len(ids), per_query):
         answer = session.query(soql.by_id(projection, ids[start : start + per_query]), projection.names)
         total, seen = int(answer.body["totalSize"]), set[Any]()
-        for page in answers(session, projection, answer):
+        for page in follow_pages(session, projection, answer):
             records = page.body["records"]
-            seen.update(keys(projection, records)[0])
-            yield Page(build_rows(texts(records)), Progress(), start + len(seen), len(ids), page.at)
+            seen.update(ids_and_stamps(projection, records)[0])
+            yield Page(build_rows(to_texts(records)), Progress(), start + len(seen), len(ids), page.at)
         if len(seen) != total:
-            raise mismatch(name, f"{total:,}", len(seen))
+            raise mismatch_error(name, f"{total:,}", len(seen))

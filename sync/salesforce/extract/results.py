@@ -22,8 +22,8 @@ from sync.logs import logger
 from sync.salesforce.extract.pages import (
     EMPTY_PAGES,
     RowBuilder,
-    endless,
-    visit,
+    check_new_url,
+    endless_error,
 )
 from sync.salesforce.prefetch import Source
 from sync.salesforce.session.answers import Answer
@@ -39,8 +39,8 @@ BATCH, VALUES_PER_BATCH = 1_000, 100_000
 # Records in a result page: the most that is read again after a crash. Memory holds a batch only.
 MAX_RECORDS = 50_000
 PARALLEL_SINCE = 58.0  # the API version that has resultPages
-NOTHING = Batch()
-NO_MORE = "null"  # Salesforce's value for "no further page"
+EMPTY_BATCH = Batch()
+NO_FURTHER_PAGE = "null"  # Salesforce's value for "no further page"
 
 # A text area holds up to 131,072 characters, which equals csv's default limit. All long texts of a record
 # hold up to 1.6 million characters together, its other fields less. With doubled quotes a row stays below
@@ -58,7 +58,7 @@ class ResultPageRef:
 
     number: int
     url: str
-    following: str | None
+    next_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class ResultChunk:
     """A part of a result page: rows, or its end with its counts and the URL of the next page."""
 
     number: int
-    batch: Batch = NOTHING
+    batch: Batch = EMPTY_BATCH
     records: int = 0
-    following: str | None = None
+    next_url: str | None = None
     count: int = 0
     settled: int = 0
 
@@ -90,91 +90,96 @@ class Results:
         """Raise CountMismatchError for more pages than the records can fill: some pages may be short or
         empty."""
         if pages > self.records + EMPTY_PAGES:
-            raise endless(self.name, f"{pages:,} for {self.records:,} records")
+            raise endless_error(self.name, f"{pages:,} for {self.records:,} records")
 
 
 Emit = Callable[[ResultChunk], None]
 
 
-def result_pages(of: Results, progress: Progress) -> Iterator[Source[ResultChunk]]:
+def page_sources(results: Results, progress: Progress) -> Iterator[Source[ResultChunk]]:
     """Yield a source for each result page to read, or one source for all if each page names the next."""
     assert progress.job is not None
-    if progress.page_url == NO_MORE:
+    if progress.page_url == NO_FURTHER_PAGE:
         return
     first = f"{progress.job}/results?maxRecords={MAX_RECORDS}"
-    if float(of.session.version) < PARALLEL_SINCE or "maxRecords=" in progress.page_url:
-        yield partial(read_in_turn, of, progress.page_url or first)
+    if float(results.session.version) < PARALLEL_SINCE or "maxRecords=" in progress.page_url:
+        yield partial(read_in_turn, results, progress.page_url or first)
         return
     try:
-        urls = list_result_pages(of, progress.job)
+        urls = list_result_pages(results, progress.job)
         if progress.page_url:
             urls = dropwhile(lambda url: url != progress.page_url, urls)
-        this = next(urls, None)
+        url = next(urls, None)
     except SalesforceError as error:
         if error.status not in (400, 404) or progress.page_url:
             raise
-        log.info("bulk_pages_in_turn", object=of.name, reason=str(error)[:200])
-        yield partial(read_in_turn, of, first)
+        log.info("bulk_pages_in_turn", object=results.name, reason=str(error)[:200])
+        yield partial(read_in_turn, results, first)
         return
-    if this is None and progress.page_url:
-        raise QueryLostError(f"{of.name}: the job's result pages are others now")
+    if url is None and progress.page_url:
+        raise QueryLostError(f"{results.name}: the job's result pages have changed")
     number = 0
-    while this is not None:
-        following = next(urls, None)
-        yield partial(result_page, of, ResultPageRef(number, this, following or NO_MORE))
-        number, this = number + 1, following
+    while url is not None:
+        next_url = next(urls, None)
+        yield partial(stream_page, results, ResultPageRef(number, url, next_url or NO_FURTHER_PAGE))
+        number, url = number + 1, next_url
 
 
-def list_result_pages(of: Results, job: str) -> Iterator[str]:
+def list_result_pages(results: Results, job: str) -> Iterator[str]:
     """Yield the URLs of a job's result pages."""
     url, visited, number = f"{job}/resultPages", set[str](), 0
     while url:
-        visit(of.name, url, visited)
-        answer = of.session.resource("GET", url)
+        check_new_url(results.name, url, visited)
+        answer = results.session.resource("GET", url)
         for page in value_of(answer, "resultPages", list):
             number += 1
-            of.check(number)
-            yield of.session.path(page.get("resultUrl") if isinstance(page, dict) else page)
-        of.check(len(visited))
+            results.check(number)
+            yield results.session.path(page.get("resultUrl") if isinstance(page, dict) else page)
+        results.check(len(visited))
         # The documentation has two spellings of this key.
-        following = answer.body.get("nextRecordsUrl") or answer.body.get("nextRecordUrl")
-        done = answer.body.get("done", not following) or not following
-        url = "" if done else of.session.path(following)
+        next_url = answer.body.get("nextRecordsUrl") or answer.body.get("nextRecordUrl")
+        done = answer.body.get("done", not next_url) or not next_url
+        url = "" if done else results.session.path(next_url)
 
 
-def read_in_turn(of: Results, url: str, emit: Emit) -> None:
+def read_in_turn(results: Results, url: str, emit: Emit) -> None:
     """Read all result pages from a URL on, each named by the one before."""
     number, visited = 0, set[str]()
-    while url != NO_MORE:
-        visit(of.name, url, visited)
-        of.check(number)
-        url = result_page(of, ResultPageRef(number, url, None), emit)
+    while url != NO_FURTHER_PAGE:
+        check_new_url(results.name, url, visited)
+        results.check(number)
+        url = stream_page(results, ResultPageRef(number, url, None), emit)
         number += 1
 
 
-def result_page(of: Results, address: ResultPageRef, emit: Emit) -> str:
+def stream_page(results: Results, page: ResultPageRef, emit: Emit) -> str:
     """Emit one result page while it arrives; return the URL of the next. After a failure it starts again."""
     try:
-        end = of.session.stream(address.url, lambda headers, lines: read(of, address, emit, headers, lines))
+        end = results.session.stream(
+            page.url, lambda headers, lines: read_page(results, page, emit, headers, lines)
+        )
     except SalesforceError as error:
         if error.status != 200:
             raise
         # All attempts returned an inconsistent page: the job's result cannot be used.
-        raise CountMismatchError(f"{of.name}: a result page is inconsistent: {error}") from None
+        raise CountMismatchError(f"{results.name}: a result page is inconsistent: {error}") from None
     emit(end)
-    return end.following or NO_MORE
+    return end.next_url or NO_FURTHER_PAGE
 
 
-def read(
-    results: Results, address: ResultPageRef, emit: Emit, headers: Mapping[str, str], lines: TextIO
+def read_page(
+    results: Results, page: ResultPageRef, emit: Emit, headers: Mapping[str, str], lines: TextIO
 ) -> ResultChunk:
     """Emit a page's records in batches; return its end. Raises ValueError for an inconsistent page."""
-    announced, locator = header(headers, "Sforce-NumberOfRecords"), header(headers, "Sforce-Locator")
+    announced, locator = (
+        required_header(headers, "Sforce-NumberOfRecords"),
+        required_header(headers, "Sforce-Locator"),
+    )
     size = max(1, min(BATCH, VALUES_PER_BATCH // len(results.columns)))
     table, stamp, received, settled = Table(lines), results.columns.index("SystemModstamp"), 0, 0
     lossy = not (getattr(lines, "encoding", None) or "utf-8").lower().startswith("utf")
     try:
-        order = places(results.columns, table.header(), resumed=results.resumed)
+        order = column_order(results.columns, table.header(), resumed=results.resumed)
         while batch := table.batch(size):
             if {*map(len, batch)} != {len(results.columns)}:
                 raise ValueError("a row has more or fewer cells than the header")
@@ -188,7 +193,7 @@ def read(
             settled += sum(record[stamp] < results.border for record in records)
             if received > results.records:
                 raise ValueError(f"it has more than the {results.records:,} records that the job found")
-            emit(ResultChunk(address.number, build_batch(results, records), len(records)))
+            emit(ResultChunk(page.number, build_batch(results, records), len(records)))
             del batch, records
     except csv.Error as error:
         raise ValueError(f"invalid CSV: {error}") from None
@@ -198,11 +203,11 @@ def read(
         raise BulkRefusedError(f"{results.name}: a result page is not valid {error.encoding}") from None
     if str(received) != announced:
         raise ValueError(f"the page says {clip(announced, 40)} records and holds {received:,}")
-    following = address.following
-    if following is None:
-        base, more = address.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
-        following = NO_MORE if locator == NO_MORE else f"{base}?{more}"
-    return ResultChunk(address.number, following=following, count=received, settled=settled)
+    next_url = page.next_url
+    if next_url is None:
+        base, more = page.url.split("?")[0], urlencode({"locator": locator, "maxRecords": MAX_RECORDS})
+        next_url = NO_FURTHER_PAGE if locator == NO_FURTHER_PAGE else f"{base}?{more}"
+    return ResultChunk(page.number, next_url=next_url, count=received, settled=settled)
 
 
 class Table:
@@ -238,22 +243,22 @@ class Table:
         return batch
 
 
-def build_batch(of: Results, records: Sequence[Record]) -> Batch:
+def build_batch(results: Results, records: Sequence[Record]) -> Batch:
     """Build rows; turn a ValueError into RuntimeError, so that a bug of ours does not repeat the request."""
     try:
-        return of.build_rows(records)
+        return results.build_rows(records)
     except ValueError as error:
-        raise RuntimeError(f"{of.name}: {error}") from error
+        raise RuntimeError(f"{results.name}: {error}") from error
 
 
-def a_text(value: object) -> str:
+def text_value(value: object) -> str:
     """Return a text; raise ValueError for anything else."""
     if not isinstance(value, str):
         raise ValueError(f"{clip(ascii(value), 40)} is not a text")
     return value
 
 
-def header(headers: Mapping[str, str], name: str) -> str:
+def required_header(headers: Mapping[str, str], name: str) -> str:
     """Return a header that a result page must have: without it, a truncated page cannot be detected."""
     value = headers.get(name)
     if value is None:
@@ -261,7 +266,7 @@ def header(headers: Mapping[str, str], name: str) -> str:
     return value
 
 
-def places(
+def column_order(
     columns: Sequence[str], found: Sequence[str], *, resumed: bool
 ) -> Callable[[Sequence[str]], Record] | None:
     """Return a function that brings a row into the order of `columns` (None: it already has that order).

@@ -33,7 +33,7 @@ def target_of(location: object) -> str:
     return host_of(f"{scheme}{separator}{authority}")
 
 
-def trusted(host: str, login_url: str, private: Collection[str]) -> bool:
+def is_trusted(host: str, login_url: str, private: Collection[str]) -> bool:
     """Return whether a host (with its port, if any) may receive the token of this login."""
     if host == login_url.removeprefix("https://").removesuffix(":443").lower():
         return True
@@ -65,15 +65,15 @@ def resource_path(text: object, version: str, host: str = "") -> str:
     if host:
         path = path.removeprefix(f"https://{host}")
     if len(path) > LONGEST_PATH or not path.startswith(f"/services/data/v{version}/"):
-        raise foreign(text, version)
+        raise path_error(text, version)
     route, _, query = path.partition("?")
     segments = route.split("/")
     if not PATH.fullmatch(route) or not QUERY.fullmatch(query) or ".." in path or "." in segments:
-        raise foreign(text, version)
+        raise path_error(text, version)
     return path
 
 
-def foreign(text: object, version: str) -> ValueError:
+def path_error(text: object, version: str) -> ValueError:
     """Return the error for a path that is refused."""
     return ValueError(
         f"{clip(ascii(text), 200)} is not a path below /services/data/v{version}/ of this instance, "

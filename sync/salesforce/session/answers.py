@@ -36,7 +36,7 @@ class Described:
     fields: tuple[DescribedField, ...]
     left_out: tuple[str, ...]
     modified: str
-    asked: float
+    asked_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,18 @@ class Deletions:
     through: datetime
 
 
-def covered(answer: Answer) -> datetime:
+def latest_covered(answer: Answer) -> datetime:
     """Return the `latestDateCovered` of a replication call; raise SalesforceError if it is missing or
     malformed."""
     try:
-        return moment(answer.body["latestDateCovered"])
+        return parse_time(answer.body["latestDateCovered"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SalesforceError(
             f"latestDateCovered cannot be read: {clip(repr(error), 200)}", status=200
         ) from None
 
 
-def moment(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Return a datetime of the API in UTC; raise ValueError without a time zone."""
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:

@@ -24,7 +24,7 @@ def decode(body: bytes) -> Any:
     try:
         return BODY.decode(body)
     except RecursionError:
-        raise too_deep() from None
+        raise depth_error() from None
     except msgspec.DecodeError:
         # msgspec refuses a lone surrogate, which is valid JSON: the page is kept, the record is checked
         # later.
@@ -43,12 +43,12 @@ def decode_any(body: bytes) -> Any:
         return found
 
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=no_number, object_hook=note)
+        return json.loads(body, parse_float=Decimal, parse_constant=refuse_constant, object_hook=note)
     except RecursionError:
-        raise too_deep() from None
+        raise depth_error() from None
 
 
-def too_deep() -> ValueError:
+def depth_error() -> ValueError:
     """Return the error for too deep nesting."""
     return ValueError("JSON that is nested more deeply than any answer of Salesforce")
 
@@ -59,9 +59,9 @@ def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
     try:
         page = page_decoder(names).decode(body)
     except RecursionError:
-        raise too_deep() from None
+        raise depth_error() from None
     except msgspec.DecodeError:
-        return generic_page(decode(body), names)
+        return convert_page(decode(body), names)
     records = list(map(astuple, page.records))
     return {
         "records": records,
@@ -71,7 +71,7 @@ def decode_records(body: bytes, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def convert_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Convert a generically decoded page; raise ValueError if it is not a page of records."""
     if not isinstance(page, dict) or not isinstance(page.get("nextRecordsUrl"), str | None):
         raise ValueError("not a page of records")
@@ -79,7 +79,7 @@ def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError("not a page of records")
     if len(records) > RECORDS_PER_PAGE:
-        raise too_many()
+        raise too_many_records()
     total = count(page.get("totalSize"))
     return page | {
         "records": [tuple(record.get(name) for name in names) for record in records],
@@ -91,7 +91,7 @@ def generic_page(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
 def page_decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     """Return a decoder of these fields only: a dictionary for each record takes twice the memory."""
     record = msgspec.defstruct(
-        "Record", [(name, Any, None) for name in names], gc=False, namespace={"__post_init__": counted}
+        "Record", [(name, Any, None) for name in names], gc=False, namespace={"__post_init__": count_record}
     )
     page = msgspec.defstruct(
         "Page",
@@ -105,19 +105,19 @@ def page_decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(page, float_hook=Decimal)
 
 
-def counted(_: object) -> None:
+def count_record(_: object) -> None:
     """Count a decoded record; raise ValueError above the limit, before more memory is used."""
     COUNTED.left -= 1
     if COUNTED.left < 0:
-        raise too_many()
+        raise too_many_records()
 
 
-def too_many() -> ValueError:
+def too_many_records() -> ValueError:
     """Return the error for too many records."""
     return ValueError(f"a page of more than {RECORDS_PER_PAGE:,} records")
 
 
-def no_number(name: str) -> None:
+def refuse_constant(name: str) -> None:
     """Refuse NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
@@ -137,41 +137,41 @@ def first_error(content: Any) -> tuple[str, str]:
     if isinstance(content, bytes):
         content = content[:ERROR_BYTES].decode("utf-8", "replace")
     if isinstance(content, str):
-        return of_text(content)
+        return error_in_text(content)
     if isinstance(content, list) and content and isinstance(content[0], dict):
         content = content[0]
     if isinstance(content, dict):
-        return first_of(content, CODES), first_of(content, MESSAGES)
+        return first_value(content, CODES), first_value(content, MESSAGES)
     return "", " ".join(str(content or "").split())[:LONGEST_TEXT]
 
 
-def of_text(text: str) -> tuple[str, str]:
+def error_in_text(text: str) -> tuple[str, str]:
     """Return errorCode and message of a raw error body."""
     start = text[:100].lstrip("\ufeff \t\r\n")[:1]
     if start in ("[", "{"):
         try:
-            return first_error(without_text(decode(text.lstrip("\ufeff").encode("utf-8", "replace"))))
+            return first_error(structured_error(decode(text.lstrip("\ufeff").encode("utf-8", "replace"))))
         except ValueError:
             pass
     if start == "<" and (code := XML_CODE.search(text)):
         message = XML_MESSAGE.search(text)
         return unescape(code[1]).strip(), unescape(message[1]).strip() if message else ""
-    return "", " ".join(without_tags(text).split())[:LONGEST_TEXT]
+    return "", " ".join(strip_tags(text).split())[:LONGEST_TEXT]
 
 
-def without_text(content: Any) -> Any:
+def structured_error(content: Any) -> Any:
     """Return the content if it is an object or a list of objects; raise ValueError for plain texts."""
     if isinstance(content, dict) or (isinstance(content, list) and content and isinstance(content[0], dict)):
         return content
     raise ValueError("not an error of the API")
 
 
-def first_of(found: dict[str, Any], names: tuple[str, ...]) -> str:
+def first_value(found: dict[str, Any], names: tuple[str, ...]) -> str:
     """Return the first value that is present."""
     return str(next((found[name] for name in names if found.get(name)), ""))
 
 
-def without_tags(page: str) -> str:
+def strip_tags(page: str) -> str:
     """Return the text of an HTML page, in linear time: an error page may consist of a hundred thousand
     `<`."""
     first, *others = page.split("<")

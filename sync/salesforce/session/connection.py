@@ -41,9 +41,9 @@ from sync.salesforce.session.http import (
     server_time,
 )
 from sync.salesforce.session.limits import RECORDS_PER_PAGE, Allowance, clip
-from sync.salesforce.session.login import Token, permitted, request_token
+from sync.salesforce.session.login import Token, may_receive_secrets, request_token
 from sync.salesforce.session.refused import Refused, utc
-from sync.salesforce.session.retry import RetryPolicy, attempts
+from sync.salesforce.session.retry import RetryPolicy, run_attempts
 from sync.salesforce.session.rules import (
     Transient,
     Unauthorised,
@@ -177,11 +177,11 @@ class Connection:
         """Return the answer with this token, with retries; raise Unauthorised if the token is refused."""
         calls = CALLS.get()
         try:
-            answer = attempts(
+            answer = run_attempts(
                 policy, self.stop, lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404)
             )
         except (SalesforceError, LoginError) as error:  # LoginError: an untrusted certificate
-            if policy.defers and unconnected(error):
+            if policy.defers and is_unconnected(error):
                 self._forget(generation)
             raise
         with self._lock:
@@ -230,7 +230,7 @@ class Connection:
     def _moved(self, redirected: RedirectedError) -> Unauthorised:
         """Return the error for a redirect: a new login finds a moved instance; anything else needs an
         operator."""
-        if permitted(self.settings, redirected.host):
+        if may_receive_secrets(self.settings, redirected.host):
             remedy = f"if the org moved there, set SALESFORCE_LOGIN_URL=https://{redirected.host}"
         else:
             remedy = "a proxy answers in Salesforce's place, or SALESFORCE_LOGIN_URL is not the org's"
@@ -312,15 +312,15 @@ class Connection:
         self._refused.check()
         now = time.monotonic()
         if len(self._logins) == LOGINS_PER_HOUR and now - self._logins[0] < 3600:
-            following = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
+            next_login = datetime.now(UTC) + timedelta(seconds=3600 - (now - self._logins[0]))
             raise LoginError(
                 f"{LOGINS_PER_HOUR} logins within an hour: something ends this user's sessions; "
-                f"no further login before {utc(following)}"
+                f"no further login before {utc(next_login)}"
             )
         self._logins.append(now)
         http = self._http  # of this thread, not of the thread that makes the call
         try:
-            token = attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
+            token = run_attempts(self.retry, self.stop, lambda: request_token(self.settings, http))
         except LoginError as error:
             raise self._refused.note(error) from None
         # The org's Id before the "!" is no secret and appears in messages.
@@ -330,7 +330,7 @@ class Connection:
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
 
 
-def unconnected(error: SyncError) -> bool:
+def is_unconnected(error: SyncError) -> bool:
     """Return whether a call failed because the instance was not reached.
 
     That is: no answer, or an answer that is not the API's.

@@ -45,7 +45,7 @@ class Watch:
     def __init__(self, seconds: float, rate: int = 0) -> None:
         self.seconds, self.rate = seconds, rate
         self.ends = time.monotonic() + seconds
-        self.waited, self.came = 0.0, 0
+        self.waited, self.received = 0.0, 0
         self.reason = ""
 
     def left(self) -> float:
@@ -54,11 +54,11 @@ class Watch:
         if left <= 0:
             self.reason = f"the answer was not complete after {self.seconds:,.0f} seconds"
         elif self.rate and self.waited >= RATE_SECONDS:
-            if self.came < self.rate * RATE_SECONDS:
+            if self.received < self.rate * RATE_SECONDS:
                 self.reason = (
                     f"fewer than {self.rate:,} bytes a second arrived for {RATE_SECONDS:.0f} seconds"
                 )
-            self.waited, self.came = 0.0, 0
+            self.waited, self.received = 0.0, 0
         if self.reason:
             raise TimeoutError(self.reason)
         return min(left, RATE_SECONDS - self.waited) if self.rate else left
@@ -66,11 +66,11 @@ class Watch:
     def note(self, seconds: float, size: int) -> None:
         """Record the duration and the bytes of a read; the time between reads does not count."""
         self.waited += seconds
-        self.came += size
+        self.received += size
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[None]:
+def watch_reads(watch: Watch) -> Iterator[None]:
     """Apply a watch to what this thread reads inside the block."""
     before, CURRENT.watch = getattr(CURRENT, "watch", None), watch
     try:
@@ -142,7 +142,7 @@ class TooSlowError(requests.Timeout):
 
 
 @lru_cache(maxsize=8)
-def trusted(ca_bundle: Path | None) -> ssl.SSLContext:
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     """Return a TLS context with the public and the private CAs; cached, since building it takes about 20
     ms."""
     context = ssl.create_default_context(cafile=certifi.where())
@@ -184,8 +184,8 @@ class Http(requests.Session):
         of requests.
         """
         kwargs["timeout"] = CONNECT_SECONDS, min(READ_SECONDS, allowance.answer)
-        kwargs["stream"] = True  # `fill` reads the body of other answers, within its limits
-        with within(Watch(CONNECT_SECONDS + allowance.answer)):
+        kwargs["stream"] = True  # `read_body` reads the body of other answers, within its limits
+        with read_within(Watch(CONNECT_SECONDS + allowance.answer)):
             response = super().request(method, url, *args, **kwargs)
         usage = response.headers.get("Sforce-Limit-Info", "")
         if len(usage) > LONGEST_USAGE or not USAGE.search(usage):
@@ -194,7 +194,7 @@ class Http(requests.Session):
             response.close()
             raise RedirectedError(response)
         if not stream or response.status_code >= 300:
-            fill(response, allowance)
+            read_body(response, allowance)
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -208,12 +208,12 @@ class Http(requests.Session):
         self.last = response
 
 
-def fill(response: requests.Response, allowance: Allowance) -> None:
+def read_body(response: requests.Response, allowance: Allowance) -> None:
     """Read the body of an answer; of an error at most ERROR_BYTES."""
     failed = response.status_code >= 300
     most = ERROR_BYTES if failed else allowance.size
     pieces, size = [], 0
-    with within(Watch(allowance.body)):
+    with read_within(Watch(allowance.body)):
         while size <= most and (piece := response.raw.read(CHUNK, decode_content=True)):
             pieces.append(piece)
             size += len(piece)
@@ -227,10 +227,10 @@ def fill(response: requests.Response, allowance: Allowance) -> None:
 
 
 @contextmanager
-def within(watch: Watch) -> Iterator[None]:
+def read_within(watch: Watch) -> Iterator[None]:
     """Read within a watch; errors of urllib3 and of the watch are raised as errors of requests."""
     try:
-        with watched(watch):
+        with watch_reads(watch):
             yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
         if watch.reason:
@@ -260,12 +260,12 @@ class Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
-        return super().init_poolmanager(*args, ssl_context=trusted(self.ca_bundle), **kwargs)
+        return super().init_poolmanager(*args, ssl_context=tls_context(self.ca_bundle), **kwargs)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        kwargs["ssl_context"] = trusted(self.ca_bundle)
+        kwargs["ssl_context"] = tls_context(self.ca_bundle)
         if proxy.lower().startswith("https://"):
-            kwargs["proxy_ssl_context"] = trusted(self.ca_bundle)
+            kwargs["proxy_ssl_context"] = tls_context(self.ca_bundle)
         return super().proxy_manager_for(proxy, **kwargs)
 
     def build_response(self, *args: Any, **kwargs: Any) -> requests.Response:

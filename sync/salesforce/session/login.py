@@ -16,7 +16,7 @@ from simple_salesforce.login import token_login
 
 from sync.config.settings import Settings
 from sync.errors import LoginError, SalesforceError
-from sync.salesforce.session.addresses import host_of, trusted
+from sync.salesforce.session.addresses import host_of, is_trusted
 from sync.salesforce.session.bodies import first_error
 from sync.salesforce.session.http import Http, RedirectedError
 from sync.salesforce.session.limits import LONGEST_CODE, clip
@@ -91,12 +91,12 @@ def request_token(settings: Settings, http: Http) -> Token:
         access, body = post_token_request(settings, http, login_url)
     except RedirectedError as redirected:
         own = f"https://{redirected.host}"
-        if redirected.status not in FOLLOWED_REDIRECTS or not permitted(settings, redirected.host):
-            raise LoginError(elsewhere(redirected)) from None
+        if redirected.status not in FOLLOWED_REDIRECTS or not may_receive_secrets(settings, redirected.host):
+            raise LoginError(redirect_message(redirected)) from None
         try:
             access, body = post_token_request(settings, http, own)
         except RedirectedError as again:
-            raise LoginError(f"{own} was named by {login_url}, and {elsewhere(again)}") from None
+            raise LoginError(f"{own} was named by {login_url}, and {redirect_message(again)}") from None
     if not access:
         raise LoginError("the login answered without an access token")
     if not isinstance(access, str) or not ACCESS_TOKEN.fullmatch(access):
@@ -109,7 +109,7 @@ def post_token_request(settings: Settings, http: Http, url: str) -> tuple[Any, A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # simple-salesforce warns of cases that raise here
-            form = grant(settings)
+            form = token_form(settings)
             access, _ = token_login(
                 url + TOKEN_PATH, form, "login", settings.salesforce_client_id, None, None, http
             )
@@ -117,16 +117,16 @@ def post_token_request(settings: Settings, http: Http, url: str) -> tuple[Any, A
         raise network_failure(error) from None
     except (SalesforceAuthenticationFailed, ValueError, AttributeError):
         # A refusal; or HTML, a list, no instance_url: the answer of a proxy or edge server, not of the org.
-        raise login_failure(http.last) from None
+        raise login_error(http.last) from None
     return access, http.last.json() if http.last is not None else {}
 
 
-def permitted(settings: Settings, host: str) -> bool:
+def may_receive_secrets(settings: Settings, host: str) -> bool:
     """Return whether a host may receive the secrets of the login."""
-    return bool(host) and trusted(host, settings.salesforce_login_url, settings.salesforce_private_hosts)
+    return bool(host) and is_trusted(host, settings.salesforce_login_url, settings.salesforce_private_hosts)
 
 
-def elsewhere(redirected: RedirectedError) -> str:
+def redirect_message(redirected: RedirectedError) -> str:
     """Return the message for a redirect that is not followed."""
     return (
         f"the login answered {redirected.status} and redirects to {redirected.target}, where no secret "
@@ -141,7 +141,7 @@ def instance_of(settings: Settings, body: Any) -> str:
         host = host_of(named)
     except ValueError:
         host = ""
-    if not permitted(settings, host):
+    if not may_receive_secrets(settings, host):
         raise LoginError(
             f"the login names the instance {clip(ascii(named), 200)}, which is not an https URL of the login "
             "host or of a Salesforce domain, so the token was not sent there; check SALESFORCE_LOGIN_URL, "
@@ -159,7 +159,7 @@ def organization_of(token: str, body: Any) -> str:
     return named[0] if named else ""
 
 
-def grant(settings: Settings) -> dict[str, str]:
+def token_form(settings: Settings) -> dict[str, str]:
     """Return the form of the token request; secrets are in the form, which every flow accepts."""
     form = {"client_id": settings.salesforce_client_id}
     if settings.flow == "jwt":
@@ -170,13 +170,13 @@ def grant(settings: Settings) -> dict[str, str]:
                 "aud": audience(settings),
                 "exp": int(time.time()) + 180,
             },
-            plain(settings.salesforce_private_key),
+            secret_text(settings.salesforce_private_key),
             algorithm="RS256",
         )
         return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
-    form["client_secret"] = plain(settings.salesforce_client_secret)
+    form["client_secret"] = secret_text(settings.salesforce_client_secret)
     if settings.flow == "password":
-        password = plain(settings.salesforce_password) + plain(settings.salesforce_security_token)
+        password = secret_text(settings.salesforce_password) + secret_text(settings.salesforce_security_token)
         return form | {
             "grant_type": "password",
             "username": settings.salesforce_username or "",
@@ -197,12 +197,12 @@ def audience(settings: Settings) -> str:
     return f"https://{'test' if sandbox else 'login'}.salesforce.com"
 
 
-def plain(secret: Any) -> str:
+def secret_text(secret: Any) -> str:
     """Return the text of a secret ("": not set)."""
     return str(secret.get_secret_value()) if secret is not None else ""
 
 
-def login_failure(response: requests.Response | None) -> Exception:
+def login_error(response: requests.Response | None) -> Exception:
     """Return the exception for an answer without a token."""
     status, body = (response.status_code, response.content) if response is not None else (0, b"")
     code, message = first_error(body)
@@ -216,8 +216,8 @@ def login_failure(response: requests.Response | None) -> Exception:
         )
         what = f"the login answered 200 without a token: {shown}"
         return Transient(SalesforceError(what, status=status, passing=True))
-    told = f"{code}: {message}" if code else message or "no reason is given"
-    lower = f"{told}:".lower()
+    reason = f"{code}: {message}" if code else message or "no reason is given"
+    lower = f"{reason}:".lower()
     if (
         status >= 500
         or status in (420, 429)
@@ -228,7 +228,7 @@ def login_failure(response: requests.Response | None) -> Exception:
         return Transient(SalesforceError(what, status=status, passing=True), retry_after(response))
     advice = next((advice for text, advice in LOGIN_ADVICE.items() if text in lower), "")
     refused = LoginError(
-        f"Salesforce refused the login: {told if code else f'{status}: {told}'}"
+        f"Salesforce refused the login: {reason if code else f'{status}: {reason}'}"
         + (f" ({advice})" if advice else "")
     )
     final = advice or code.lower() in LOGIN_FINAL or code.upper().startswith("OAUTH_")

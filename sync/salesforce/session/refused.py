@@ -27,8 +27,8 @@ class Refused:
     times: int = 0
     reason: str = ""
     since: datetime = NEVER
-    following: datetime = NEVER
-    ends: float = 0  # `following` by the monotonic clock
+    next_attempt: datetime = NEVER
+    ends: float = 0  # `next_attempt` by the monotonic clock
 
     def note(self, error: LoginError) -> LoginError:
         """Record a refusal; return the error to raise, which includes the time of the first refusal from the
@@ -37,7 +37,7 @@ class Refused:
         pause = min(FIRST_PAUSE * 2 ** min(self.times, 10), LONGEST_PAUSE) * self.scale
         self.since = self.since if self.times else now
         self.reason, self.times = str(error), self.times + 1
-        self.following, self.ends = now + pause, time.monotonic() + pause.total_seconds()
+        self.next_attempt, self.ends = now + pause, time.monotonic() + pause.total_seconds()
         return error if self.times == 1 else LoginError(self.describe())
 
     def check(self) -> None:
@@ -53,7 +53,7 @@ class Refused:
         """Return since when, why, and when the next attempt is made."""
         return (
             f"login refused since {utc(self.since)}: {self.reason}; "
-            f"next attempt at {utc(self.following)}, or after a restart"
+            f"next attempt at {utc(self.next_attempt)}, or after a restart"
         )
 
 

@@ -33,15 +33,15 @@ class RetryPolicy:
     defers: bool = True
 
 
-def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
+def run_attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T]) -> T:
     """Try a call by the policy; raise its last error, or StoppedError as soon as the process is asked to
     stop."""
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, Transient) else 0
+        retry_after = error.retry_after if isinstance(error, Transient) else 0
         backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
-        return policy.scale * max(backoff, asked)
+        return policy.scale * max(backoff, retry_after)
 
     def note(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -57,24 +57,24 @@ def attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[], T
     )
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_waiting_for),
-        stop=lambda state: limits(state) or tried(state),
+        stop=lambda state: limits(state) or is_exhausted(state),
         wait=wait,
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=note,
         reraise=True,
     )
     try:
-        return cast("T", retrying(interruptible, stop, attempt))
+        return cast("T", retrying(run_interruptible, stop, attempt))
     except Transient as last:
         if last.retry_after > LONGEST_RETRY_AFTER and policy.defers:
             raise DeferredError(
-                f"{last.error}; Retry-After asks to wait {in_words(last.retry_after)}, more than one call "
-                f"may wait ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
+                f"{last.error}; Retry-After asks to wait {format_seconds(last.retry_after)}, more than one "
+                f"call may wait ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
             ) from None
         raise last.error from None
 
 
-def tried(state: tenacity.RetryCallState) -> bool:
+def is_exhausted(state: tenacity.RetryCallState) -> bool:
     """Return whether the kind of failure allows no further attempt."""
     error = state.outcome.exception() if state.outcome else None
     return isinstance(error, Transient) and 0 < error.tries <= state.attempt_number
@@ -85,19 +85,19 @@ def worth_waiting_for(error: BaseException) -> bool:
     return isinstance(error, Transient) and error.retry_after <= LONGEST_RETRY_AFTER
 
 
-def in_words(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a number of seconds as text."""
     return f"{seconds:,.0f} seconds" if seconds <= 30 * 86400 else "more than a month"
 
 
-def interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
+def run_interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
     """Run an attempt in a thread, which is abandoned when the process is asked to stop.
 
     A page may take minutes; a dyno has 30 seconds to stop.
     """
     if stop.is_set():
         raise StoppedError
-    activity.note()
+    activity.report()
     result: list[T] = []
     failure: list[BaseException] = []
     done = threading.Event()

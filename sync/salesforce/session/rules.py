@@ -229,7 +229,7 @@ def retry_after(response: requests.Response | None) -> float:
             return 0.0
         return seconds if seconds > 0 else 0.0  # NaN gives 0
     try:
-        asked = parsedate_to_datetime(value[:LONGEST_CODE])
-        return max(0.0, (asked - datetime.now(UTC)).total_seconds())
+        until = parsedate_to_datetime(value[:LONGEST_CODE])
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return 0.0

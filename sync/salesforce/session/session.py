@@ -26,8 +26,8 @@ from sync.salesforce.session.answers import (
     Deletions,
     Described,
     Usage,
-    covered,
-    moment,
+    latest_covered,
+    parse_time,
 )
 from sync.salesforce.session.bodies import decode_records
 from sync.salesforce.session.connection import (
@@ -36,7 +36,7 @@ from sync.salesforce.session.connection import (
     Calls,
     Connection,
 )
-from sync.salesforce.session.http import LONGEST_DATE, Watch, csv_lines, within
+from sync.salesforce.session.http import LONGEST_DATE, Watch, csv_lines, read_within
 from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import (
     DESCRIBE,
@@ -180,7 +180,7 @@ class Session:
         """
         path = f"/services/data/v{self.version}/sobjects/{name}/describe"
         known = self._described.get(name)
-        if refresh or (known is not None and time.monotonic() - known.asked > DESCRIBE_SECONDS):
+        if refresh or (known is not None and time.monotonic() - known.asked_at > DESCRIBE_SECONDS):
             known = None
         condition = {"If-Modified-Since": known.modified} if known is not None else {}
 
@@ -224,7 +224,7 @@ class Session:
 
         Few retries: a pass works without it, too. Raises SalesforceError if it is refused or malformed.
         """
-        return covered(self._replication(name, "updated", start, end, self.best_effort))
+        return latest_covered(self._replication(name, "updated", start, end, self.best_effort))
 
     def deleted(self, name: str, start: datetime, end: datetime) -> Deletions:
         """Return getDeleted's answer for a window of whole minutes; raise SalesforceError if refused or
@@ -232,14 +232,14 @@ class Session:
         answer = self._replication(name, "deleted", start, end, self.retry)
         try:
             listed = answer.body["deletedRecords"]
-            records = {record_id(record["id"]): moment(record["deletedDate"]) for record in listed}
+            records = {record_id(record["id"]): parse_time(record["deletedDate"]) for record in listed}
             available = answer.body.get("earliestDateAvailable")
-            earliest = moment(available) if available else start
+            earliest = parse_time(available) if available else start
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise SalesforceError(
                 f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200
             ) from None
-        return Deletions(records, earliest, covered(answer))
+        return Deletions(records, earliest, latest_covered(answer))
 
     def _replication(
         self, name: str, what: str, start: datetime, end: datetime, policy: RetryPolicy
@@ -283,7 +283,7 @@ class Session:
             accept = {"Accept": "text/csv"}
             with (
                 self._connection.send(sf, "GET", path, RESULTS, headers=accept, stream=True) as response,
-                within(Watch(RESULTS.body, RESULTS.rate)),
+                read_within(Watch(RESULTS.body, RESULTS.rate)),
             ):
                 return read(response.headers, csv_lines(response))
 
