@@ -126,7 +126,7 @@ def listed(columns: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 def cell(what: str) -> str:
     """A comment in a cell of a table; labels of an org may hold what Markdown reads as its own."""
     plain = " ".join(what.split())
-    for mark in ("\\", "|", "<", "[", "*", "_"):
+    for mark in ("\\", "|", "<", "[", "*"):
         plain = plain.replace(mark, "\\" + mark)
     return plain
 
