@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import Any
 
@@ -181,17 +182,41 @@ def test_a_first_load_gives_numbers(world: World) -> None:
 
 
 def test_no_number_is_missing_while_records_are_added(loaded: World) -> None:
-    """Rows that a transaction adds while the command runs have their numbers when it ends."""
-    loaded.sql("DROP SCHEMA IF EXISTS heroku_connect CASCADE")
-    with tables.transaction(loaded.engine) as connection:
-        loaded_rows = connection.execute(text("SELECT count(*) FROM crm.contact")).scalar_one()
-    make(loaded)
-    loaded.sql(
-        "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp) VALUES ('003000000000001AAA', false, now())"
-        " ON CONFLICT (id) DO UPDATE SET title = 'x'"
-    )
+    """A row that another transaction adds while the command runs has its number when the command ends."""
+    late, waiting = "003000000000001AAA", "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with loaded.engine.connect() as adding, ThreadPoolExecutor(1) as pool:
+        adding.execute(
+            text(
+                "INSERT INTO salesforce.contact (id, is_deleted, system_modstamp) VALUES (:id, false, now())"
+            ),
+            {"id": late},
+        )
+        done = pool.submit(make, loaded)
+        while loaded.sql(waiting) == [(0,)]:
+            assert not done.done()
+        adding.commit()
+        done.result()
 
-    assert len(numbers(loaded)) == loaded_rows + 1
+    assert set(numbers(loaded)) == {loaded.ann, loaded.bob, loaded.cid, late}
+
+
+def test_numbers_are_taken_over_once(loaded: World) -> None:
+    """Records keep the `id` of Heroku Connect's tables, others get higher ones; given numbers are never replaced."""
+    loaded.sql("CREATE SCHEMA theirs")
+    for table in ("account", "contact"):
+        loaded.sql(f"CREATE TABLE theirs.{table} (id serial PRIMARY KEY, sfid varchar(18) COLLATE ucs_basic)")
+    loaded.sql("INSERT INTO theirs.contact (id, sfid) VALUES (41, :a), (7, :b)", a=loaded.ann, b=loaded.bob)
+    loaded.sql("INSERT INTO theirs.contact (sfid) VALUES (NULL)")
+    loaded.sql("INSERT INTO theirs.account (id, sfid) VALUES (41, :a)", a=loaded.acme)
+
+    assert "contact: " in make(loaded, ids_from="theirs")[1]
+
+    found = numbers(loaded)
+    assert (found[loaded.ann], found[loaded.bob], found[loaded.cid] > 41) == (41, 7, True)
+    assert numbers(loaded, f"{VIEWS}.account")[loaded.acme] == 41
+    with pytest.raises(UsageError, match="records of Account, Contact have numbers already"):
+        make(loaded, ids_from="theirs")
+    assert numbers(loaded) == found
 
 
 # ── remaking and dropping ─────────────────────────────────────────────────────────────────────────────
