@@ -173,7 +173,8 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
     return (
         f"{name}: Salesforce's answers are dated {salesforce_time} UTC and the database's clock "
         f"says {database_time}: one of them is wrong, so complete_through stays where it is; rows that were "
-        "read are kept. Check the time (NTP) of the database's server, and whether a proxy before Salesforce changes the Date header"
+        "read are kept. Check the time (NTP) of the database's server, and whether a proxy before Salesforce "
+        "changes the Date header"
     )
 
 

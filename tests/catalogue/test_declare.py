@@ -264,6 +264,7 @@ def test_nothing_stays_where_no_migration_can_be_made(
 # ── a checkout ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.timeout(300)  # a dozen processes, one after the other, on a machine that may be busy
 def test_an_object_needs_no_other_edit(
     checkout: Checkout, sim: Simulator, database: str, migrated: Engine
 ) -> None:

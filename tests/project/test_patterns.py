@@ -120,6 +120,10 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         re.compile(r"(\d+(?:\.\d+)?)\s*%").fullmatch,
         ("1" * N, "1." + "1" * N, "1" + " " * N),
     ),
+    ("config/storage.py", r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]b)"): (
+        re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]b)").fullmatch,
+        ("1" * N, "1." + "1" * N, "1" + " " * N),
+    ),
     ("config/settings.py", r"\w+"): (re.compile(r"\w+").fullmatch, ("_" * N + "!",)),
     ("config/settings.py", r"https://[^/\s@?#]+"): (
         re.compile(r"https://[^/\s@?#]+").fullmatch,
