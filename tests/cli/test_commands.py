@@ -27,7 +27,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert sorted(COMMANDS) == sorted(
         [
             *("worker", "run", "resync", "verify", "status", "check", "schema", "rejects", "changes"),
-            *("prune", "grant", "revoke", "erase", "alert", "demo", "simulator"),
+            *("prune", "grant", "revoke", "erase", "alert", "heroku-connect", "demo", "simulator"),
         ]
     )
 
