@@ -7,7 +7,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench object field migration requirements clean
+.PHONY: help demo test lint format soak mutations bench object field migration docs requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Custo
 
 migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
 	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
+
+docs: .venv/ready ## write docs/data-dictionary.md from the comments of a migrated database
+	@$(BIN)/python -m migrations.dictionary
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sync.catalogue.catalogue import CATALOGUE
+from sync.catalogue.labels import LABELS, label
 from sync.catalogue.mapping import (
     OWN_COLUMNS,
     UNREPLICATED_TYPES,
@@ -220,10 +221,12 @@ def add_field(sobject: SObject, name: str, file: Path | None, index: bool) -> li
     kind = KINDS.get(str(raw["type"]))
     if kind is None or raw["type"] in UNREPLICATED_TYPES:
         raise UsageError(f"{sobject.name}.{name} is of type {raw['type']}, which has no column")
-    source = with_field(module.read_text(), name, kind, index=index)
-    migration = written_with_migration({module: source}, f"{sobject.name} gets {name}")
+    files = {module: with_field(module.read_text(), name, kind, index=index)}
+    if (called := " ".join(str(raw.get("label") or "").split())) and not label(sobject.name, name):
+        files[LABELS] = f"{LABELS.read_text()}{sobject.name}.{name} {called}\n"
+    migration = written_with_migration(files, f"{sobject.name} gets {name}")
     return [
-        *(f"wrote {path.relative_to(ROOT)}" for path in (module, migration)),
+        *(f"wrote {path.relative_to(ROOT)}" for path in (*files, migration)),
         f"next: alembic upgrade head (a deploy does it); the next pass fills {sql_name(name)} in all records",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alembic import context
@@ -71,6 +71,9 @@ def follow_with_views(
         present = shown[name]
         added = [column for column in views.consumer_columns(table) if column not in present]
         if not added:
+            if commented(up, table.name):
+                up.append(DescribeView(table.name))
+                down.append(DescribeView(table.name))
             continue
         up.append(ops.ExecuteSQLOp(views.consumer_view(table.name, [*present, *added])))
         up.append(DescribeView(table.name))
@@ -84,6 +87,16 @@ def follow_with_views(
     if before and len(before) < len(shown):
         up += [ops.ExecuteSQLOp(text) for text in of_all(tables.REPLICA)]
         down[:0] = [ops.ExecuteSQLOp(text) for text in of_all(before)]
+
+
+def commented(operations: Sequence[ops.MigrateOperation], table: str) -> bool:
+    """Whether a replica's columns get other comments: its consumer view shows them, too."""
+    return any(
+        isinstance(change, ops.AlterColumnOp) and change.modify_comment is not False
+        for group in operations
+        if isinstance(group, ops.ModifyTableOps) and group.table_name == table
+        for change in group.ops
+    )
 
 
 def of_all(replicas: Mapping[str, Table]) -> Iterator[str]:

@@ -14,7 +14,7 @@ class Derivation:
     """A function that normalises a raw value, and what its results depend on beside that value.
 
     `number` counts the versions of our code. `regional`: the default phone region matters. `library` is the
-    name and version of a library that decides, or "".
+    name and version of a library that decides, or "". `meaning` tells readers of the column what it holds.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Derivation:
     normalise: Normaliser
     regional: bool = False
     library: str = ""
+    meaning: str = ""
 
     def __call__(self, raw: str, region: str) -> str | None:
         return self.normalise(raw, region)
@@ -37,7 +38,7 @@ class Derivation:
 
 
 def derivation(
-    name: str, number: int, *, regional: bool = False, library: str = ""
+    name: str, number: int, *, regional: bool = False, library: str = "", meaning: str = ""
 ) -> Callable[[Normaliser], Derivation]:
     """Declare a function a derivation.
 
@@ -46,6 +47,6 @@ def derivation(
     """
 
     def declare(normalise: Normaliser) -> Derivation:
-        return Derivation(name, number, normalise, regional, library)
+        return Derivation(name, number, normalise, regional, library, meaning)
 
     return declare

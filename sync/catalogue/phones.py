@@ -59,7 +59,13 @@ class Numbering:
         return False
 
 
-@derivation("e164", 1, regional=True, library=f"phonenumbers {phonenumbers.__version__}")
+@derivation(
+    "e164",
+    1,
+    regional=True,
+    library=f"phonenumbers {phonenumbers.__version__}",
+    meaning="the number as +14155552671 (E.164), without extension; null where it is not a valid one",
+)
 @lru_cache(maxsize=8_000)  # switchboards; most numbers are one person's
 def e164(raw: str, region: str) -> str | None:
     """`(415) 555-1212` → `+14155551212`; None where no valid number is in it. Extensions are dropped."""

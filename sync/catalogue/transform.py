@@ -88,14 +88,14 @@ class Batch:
 # ── derived columns: the transformations in flight ────────────────────────────────────────────────────
 
 
-@derivation("email", 1)
+@derivation("email", 1, meaning="the address, trimmed and in lower case; null where it is not one address")
 def normalise_email(raw: str, _region: str) -> str | None:
     """Trimmed and lower-cased; None where it is not one address."""
     email = raw.strip().lower()
     return email if len(email) <= LONGEST_EMAIL and EMAIL.fullmatch(email) else None
 
 
-@derivation("host", 1)
+@derivation("host", 1, meaning="the host name, in lower case; null where there is none")
 def website_host(raw: str, _region: str) -> str | None:
     """`HTTPS://Www.Example.com:8443/shop` → `www.example.com`; None where there is no host name."""
     address = raw.strip()

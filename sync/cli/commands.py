@@ -22,6 +22,7 @@ from sync.cli.wiring import (
     open_keeper,
     open_settings,
     sample_option,
+    schema_option,
     selected_objects,
     sender,
     time_option,
@@ -33,7 +34,7 @@ from sync.errors import (
     UsageError,
 )
 from sync.logs import logger, printable
-from sync.operations import erasure, grants, pruning, status, worker
+from sync.operations import erasure, grants, heroku_connect, pruning, status, worker
 from sync.operations.alerts import incidents
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
@@ -392,3 +393,29 @@ def revoke(
     with open_database() as (_, engine), tables.transaction(engine) as connection:
         done = grants.revoke(connection, role)
     screen.say(done)
+
+
+@app.command("heroku-connect")
+def heroku_connect_(
+    schema: Annotated[
+        str, typer.Option("--schema", help="The schema of the views; it is made where it is not there.")
+    ] = heroku_connect.DEFAULT_SCHEMA,
+    ids_from: Annotated[
+        str | None,
+        typer.Option("--ids-from", help="Take over the column id of Heroku Connect's tables in this schema."),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the views of the schema.")] = False,
+) -> None:
+    """Make or remake views shaped like Heroku Connect's tables, for applications that only read."""
+    if drop and ids_from is not None:
+        raise UsageError("--drop and --ids-from exclude each other: give one of them")
+    where = schema_option("--schema", schema)
+    source = schema_option("--ids-from", ids_from) if ids_from is not None else None
+    with open_database() as (settings, engine):
+        done = (
+            heroku_connect.drop_views(engine, where)
+            if drop
+            else heroku_connect.make_views(engine, settings.sync_objects, where, source)
+        )
+        for line in done:
+            screen.say(line)

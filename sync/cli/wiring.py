@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.selection import selection_problems
+from sync.config.replicas import schema_name
 from sync.config.settings import DatabaseSettings, ObjectChoices, load_database_settings, load_settings
 from sync.config.values import parse_duration
 from sync.errors import ReplicaSchemaError, SyncError, UsageError
@@ -49,6 +50,14 @@ def sample_option(value: str | None) -> int | None:
     if not value.isascii() or not value.isdigit() or int(value) == 0:
         raise UsageError(f"--deep {value}: give a number of records, or all")
     return int(value)
+
+
+def schema_option(option: str, value: str) -> str:
+    """Return the name of a schema that needs no quotes in SQL; raise UsageError."""
+    try:
+        return schema_name(value)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def time_option(value: str) -> datetime:

@@ -24,7 +24,7 @@ def schema_name(value: str) -> str:
         raise bad_value(f"has {len(value)} characters, and PostgreSQL takes {LONGEST}: write a shorter name")
     if value in TAKEN or value.startswith("pg_"):
         raise bad_value(
-            f"{value} is taken: pg_…, {', '.join(sorted(TAKEN))} are not for replicas; write another"
+            f"{value} is taken: pg_…, {', '.join(sorted(TAKEN))} have another use; write another name"
         )
     if value in RESERVED:
         raise bad_value(f"{value} is a reserved word of SQL: write another name, for example {value}_replica")

@@ -329,6 +329,18 @@ Table(
     comment="What a verify of an older release has listed so far; this one has a table for each object.",
 )
 
+Table(
+    "heroku_connect_id",
+    metadata,
+    Column("record_id", Text(collation="C"), primary_key=True),
+    Column("object", Text(), nullable=False),
+    Column("number", Integer(), Identity(), nullable=False),
+    Index(None, "object", "number", unique=True),
+    schema=BOOKKEEPING,
+    comment="The column `id` of views shaped like Heroku Connect's tables: a record keeps its number for "
+    "ever.",
+)
+
 
 def listing_table(name: str) -> Table:
     """Return the table that lists an object's records during a verify; `name` is the name of its replica."""

@@ -30,7 +30,8 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
 from sync.catalogue.catalogue import CATALOGUE
-from sync.catalogue.mapping import Kind, SObject
+from sync.catalogue.labels import label
+from sync.catalogue.mapping import Derived, Field, Kind, SObject
 from sync.errors import (
     ConfigError,
     DatabaseUnavailableError,
@@ -57,6 +58,18 @@ TYPES: dict[Kind, TypeEngine[Any]] = {
     Kind.NUMBER: Numeric(),
     Kind.DATE: Date(),
     Kind.DATETIME: DateTime(timezone=True),
+}
+# The kinds in the words of those who read the columns by SQL.
+WORDS: dict[Kind, str] = {
+    Kind.ID: "Id of the record, 18 characters",
+    Kind.REFERENCE: "Id of another record, 18 characters",
+    Kind.TEXT: "text",
+    Kind.MULTIPICKLIST: "list of texts",
+    Kind.BOOLEAN: "yes (true) or no (false)",
+    Kind.INTEGER: "whole number",
+    Kind.NUMBER: "number, with all its digits",
+    Kind.DATE: "date, without a time zone",
+    Kind.DATETIME: "point in time",
 }
 REQUIRED = frozenset({"id", "is_deleted", "system_modstamp"})
 # Columns that this product adds to those of the fields.
@@ -89,11 +102,11 @@ def replica_table(sobject: SObject) -> Table:
                 TYPES[field.kind],
                 primary_key=field.kind is Kind.ID,
                 nullable=field.column not in REQUIRED,
-                comment=f"Salesforce field {sobject.name}.{field.name}.",
+                comment=field_comment(sobject, field),
             )
         )
         columns.extend(
-            Column(derived.column, Text(), comment=f"Computed from {field.name}: {derived.normalise.name}.")
+            Column(derived.column, Text(), comment=derived_comment(sobject, field, derived))
             for derived in field.derived
         )
     return Table(
@@ -107,6 +120,18 @@ def replica_table(sobject: SObject) -> Table:
         comment=f"{COMMENT} {sobject.name}: live records, and deleted ones as tombstones.",
         postgresql_with=STORAGE,
     )
+
+
+def field_comment(sobject: SObject, field: Field) -> str:
+    """The comment of a field's column: the field, its label where one is known, and its type."""
+    called = f" ({known})" if (known := label(sobject.name, field.name)) else ""
+    return f"Salesforce field {sobject.name}.{field.name}{called}: {WORDS[field.kind]}."
+
+
+def derived_comment(sobject: SObject, field: Field, derived: Derived) -> str:
+    """The comment of a derived column: the field it is computed from, and what it holds."""
+    made_by = derived.normalise
+    return f"Computed from Salesforce field {sobject.name}.{field.name}: {made_by.meaning or made_by.name}."
 
 
 def own_columns() -> list[Column[Any]]:

@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 from migrations import autogenerate, declare
 from migrations.declare import declaration, with_field
 from sync.catalogue.catalogue import CATALOGUE
+from sync.catalogue.labels import LABELS
 from sync.catalogue.mapping import sql_name
 from sync.errors import SyncError, UsageError
 from sync.simulator import Simulator
@@ -150,6 +151,24 @@ def test_a_field_goes_to_the_end() -> None:
     assert "INTEGER" in imported.replace(",", " ").split()
 
 
+def test_a_field_brings_its_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label of the describe is added to those of the other fields, in one line."""
+    describe = tmp_path / "contact.json"
+    field = {"name": "Weight__c", "type": "double", "label": "Weight\n in kg"}
+    describe.write_text(json.dumps({"name": "Contact", "fields": [field]}))
+    written: dict[Path, str] = {}
+
+    def keep(files: dict[Path, str], _message: str) -> Path:
+        written.update(files)
+        return ROOT / "migrations" / "versions" / "0099_contact_gets_weight__c.py"
+
+    monkeypatch.setattr(declare, "written_with_migration", keep)
+
+    assert declare.main(["field", "Contact", "Weight__c", "--describe", str(describe)]) == 0
+
+    assert written[LABELS].splitlines()[-1] == "Contact.Weight__c Weight in kg"
+
+
 def test_a_first_lookup_makes_the_list() -> None:
     """An object that nobody looks up by anything gets the list of its lookups."""
     bare = CONTACT.replace(
@@ -258,7 +277,8 @@ def test_an_object_needs_no_other_edit(
     settings = sim.environment() | {"DATABASE_URL": database}
     with migrated.begin() as connection:
         connection.execute(text("CREATE ROLE hand_granted"))
-        connection.execute(text("GRANT SELECT ON crm.account, crm.contact TO hand_granted"))
+        views = ", ".join(f"crm.{sobject.table}" for sobject in CATALOGUE.values())
+        connection.execute(text(f"GRANT SELECT ON {views} TO hand_granted"))
     try:
         told = checkout.succeed("migrations.declare", "object", "Windfall", **settings)
 
@@ -289,7 +309,7 @@ def test_an_object_needs_no_other_edit(
         assert ask(migrated, "SELECT has_table_privilege('hand_granted', 'crm.windfall', 'SELECT')") == [True]
         assert ask(
             migrated, "SELECT col_description('crm.windfall'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
-        ) == ["Salesforce field Windfall.IsPrivate."]
+        ) == ["Salesforce field Windfall.IsPrivate (Private): yes (true) or no (false)."]
 
         checkout.succeed("alembic", "downgrade", "-1", **settings)
         assert "windfall" not in ask(migrated, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
@@ -334,6 +354,8 @@ def test_a_field_is_one_line_and_a_generated_migration(
     line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
     assert catalogue.read_text().count(last) == 1
     catalogue.write_text(catalogue.read_text().replace(last, last + line))
+    labels = catalogue.parent / "labels.txt"
+    labels.write_text(labels.read_text().replace("Account.Industry Industry", "Account.Industry Line: 100 %"))
     before = checkout.files()
 
     made = checkout.succeed("migrations.autogenerate", "contact gets a", "nick name")
@@ -347,6 +369,8 @@ def test_a_field_is_one_line_and_a_generated_migration(
     checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
     assert columns(migrated, "crm.contact") == [*shown, "nick_name", "nick_name_lower"]
     assert {"nick_name", "nick_name_lower"} <= set(columns(migrated, "salesforce.contact"))
+    industry = "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attname = 'industry'"
+    assert set(ask(migrated, industry)) == {"Salesforce field Account.Industry (Line: 100 %): text."}
     checkout.succeed("alembic", "check", DATABASE_URL=database)
 
     checkout.succeed("alembic", "downgrade", "-1", DATABASE_URL=database)

@@ -26,19 +26,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
     """Commands come and go on purpose."""
     assert sorted(COMMANDS) == sorted(
         [
-            *(
-                "worker",
-                "run",
-                "resync",
-                "verify",
-                "status",
-                "check",
-                "schema",
-                "rejects",
-                "changes",
-                "prune",
-            ),
-            *("grant", "revoke", "erase", "alert", "demo", "simulator"),
+            *("worker", "run", "resync", "verify", "status", "check", "schema", "rejects", "changes"),
+            *("prune", "grant", "revoke", "erase", "alert", "demo", "simulator"),
         ]
     )
 
