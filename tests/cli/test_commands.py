@@ -26,8 +26,19 @@ def test_the_commands_are_those_of_the_contract() -> None:
     """Commands come and go on purpose."""
     assert sorted(COMMANDS) == sorted(
         [
-            *("worker", "run", "resync", "verify", "status", "check", "schema", "rejects", "changes", "prune"),
-            *("grant", "revoke", "erase", "demo", "simulator"),
+            *(
+                "worker",
+                "run",
+                "resync",
+                "verify",
+                "status",
+                "check",
+                "schema",
+                "rejects",
+                "changes",
+                "prune",
+            ),
+            *("grant", "revoke", "erase", "heroku-connect", "demo", "simulator"),
         ]
     )
 
