@@ -19,9 +19,12 @@ from sync.cli.wiring import (
     lease_owner,
     open_context,
     open_database,
+    open_keeper,
+    open_settings,
     sample_option,
     schema_option,
     selected_objects,
+    sender,
     time_option,
 )
 from sync.errors import (
@@ -32,6 +35,7 @@ from sync.errors import (
 )
 from sync.logs import logger, printable
 from sync.operations import erasure, grants, heroku_connect, pruning, status, worker
+from sync.operations.alerts import incidents
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
 from sync.replication import pipeline, runs
@@ -97,13 +101,15 @@ def options(
 def run_worker() -> None:
     """Run unattended: a pass at once, then one at each SYNC_INTERVAL, until SIGTERM."""
     with open_context("worker", timedelta(minutes=10)) as context:
-        settings = context.settings
+        settings, keeper = context.settings, open_keeper(context)
+        context = replace(context, on_pass=keeper.note_pass)
         jobs = {name: partial(pipeline.run_scheduled, context, name) for name in settings.sync_objects}
         keep = settings.sync_feed_retention, settings.sync_run_retention
         beside = {
             "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
         }
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside)
+        attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant)
 
 
 @app.command()
@@ -200,19 +206,16 @@ def print_status(
         str | None,
         typer.Option(
             "--max-lag",
-            help="The lag above which an object is stale; default: two intervals, the overlap and 5m.",
+            help="The lag above which an object is stale; default: SYNC_MAX_LAG.",
         ),
     ] = None,
 ) -> None:
     """Print freshness, rows, last runs, rejects; exit 1 if the first line says STALE or NOT LOADED."""
     with open_database() as (settings, engine):
-        usual = 2 * settings.sync_interval + settings.sync_overlap + timedelta(minutes=5)
+        allowed = duration_option(max_lag) if max_lag else settings.max_lag
         with tables.transaction(engine) as connection:
             found = status.read_status(
-                connection,
-                settings.sync_objects,
-                duration_option(max_lag) if max_lag else usual,
-                settings.sync_database_limit,
+                connection, settings.sync_objects, allowed, settings.sync_database_limit
             )
     show.status(found, as_json=as_json)
     if found.stale:
@@ -335,6 +338,27 @@ def confirmed(count: int) -> bool:
         return False
     what = "this record, and never store it" if count == 1 else f"these {count} records, and never store them"
     return typer.confirm(f"Erase {what} again?")
+
+
+@app.command()
+def alert(
+    test: Annotated[
+        bool, typer.Option("--test", help="Send a test message to each of SYNC_ALERT_URLS.")
+    ] = False,
+) -> None:
+    """Send a test message; exit 1 unless every URL of SYNC_ALERT_URLS accepts it."""
+    if not test:
+        raise UsageError("alert sends a test message alone: add --test")
+    stop, settings = threading.Event(), open_settings()
+    if (send := sender(settings)) is None:
+        raise ConfigError("SYNC_ALERT_URLS is not set: write URLs of Apprise, see docs/settings.md")
+    with worker.stopping_on_signals(stop):
+        outcomes = send(incidents.TEST, stop)
+    for one in outcomes:
+        if one.accepted:
+            screen.say(f"{one.number}. {one.place}: accepted")
+    if failed := [one for one in outcomes if not one.accepted]:
+        raise SyncError("; ".join(f"{one.number}. {one.place}: {one.problem}" for one in failed))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from sync.cli.screen import (
     write,
 )
 from sync.logs import logger
+from sync.operations.alerts.incidents import describe
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
@@ -47,6 +48,7 @@ from sync.replication.runs import PageResult, Report, SyncContext
 log = logger.get(__name__)
 
 SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
+STATUS_VERSION = 1  # of `status --json`; it grows when a name in it changes its meaning or goes
 WIDE = 120  # characters of a terminal that shows a finding and its remedy side by side
 
 
@@ -256,10 +258,12 @@ def size(found: Size, limit: int | None) -> None:
 
 def status(found: Status, *, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(found))
+        print_json({"version": STATUS_VERSION, **asdict(found)})
         return
     word, _, rest = found.headline.partition(":")
     console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
+    for one in found.incidents:
+        say(f"incident: {describe(one)}")
     columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
     dispensable = ("tombstones", "verified", "complete through", "rejects", "last run")
     table(

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -20,8 +21,11 @@ from sync.config.values import parse_duration
 from sync.errors import ReplicaSchemaError, SyncError, UsageError
 from sync.logs import logger
 from sync.operations import worker
+from sync.operations.alerts.delivery import Sender
+from sync.operations.alerts.keeper import Keeper, Ways
 from sync.postgres import tables
 from sync.replication.runs import SyncContext
+from sync.salesforce.session.http import ping
 from sync.salesforce.session.session import Session
 
 log = logger.get(__name__)
@@ -118,6 +122,39 @@ def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
         yield settings, engine
     finally:
         engine.dispose()
+
+
+def open_settings() -> DatabaseSettings:
+    """Read the settings of a command that asks neither the database nor Salesforce."""
+    settings = load_database_settings(OBJECT_CHOICES)
+    logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
+    return settings
+
+
+def sender(settings: DatabaseSettings) -> Sender | None:
+    """Return what sends messages to SYNC_ALERT_URLS (None: it is not set)."""
+    return Sender(settings.alert_urls, settings.requests_ca_bundle) if settings.alert_urls else None
+
+
+def open_keeper(context: SyncContext) -> Keeper:
+    """Return what keeps and tells the incidents of a worker."""
+    settings, session = context.settings, context.session
+
+    def usage() -> float | None:
+        known = session.usage
+        return None if known is None else known.used / known.limit / settings.sync_api_budget
+
+    url, bundle = settings.heartbeat_url, settings.requests_ca_bundle
+    return Keeper(
+        context.engine,
+        settings.sync_objects,
+        settings.max_lag,
+        lambda: datetime.now(UTC),
+        settings.salesforce_login_url.removeprefix("https://"),
+        Ways(sender(settings), partial(ping, url, bundle) if url else None),
+        usage,
+        context.stop,
+    )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -16,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sync.config.alerts import AlertSettings
 from sync.config.fields import Selection, field_names, fields_of_object, object_names
 from sync.config.flows import (
     Flow,
@@ -31,7 +31,6 @@ from sync.config.replicas import schema_name
 from sync.config.storage import StorageSettings
 from sync.config.surroundings import libpq_secrets, needs_tls, proxy_secrets
 from sync.config.values import (
-    SOURCES,
     bad_value,
     parse_duration,
     readable_pem,
@@ -40,13 +39,13 @@ from sync.errors import ConfigError
 from sync.logs.printable import escape_controls
 
 LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
+# What the usual lag may exceed two intervals and the overlap by: the time that passes take.
+LAG_MARGIN = timedelta(minutes=5)
 
 
-class DatabaseSettings(StorageSettings):
+class DatabaseSettings(AlertSettings, StorageSettings):
     """The settings of commands that only read the database; a field's name is the variable's in lower
     case."""
-
-    model_config = SOURCES
 
     database_url: SecretStr
     pgsslmode: str | None = None
@@ -124,12 +123,17 @@ class DatabaseSettings(StorageSettings):
         return url
 
     @property
+    def max_lag(self) -> timedelta:
+        """The lag above which an object is stale: the setting, or else what passes in time do not exceed."""
+        return self.sync_max_lag or 2 * self.sync_interval + self.sync_overlap + LAG_MARGIN
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """All values that must never be printed, including those that libraries read from the environment."""
         database_url = self.database_url.get_secret_value()
         url = make_url(database_url)
         own = [database_url, str(url.password)] if url.password else []
-        return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets()]))
+        return tuple(dict.fromkeys([*own, *libpq_secrets(url), *proxy_secrets(), *self.alert_secrets]))
 
 
 class Settings(DatabaseSettings):
@@ -155,7 +159,6 @@ class Settings(DatabaseSettings):
     sync_tombstone_values: Literal["keep", "erase"] = "keep"
     sync_tombstone_retention: timedelta | None = timedelta(days=30)
     sync_excluded_fields: Annotated[frozenset[str], NoDecode] = frozenset()
-    requests_ca_bundle: Path | None = None
 
     @field_validator("sync_api_budget", mode="before")
     @classmethod
@@ -266,18 +269,6 @@ class Settings(DatabaseSettings):
         pem = readable_pem(value.get_secret_value())
         check_signing_key(pem)
         return SecretStr(pem)
-
-    @field_validator("requests_ca_bundle")
-    @classmethod
-    def _ca_bundle(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None and not value.is_dir():
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
-        except (ssl.SSLError, OSError):
-            raise bad_value(
-                f"{value} does not exist or holds no certificate: give a PEM file with the CA's"
-            ) from None
-        return value
 
     @property
     def tombstone_values_kept(self) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""What libraries read from the environment themselves: proxies with passwords, and libpq's connection."""
+"""What libraries read from the environment themselves: proxies with passwords, CAs, libpq's connection."""
 
 from __future__ import annotations
 
@@ -37,6 +37,24 @@ def libpq_secrets(url: URL) -> Iterator[str]:
     passwords = [url.query.get(name, "") for name in ("password", "sslpassword")]
     for value in (*passwords, os.environ.get("PGPASSWORD", "")):
         yield from filter(None, [value] if isinstance(value, str) else value)
+
+
+# Settings of ours that are secret or lead to secrets, by the beginnings of their names.
+OURS = ("SALESFORCE_", "SYNC_", "DATABASE_URL", "PG")
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def child_environment(ca_file: Path | None) -> dict[str, str]:
+    """Return the environment of a process that sends alerts: proxies, but none of our settings.
+
+    `ca_file` holds the CAs that it trusts (None: the public ones).
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(OURS) and name not in CA_VARIABLES
+    }
+    return kept if ca_file is None else kept | {"REQUESTS_CA_BUNDLE": str(ca_file)}
 
 
 # ── libpq's connection ────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from sync.postgres import ledger, pruning
 from sync.postgres.pruning import Size
+from sync.postgres.state.incidents import Incident, read_open
 from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
@@ -45,7 +46,7 @@ SELECT object, complete_through FROM sync.cursor
 """)
 # The last verify of each object; a failed one is `overdue` if none succeeded for two days.
 VERIFIED = text("""
-SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error,
+SELECT DISTINCT ON (r.object) r.object, r.started_at, r.outcome, r.error, r.error_class,
        (r.findings ->> 'remaining')::bigint - coalesce((r.findings ->> 'rejected')::bigint, 0) AS remaining,
        k.complete_through - coalesce(k.verified_through, r.started_at - interval '1 day') > interval '2 days'
            AS overdue
@@ -135,7 +136,7 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
-    problems."""
+    problems, `incidents` are the open ones."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -145,6 +146,7 @@ class Status:
     headline: str
     size: Size = NO_SIZE
     size_limit: int | None = None
+    incidents: tuple[Incident, ...] = ()
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -179,7 +181,8 @@ def read_status(
     problems = [*size_warnings(size, size_limit), *warnings(connection, objects)]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
-    return Status(found, runs(connection, objects), working, stale, texts, line, size, size_limit)
+    opened = tuple(read_open(connection))
+    return Status(found, runs(connection, objects), working, stale, texts, line, size, size_limit, opened)
 
 
 def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:

@@ -11,8 +11,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from types import FrameType
@@ -29,6 +30,10 @@ SHUTDOWN_SECONDS = 25  # Heroku kills after 30
 WATCHDOG_SECONDS = 1800
 LOOK_SECONDS = 5  # between two checks of the jobs
 FIRST_BACKOFF, JITTER = 5.0, 0.2
+ATTEND_SECONDS = 60  # the longest time between two runs of the attendant
+SHORTEST_PAUSE = 1.0  # seconds between them: objects end their passes at about the same time
+JOIN_SECONDS = 5  # for the attendant to end; it holds nothing that a successor waits for
+RECORD_SECONDS = 10  # for recording that the watchdog ends the process
 LONGEST_SPREAD = (
     30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
 )
@@ -53,10 +58,26 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
+@dataclass(frozen=True, slots=True)
+class Attendant:
+    """What runs beside the jobs, in a thread of its own.
+
+    `attend` runs after each attempt of a job and at least each minute, `note_stuck` before the watchdog ends
+    the process, with the silent jobs and the limit of silence.
+    """
+
+    attend: Callable[[], object]
+    note_stuck: Callable[[Sequence[str], timedelta], object]
+
+
 class Pulse:
-    """The time of each running job's last activity; jobs that wait for their next run are left out."""
+    """The time of each running job's last activity; jobs that wait for their next run are left out.
+
+    `rested` is set whenever an attempt of a job ends.
+    """
 
     def __init__(self) -> None:
+        self.rested = threading.Event()
         self._lock = threading.Lock()
         self._active: dict[str, float] = {}
 
@@ -78,6 +99,7 @@ class Pulse:
         """Mark the job as ended."""
         with self._lock:
             self._active.pop(name, None)
+        self.rested.set()
 
     def silent_jobs(self, seconds: float) -> list[str]:
         """Return running jobs that were silent for longer than these seconds and their allowance."""
@@ -94,10 +116,12 @@ def run_jobs(
     interval: timedelta,
     stop: threading.Event,
     beside: Mapping[str, tuple[Job, timedelta]] | None = None,
+    attendant: Attendant | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
-    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own.
+    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own; `attendant`
+    looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause, at most the interval. The process exits with 1 if a job does
@@ -111,7 +135,8 @@ def run_jobs(
             **(beside or {}),
         }.items()
     ]
-    for thread in threads:
+    attending = threading.Thread(target=attend_regularly, args=(attendant, stop, pulse.rested), daemon=True)
+    for thread in (*threads, attending):
         thread.start()
     log.info(
         "worker_started",
@@ -123,6 +148,7 @@ def run_jobs(
         dead = [thread.name for thread in threads if not thread.is_alive() and not stop.is_set()]
         if stuck := dead or pulse.silent_jobs(WATCHDOG_SECONDS):
             log.error("watchdog", objects=",".join(stuck), minutes=WATCHDOG_SECONDS // 60)
+            record_stuck(attendant, stuck)
             os._exit(1)
     log.info("worker_stopping")
     deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
@@ -130,6 +156,7 @@ def run_jobs(
     deadline.start()
     for thread in threads:
         thread.join()
+    attending.join(JOIN_SECONDS)
     deadline.cancel()
     log.info("worker_stopped")
 
@@ -148,6 +175,25 @@ def repeat(
         run_until_done(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
+
+
+def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:
+    """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
+    while attendant is not None and not stop.is_set():
+        rested.clear()
+        run_until_done("alerts", attendant.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
+        due = time.monotonic() + ATTEND_SECONDS
+        while not (stop.wait(SHORTEST_PAUSE) or rested.is_set() or time.monotonic() >= due):
+            pass
+
+
+def record_stuck(attendant: Attendant | None, stuck: Sequence[str]) -> None:
+    """Record that the watchdog ends the process; whatever hangs must not hold it up."""
+    if attendant is not None:
+        args = (stuck, timedelta(seconds=WATCHDOG_SECONDS))
+        recording = threading.Thread(target=attendant.note_stuck, args=args, daemon=True)
+        recording.start()
+        recording.join(RECORD_SECONDS)
 
 
 def force_exit() -> None:

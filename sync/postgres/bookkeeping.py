@@ -292,6 +292,24 @@ Table(
     comment="Records erased on request, and never stored again unless lifted: the proof, never pruned.",
 )
 Table(
+    "incident",
+    metadata,
+    Column("id", BigInteger(), Identity(always=True), primary_key=True),
+    Column("kind", Text(), nullable=False),
+    Column("object", Text(), nullable=False),
+    Column("what", Text(), nullable=False),
+    timestamp_column("opened_at", nullable=False),
+    timestamp_column("closed_at"),
+    Column("times", Integer(), nullable=False, server_default=text("1")),
+    Column("told", Text()),
+    timestamp_column("last_told_at"),
+    timestamp_column("claimed_until"),
+    Index(None, "kind", "object", unique=True, postgresql_where=text("closed_at IS NULL")),
+    CheckConstraint("told IN ('open', 'over')", name="told"),
+    schema=BOOKKEEPING,
+    comment="What needs somebody, or needed: at most one open line per kind and object; and what was told.",
+)
+Table(
     "replica_schema",
     metadata,
     Column("single", Boolean(), primary_key=True, server_default=text("true")),

@@ -204,6 +204,7 @@ def run_scheduled(context: SyncContext, name: str) -> None:
     attempts = Attempts(name)
     with attempts.attempt("pass"):
         sync_object(context, name)
+        context.on_pass(name)
     with attempts.attempt("verify"):
         if journal.verify_due(context.engine, name, context.settings.sync_verify_at):
             verify_object(replace(context, command="verify"), name, repair=True)

@@ -57,6 +57,7 @@ class SyncContext:
     stop: threading.Event = field(default_factory=threading.Event)
     wait: timedelta = timedelta(minutes=10)
     on_page: Callable[[PageResult], None] = lambda _: None
+    on_pass: Callable[[str], None] = lambda _: None  # after an object's scheduled pass has succeeded
     ahead: int = 1  # pages to fetch and transform while one is committed
     approve: bool = False  # an operator approves more removals than the guard allows
     # The clock to compare Salesforce's clock with; None: the database's.

@@ -26,19 +26,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
     """Commands come and go on purpose."""
     assert sorted(COMMANDS) == sorted(
         [
-            *(
-                "worker",
-                "run",
-                "resync",
-                "verify",
-                "status",
-                "check",
-                "schema",
-                "rejects",
-                "changes",
-                "prune",
-            ),
-            *("grant", "revoke", "erase", "heroku-connect", "demo", "simulator"),
+            *("worker", "run", "resync", "verify", "status", "check", "schema", "rejects", "changes"),
+            *("prune", "grant", "revoke", "erase", "alert", "heroku-connect", "demo", "simulator"),
         ]
     )
 
@@ -264,7 +253,19 @@ def test_a_signal_ends_a_run_between_pages(loaded: World) -> None:
 
 def test_status_for_programs(loaded: World) -> None:
     """`status --json` carries the headline, freshness and the journal."""
+    loaded.sql(
+        "INSERT INTO sync.incident (kind, object, what, opened_at) VALUES ('stale', 'Contact', 'why', now())"
+    )
     found = json.loads(loaded.command("status", "--json").stdout)
+    assert next(iter(found)) == "version"
+    assert found["version"] == 1
+    assert [(one["kind"], one["object"], one["closed_at"]) for one in found["incidents"]] == [
+        ("stale", "Contact", None)
+    ]
+    shown = loaded.command("status").stdout.splitlines()
+    assert shown[0].startswith("OK: ")
+    assert shown[1].startswith("incident: OPEN Contact stale since ")
+    assert shown[1].endswith("why; type: python -m sync status; see docs/operating.md#stale")
 
     assert found["headline"].startswith("OK: Account and Contact hold every change up to ")
     assert [one["object"] for one in found["objects"]] == ["Account", "Contact"]

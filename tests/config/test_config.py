@@ -72,6 +72,9 @@ DEFAULTS: dict[str, object] = {
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "logfmt",
     "REQUESTS_CA_BUNDLE": None,
+    "SYNC_ALERT_URLS": None,
+    "SYNC_HEARTBEAT_URL": None,
+    "SYNC_MAX_LAG": None,
 }
 
 

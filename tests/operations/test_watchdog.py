@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -61,12 +61,13 @@ def working(
     *,
     seconds: float,
     interval: timedelta = LONG,
+    attendant: worker.Attendant | None = None,
 ) -> None:
     """Let the jobs run for so long; `Ended` where the watchdog ends them before."""
     timer = threading.Timer(seconds, stop.set)
     timer.start()
     try:
-        worker.run_jobs(jobs, interval, stop)
+        worker.run_jobs(jobs, interval, stop, None, attendant)
     finally:
         timer.cancel()
 
@@ -86,6 +87,53 @@ def test_a_job_that_hangs_ends_the_process(
     assert ended.value.args == (1,)
     assert 0.3 < time.monotonic() - began < 3
     assert "event=watchdog objects=Contact " in capsys.readouterr().err
+
+
+def test_the_end_is_recorded_before_it_comes(
+    quick: None, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attendant is told which jobs were silent; if it hangs itself, the process ends all the same."""
+    monkeypatch.setattr(worker, "RECORD_SECONDS", 0.1)
+    recorded: list[Sequence[str]] = []
+
+    def record(names: Sequence[str], _: timedelta) -> None:
+        recorded.append(names)
+        stop.wait()
+
+    attendant = worker.Attendant(lambda: None, record)
+    with pytest.raises(Ended):
+        working(stop, {"Contact": lambda: stop.wait()}, seconds=5, attendant=attendant)
+
+    assert recorded == [["Contact"]]
+
+
+def test_the_attendant_looks_after_each_attempt(
+    stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs at once and after each attempt of a job, failed ones included; neither its failure nor its hanging
+    holds up a job."""
+    monkeypatch.setattr(worker, "SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(worker, "FIRST_BACKOFF", 0.05)
+    attended: list[int] = []
+    ran: list[str] = []
+
+    def job() -> None:
+        ran.append("job")
+        if len(ran) == 1:
+            raise SyncError("Salesforce is away")
+
+    def attend() -> None:
+        attended.append(len(ran))
+        if len(attended) == 3:
+            stop.wait()
+        if len(attended) == 2:
+            raise ValueError("a mistake")
+
+    attendant = worker.Attendant(attend, lambda *_: None)
+    working(stop, {"Contact": job}, seconds=0.8, interval=timedelta(seconds=0.1), attendant=attendant)
+
+    assert len(attended) == 3
+    assert len(ran) > 3, "the jobs went on while the attendant hung"
 
 
 def test_the_watchdog_waits_longer_than_any_call() -> None:

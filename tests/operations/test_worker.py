@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.processes import Process
+from tests.support.receiver import receiver
 from tests.support.world import World
 
 
@@ -190,6 +191,27 @@ def test_a_refused_login_does_not_end_the_worker(loaded: World) -> None:
     assert refused.fired == 1
     assert all("SALESFORCE_CLIENT_SECRET" in error for error in errors)
     assert sum("login refused since" in error and "next attempt at" in error for error in errors) >= 2
+
+
+def test_somebody_is_told(loaded: World) -> None:
+    """A worker that cannot log in sends one message, without a secret, and tells `status`."""
+    loaded.sim.faults.add("token_wrong_secret", on="token", times=None)
+    with receiver() as there:
+        url = f"{there.url}/a-token-of-the-receiver-1"
+        with working(loaded, SYNC_ALERT_URLS=url) as process:
+            wait_for(lambda: there.messages)
+            wait_for(lambda: loaded.sql("SELECT FROM sync.incident WHERE told = 'open'"))
+            process.send_signal(signal.SIGTERM)
+            code, output = ended(process)
+
+    assert code == 0, output
+    assert "event=incident_opened kind=login" in output
+    assert "a-token" not in output
+    [message] = there.messages
+    assert message["title"].endswith(": login")
+    assert "type: python -m sync check" in message["message"]
+    loaded.assert_no_secret(str(message))
+    assert "incident: OPEN login since " in loaded.command("status").stdout
 
 
 def test_wrong_settings_end_the_worker_at_once(loaded: World) -> None:

@@ -22,6 +22,7 @@ PLAYS_ON_IT = "demo"
 # Third-party libraries that one package alone may import.
 OWNED: dict[str, set[str]] = {
     "salesforce": {"requests", "simple_salesforce", "tenacity", "urllib3", "certifi"},
+    "operations": {"apprise"},
     "cli": {"rich", "click"},
     "config": {"pydantic", "pydantic_settings"},
 }

@@ -36,6 +36,7 @@ from tests.project.pages import (
 from tests.project.test_pages import ANNOUNCED, targets
 from tests.support.consuming import Role, role
 from tests.support.databases import administer, connected
+from tests.support.receiver import receiver
 from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
@@ -57,7 +58,8 @@ def ready(loaded: World) -> Iterator[tuple[World, Role]]:
     loaded.org.update(loaded.acme, {"Website": "https://www.Example.com/about"})
     loaded.org.merge(loaded.bob, [loaded.cid])
     loaded.run()
-    with role(loaded.engine) as consumer:
+    with role(loaded.engine) as consumer, receiver() as there:
+        loaded.environment["SYNC_ALERT_URLS"] = there.url
         with tables.transaction(loaded.engine) as connection:
             grants.grant(connection, consumer.name)
         yield loaded, consumer

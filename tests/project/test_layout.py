@@ -193,6 +193,14 @@ def test_only_the_session_talks_to_salesforce() -> None:
     assert {module.rpartition(".")[0] for module in users} == {"salesforce.session"}
 
 
+def test_apprise_is_loaded_by_its_own_process_alone() -> None:
+    """The library that sends alerts takes 36 MB and stays loaded: nothing imports the module that imports it."""
+    users = {module for module, path in modules() if "apprise" in libraries(path)}
+
+    assert users == {"operations.alerts.send"}
+    assert not [module for module, path in modules() if "sync.operations.alerts.send" in imports(path)]
+
+
 def test_the_simulator_stands_alone() -> None:
     """The simulator shares no code with the product: a wrong belief must not pass on both sides."""
     for path in sorted((SYNC / SIMULATOR).rglob("*.py")):

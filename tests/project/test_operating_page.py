@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from sync.cli import commands as cli
 from sync.errors import ObjectsFailedError, SyncError
+from sync.operations.alerts.problems import KINDS
 from sync.operations.status import Freshness, headline, read_status
 from sync.postgres import tables
 from tests.project.pages import (
@@ -193,6 +194,33 @@ def test_what_to_type_can_be_typed() -> None:
                     parse(words)
                 else:
                     assert span == "alembic upgrade head" or span.startswith(("SYNC_", "--")), span
+
+
+# ── incidents ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_kind_of_incident_is_there() -> None:
+    """The page says of each kind when it opens and closes, and has a section for it, and none for others."""
+    kinds = [spans(row[0])[0] for row in rows(section(PAGE, "Alerts"))]
+    titles = re.findall(r"^### (\w+)$", section(PAGE, "Alerts"), re.M)
+
+    assert kinds == titles == list(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_incident_means_and_asks_for(kind: str) -> None:
+    """The section of a kind says what consumers see, and names commands that can be typed, that of the message
+    among them."""
+    told = section(PAGE, kind)
+    assert "Consumers see" in told
+    assert re.search(r"Type\s`", told)
+
+    named = {span for span in spans(told) if span.split()[0] in group().commands}
+    for span in named:
+        parse(span.split())
+    advised = KINDS[kind].command.removeprefix("python -m sync ")
+    parse(advised.split())
+    assert advised in named
 
 
 # ── messages and log events ───────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from sync.catalogue import (
     transform,
     values,
 )
-from sync.config import fields
+from sync.config import alerts, fields
 from sync.config.values import parse_duration
 from sync.postgres import ledger
 from sync.salesforce.session import addresses, bodies, http, login
@@ -116,6 +116,21 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         ("1" * N, "(" * N, "+1 " * (N // 3), "1" * 20 + " " * N),
     ),
     ("catalogue/phones.py", "NEVER"): (phones.NEVER.match, ("1" * N,)),
+    ("config/alerts.py", "BEGINNING"): (
+        alerts.split_urls,
+        (" " * N, "a" * N, "a " * (N // 2), "a://" * (N // 4), "," * N + "a://", "a:// " * (N // 5)),
+    ),
+    ("config/alerts.py", "ALERT_URL"): (alerts.ALERT_URL.fullmatch, ("a" * N, "a://" + "a" * N + " ")),
+    ("config/alerts.py", "PARTS"): (alerts.PARTS.split, ("/" * N, "a" * N, "a/" * (N // 2))),
+    ("config/alerts.py", r"https://[^/\s]\S*"): (
+        re.compile(r"https://[^/\s]\S*").fullmatch,
+        ("https://" + "a" * N + " ",),
+    ),
+    ("config/alerts.py", r"\d"): (re.compile(r"\d").search, ("a" * N,)),
+    ("config/alerts.py", r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"): (
+        alerts.is_host,
+        ("a" * N, "a." * (N // 2), "a.a" * (N // 3) + "!"),
+    ),
     ("config/settings.py", r"(\d+(?:\.\d+)?)\s*%"): (
         re.compile(r"(\d+(?:\.\d+)?)\s*%").fullmatch,
         ("1" * N, "1." + "1" * N, "1" + " " * N),

@@ -21,7 +21,7 @@ from tests.project.pages import ROOT, blocks, rows, section, spans
 from tests.project.test_pages import NEEDED
 
 PAGE = "docs/settings.md"
-TABLES = ("Database", "Salesforce", "What is replicated, and when", "Logs")
+TABLES = ("Database", "Salesforce", "What is replicated, and when", "Alerts", "Logs")
 # Not a setting: Heroku's name for this process.
 PLATFORM = {"DYNO"}
 # A default that depends on what a team has declared, and the names that a refusal then lists.

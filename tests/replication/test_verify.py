@@ -384,7 +384,7 @@ def test_more_days_than_an_answer_has_groups(old: World) -> None:
 
 def test_never_loaded(world: World) -> None:
     """There is nothing to verify before a first load."""
-    with pytest.raises(SyncError, match=r"never been loaded.*python -m sync run"):
+    with pytest.raises(SyncError, match=r"never loaded completely.*python -m sync run"):
         found(world)
 
 

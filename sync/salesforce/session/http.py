@@ -21,7 +21,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from sync.errors import SalesforceError
+from sync.errors import SalesforceError, SyncError
 from sync.salesforce.session.addresses import target_of
 from sync.salesforce.session.bodies import decode
 from sync.salesforce.session.limits import (
@@ -154,6 +154,13 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     return context
 
 
+def trusted_certificates(ca_bundle: Path) -> str:
+    """Return the public and the private CAs as one PEM text, for a process that takes a single file."""
+    files = sorted(ca_bundle.iterdir()) if ca_bundle.is_dir() else [ca_bundle]
+    texts = [path.read_text(errors="replace") for path in (Path(certifi.where()), *files) if path.is_file()]
+    return "\n".join(text for text in texts if "-----BEGIN CERTIFICATE-----" in text)
+
+
 class Http(requests.Session):
     """A requests session for https only, which obeys a call's allowance and follows no redirect."""
 
@@ -224,6 +231,26 @@ def read_body(response: requests.Response, allowance: Allowance) -> None:
     # requests has no public way to set a body.
     response._content = b"".join(pieces)[:most]
     response._content_consumed = True  # type: ignore[attr-defined]  # the stubs do not know it
+
+
+PING = Allowance(ERROR_BYTES, 10, 5)
+
+
+def ping(url: str, ca_bundle: Path | None) -> None:
+    """Send a GET by https and ignore the body; raise SyncError unless the answer is a success.
+
+    The error names neither the URL nor the host: they may be secret.
+    """
+    with Http(ca_bundle) as http:
+        try:
+            with http.request("GET", url, allowance=PING, stream=True) as response:
+                status = response.status_code
+        except RedirectedError as redirected:
+            status = redirected.status
+        except (requests.RequestException, urllib3.exceptions.HTTPError, TooLargeError) as error:
+            raise SyncError(f"no answer ({type(error).__name__})") from None
+    if status >= 300:
+        raise SyncError(f"answered {status}")
 
 
 @contextmanager

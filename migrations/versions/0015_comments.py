@@ -10,8 +10,8 @@ from alembic import op
 from migrations import rights
 from sync.catalogue.mapping import sql_name
 
-revision: str = "0014"
-down_revision: str | None = "0013"
+revision: str = "0015"
+down_revision: str | None = "0014"
 branch_labels: str | None = None
 depends_on: str | None = None
 
