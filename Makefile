@@ -7,7 +7,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench deploy-check object field migration permission-set docs \
+.PHONY: help demo test lint format soak mutations bench deploy-check object field migration docs permission-set \
 	requirements clean
 
 help: ## this list
@@ -55,12 +55,12 @@ field: .venv/ready ## a column of its own for a field: OBJECT=Contact NAME=Custo
 migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgres: make migration MESSAGE="contact gets a nickname"
 	$(BIN)/python -m migrations.autogenerate "$(MESSAGE)"
 
+docs: .venv/ready ## write docs/data-dictionary.md from the comments of a migrated database
+	@$(BIN)/python -m migrations.dictionary
+
 # `make migration` writes it, too: a field of the catalogue needs both.
 permission-set: .venv/ready ## the integration user's permission set, from the catalogue; ARGS="--help" writes it for one org
 	@$(BIN)/python -m migrations.permissions $(ARGS)
-
-docs: .venv/ready ## write docs/data-dictionary.md from the comments of a migrated database
-	@$(BIN)/python -m migrations.dictionary
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

@@ -315,10 +315,10 @@ BEFORE = {
 
 def upgrade() -> None:
     for name in FIELDS:
-        describe(f"salesforce.{sql_name(name)}", comments(name))
+        describe(f"COLUMN salesforce.{sql_name(name)}", comments(name))
         rights.describe_view(sql_name(name))
-    describe("crm.customer", customer())
-    describe("crm.freshness", FRESHNESS)
+    describe("COLUMN crm.customer", customer())
+    describe("COLUMN crm.freshness", FRESHNESS)
     for function, text in FUNCTIONS.items():
         op.execute(f"COMMENT ON FUNCTION crm.{function} IS {literal(text.strip())}")
 
@@ -352,11 +352,11 @@ def pairs(listed: str) -> Iterator[tuple[str, str]]:
         yield column, source or column
 
 
-def describe(relation: str, texts: Mapping[str, str]) -> None:
-    """Comment columns of a table or view; an empty text takes the comment away."""
+def describe(place: str, texts: Mapping[str, str]) -> None:
+    """Comment columns of a table or view (`COLUMN schema.name`); an empty text takes the comment away."""
     op.execute(
         ";\n".join(
-            f"COMMENT ON COLUMN {relation}.{column} IS {literal(text) if text else 'NULL'}"
+            f"COMMENT ON {place}.{column} IS {literal(text) if text else 'NULL'}"
             for column, text in texts.items()
         )
     )
@@ -370,7 +370,7 @@ def literal(text: str) -> str:
 def downgrade() -> None:
     for function, text in BEFORE.items():
         op.execute(f"COMMENT ON FUNCTION crm.{function} IS {literal(text) if text else 'NULL'}")
-    for view, columns in (("crm.freshness", FRESHNESS), ("crm.customer", customer())):
+    for view, columns in (("COLUMN crm.freshness", FRESHNESS), ("COLUMN crm.customer", customer())):
         describe(view, dict.fromkeys(columns, ""))
     versions = import_module("migrations.versions.0012_catalogue")
     for name in FIELDS:
@@ -379,5 +379,5 @@ def downgrade() -> None:
         before |= {
             column: f"Computed from {field}: {by}." for column, (field, by) in versions.DERIVED[name].items()
         }
-        describe(f"salesforce.{sql_name(name)}", before)
+        describe(f"COLUMN salesforce.{sql_name(name)}", before)
         rights.describe_view(sql_name(name))

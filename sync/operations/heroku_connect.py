@@ -26,17 +26,19 @@ def make_views(engine: Engine, objects: Sequence[str], schema: str, ids_from: st
     view that must be dropped.
     """
     sobjects = [CATALOGUE[name] for name in objects]
+    taken: dict[str, int] = {}
     with transaction(engine) as connection:
         check_schema(connection, sobjects, schema)
-        if ids_from is not None:
+        if ids_from is not None:  # all of them or none: it works once
             check_ids(connection, sobjects, ids_from)
+            allow_long(connection)
+            taken = {each.name: heroku_connect.adopt_numbers(connection, each, ids_from) for each in sobjects}
         if not connection.exec_driver_sql(f"SELECT to_regnamespace('{schema}') IS NOT NULL").scalar():
             connection.exec_driver_sql(f"CREATE SCHEMA {quote(schema)}")
     for sobject in sobjects:
         # Numbers first, without a lock; then those of records that were added meanwhile.
         with transaction(engine) as connection:
             allow_long(connection)
-            taken = heroku_connect.adopt_numbers(connection, sobject, ids_from) if ids_from else 0
             heroku_connect.number_records(connection, sobject)
         with transaction(engine) as connection:
             allow_long(connection)
@@ -44,7 +46,7 @@ def make_views(engine: Engine, objects: Sequence[str], schema: str, ids_from: st
                 heroku_connect.number_records(connection, sobject)
             view = heroku_connect.describe_view(connection, schema, sobject)
             replace_view(connection, view)
-        yield describe(view, schema, taken)
+        yield describe(view, schema, taken.get(sobject.name, 0))
 
 
 def describe(view: View, schema: str, taken: int) -> str:

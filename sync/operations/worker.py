@@ -41,13 +41,13 @@ WATCHDOG_SECONDS = 1800
 LOOK_SECONDS = 5  # between two checks of the jobs
 # Seconds of the first pause after a failure; the longest one is the interval.
 FIRST_BACKOFF, JITTER = 5.0, 0.2
-# What only a person can correct, and the first and the longest pause: an attempt is of no use until then.
-PERMANENT = (ConfigError, LoginError, OrgChangedError, SchemaOutdatedError)
-FIRST_PERMANENT_BACKOFF, LONGEST_PERMANENT_BACKOFF = 60.0, 3600.0
 ATTEND_SECONDS = 60  # the longest time between two runs of the attendant
 SHORTEST_PAUSE = 1.0  # seconds between them: objects end their passes at about the same time
 JOIN_SECONDS = 5  # for the attendant to end; it holds nothing that a successor waits for
 RECORD_SECONDS = 10  # for recording that the watchdog ends the process
+# What only a person can correct, and the first and the longest pause: an attempt is of no use until then.
+PERMANENT = (ConfigError, LoginError, OrgChangedError, SchemaOutdatedError)
+FIRST_PERMANENT_BACKOFF, LONGEST_PERMANENT_BACKOFF = 60.0, 3600.0
 LONGEST_SPREAD = (
     30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
 )
