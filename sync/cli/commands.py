@@ -398,24 +398,18 @@ def revoke(
 @app.command("heroku-connect")
 def heroku_connect_(
     schema: Annotated[
-        str, typer.Option("--schema", help="The schema of the views; it is made where it is not there.")
+        str, typer.Option(help="The schema of the views; it is made where it is not there.")
     ] = heroku_connect.DEFAULT_SCHEMA,
     ids_from: Annotated[
-        str | None,
-        typer.Option("--ids-from", help="Take over the column id of Heroku Connect's tables in this schema."),
+        str | None, typer.Option(help="Take over the column id of Heroku Connect's tables in this schema.")
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the views of the schema.")] = False,
 ) -> None:
     """Make or remake views shaped like Heroku Connect's tables, for applications that only read."""
     if drop and ids_from is not None:
         raise UsageError("--drop and --ids-from exclude each other: give one of them")
-    where = schema_option("--schema", schema)
-    source = schema_option("--ids-from", ids_from) if ids_from is not None else None
+    where, source = schema_option("--schema", schema), ids_from and schema_option("--ids-from", ids_from)
     with open_database() as (settings, engine):
-        done = (
-            heroku_connect.drop_views(engine, where)
-            if drop
-            else heroku_connect.make_views(engine, settings.sync_objects, where, source)
-        )
-        for line in done:
+        views = heroku_connect.make_views(engine, settings.sync_objects, where, source)
+        for line in heroku_connect.drop_views(engine, where) if drop else views:
             screen.say(line)
