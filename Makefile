@@ -7,10 +7,11 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench object field migration docs requirements clean
+.PHONY: help demo test lint format soak mutations bench deploy-check object field migration docs permission-set \
+	requirements clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## everything on this machine; ARGS=--keep leaves it running
 	@$(BIN)/python -m sync demo $(ARGS)
@@ -41,6 +42,10 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+# Not a part of `make test`: it installs a virtual environment, and takes three minutes.
+deploy-check: .venv/ready ## build, release, worker, one-offs, deploy and rollback as on Heroku; needs PgBouncer
+	@$(BIN)/python -m tests.deploy_check $(ARGS)
+
 object: .venv/ready ## a new object and its migration: NAME=Opportunity; of the org in the settings, or DESCRIBE=file.json
 	@$(BIN)/python -m migrations.declare object "$(NAME)" $(if $(DESCRIBE),--describe "$(DESCRIBE)")
 
@@ -52,6 +57,10 @@ migration: .venv/ready ## after an edit in sync/catalogue/objects or sync/postgr
 
 docs: .venv/ready ## write docs/data-dictionary.md from the comments of a migrated database
 	@$(BIN)/python -m migrations.dictionary
+
+# `make migration` writes it, too: a field of the catalogue needs both.
+permission-set: .venv/ready ## the integration user's permission set, from the catalogue; ARGS="--help" writes it for one org
+	@$(BIN)/python -m migrations.permissions $(ARGS)
 
 requirements: ## pin anew; needs uv
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

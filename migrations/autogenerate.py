@@ -16,6 +16,7 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from migrations import permissions
 from sync.config.settings import DatabaseSettings
 from sync.demo import embedded
 
@@ -35,6 +36,9 @@ def main(arguments: list[str]) -> int:
         return 0
     format_file(written)
     sys.stdout.write(f"wrote {written.relative_to(ROOT)}; read it, then: make test\n")
+    if permissions.refresh():
+        file = permissions.SHIPPED.relative_to(ROOT)
+        sys.stdout.write(f"wrote {file}; deploy it as docs/salesforce-setup.md says\n")
     return 0
 
 

@@ -82,8 +82,10 @@ FIELD_KEYS = (
     ),
     *("calculatedFormula", "custom", "autoNumber", "externalId", "unique", "idLookup", "referenceTo"),
     *("relationshipName", "compoundFieldName", "cascadeDelete", "updateable", "createable", "filterable"),
-    *("sortable", "groupable", "defaultedOnCreate"),
+    *("sortable", "groupable", "defaultedOnCreate", "permissionable"),
 )
+# A migration brings the permission set with it.
+DEPLOY = "next: deploy the permission set to the org, so that the user may read it: docs/salesforce-setup.md"
 PICKLIST_KEYS = ("value", "label", "active", "defaultValue")
 TEMPLATE = '''"""{name}: the fields that an org's describe shows, in its order. New lines go to the end."""
 
@@ -154,6 +156,7 @@ def add_object(name: str, file: Path | None) -> list[str]:
     return [
         *(f"wrote {path.relative_to(ROOT)}" for path in (module, saved, migration)),
         *notes,
+        DEPLOY,
         "next: alembic upgrade head (a deploy does it); the next pass loads the object, unless SYNC_OBJECTS "
         "leaves it out",
     ]
@@ -227,6 +230,7 @@ def add_field(sobject: SObject, name: str, file: Path | None, index: bool) -> li
     migration = written_with_migration(files, f"{sobject.name} gets {name}")
     return [
         *(f"wrote {path.relative_to(ROOT)}" for path in (*files, migration)),
+        DEPLOY,
         f"next: alembic upgrade head (a deploy does it); the next pass fills {sql_name(name)} in all records",
     ]
 

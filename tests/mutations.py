@@ -56,6 +56,10 @@ LISTING = "sync/replication/verify/listing.py"
 SCHEDULE = "sync/operations/worker.py"
 REPORT = "sync/operations/status.py"
 CLI = "sync/cli/commands.py"
+INCIDENTS = "sync/operations/alerts/incidents.py"
+KEEPER = "sync/operations/alerts/keeper.py"
+DELIVERY = "sync/operations/alerts/delivery.py"
+SEND = "sync/operations/alerts/send.py"
 REJECTS = "sync/replication/rejects.py"
 TABLES = "sync/postgres/tables.py"
 RETENTION = "sync/replication/retention.py"
@@ -1002,5 +1006,75 @@ MUTATIONS = (
         'python -m sync rejects --object {name}",\n                True,\n',
         'python -m sync rejects --object {name}",\n                False,\n',
         "replication/test_honest_success.py::test_status_is_not_ok_while_records_are_missing",
+    ),
+    bug(
+        "alerts: a message at each evaluation",
+        INCIDENTS,
+        "    return one.last_told_at is None or now - one.last_told_at >= QUIET\n",
+        "    return True\n",
+        "operations/test_alerts.py::test_once_and_again_when_it_is_over",
+    ),
+    bug(
+        "alerts: the end of an incident is not told",
+        INCIDENTS,
+        'if one.told == state or (one.told is None and state == "over"):',
+        'if one.told is not None or state == "over":',
+        "operations/test_alerts.py::test_once_and_again_when_it_is_over",
+    ),
+    bug(
+        "alerts: a restart tells again",
+        KEEPER,
+        "                    incidents.note_told(connection, stored)\n",
+        "                    pass\n",
+        "operations/test_alerts.py::test_restarts_neither_repeat_nor_forget",
+    ),
+    bug(
+        "alerts: two workers tell the same",
+        KEEPER,
+        "        return [one for one in due if one.id is None or one.id in mine]\n",
+        "        return due\n",
+        "operations/test_alerts.py::test_of_two_workers_one_tells",
+    ),
+    bug(
+        "alerts: what the database does not take is forgotten",
+        KEEPER,
+        "            self.unsaved |= waiting\n",
+        "",
+        "operations/test_alerts.py::test_what_nobody_was_told_is_kept_in_memory",
+    ),
+    bug(
+        "alerts: a message that nobody took counts as told",
+        KEEPER,
+        "        if len(refused) == len(outcomes):\n",
+        "        if len(refused) > len(outcomes):\n",
+        "operations/test_alerts.py::test_a_dead_service_is_tried_again_with_pauses",
+    ),
+    bug(
+        "alerts: the sending process is not limited in time",
+        DELIVERY,
+        "            if stop.is_set() or time.monotonic() >= ends:\n",
+        "            if stop.is_set():\n",
+        "operations/test_delivery.py::test_the_process_is_limited_in_time",
+    ),
+    bug(
+        "alerts: a stop waits for a service that does not answer",
+        DELIVERY,
+        "            if stop.is_set() or time.monotonic() >= ends:\n",
+        "            if time.monotonic() >= ends:\n",
+        "operations/test_delivery.py::test_a_dead_service_holds_up_nothing",
+    ),
+    bug(
+        "alerts: TLS is not verified where a URL says so",
+        SEND,
+        "    if not server.verify_certificate:\n",
+        "    if server.verify_certificate is None:\n",
+        "operations/test_delivery.py::test_each_url_has_its_outcome",
+    ),
+    bug(
+        "alerts: a ping after the pass of one object",
+        KEEPER,
+        "not self.passed.issuperset(self.objects)",
+        "not self.passed",
+        "operations/test_alerts.py::test_the_heartbeat_follows_complete_passes",
     ),
 )

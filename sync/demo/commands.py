@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sync.cli import administration  # noqa: F401  # adds its commands
 from sync.cli.commands import app, main
 from sync.errors import SyncError, UsageError
 

@@ -1,7 +1,9 @@
 """The unattended worker: one thread for each job, signals, watchdog.
 
-A signal only sets an event, which jobs check between pages. The worker does not exit while Postgres or
-Salesforce is unavailable: it retries with growing pauses.
+A signal only sets an event, which jobs check between pages. The worker ends by itself only where a restart
+helps: a hanging job. It does not exit while Postgres or Salesforce is unavailable, and neither for a mistake
+that a person has to correct: it retries with growing pauses. A platform restarts a process that exits with
+growing pauses, too, reports it as crashed, and a restart corrects nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from functools import partial
 from types import FrameType
 
 import sync
-from sync.errors import DeferredError, StoppedError, SyncError
+from sync.errors import (
+    ConfigError,
+    DeferredError,
+    LoginError,
+    OrgChangedError,
+    SchemaOutdatedError,
+    StoppedError,
+    SyncError,
+)
 from sync.logs import activity, logger
 
 log = logger.get(__name__)
@@ -29,11 +39,15 @@ SHUTDOWN_SECONDS = 25  # Heroku kills after 30
 # minutes; a statement that may take longer has an allowance.
 WATCHDOG_SECONDS = 1800
 LOOK_SECONDS = 5  # between two checks of the jobs
+# Seconds of the first pause after a failure; the longest one is the interval.
 FIRST_BACKOFF, JITTER = 5.0, 0.2
 ATTEND_SECONDS = 60  # the longest time between two runs of the attendant
 SHORTEST_PAUSE = 1.0  # seconds between them: objects end their passes at about the same time
 JOIN_SECONDS = 5  # for the attendant to end; it holds nothing that a successor waits for
 RECORD_SECONDS = 10  # for recording that the watchdog ends the process
+# What only a person can correct, and the first and the longest pause: an attempt is of no use until then.
+PERMANENT = (ConfigError, LoginError, OrgChangedError, SchemaOutdatedError)
+FIRST_PERMANENT_BACKOFF, LONGEST_PERMANENT_BACKOFF = 60.0, 3600.0
 LONGEST_SPREAD = (
     30.0  # seconds by which a run may be earlier or later, so that jobs and workers do not run in step
 )
@@ -124,7 +138,7 @@ def run_jobs(
     looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
-    failed job is retried after a growing pause, at most the interval. The process exits with 1 if a job does
+    failed job is retried after a growing pause (`pause_after`). The process exits with 1 if a job does
     not end within SHUTDOWN_SECONDS or is silent for WATCHDOG_SECONDS.
     """
     pulse = Pulse()
@@ -206,7 +220,7 @@ def run_until_done(
     name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
 ) -> None:
     """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
-    backoff = min(FIRST_BACKOFF, interval.total_seconds())
+    pause = 0.0
     while not stop.is_set():
         pulse.begin(name)
         try:
@@ -219,10 +233,25 @@ def run_until_done(
             log.warning("deferred", object=name, reason=str(deferred))
             return
         except SyncError as error:
-            log.error("object_failed", object=name, error=str(error), retry_s=round(backoff))
-        except Exception:
-            log.exception("object_crashed", object=name, retry_s=round(backoff))
+            pause = pause_after(error, pause, interval)
+            log.error("object_failed", object=name, error=str(error), retry_s=round(pause))
+        except Exception as error:
+            pause = pause_after(error, pause, interval)
+            log.exception("object_crashed", object=name, retry_s=round(pause))
         finally:
             pulse.rest(name)
-        stop.wait(backoff * random.uniform(1 - JITTER, 1 + JITTER))
-        backoff = min(backoff * 2, interval.total_seconds())
+        stop.wait(pause * random.uniform(1 - JITTER, 1 + JITTER))
+
+
+def pause_after(error: Exception, before: float, interval: timedelta) -> float:
+    """Return the seconds to wait after a failure, without jitter.
+
+    `before` is the pause after the failure before this one, in seconds; 0 if there was none. Each pause is
+    twice as long: from five seconds to the interval, from a minute to an hour for what only a person can
+    correct.
+    """
+    if isinstance(error, PERMANENT):
+        first, longest = FIRST_PERMANENT_BACKOFF, LONGEST_PERMANENT_BACKOFF
+    else:
+        first, longest = FIRST_BACKOFF, interval.total_seconds()
+    return min(max(2 * before, first), longest)

@@ -288,6 +288,8 @@ def test_an_object_needs_no_other_edit(
             "sync/catalogue/objects/windfall.py",
         ]
         assert all(f"wrote {name}" in told for name in written)
+        permissions = checkout.folder / "docs/salesforce/Customer_Replication.permissionset-meta.xml"
+        assert "<object>Windfall</object>" in permissions.read_text()
         for arguments in (("check",), ("format", "--check")):
             checkout.succeed("ruff", *arguments, ".")
         checkout.succeed("alembic", "upgrade", "head", **settings)

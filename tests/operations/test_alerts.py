@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -319,23 +320,30 @@ def test_a_dead_service_is_tried_again_with_pauses(
     assert lines(loaded)[0][4] == "open"
 
 
-def test_kept_in_memory_while_the_database_takes_nothing(loaded: World, place: Place, clock: Clock) -> None:
-    """While the database may only be read, incidents are told all the same, once; afterwards they are stored."""
-    name = loaded.sql("SELECT current_database()")[0][0]
-    keeping = keeper(loaded, place, clock)
-    with loaded.elsewhere() as admin:
-        late(loaded, 60)
+@contextmanager
+def only_readable(world: World) -> Iterator[None]:
+    """The database of a standby, or of a plan that is full."""
+    name = world.sql("SELECT current_database()")[0][0]
+    with world.elsewhere() as admin:
         admin(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        loaded.engine.dispose()
+        world.engine.dispose()
         try:
-            for _ in range(6):
-                keeping.attend()
-                clock.now += MINUTE
-            assert place.titles == ["Contact stale", "database"]
-            assert lines(loaded) == []
+            yield
         finally:
             admin(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-            loaded.engine.dispose()
+            world.engine.dispose()
+
+
+def test_kept_in_memory_while_the_database_takes_nothing(loaded: World, place: Place, clock: Clock) -> None:
+    """While the database may only be read, incidents are told all the same, once; afterwards they are stored."""
+    keeping = keeper(loaded, place, clock)
+    late(loaded, 60)
+    with only_readable(loaded):
+        for _ in range(6):
+            keeping.attend()
+            clock.now += MINUTE
+        assert place.titles == ["Contact stale", "database"]
+        assert lines(loaded) == []
     for _ in range(3):
         keeping.attend()
         clock.now += MINUTE
@@ -348,6 +356,20 @@ def test_kept_in_memory_while_the_database_takes_nothing(loaded: World, place: P
     clock.now += HOUR
     keeper(loaded, place, clock).attend()
     assert place.titles[2:] == ["database is over"]
+
+
+def test_what_nobody_was_told_is_kept_in_memory(loaded: World, clock: Clock) -> None:
+    """Without URLs, too, an incident keeps the time at which it was first seen."""
+    silent = Keeper(loaded.engine, ("Account", "Contact"), MAX_LAG, clock, "acme")
+    late(loaded, 60)
+    began = clock.now
+    with only_readable(loaded):
+        for _ in range(2):
+            silent.attend()
+            clock.now += MINUTE
+    silent.attend()
+
+    assert loaded.sql("SELECT kind, opened_at FROM sync.incident") == [("stale", began)]
 
 
 def test_a_short_outage_is_no_incident(loaded: World, place: Place, clock: Clock) -> None:

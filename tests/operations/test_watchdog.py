@@ -16,7 +16,16 @@ import pytest
 from sqlalchemy import Connection, text
 
 from sync.catalogue.catalogue import CATALOGUE
-from sync.errors import SyncError
+from sync.errors import (
+    ConfigError,
+    DatabaseUnavailableError,
+    GuardError,
+    LoginError,
+    OrgChangedError,
+    SalesforceError,
+    SchemaOutdatedError,
+    SyncError,
+)
 from sync.logs import activity, logger
 from sync.operations import worker
 from sync.postgres.load import first
@@ -314,3 +323,74 @@ def test_when_jobs_run(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -
     assert 0.15 < pauses["failing"][1] < 0.25 + late
     assert 0.23 < pauses["failing"][2] < 0.37 + late
     assert took < 1.3 + late
+
+
+class Waits(threading.Event):
+    """A stop event that nobody waits for: each wait is noted, and set after a number of them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seconds = most, list[float]()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0)
+        if len(self.seconds) >= self.most:
+            self.set()
+        return self.is_set()
+
+
+def pauses(error: Exception, interval: timedelta, most: int) -> list[float]:
+    """How long a job that always fails with this error waits between its attempts."""
+    stop = Waits(most)
+
+    def failing() -> None:
+        raise error
+
+    worker.run_until_done("Contact", failing, interval, stop, worker.Pulse())
+    return stop.seconds
+
+
+def nearly(seconds: list[float], expected: list[float]) -> bool:
+    """Whether each is what is expected, give or take the jitter."""
+    return all(abs(each - one) <= one * worker.JITTER for each, one in zip(seconds, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("the database's encoding is not UTF8"),
+        LoginError("invalid client credentials"),
+        OrgChangedError("these tables hold the records of another org"),
+        SchemaOutdatedError("run `alembic upgrade head`"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("interval", [timedelta(seconds=30), timedelta(hours=6)], ids=str)
+def test_what_a_person_has_to_correct_is_tried_each_hour(error: SyncError, interval: timedelta) -> None:
+    """A permanent mistake is tried again after a minute, then after twice as long, at most an hour, whatever the
+    interval is; the worker stays alive."""
+    expected = [60.0, 120, 240, 480, 960, 1920, 3600, 3600]
+    assert nearly(pauses(error, interval, 8), expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DatabaseUnavailableError("Postgres is not available"),
+        SalesforceError("Service Unavailable", passing=True),
+        GuardError("too many to be removed unasked"),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_pass_is_tried_again_within_the_interval(error: Exception) -> None:
+    """An outage, a guard that holds up one kind of work, and a bug are tried again after five seconds, then after
+    twice as long, at most the interval."""
+    assert nearly(pauses(error, timedelta(seconds=60), 6), [5.0, 10, 20, 40, 60, 60])
+
+
+def test_a_mistake_after_an_outage_and_the_other_way_round() -> None:
+    """What fails next decides how long the pause may be."""
+    minute = timedelta(minutes=1)
+    assert worker.pause_after(LoginError(), 5, minute) == 60
+    assert worker.pause_after(DatabaseUnavailableError(), 3600, minute) == 60

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.support.processes import Process
 from tests.support.receiver import receiver
@@ -184,13 +185,42 @@ def test_a_refused_login_does_not_end_the_worker(loaded: World) -> None:
     """A login refused (secret rotated) is one attempt for all objects, and every journal line names the remedy."""
     refused = loaded.sim.faults.add("token_wrong_secret", on="token", times=None)
     with working(loaded) as process:
-        wait_for(lambda: loaded.sql("SELECT FROM sync.run WHERE outcome = 'failed' OFFSET 2"))
+        wait_for(lambda: loaded.sql("SELECT FROM sync.run WHERE outcome = 'failed' OFFSET 1"))
         assert process.poll() is None, "the worker gave up"
 
     errors = [row[0] for row in loaded.sql("SELECT error FROM sync.run WHERE outcome = 'failed'")]
     assert refused.fired == 1
     assert all("SALESFORCE_CLIENT_SECRET" in error for error in errors)
-    assert sum("login refused since" in error and "next attempt at" in error for error in errors) >= 2
+    assert sum("login refused since" in error and "next attempt at" in error for error in errors) == 1
+
+
+@pytest.mark.parametrize("mistake", ["another org", "no tables", "no database"])
+def test_a_mistake_does_not_end_the_worker(loaded: World, mistake: str) -> None:
+    """What no restart corrects leaves the worker alive, waiting for minutes; asked to stop, it ends with 0."""
+    given: dict[str, str] = {}
+    if mistake == "another org":
+        loaded.sql("UPDATE sync.org SET organization_id = '00D000000000001'")
+        expected = "run --accept-org"
+    elif mistake == "no tables":
+        given["DATABASE_URL"] = str(make_url(loaded.database).set(database="postgres"))
+        expected = "alembic upgrade head"
+    else:
+        given["DATABASE_URL"] = "postgres://sync@localhost:1/customers"
+        expected = "not available"
+    with working(loaded, **given) as process:
+        assert process.stdout is not None
+        read: list[str] = []
+        while sum("event=object_failed" in line for line in read) < 2:
+            read.append(process.stdout.readline())
+            assert read[-1], read
+        assert process.poll() is None, "the worker gave up"
+        process.send_signal(signal.SIGTERM)
+        code, _ = ended(process)
+
+    assert code == 0
+    failed = [line for line in read if "event=object_failed" in line]
+    assert all(expected in line for line in failed), failed
+    assert {"retry_s=60" in line for line in failed} == {mistake != "no database"}
 
 
 def test_somebody_is_told(loaded: World) -> None:

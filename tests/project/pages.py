@@ -1,4 +1,4 @@
-"""The product's pages, README.md and docs/*.md, as tests read them: sections, tables, code blocks, links."""
+"""The product's pages, README.md, SECURITY.md and docs/*.md, as tests read them: sections, tables, code blocks, links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 from sync.demo.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+PAGES = ("README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 

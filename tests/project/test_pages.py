@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from collections import defaultdict
+from itertools import takewhile
 
 import pytest
 from alembic.config import CommandLine
@@ -117,7 +118,7 @@ def test_commands_in_the_text_exist(page: str) -> None:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
 # ── each block has a rule ─────────────────────────────────────────────────────────────────────────────
@@ -197,6 +198,10 @@ def check_heroku(command: list[str]) -> None:
             assert set(values) <= names() | FOREIGN, command
             ours = {name: value for name, value in values.items() if name in names() and value != "…"}
             settings_from(NEEDED | ours)
+        case ["ps:restart", process]:
+            assert process in procfile()
+        case ["pg:credentials:rotate", "DATABASE_URL"]:
+            pass
         case ["pg:credentials:create", "DATABASE_URL", "--name", role]:
             assert role.isidentifier()
         case _:
@@ -216,6 +221,28 @@ def check_git(command: list[str]) -> None:
     assert command[1:] == ["push", "heroku", "main"]
 
 
+def check_sf(command: list[str]) -> None:
+    """The form of commands of Salesforce's command line, which is not a part of this project."""
+    known = {
+        ("org", "login", "web"): {"--alias", "--instance-url"},
+        ("project", "generate"): {"--name"},
+        ("project", "deploy", "start"): {"--source-dir", "--target-org"},
+        ("org", "assign", "permset"): {"--name", "--on-behalf-of", "--target-org"},
+        ("sobject", "describe"): {"--sobject", "--target-org", "--json"},
+    }
+    words = tuple(word for word in takewhile(lambda word: not word.startswith("-"), command[1:]))
+    assert {word for word in command if word.startswith("-")} <= known[words], command
+
+
+def check_cp(command: list[str]) -> None:
+    """What is copied is there."""
+    assert (ROOT / command[1]).exists(), command
+
+
+def check_folder(command: list[str]) -> None:
+    """A folder of the reader's own."""
+
+
 def check_openssl(command: list[str]) -> None:
     """test_examples runs these."""
     assert command[1] in ("genrsa", "req")
@@ -229,6 +256,10 @@ CHECKS = {
     "createdb": check_createdb,
     "git": check_git,
     "openssl": check_openssl,
+    "sf": check_sf,
+    "cp": check_cp,
+    "mkdir": check_folder,
+    "cd": check_folder,
 }
 
 

@@ -24,7 +24,7 @@ class Checkout:
     @classmethod
     def at(cls, folder: Path) -> Checkout:
         """A new copy of the working tree."""
-        for name in ("sync", "migrations"):
+        for name in ("sync", "migrations", "docs/salesforce"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in COPIED:
             shutil.copy(ROOT / name, folder / name)
