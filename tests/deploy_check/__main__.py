@@ -107,7 +107,7 @@ class Check:
         """Run the release phase; AssertionError where it fails, or does not say what is expected."""
         done = release.one_off("release", settings=self.settings)
         assert done.returncode == 0, f"exit {done.returncode}: {done.stdout}"
-        assert expected in done.stdout, done.stdout
+        assert expected in done.stdout, f"it does not say {expected!r}: {done.stdout}"
         self.report.note = expected and done.stdout.strip().splitlines()[-1]
 
     def one_off(self, name: str, *arguments: str) -> str:
@@ -257,10 +257,12 @@ def build(report: Report, folder: Path) -> tuple[Release | None, Release]:
         report.note = f"{megabytes(now.environment):.0f} MB of packages"
     before = Release(folder / "before", now.environment)
     try:
-        copy_commit(commit_before(), before.folder)
+        commit = commit_before()
+        copy_commit(commit, before.folder)
     except AssertionError as problem:
         line(f"skipped           the release before: {problem}")
         return None, now
+    line(f"                  the release before is commit {commit[:10]}")
     required = [(release.folder / "requirements.txt").read_bytes() for release in (before, now)]
     if required[0] != required[1]:
         before = Release(before.folder, folder / "environment-before")

@@ -81,10 +81,16 @@ def copy_working_tree(target: Path) -> None:
 
 
 def commit_before() -> str:
-    """Return the last commit without the newest migration; AssertionError where the history does not go back."""
+    """Return the last commit without the newest revision; AssertionError where the history does not go back."""
     newest = max(path.name for path in (ROOT / MIGRATIONS).glob("[0-9]*.py"))
-    added = git("log", "--diff-filter=A", "--format=%H", "--", f"{MIGRATIONS}/{newest}").split()
-    return git("rev-parse", f"{added[-1]}^" if added else "HEAD").strip()
+    revision = newest.partition("_")[0]
+    for commit in git("rev-list", "--first-parent", "HEAD").split():
+        files = git("ls-tree", "--name-only", commit, f"{MIGRATIONS}/").split()
+        if not files:
+            break
+        if not any(Path(file).name.startswith(f"{revision}_") for file in files):
+            return commit
+    raise AssertionError(f"no commit has the migrations without {newest}: fetch the whole history")
 
 
 def copy_commit(commit: str, target: Path) -> None:
