@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class Report:
     tally: Tally
     api_calls: int
     findings: Mapping[str, Any] | None = None
+    seconds: float = 0.0
 
 
 Work = Callable[[Lease, int], Iterator[PageResult]]
@@ -91,7 +93,7 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
             run_id = journal.open_run(connection, name, context.command, context.owner)
-        tally, window, findings = Tally(), None, None
+        tally, window, findings, began = Tally(), None, None, time.monotonic()
         outcome, error = "failed", "the run ended with an unexpected error; the log has the traceback"
         label: str | None = "unexpected"
         try:
@@ -103,7 +105,7 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             outcome, error, label = failure.outcome, str(failure), failure.label
             raise
         finally:
-            report = Report(name, window, tally, calls.made, findings)
+            report = Report(name, window, tally, calls.made, findings, time.monotonic() - began)
             record_outcome(context, report, run_id, outcome, error, label)
     return report
 
@@ -152,6 +154,7 @@ def record_outcome(
         unchanged=tally.unchanged,
         rejected=tally.rejected,
         api_calls=report.api_calls,
+        **measures(report),
         **({"nuls_removed": tally.nuls} if tally.nuls else {}),
         **({"error": error} if error else {}),
     )
@@ -172,6 +175,18 @@ def record_outcome(
     except SyncError as failure:
         # The error of the work itself propagates; the next run marks this entry as abandoned.
         log.warning("journal_not_written", object=report.object, reason=str(failure))
+
+
+def measures(report: Report) -> dict[str, object]:
+    """Return what log-based metrics count of a run, in the form of l2met."""
+    tally = report.tally
+    return {
+        "source": report.object,
+        "measure#sync.duration": f"{round(1000 * report.seconds)}ms",
+        "count#sync.rows_read": tally.read,
+        "count#sync.rows_written": tally.inserted + tally.updated + tally.deleted,
+        "count#sync.api_calls": report.api_calls,
+    }
 
 
 def run_concurrently(names: Sequence[str], work: Callable[[str], Report]) -> list[Report]:

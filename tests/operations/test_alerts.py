@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from sync.cli.wiring import open_keeper
 from sync.errors import SyncError
+from sync.logs import logger
 from sync.operations.alerts.delivery import Outcome
 from sync.operations.alerts.incidents import Message, compose, is_due, state_of, step
 from sync.operations.alerts.keeper import Keeper, Ways
@@ -532,6 +534,26 @@ def test_a_worker_is_wired(loaded: World, tmp_path: Path) -> None:
     usage, session = keeping.usage(), context.session.usage
     assert session is not None
     assert usage == pytest.approx(session.used / session.limit / 0.8)
+
+
+def test_samples_of_metrics(
+    loaded: World, place: Place, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once a minute a line of the log has lag, memory, size and incidents as samples of l2met."""
+    logger.setup("info", "logfmt")
+    late(loaded, 60)
+    keeping = keeper(loaded, place, clock)
+    for _ in range(4):
+        keeping.attend()
+        clock.now += MINUTE / 2
+    logged = [line for line in capsys.readouterr().err.splitlines() if "event=metrics" in line]
+
+    assert len(logged) == 2
+    assert re.search(
+        r" sample#sync\.lag\.Account=\d+s sample#sync\.lag\.Contact=360\ds sample#sync\.memory=\d+MB "
+        r"sample#sync\.database_size=\d+MB sample#sync\.incidents=1 ",
+        logged[1],
+    )
 
 
 def test_every_kind_has_an_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -262,5 +263,9 @@ def test_one_canonical_line_per_run_in_every_format(loaded: World) -> None:
     assert sorted(line.split("object=")[1].split()[0] for line in lines) == ["Account", "Contact"]
     # A describe, a page, and what getUpdated and getDeleted tell.
     assert all("outcome=succeeded" in line and "api_calls=4" in line for line in lines)
+    for line in lines:
+        assert re.search(
+            r" source=(Account|Contact) measure#sync.duration=\d+ms count#sync.rows_read=0 ", line
+        )
     events = [json.loads(line) for line in as_json.splitlines()]
     assert sorted(e["object"] for e in events if e["event"] == "object_synced") == ["Account", "Contact"]

@@ -11,26 +11,30 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from sync.errors import SyncError
 from sync.logs import logger
+from sync.operations import metrics
 from sync.operations.alerts.delivery import Outcome
 from sync.operations.alerts.incidents import QUIET, Message, compose, is_due, opened, state_of, step
 from sync.operations.alerts.observe import read_objects
 from sync.operations.alerts.problems import (
+    ObjectState,
     Observed,
     Problem,
     database,
     find_problems,
     without_database,
 )
+from sync.postgres import pruning
 from sync.postgres.state import incidents
 from sync.postgres.state.incidents import Incident
 from sync.postgres.tables import transaction
 
 log = logger.get(__name__)
 
+MEASURE_EACH = timedelta(minutes=1)
 CLAIM = timedelta(minutes=2)  # longer than a message takes; then another process may tell it
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=30)  # after a message that nobody took
 
@@ -71,6 +75,7 @@ class Keeper:
     pause: timedelta = FIRST_PAUSE
     passed: set[str] = field(default_factory=set)
     silent: bool = False  # the last ping failed
+    measured_at: datetime | None = None
 
     # ── called by the worker ──
 
@@ -112,6 +117,7 @@ class Keeper:
             with transaction(self.engine) as connection:
                 stored = incidents.read(connection, now - QUIET)
                 found = read_objects(connection, self.objects)
+                self._measure(connection, found, stored, now)
         except SyncError as error:
             self._note_away(now, error)
             known = list(self.known)
@@ -119,6 +125,16 @@ class Keeper:
         known = merged(stored, self.unsaved)
         problems = find_problems(Observed(found, self.max_lag, self.usage(), known))
         return known, [*problems, *database(self._away(now))]
+
+    def _measure(
+        self, connection: Connection, found: Sequence[ObjectState], stored: Sequence[Incident], now: datetime
+    ) -> None:
+        """Log the samples of metrics, once a minute."""
+        if self.measured_at is None or now - self.measured_at >= MEASURE_EACH:
+            self.measured_at = now
+            lags = {one.object: one.lag for one in found}
+            size, opened = pruning.size(connection).bytes, [one for one in stored if one.closed_at is None]
+            log.info("metrics", **metrics.samples(lags, size, opened))
 
     def _away(self, now: datetime) -> timedelta | None:
         return None if self.away_since is None else now - self.away_since

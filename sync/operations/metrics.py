@@ -1,0 +1,34 @@
+"""Samples for log-based metrics, in the form of l2met: lag, memory, size of the database, open incidents."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+MIB = 1 << 20
+# ru_maxrss counts bytes on macOS and KiB elsewhere (getrusage(2)).
+RSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10
+
+
+def samples(
+    lags: Mapping[str, timedelta | None], size: int, incidents: Sequence[object]
+) -> dict[str, object]:
+    """Return the keys and values of one log line.
+
+    `lags` are the objects' lags (None: never complete, and left out), `size` is the size of the database in
+    bytes, `incidents` are the open ones. The memory is the most that the process has had.
+    """
+    lag = {
+        f"sample#sync.lag.{name}": f"{round(value.total_seconds())}s"
+        for name, value in lags.items()
+        if value is not None
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    return {
+        **lag,
+        "sample#sync.memory": f"{peak // MIB}MB",
+        "sample#sync.database_size": f"{size // MIB}MB",
+        "sample#sync.incidents": len(incidents),
+    }
