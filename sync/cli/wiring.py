@@ -154,6 +154,7 @@ def open_keeper(context: SyncContext) -> Keeper:
         Ways(sender(settings), partial(ping, url, bundle) if url else None),
         usage,
         context.stop,
+        size_limit=settings.sync_database_limit,
     )
 
 

@@ -20,7 +20,7 @@ log = logger.get(__name__)
 
 EACH = timedelta(hours=1)  # between two prunings of the worker
 BUDGET_SECONDS = 30.0  # of one pruning of the worker
-JOURNAL, LEDGER, FEED = "sync.run", "sync.field", "sync.change"
+FEED = "sync.change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def prunable(engine: Engine, feed: timedelta, runs: timedelta) -> list[Pruned]:
     """
     with transaction(engine) as connection:
         old = [Pruned(FEED, 0, one.through, one.bytes) for one in pruning.old_partitions(connection, feed)]
-        counted = [Pruned(t, pruning.count_old(connection, t, runs)) for t in (JOURNAL, LEDGER)]
+        counted = [Pruned(table, pruning.count_old(connection, table, runs)) for table in pruning.OLD]
     return [*old, *(one for one in counted if one.rows)]
 
 
@@ -61,7 +61,7 @@ def prune(
         yield Pruned(FEED, 0, one.through, one.bytes, waiting=not emptied)
         if not emptied or stop.is_set():
             break
-    for table in (JOURNAL, LEDGER):
+    for table in pruning.OLD:
         total, count = 0, pruning.BATCH
         while count == pruning.BATCH and not stop.is_set() and time.monotonic() < deadline:
             with transaction(engine) as connection:

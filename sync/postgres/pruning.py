@@ -51,9 +51,13 @@ SELECT f.id FROM sync.field AS f
    AND EXISTS (SELECT FROM sync.field AS n WHERE n.object = f.object AND n.field = f.field AND n.id > f.id)
  ORDER BY f.id
 """
+# What is open stays.
+OLD_INCIDENTS = """
+SELECT i.id FROM sync.incident AS i WHERE i.closed_at < now() - CAST(:keep AS interval) ORDER BY i.id
+"""
 COUNT = "SELECT count(*) FROM ({old}) AS old"
 DELETE = "DELETE FROM {table} WHERE id IN ({old} LIMIT :most)"
-OLD = {"sync.run": OLD_RUNS, "sync.field": OLD_LINES}
+OLD = {"sync.run": OLD_RUNS, "sync.field": OLD_LINES, "sync.incident": OLD_INCIDENTS}
 NOTE_SIZE = text("""
 INSERT INTO sync.size (day, bytes)
 SELECT (now() AT TIME ZONE 'UTC')::date, pg_database_size(current_database())
@@ -116,7 +120,7 @@ def advance(connection: Connection, keep: timedelta) -> bool:
 
 
 def count_old(connection: Connection, table: str, keep: timedelta) -> int:
-    """Count the rows of the journal (`sync.run`) or the ledger (`sync.field`) that may go."""
+    """Count the rows of a table of OLD that may go."""
     values = {"keep": keep, "longer": FAILED_LONGER}
     return int(connection.execute(text(COUNT.format(old=OLD[table])), values).scalar_one())
 

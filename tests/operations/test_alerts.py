@@ -95,6 +95,34 @@ def test_the_budget_is_nearly_used() -> None:
     assert [one.kind for one in find_problems(Observed((WELL,), MAX_LAG, 0.9))] == ["api_budget"]
 
 
+@pytest.mark.parametrize(
+    ("days", "what"),
+    [
+        (None, None),
+        (30, None),
+        (29, "in less than 30 days"),
+        (7, "in less than 7 days"),
+        (0, "SYNC_DATABASE_LIMIT now"),
+    ],
+)
+def test_the_database_is_nearly_full(days: float | None, what: str | None) -> None:
+    """Growth that reaches the limit within a month is told, and within a week again as such."""
+    found = find_problems(Observed((WELL,), MAX_LAG, days_left=days))
+
+    assert [one.kind for one in found] == (["database_full"] if what else [])
+    assert all(one.what.endswith(what or "") for one in found)
+
+
+def test_the_keeper_knows_the_limit(loaded: World, place: Place) -> None:
+    """The worker's evaluation holds the growth of the database against the limit."""
+    loaded.sql("INSERT INTO sync.size SELECT (now() AT TIME ZONE 'UTC')::date - 2, 1000")
+    clock = Clock()
+    keeper(loaded, place, clock, size_limit=1 << 40).attend()
+    assert loaded.sql("SELECT kind FROM sync.incident") == []
+    keeper(loaded, place, clock, size_limit=1 << 20).attend()
+    assert [row.kind for row in loaded.sql("SELECT kind FROM sync.incident")] == ["database_full"]
+
+
 @pytest.mark.parametrize("name", ["Contact", "prune"])
 def test_a_restart_is_over_after_a_pass(name: str) -> None:
     """What the watchdog recorded stays open until a pass has succeeded since."""

@@ -186,6 +186,19 @@ def test_replaced_lines_of_the_ledger_leave(loaded: World) -> None:
     )
 
 
+def test_closed_incidents_leave(world: World) -> None:
+    """Incidents that are over long ago go; one that is open stays, however old it is."""
+    for closed in ("NULL", "now() - interval '100 days'", "now() - interval '80 days'"):
+        world.sql(
+            "INSERT INTO sync.incident (kind, object, what, opened_at, closed_at) "
+            f"VALUES ('stale', 'Contact', 'x', now() - interval '200 days', {closed})"
+        )
+
+    assert prune(world) == [Pruned("sync.incident", 1)]
+
+    assert len(world.sql("SELECT FROM sync.incident")) == 2
+
+
 def test_many_rows_go_in_batches(world: World) -> None:
     """No transaction deletes more than a batch, and a pruning ends when its time is over."""
     world.sql(

@@ -115,7 +115,7 @@ def test_a_page_that_is_none_is_an_error(populated: Simulator, org: Org, fault: 
         list(limit.rest_pages(org, org.log_in(), "SELECT Id FROM Contact"))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS if SOAK else (BULK,))  # the whole run below is by REST
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_product_beside_the_limit(
     populated: Simulator, org: Org, target: Database, tmp_path: Path, transport: str
 ) -> None:
@@ -393,6 +393,7 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)  # a dozen processes, one after the other, on a machine that may be busy
+@pytest.mark.skipif(not SOAK, reason="takes a quarter of a minute; its pieces are above: make soak")
 def test_a_whole_run(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,8 @@ class Keeper:
     passed: set[str] = field(default_factory=set)
     silent: bool = False  # the last ping failed
     measured_at: datetime | None = None
+    size_limit: int | None = None  # bytes
+    days_left: float | None = None  # until the database reaches it, as of the last measurement
 
     # ── called by the worker ──
 
@@ -123,7 +125,7 @@ class Keeper:
             known = list(self.known)
             return known, without_database(known, self._away(now))
         known = merged(stored, self.unsaved)
-        problems = find_problems(Observed(found, self.max_lag, self.usage(), known))
+        problems = find_problems(Observed(found, self.max_lag, self.usage(), known, self.days_left))
         return known, [*problems, *database(self._away(now))]
 
     def _measure(
@@ -133,8 +135,9 @@ class Keeper:
         if self.measured_at is None or now - self.measured_at >= MEASURE_EACH:
             self.measured_at = now
             lags = {one.object: one.lag for one in found}
-            size, opened = pruning.size(connection).bytes, [one for one in stored if one.closed_at is None]
-            log.info("metrics", **metrics.samples(lags, size, opened))
+            size, opened = pruning.size(connection), [one for one in stored if one.closed_at is None]
+            self.days_left = size.days_left(self.size_limit)
+            log.info("metrics", **metrics.samples(lags, size.bytes, opened))
 
     def _away(self, now: datetime) -> timedelta | None:
         return None if self.away_since is None else now - self.away_since

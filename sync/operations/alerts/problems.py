@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from sync.operations.status import describe_count, format_utc
+from sync.operations.status import URGENT_DAYS, WARN_DAYS, describe_count, format_utc
 from sync.postgres.state.incidents import Incident
 
 # Passes of one object that fail in a row before it is an incident: the worker retries after 5 s, 10 s, 20 s …
@@ -42,6 +42,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "verify": Kind("python -m sync verify --repair", "a verify has left no difference"),
         "api_budget": Kind("python -m sync check", "there is room in the API budget again"),
         "watchdog": Kind("python -m sync status", "a pass has succeeded since the restart"),
+        "database_full": Kind("python -m sync prune", "the database is far from its limit again"),
         "database": Kind("python -m sync check", "Postgres answers and accepts what is written"),
     }
 )
@@ -120,13 +121,14 @@ class Observed:
     """What is known at one moment.
 
     `usage` is the share of SYNC_API_BUDGET that the org has used (None: unknown), `known` are the incidents
-    so far.
+    so far. `days_left` is the time until the database reaches SYNC_DATABASE_LIMIT (None: unknown).
     """
 
     objects: tuple[ObjectState, ...]
     max_lag: timedelta
     usage: float | None = None
     known: Sequence[Incident] = ()
+    days_left: float | None = None
 
 
 def find_problems(observed: Observed) -> list[Problem]:
@@ -206,6 +208,14 @@ def api_budget(observed: Observed) -> Iterator[Problem]:
         yield Problem("api_budget", "", f"more than {NEARLY:.0%} of SYNC_API_BUDGET is used")
 
 
+def database_full(observed: Observed) -> Iterator[Problem]:
+    left = observed.days_left
+    if left is not None and left < WARN_DAYS:
+        within = next(days for days in (0, URGENT_DAYS, WARN_DAYS) if left <= days)
+        when = f"in less than {within} days" if within else "now"
+        yield Problem("database_full", "", f"the database reaches SYNC_DATABASE_LIMIT {when}")
+
+
 def watchdog(observed: Observed) -> Iterator[Problem]:
     """Yield restarts by the watchdog, which the ended process has recorded, until a pass succeeds."""
     for incident in observed.known:
@@ -218,7 +228,7 @@ def watchdog(observed: Observed) -> Iterator[Problem]:
 
 
 PROBLEMS: tuple[Callable[[Observed], Iterator[Problem]], ...] = (
-    *(stale, login, failing, rejects, guard, vanished, verify, api_budget, watchdog),
+    *(stale, login, failing, rejects, guard, vanished, verify, api_budget, database_full, watchdog),
 )
 
 
