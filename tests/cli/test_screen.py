@@ -276,8 +276,9 @@ def test_the_simulator_serves_what_is_described() -> None:
         first = served.stdout.readline()
     finally:
         served.send_signal(signal.SIGTERM)
-        assert served.wait(20) == 0
+        served.communicate(20)  # which closes its output, too
 
+    assert served.returncode == 0
     assert ", 7 of Opportunity, 5 of Invoice__c" in first
 
 
