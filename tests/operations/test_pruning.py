@@ -98,6 +98,23 @@ def test_the_ring_goes_round(world: World) -> None:
         prune(world)
     young = len(world.sql("SELECT FROM sync.change WHERE at > now() - interval '30 days'"))
     assert young >= 2 * (SLOTS + 3)
+    ranges = world.sql(
+        "SELECT slot, max(seq) - min(seq) + 1 - count(*) AS others FROM sync.change GROUP BY slot"
+    )
+    assert [row.others for row in ranges] == [0] * SLOTS  # no partition was filled a second time
+
+
+def test_a_partition_goes_when_its_newest_entry_is_old(world: World) -> None:
+    """A partition with one entry that is young enough is kept as a whole."""
+    fill(world, 5, days=50)
+    fill(world, 1, days=20)
+    turn(world)
+
+    assert prune(world) == []
+    assert prune(world) == []
+
+    assert kept(world) == [1, 2, 3, 4, 5, 6]
+    assert slot(world) == 1
 
 
 def test_a_quiet_feed_does_not_turn(world: World) -> None:

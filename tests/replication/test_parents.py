@@ -346,6 +346,7 @@ def test_parents_without_children_where_most_have_one_parent(world: World) -> No
         "INSERT INTO sync.changed_parent (child, lookup, record_id, whole) "
         "SELECT 'Contact', 'account_id', 'none' || n, false FROM generate_series(1, 100) AS n"
     )
+    world.engine.dispose()  # a connection counts what it has read for a second beyond its transaction
     with transaction(world.engine) as connection:
         assert dependants.queue_children(connection, "Contact") == 0
         assert rows_read(connection, "contact") < 100
