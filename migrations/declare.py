@@ -33,6 +33,7 @@ from sync.catalogue.mapping import (
 from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import load_settings
 from sync.errors import SalesforceError, SyncError, UsageError
+from sync.logs import logger
 from sync.salesforce.session.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -341,7 +342,9 @@ def is_field(raw: object) -> bool:
 
 def asked(name: str) -> Any:
     """The describe that the org in the settings answers."""
-    session = Session(load_settings(OBJECT_CHOICES))
+    settings = load_settings(OBJECT_CHOICES)
+    logger.setup("warning", settings.log_format, settings.secrets, settings.dyno)
+    session = Session(settings)
     path = f"/services/data/v{session.version}/sobjects/{name}/describe"
     try:
         return session.resource("GET", path).body

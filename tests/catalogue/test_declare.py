@@ -282,6 +282,7 @@ def test_an_object_needs_no_other_edit(
     try:
         told = checkout.succeed("migrations.declare", "object", "Windfall", **settings)
 
+        assert told.startswith("wrote sync/catalogue/objects/")  # and no line of a log
         written = sorted(checkout.files() - before)
         assert [name for name in written if not name.startswith("migrations")] == [
             "sync/catalogue/objects/windfall.json",
