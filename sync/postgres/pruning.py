@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -167,9 +167,3 @@ def size(connection: Connection) -> Size:
     row = connection.execute(SIZE).one()
     grown = (row.bytes - row.before) / row.days if row.days else None
     return Size(row.bytes, grown)
-
-
-def last_change(connection: Connection) -> datetime | None:
-    """Return when the newest entry of the feed was written."""
-    found: datetime | None = connection.execute(text("SELECT max(at) FROM sync.change")).scalar()
-    return found

@@ -135,7 +135,7 @@ def test_faults(third: World, fault: str, place: str) -> None:
     try:
         third.run()
     except ObjectsFailedError as failed:
-        assert {type(error) for _, error in failed.failures} == {CountMismatchError}  # noqa: PT017 — it may succeed
+        assert {type(error) for _, error in failed.failures} == {CountMismatchError}  # noqa: PT017  # it may succeed, too
         third.run()
 
     assert struck.fired
