@@ -30,14 +30,14 @@ WAITING = ("test_worker.py",)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two more than there are cores: a third of the time tests wait, for processes and for time to pass.
+    """One more than there are cores: a third of the time tests wait, for processes and for time to pass.
 
     A single file has as many as there are cores when it runs the product as a whole, and else none: to start a
     worker takes longer than its tests. Nor has a single test one.
     """
     cores = os.cpu_count() or 1
     if len(config.args) > 1 or not (file := Path(config.args[0].partition("::")[0])).is_file():
-        return cores + 2
+        return cores + 1
     return cores if "::" not in config.args[0] and "World" in file.read_text() else 0
 
 
