@@ -1,0 +1,195 @@
+"""Two who follow the feed all year: a consumer that copies two views, and a replay that trusts the feed alone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+from psycopg2 import errors
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import make_dsn
+from psycopg2.extras import NamedTupleCursor
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+
+OBJECTS = ("Account", "Contact")
+AT_ONCE = 500
+# What crm.changes says of a number that is not kept any more, or not given out.
+NOT_KEPT = errors.InvalidParameterValue
+
+OWN = """
+CREATE TABLE shop.account (id text PRIMARY KEY, doc jsonb NOT NULL);
+CREATE TABLE shop.contact (id text PRIMARY KEY, doc jsonb NOT NULL);
+CREATE TABLE shop.position (single bool PRIMARY KEY DEFAULT true CHECK (single), epoch text, seq bigint NOT NULL);
+"""
+COPY = "INSERT INTO shop.{table} SELECT c.id, to_jsonb(c) FROM crm.{table} AS c"
+COPY_SOME = (
+    COPY + " WHERE c.id = ANY (%(ids)s) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc RETURNING id"
+)
+FORGET = "DELETE FROM shop.{table} WHERE id = ANY (%(ids)s)"
+DIFFERENT = """
+SELECT coalesce(here.id, there.id) FROM shop.{table} AS here
+  FULL JOIN (SELECT c.id, to_jsonb(c) AS doc FROM crm.{table} AS c) AS there ON there.id = here.id
+ WHERE here.doc IS DISTINCT FROM there.doc ORDER BY 1
+"""
+
+
+class DiesError(Exception):
+    """The consumer ends within its transaction."""
+
+
+@dataclass
+class Consumer:
+    """A role of its own, and its copy of crm.account and crm.contact, written in the transactions that read."""
+
+    url: str
+    reloads: int = 0
+    died: int = 0
+    followed: int = 0
+    misses: int | None = None  # an entry that is passed over: a bug, planted by a test
+
+    def connect(self) -> Connection:
+        dsn = make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg2.connect(make_dsn(dsn, options="-c timezone=UTC"), cursor_factory=NamedTupleCursor)
+
+    def begin(self) -> None:
+        """Make its tables, and read the views for the first time."""
+        connection = self.connect()
+        with connection, connection.cursor() as cursor:
+            cursor.execute(OWN)
+        connection.close()
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the views anew, and where the feed stands, in one snapshot."""
+        connection = self.connect()
+        connection.set_session(isolation_level="REPEATABLE READ")
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT epoch, seq FROM crm.feed_position()")
+            epoch, seq = cursor.fetchall()[0]
+            cursor.execute("DELETE FROM shop.position")
+            cursor.execute("INSERT INTO shop.position (epoch, seq) VALUES (%s, %s)", (epoch, seq))
+            for name in OBJECTS:
+                self._copy_all(cursor, name.lower())
+        connection.close()
+        self.reloads += 1
+
+    def catch_up(self, dies: bool = False) -> None:
+        """Follow the feed to its end; a consumer that dies does so in its first transaction."""
+        connection = self.connect()
+        try:
+            with suppress(DiesError):
+                while self._follow(connection, dies):
+                    pass
+        except NOT_KEPT:
+            self.reload()
+        finally:
+            connection.close()
+
+    def _follow(self, connection: Connection, dies: bool) -> bool:
+        """Process the next entries in one transaction; whether there may be more."""
+        with connection, connection.cursor() as cursor:
+            entries = take(cursor)
+            for name in OBJECTS:
+                self._apply(cursor, name, [e for e in entries if e.object == name and e.seq != self.misses])
+            if dies and entries:
+                self.died += 1
+                raise DiesError
+            acknowledge(cursor, entries)
+        self.followed += len(entries)
+        return len(entries) == AT_ONCE
+
+    def _apply(self, cursor: Cursor, name: str, entries: list[Any]) -> None:
+        table = name.lower()
+        if any(entry.op == "reload" for entry in entries):
+            self._copy_all(cursor, table)
+            return
+        ids = {entry.record_id for entry in entries}
+        if ids:
+            cursor.execute(COPY_SOME.format(table=table), {"ids": list(ids)})
+            gone = ids - {row.id for row in cursor.fetchall()}
+            cursor.execute(FORGET.format(table=table), {"ids": list(gone)})
+
+    def _copy_all(self, cursor: Cursor, table: str) -> None:
+        cursor.execute(f"DELETE FROM shop.{table}")
+        cursor.execute(COPY.format(table=table))
+
+    def differences(self) -> list[str]:
+        """The Ids whose copy is another than what the views show now."""
+        connection = self.connect()
+        with connection, connection.cursor() as cursor:
+            found = []
+            for name in OBJECTS:
+                cursor.execute(DIFFERENT.format(table=name.lower()))
+                found += [row[0] for row in cursor.fetchall()]
+        connection.close()
+        return found
+
+
+def take(cursor: Cursor) -> list[Any]:
+    """The next entries after the position, which stays locked until the transaction ends."""
+    cursor.execute("SELECT seq FROM shop.position FOR UPDATE")
+    position = cursor.fetchall()[0].seq
+    cursor.execute("SELECT * FROM crm.changes(after => %s, max => %s)", (position, AT_ONCE))
+    return cursor.fetchall()
+
+
+def acknowledge(cursor: Cursor, entries: list[Any]) -> None:
+    """Remember the last entry."""
+    if entries:
+        cursor.execute("UPDATE shop.position SET seq = %s", (entries[-1].seq,))
+
+
+# ── the feed alone ────────────────────────────────────────────────────────────────────────────────────
+
+ENTRIES = text("SELECT seq, object, record_id, op FROM sync.change WHERE seq > :after ORDER BY seq")
+LAST = text("SELECT last_seq FROM sync.feed")
+LIVE = text("""
+SELECT 'Account' AS object, id FROM salesforce.account WHERE deleted_at IS NULL
+UNION ALL SELECT 'Contact', id FROM salesforce.contact WHERE deleted_at IS NULL
+""")
+
+
+@dataclass
+class Replay:
+    """The records that live by what the feed says, and each entry that does not fit those before it."""
+
+    engine: Engine
+    seq: int = 0
+    live: set[tuple[str, str]] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def follow(self) -> None:
+        """Read the new entries; after a `reload` of an object its records are read from the tables."""
+        snapshot = self.engine.connect().execution_options(isolation_level="REPEATABLE READ")
+        with snapshot as connection:
+            entries = connection.execute(ENTRIES, {"after": self.seq}).all()
+            reloaded = {entry.object for entry in entries if entry.op == "reload"}
+            for entry in entries:
+                if entry.seq != self.seq + 1:
+                    self.wrong.append(f"{entry.seq} follows {self.seq}")
+                self.seq = entry.seq
+                if entry.object not in reloaded:
+                    self._apply(entry.seq, entry.op, (entry.object, entry.record_id))
+            if reloaded:
+                rows = {tuple(row) for row in connection.execute(LIVE)}
+                self.live = {key for key in self.live if key[0] not in reloaded}
+                self.live |= {key for key in rows if key[0] in reloaded}
+
+    def _apply(self, seq: int, op: str, key: tuple[str, str]) -> None:
+        known = key in self.live
+        if op == "erase":
+            self.live.discard(key)
+        elif known is (op in ("insert", "undelete")):
+            self.wrong.append(f"{seq}: {op} of {key[1]}, which was {'live' if known else 'not live'}")
+        (self.live.add if op in ("insert", "undelete", "update") else self.live.discard)(key)
+
+    def differences(self) -> list[str]:
+        """What does not fit: entries, and records that live here or in the tables alone."""
+        self.follow()
+        with self.engine.connect() as connection:
+            rows = {tuple(row) for row in connection.execute(LIVE)}
+        return [*self.wrong, *sorted(id_ for _, id_ in rows ^ self.live)]
