@@ -160,6 +160,7 @@ class Replay:
     engine: Engine
     seq: int = 0
     live: set[tuple[str, str]] = field(default_factory=set)
+    dead: set[tuple[str, str]] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
     def follow(self) -> None:
@@ -177,15 +178,21 @@ class Replay:
             if reloaded:
                 rows = {tuple(row) for row in connection.execute(LIVE)}
                 self.live = {key for key in self.live if key[0] not in reloaded}
+                self.dead = {key for key in self.dead if key[0] not in reloaded}
                 self.live |= {key for key in rows if key[0] in reloaded}
 
     def _apply(self, seq: int, op: str, key: tuple[str, str]) -> None:
-        known = key in self.live
-        if op == "erase":
+        """An `update` may be of a record in the recycle bin; what was deleted before it was ever read is told, too."""
+        if op in ("insert", "undelete") and key in self.live:
+            self.wrong.append(f"{seq}: {op} of {key[1]}, which was live")
+        if op == "delete" and key in self.dead:
+            self.wrong.append(f"{seq}: {op} of {key[1]}, which was deleted")
+        if op in ("insert", "undelete"):
+            self.live.add(key)
+            self.dead.discard(key)
+        elif op != "update":
             self.live.discard(key)
-        elif known is (op in ("insert", "undelete")):
-            self.wrong.append(f"{seq}: {op} of {key[1]}, which was {'live' if known else 'not live'}")
-        (self.live.add if op in ("insert", "undelete", "update") else self.live.discard)(key)
+            self.dead.add(key)
 
     def differences(self) -> list[str]:
         """What does not fit: entries, and records that live here or in the tables alone."""

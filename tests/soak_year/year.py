@@ -37,7 +37,7 @@ SETTINGS = {
     "LOG_LEVEL": "warning",
 }
 LAG = text("SELECT extract(epoch FROM now() - min(complete_through)) / 60 FROM sync.cursor")
-INCIDENTS = text("SELECT kind, sum(times)::int AS opened FROM sync.incident GROUP BY kind ORDER BY kind")
+INCIDENTS = text("SELECT id, kind, times, closed_at IS NOT NULL AS closed FROM sync.incident")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Year:
         self.life_done: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self.calls = 0
+        self.incidents: dict[int, tuple[str, int, bool]] = {}  # those that are pruned, too
         self.new_org()
         self.worker: Inside | Outside = Inside() if log is None else Outside(log)
         stack.callback(lambda: self.worker.close())
@@ -76,6 +77,7 @@ class Year:
         self.consumer = Consumer(shop.engine.url.render_as_string(hide_password=False))
         self.replay = Replay(self.engine)
         self.behind = 0  # days for which the consumer sleeps
+        self.on_day: Callable[[int], object] = lambda _: None
 
     # ── the org ──
 
@@ -92,7 +94,7 @@ class Year:
         changing = {
             "DATABASE_URL": self.database,
             "SYNC_INTERVAL": f"{minutes}m",
-            "SYNC_BULK_THRESHOLD": self.random.choice(("0", "10000")),
+            "SYNC_BULK_THRESHOLD": self.random.choice(("0", "10000", "10000", "10000")),
             "SYNC_ALERT_URLS": self.alerts,
         }
         found = {**SETTINGS, **self.sim.environment(), **changing}
@@ -153,6 +155,7 @@ class Year:
                 self.one_pass(number, place)
             self.close_day()
             self.measures.seconds = time.monotonic() - began
+            self.on_day(number + 1)
         found = self.finish()
         self.measures.seconds = time.monotonic() - began
         return found
@@ -237,6 +240,7 @@ class Year:
         today = self.measures.days[-1]
         today.calls += self.sim.api_calls - self.calls
         self.calls = self.sim.api_calls
+        self.note_incidents()
         today.memory = self.ask("memory")["mb"]
         self.measures.note_sizes(self.owner)
         assert self.sim.errors == [], self.sim.errors[0]
@@ -283,18 +287,27 @@ class Year:
             last = "SELECT max(seq) FROM sync.change WHERE record_id = :id"
             self.consumer.misses = connection.execute(text(last), {"id": id_}).scalar_one()
 
+    def note_incidents(self) -> None:
+        with self.owner.connect() as connection:
+            for row in connection.execute(INCIDENTS):
+                self.incidents[row.id] = (row.kind, row.times, row.closed)
+
     def note_counts(self) -> None:
-        with self.engine.connect() as connection:
-            opened = {row.kind: row.opened for row in connection.execute(INCIDENTS)}
-        runs = sum(self.struck.values())
+        self.note_incidents()
+        opened: Counter[str] = Counter()
+        for kind, times, _ in self.incidents.values():
+            opened[kind] += times
+        closed = sum(times - (not is_closed) for _, times, is_closed in self.incidents.values())
+        struck, calls = sum(self.struck.values()), sum(day.calls for day in self.measures.days)
         self.measures.counts |= {
             **self.counts,
             **{name: self.life_done[name] for name in sorted(self.life_done)},
-            "faults that struck": f"{runs:,} of {len(self.struck)} kinds",
+            "faults": f"{struck:,} of {len(self.struck)} kinds, {struck / max(calls, 1):.1%} of all calls",
             "consumer": f"{self.consumer.followed:,} entries, {self.consumer.reloads} times all anew, "
             f"{self.consumer.died} times killed",
             "feed": f"{self.replay.seq:,} entries",
-            "incidents kept": opened,
+            "incidents": f"{sum(opened.values())} opened, {closed} closed: "
+            + ", ".join(f"{kind} {opened[kind]}" for kind in sorted(opened)),
         }
 
 
