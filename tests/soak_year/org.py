@@ -152,10 +152,9 @@ class Life:
     def _empty_bin(self) -> None:
         """Purge what has been in the bin for 15 days; now and then somebody empties it by hand, without a trace."""
         now, by_hand = self.sim.clock.now(), self.random.random() < 0.02
-        there = {id_ for name in ("Account", "Contact") for id_ in self.org.ids(name, deleted=True)}
         for id_, at in list(self.binned.items()):
-            if id_ not in there:
-                del self.binned[id_]
+            if id_ not in {each for name in TEXTS for each in self.org.ids(name, deleted=True)}:
+                del self.binned[id_]  # undeleted, or purged with its account
             elif by_hand or now - at > IN_BIN:
                 self.org.purge(id_, log=not by_hand)
                 self._count("purged without a trace" if by_hand else "purged")
