@@ -137,7 +137,7 @@ class Life:
             self._count("delete log purged")
 
     def _schema_changes(self, number: int) -> list[Callable[[], Any]]:
-        nothing = [lambda: None] * 4
+        nothing = [lambda: None] * 12
         return [
             *nothing,
             lambda: self._hide(number),

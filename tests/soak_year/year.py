@@ -172,7 +172,7 @@ class Year:
         self.sim.options.page_sizes = self.random.choice((15, 100, 2000))
         self.sim.options.bulk_page_sizes = self.sim.options.page_sizes
         self.trouble.prepare()
-        if place == 3 and number % 3 == 1:
+        if place == 3 and number % 6 == 1:
             self.trouble.prepare_login()
             self.counts["sessions ended"] += 1
         if place == 5 and number % 7 == 3:
