@@ -12,9 +12,7 @@ def draw(measures: Measures, file: Path) -> Path | None:
     try:
         import matplotlib
     except ImportError:
-        print(
-            "no chart: matplotlib is not installed; after `make .venv/bench`: make soak-year ARGS=--chart"
-        )
+        print("no chart: matplotlib is not installed; after `make .venv/bench`: make soak-year ARGS=--chart")
         return None
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "year"

@@ -110,7 +110,7 @@ class Consumer:
         ids = {entry.record_id for entry in entries}
         if ids:
             cursor.execute(COPY_SOME.format(table=table), {"ids": list(ids)})
-            gone = ids - {row.id for row in cursor.fetchall()}
+            gone = ids - {row[0] for row in cursor.fetchall()}
             cursor.execute(FORGET.format(table=table), {"ids": list(gone)})
 
     def _copy_all(self, cursor: Cursor, table: str) -> None:
@@ -132,7 +132,7 @@ class Consumer:
 def take(cursor: Cursor) -> list[Any]:
     """The next entries after the position, which stays locked until the transaction ends."""
     cursor.execute("SELECT seq FROM shop.position FOR UPDATE")
-    position = cursor.fetchall()[0].seq
+    [(position,)] = cursor.fetchall()
     cursor.execute("SELECT * FROM crm.changes(after => %s, max => %s)", (position, AT_ONCE))
     return cursor.fetchall()
 
@@ -199,4 +199,7 @@ class Replay:
         self.follow()
         with self.engine.connect() as connection:
             rows = {tuple(row) for row in connection.execute(LIVE)}
+            last = connection.execute(LAST).scalar_one()
+        if last != self.seq:
+            self.wrong.append(f"{last} was given out, and the last entry is {self.seq}")
         return [*self.wrong, *sorted(id_ for _, id_ in rows ^ self.live)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sync.simulator import Field, Simulator
 
-ACCOUNTS, CONTACTS = 40, 300
+ACCOUNTS, CONTACTS = 40, 300  # that live at a time
 IN_BIN = timedelta(days=15)  # then Salesforce purges a record
 MOST_FIELDS = 4  # custom fields of ours at a time
 TEXTS = {"Contact": ("Title", "Department", "Description"), "Account": ("Site", "Description", "Industry")}
@@ -19,10 +19,10 @@ UNFIT = "in spring"  # for a date
 
 
 class Life:
-    """The life of one org, the same for the same seed."""
+    """The life of one org, the same for the same seed; `size` is how many records of each object live."""
 
-    def __init__(self, sim: Simulator, seed: int) -> None:
-        self.sim, self.org = sim, sim.org
+    def __init__(self, sim: Simulator, size: Mapping[str, int], seed: int) -> None:
+        self.sim, self.org, self.size = sim, sim.org, size
         self.random = random.Random(seed)
         self.numbers = itertools.count(1)
         self.binned: dict[str, datetime] = {}
@@ -97,7 +97,7 @@ class Life:
 
     def _grow(self) -> None:
         """New records where some have gone."""
-        for name, wanted in (("Account", ACCOUNTS), ("Contact", CONTACTS)):
+        for name, wanted in self.size.items():
             missing = wanted - self.org.count(name, deleted=False)
             if missing > 0 and self.random.random() < 0.5:
                 self.org.create_many(name, [self._new(name) for _ in range(min(missing, 8))])
