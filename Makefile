@@ -7,8 +7,8 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak mutations bench deploy-check object field migration docs permission-set \
-	requirements clean
+.PHONY: help demo test lint format soak soak-year soak-chart mutations bench deploy-check object field migration docs \
+	permission-set requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ format: .venv/ready ## what ruff can mend
 # properties, many more random histories, and planted bugs that must be found.
 soak: .venv/ready ## tens of minutes; SOAK=500 for a night, ARGS=tests/replication/test_model.py for the random histories alone
 	SOAK=$(or $(SOAK),100) $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+# Not a part of `make test`, which lives two days of it.
+soak-year: .venv/ready ## a year of events in half an hour, all checked at its end; ARGS="--days 20" is a minute or two
+	$(BIN)/python -m tests.soak_year $(ARGS)
+
+soak-chart: .venv/bench ## sizes, memory and lag of the last soak-year; ARGS=--publish replaces the chart in docs/benchmarks
+	$(BIN)/python -m tests.soak_year --chart $(ARGS)
 
 # Plants the bugs of tests/mutations.py one at a time in a copy of the working tree, and runs the tests that must fail.
 mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose name or module contains the word

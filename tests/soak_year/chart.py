@@ -12,7 +12,7 @@ def draw(measures: Measures, file: Path) -> Path | None:
     try:
         import matplotlib
     except ImportError:
-        print("no chart: matplotlib is not installed; after `make .venv/bench`: make soak-year ARGS=--chart")
+        print("no chart: matplotlib is not installed; to draw it, type: make soak-chart")
         return None
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "year"
@@ -28,9 +28,8 @@ def draw(measures: Measures, file: Path) -> Path | None:
     sizes.legend(fontsize=8, ncols=3, frameon=False)
     memory.plot(days, [day.memory for day in measures.days], color="#1b6ca8")
     memory.set(title="resident memory of the worker", ylabel="MB", ylim=(0, None))
-    shares = ((0.5, "p50"), (0.99, "p99"))
-    for share, label in shares:
-        lag.plot(days, [percentile(day.lag_minutes, share) for day in measures.days], label=label)
+    lag.plot(days, [percentile(day.lag_minutes, 0.5) for day in measures.days], label="p50 of the day")
+    lag.plot(days, [max(day.lag_minutes, default=0) for day in measures.days], label="worst of the day")
     lag.set(title="lag after a pass, in the org's time", ylabel="minutes", xlabel="day", yscale="log")
     lag.legend(fontsize=8, frameon=False)
     for axes in panels:
