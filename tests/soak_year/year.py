@@ -224,15 +224,14 @@ class Year:
 
     def replace_org(self) -> None:
         """Another org behind the settings: the worker refuses it until an operator accepts it."""
-        self.calls += self.sim.api_calls
-        self.measures.days[-1].calls += self.sim.api_calls
+        self.measures.days[-1].calls += self.sim.api_calls - self.calls
+        self.calls = 0
         self.end_org()
         self.new_org()
         self.start()
         self.passes()
         answer = self.ask("accept")
         assert answer["failed"] == {}, f"another org was not accepted: {answer['failed']}"
-        self.calls = 0
 
     def end_org(self) -> None:
         self.life_done.update(self.life.done)
