@@ -839,10 +839,10 @@ MUTATIONS = (
     ),
     bug(
         "consumers: a call has no bound",
-        "migrations/versions/0005_boundaries.py",
-        "changes.max NOT BETWEEN 1 AND 10000 THEN",
-        "false THEN",
-        "postgres/test_boundaries.py::test_unbounded_calls_are_errors_with_a_hint",
+        FEED_CONTRACT,
+        "entries.max NOT BETWEEN 1 AND 10000",
+        "entries.max < 1",
+        "postgres/test_named_consumers.py::test_what_is_wrong_is_told",
     ),
     bug(
         "consumers: a grant gives more than one schema",

@@ -1,5 +1,5 @@
 """A shop keeps a copy of customers: `python consumer.py CRM_URL SHOP_URL`. It may be killed at any time.
-CRM_URL is of a role that may read schema crm, SHOP_URL of the shop's own database. It needs psycopg2 alone."""
+CRM_URL is of a role that may read schema crm, SHOP_URL of the shop's own database; it needs psycopg2."""
 
 import sys
 import time
