@@ -433,8 +433,8 @@ MUTATIONS = (
     ),
     bug(
         "feed: who asks for entries that are gone gets those that are left",
-        "migrations/versions/0013_feed_ring.py",
-        "ELSIF changes.after < newest AND NOT EXISTS (",
+        FEED_CONTRACT,
+        "ELSIF entries.after < newest AND NOT EXISTS (",
         "ELSIF false AND NOT EXISTS (",
         "operations/test_pruning.py::test_a_consumer_that_fell_behind_is_told",
     ),
