@@ -38,13 +38,7 @@ def test_help_needs_no_settings(command: str, tmp_path: object) -> None:
     """`--help` works on a machine without any setting."""
     done = run_here([command, "--help"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 0, done.stderr
-    assert f"Usage: sync {command} " in done.stdout
-
-
-def test_help_says_what_is_typed() -> None:
-    """`--help` of a real process begins with what was typed."""
-    done = processes.run(["sync", "run", "--help"], {"PATH": os.environ["PATH"]})
-    assert done.stdout.strip().startswith("Usage: python -m sync run ")
+    assert f"Usage: python -m sync {command} " in done.stdout
 
 
 def test_without_settings_all_are_named(tmp_path: object) -> None:

@@ -10,23 +10,30 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import structlog
 
 from sync.demo.commands import main
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+
 
 def run_here(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """`python -m sync ARGUMENTS…` with this environment and no other, its output in pipes; an error that the command
     does not handle is raised."""
     stdout, stderr = pipe(), pipe()
+    typed = ModuleType("__main__")
+    typed.__package__ = "sync"  # from which the help knows what was typed
     with pytest.MonkeyPatch.context() as patch, kept_logging():
         for name in set(os.environ) - set(environment):
             patch.delenv(name)
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["sync", *arguments])
+        patch.setitem(sys.modules, "__main__", typed)
+        patch.setattr(sys, "argv", [str(ROOT / "sync" / "__main__.py"), *arguments])
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
         for module, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
