@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from sync.cli import commands as cli
+from sync.cli import show
 from sync.errors import ObjectsFailedError, SyncError
 from sync.operations.alerts.problems import KINDS
-from sync.operations.status import Freshness, headline, read_status
+from sync.operations.running import Running
+from sync.operations.status import Freshness, Run, Status, headline, read_status
 from sync.postgres import tables
+from sync.postgres.pruning import Size
+from sync.postgres.state.incidents import Incident
 from tests.project.pages import (
     ROOT,
     blocks,
@@ -181,6 +186,19 @@ def test_every_first_line_is_there(loaded: World) -> None:
     }
     assert {name: said[name] for name, found in matched.items() if not found} == {}
     assert {line for found in matched.values() for line in found} == set(FIRST_LINES)
+
+
+def test_what_status_gives_to_programs() -> None:
+    """The page has each name of `status --json`, and those inside it; no other. Another one asks for a line here."""
+    inside = {"objects": Freshness, "running": Running, "incidents": Incident, "runs": Run, "size": Size}
+    found = show.status_document(Status((), (), {}, (), (), ""))
+    listed = {spans(row[0])[0]: spans(row[1]) for row in rows(section(PAGE, "Status for programs"))}
+
+    assert set(listed) == set(found)
+    assert f"`version` is {found['version']}:" in section(PAGE, "Status for programs")
+    for name, kind in inside.items():
+        told = [span for span in listed[name] if not span.startswith("--")]
+        assert told == [one.name for one in fields(kind)], name
 
 
 def test_what_to_type_can_be_typed() -> None:
