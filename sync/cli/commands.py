@@ -321,7 +321,8 @@ def erase(
     if bool(ids) == (email is not None) or (undo and not ids):
         raise UsageError("give either --id (may be repeated) or --email; --undo needs --id")
     wait_time, stop = duration_option(wait), threading.Event()
-    with open_database() as (settings, engine), worker.stopping_on_signals(stop):
+    connections = tables.COMMAND_CONNECTIONS
+    with open_database(connections) as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
                 found = erasure.find_by_email(connection, email)
