@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -204,11 +205,12 @@ UNAVAILABLE = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
 # Connections of a process. A small database allows twenty, consumers' included: two workers of a deploy, a
 # release and a one-off make eleven.
 WORKER_CONNECTIONS, COMMAND_CONNECTIONS = 4, 2
-# How long a thread waits for one of them: longer than a statement over a whole table takes.
-WAIT_SECONDS = LONG_SECONDS + 60
+# How long a thread waits for one of them: longer than a comparison of whole tables takes. It reports activity
+# meanwhile, because the watchdog watches whoever has the connection.
+WAIT_SECONDS, WAIT_STEP_SECONDS = 6_000, 5
 ROOM = "room"  # the execution option with the semaphore of an engine's ordinary transactions
 LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
-BUSY = f"all connections of this process to Postgres were in use for {WAIT_SECONDS} seconds"
+BUSY = "all connections of this process to Postgres are in use"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
 
@@ -226,7 +228,6 @@ def engine(url: URL, *, owner: str, size: int = WORKER_CONNECTIONS, replicas: st
         poolclass=QueuePool,
         pool_size=size,
         max_overflow=0,
-        pool_timeout=WAIT_SECONDS,
         pool_pre_ping=True,
         pool_recycle=900,
         pool_use_lifo=True,
@@ -288,8 +289,11 @@ def room(engine: Engine) -> Iterator[None]:
     if semaphore is None:  # an engine that was made elsewhere
         yield
         return
-    if not semaphore.acquire(timeout=WAIT_SECONDS):
-        raise DatabaseUnavailableError(BUSY)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not semaphore.acquire(timeout=WAIT_STEP_SECONDS):
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailableError(BUSY)
+        activity.report()
     try:
         yield
     finally:
