@@ -83,7 +83,7 @@ def test_who_needs_the_database_alone() -> None:
     alone = {
         name
         for name, command in group().commands.items()
-        if command.callback and "database()" in inspect.getsource(command.callback)
+        if command.callback and "open_database(" in inspect.getsource(command.callback)
     }
     assert set(spans(line)) == alone
 
@@ -212,6 +212,23 @@ def test_what_to_type_can_be_typed() -> None:
                     parse(words)
                 else:
                     assert span == "alembic upgrade head" or span.startswith(("SYNC_", "--")), span
+
+
+# ── connections ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_connections_of_each_command() -> None:
+    """The page says of each command how many connections it opens, as the code opens them."""
+    listed = rows(section(PAGE, "Connections, memory, temporary space"))
+    told = {name: int(row[1].partition(",")[0]) for row in listed for name in spans(row[0])}
+    own = {
+        name: tables.COMMAND_CONNECTIONS
+        for name, command in group().commands.items()
+        if re.search(r"open_context\(|COMMAND_CONNECTIONS", inspect.getsource(command.callback or str))
+    }
+
+    assert told == own | {"worker": tables.WORKER_CONNECTIONS}
+    assert listed[-1][1] == "1"
 
 
 # ── incidents ─────────────────────────────────────────────────────────────────────────────────────────
