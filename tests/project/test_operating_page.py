@@ -98,12 +98,20 @@ def test_exit_codes() -> None:
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
     given = {int(code) for code in re.findall(r"typer\.Exit\((\d+)\)", inspect.getsource(cli))}
-    listed = [int(code) for code, _ in rows(section(PAGE, "Exit codes"))]
+    listed = [int(row[0]) for row in rows(section(PAGE, "Exit codes"))]
 
     assert sorted(listed) == sorted(codes(SyncError) | given | {0, 2})
     for quoted, _, _ in rows(section(PAGE, "What else you may see")):
         if found := re.search(r"\(exit (\d+)\)", quoted):
             assert int(found[1]) in listed
+
+
+def test_what_an_exit_code_means() -> None:
+    """The page says of each code, as of each first line, what it means, what consumers see, and what to type."""
+    for title in ("Exit codes", "The first line of `status`"):
+        for row in rows(section(PAGE, title)):
+            assert len(row) == 4, row
+            assert all(row), row
 
 
 def test_several_failures_have_one_code() -> None:
@@ -139,6 +147,8 @@ SITUATIONS = {
     "lagging": "UPDATE sync.cursor SET covered = complete_through - interval '3 days'",
     "field refused": FIELD.format(change="refused"),
     "field vanished": FIELD.format(change="vanished"),
+    # It grew by a hundred gigabytes within ten days.
+    "full": "INSERT INTO sync.size SELECT (now() AT TIME ZONE 'UTC')::date - 10, -(100::bigint << 30)",
 }
 
 
@@ -156,7 +166,7 @@ def lines_of(world: World) -> dict[str, str]:
     for name, statement in SITUATIONS.items():
         with tables.transaction(world.engine) as connection:
             connection.execute(text(statement.replace(":", "\\:")))
-            found[name] = read_status(connection, ("Contact",), timedelta(days=1)).headline
+            found[name] = read_status(connection, ("Contact",), timedelta(days=1), 20 << 30).headline
             connection.rollback()
     return found
 
@@ -203,7 +213,10 @@ def test_what_status_gives_to_programs() -> None:
 
 def test_what_to_type_can_be_typed() -> None:
     """Between backticks in the last column of each table stands a command that the command line takes."""
-    tables = [section(PAGE, title) for title in ("The first line of `status`", "What else you may see")]
+    tables = [
+        section(PAGE, title)
+        for title in ("Exit codes", "The first line of `status`", "What else you may see")
+    ]
     for table in tables:
         for row in rows(table):
             for span in spans(row[-1]):
