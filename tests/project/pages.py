@@ -140,8 +140,8 @@ def parse(arguments: Sequence[str]) -> None:
 
 def options(command: str) -> set[str]:
     """The long options of a command, as its --help lists them."""
-    named = {name for one in group().commands[command].params for name in one.opts if name.startswith("--")}
-    return named - {"--help"}
+    names = [name for one in group().commands[command].params for name in (*one.opts, *one.secondary_opts)]
+    return {name for name in names if name.startswith("--")} - {"--help"}
 
 
 # ── what the code says ────────────────────────────────────────────────────────────────────────────────

@@ -248,13 +248,11 @@ class Consumer:
 
     def __init__(self, connected: Role) -> None:
         self.role = connected
-        self.position, self.seen, self.slept = 0, list[Any](), 0
+        self.seen, self.slept = list[Any](), 0
 
     def names(self) -> dict[str, Any]:
         return {
             "connection": SimpleNamespace(transaction=lambda: self.role.engine.begin()),
-            "load_position": lambda: self.position,
-            "save_position": lambda seq: setattr(self, "position", seq),
             "apply": self.seen.append,
             "query": self.query,
             "query_value": lambda sql, *values: self.query(sql, *values)[0][0],
@@ -275,7 +273,7 @@ class Consumer:
 
 def follows(consumer: Consumer, world: World) -> None:
     assert [change.seq for change in consumer.seen] == [change.seq for change in world.feed()]
-    assert (consumer.position, consumer.slept) == (world.last_seq(), 1)
+    assert (world.sql("SELECT seq FROM sync.consumer"), consumer.slept) == ([(world.last_seq(),)], 1)
 
 
 def waits(consumer: Consumer, world: World) -> None:
@@ -298,6 +296,8 @@ def test_python_runs(ready: tuple[World, Role]) -> None:
     world, connected = ready
     # What is complete through a time after this test began has every write of it.
     world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
+    connected.ask("SELECT crm.subscribe('orders')")
+    world.sql("UPDATE sync.consumer SET seq = 0")
     for block in all_blocks("python"):
         consumer = Consumer(connected)
         code = compile(block.text, str(block), "exec")
