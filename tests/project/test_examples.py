@@ -41,6 +41,7 @@ from tests.support.world import World
 
 # Commands that go on until they are stopped, or take minutes.
 NOT_RUN = {"worker", "demo", "simulator"}
+ENDLESS = {"--watch"}  # tests/cli/test_watch.py runs it, in this process and in one of its own
 # Without a terminal a command does not ask: it lists, and says how to go on.
 ASKS = ["erase", "--email"]
 # Pages whose SQL is for a consumer's role; that of the others is for the owner of the database.
@@ -84,7 +85,9 @@ def typed() -> list[list[str]]:
     for block in all_blocks("sh"):
         for words in commands(block):
             arguments = None if block.page in STORIES else sync_arguments(words)
-            if arguments and arguments[0] not in NOT_RUN and arguments not in found:
+            if not arguments or arguments[0] in NOT_RUN or ENDLESS.intersection(arguments):
+                continue
+            if arguments not in found:
                 found.append(arguments)
     return found
 
