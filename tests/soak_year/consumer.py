@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
-from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import make_dsn
@@ -16,14 +15,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 OBJECTS = ("Account", "Contact")
+NAME = "shop"
 AT_ONCE = 500
-# What crm.changes says of a number that is not kept any more, or not given out.
-NOT_KEPT = errors.InvalidParameterValue
 
 OWN = """
 CREATE TABLE shop.account (id text PRIMARY KEY, doc jsonb NOT NULL);
 CREATE TABLE shop.contact (id text PRIMARY KEY, doc jsonb NOT NULL);
-CREATE TABLE shop.position (single bool PRIMARY KEY DEFAULT true CHECK (single), epoch text, seq bigint NOT NULL);
 """
 COPY = "INSERT INTO shop.{table} SELECT c.id, to_jsonb(c) FROM crm.{table} AS c"
 COPY_SOME = (
@@ -56,26 +53,16 @@ class Consumer:
         return psycopg2.connect(make_dsn(dsn, options="-c timezone=UTC"), cursor_factory=NamedTupleCursor)
 
     def begin(self) -> None:
-        """Make its tables, and read the views for the first time."""
+        """Make its tables, subscribe, and read the views in the same snapshot."""
         connection = self.connect()
         with connection, connection.cursor() as cursor:
             cursor.execute(OWN)
-        connection.close()
-        self.reload()
-
-    def reload(self) -> None:
-        """Read the views anew, and where the feed stands, in one snapshot."""
-        connection = self.connect()
         connection.set_session(isolation_level="REPEATABLE READ")
         with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT epoch, seq FROM crm.feed_position()")
-            epoch, seq = cursor.fetchall()[0]
-            cursor.execute("DELETE FROM shop.position")
-            cursor.execute("INSERT INTO shop.position (epoch, seq) VALUES (%s, %s)", (epoch, seq))
+            cursor.execute("SELECT crm.subscribe(%s, %s)", (NAME, list(OBJECTS)))
             for name in OBJECTS:
                 self._copy_all(cursor, name.lower())
         connection.close()
-        self.reloads += 1
 
     def catch_up(self, dies: bool = False) -> None:
         """Follow the feed to its end; a consumer that dies does so in its first transaction."""
@@ -84,21 +71,22 @@ class Consumer:
             with suppress(DiesError):
                 while self._follow(connection, dies):
                     pass
-        except NOT_KEPT:
-            self.reload()
         finally:
             connection.close()
 
     def _follow(self, connection: Connection, dies: bool) -> bool:
         """Process the next entries in one transaction; whether there may be more."""
         with connection, connection.cursor() as cursor:
-            entries = take(cursor)
+            cursor.execute("SELECT * FROM crm.poll(%s, %s)", (NAME, AT_ONCE))
+            entries: list[Any] = cursor.fetchall()
             for name in OBJECTS:
                 self._apply(cursor, name, [e for e in entries if e.object == name and e.seq != self.misses])
             if dies and entries:
                 self.died += 1
                 raise DiesError
-            acknowledge(cursor, entries)
+            if entries:
+                cursor.execute("SELECT crm.ack(%s, %s)", (NAME, entries[-1].seq))
+        self.reloads += any(entry.op == "reload" for entry in entries)
         self.followed += len(entries)
         return len(entries) == AT_ONCE
 
@@ -127,20 +115,6 @@ class Consumer:
                 found += [row[0] for row in cursor.fetchall()]
         connection.close()
         return found
-
-
-def take(cursor: Cursor) -> list[Any]:
-    """The next entries after the position, which stays locked until the transaction ends."""
-    cursor.execute("SELECT seq FROM shop.position FOR UPDATE")
-    [(position,)] = cursor.fetchall()
-    cursor.execute("SELECT * FROM crm.changes(after => %s, max => %s)", (position, AT_ONCE))
-    return cursor.fetchall()
-
-
-def acknowledge(cursor: Cursor, entries: list[Any]) -> None:
-    """Remember the last entry."""
-    if entries:
-        cursor.execute("UPDATE shop.position SET seq = %s", (entries[-1].seq,))
 
 
 # ── the feed alone ────────────────────────────────────────────────────────────────────────────────────

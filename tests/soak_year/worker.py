@@ -25,6 +25,7 @@ from sync.config.settings import Settings, settings_from
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.operations import pruning
+from sync.postgres import tables
 from sync.replication import pipeline
 from sync.replication.runs import PageResult, SyncContext
 from sync.salesforce.session.retry import RetryPolicy
@@ -52,7 +53,7 @@ class Worker:
         self.stop = threading.Event()
         owner = lease_owner(self.settings)
         session = Session(self.settings, self.stop, NEVER_WAIT)
-        self.engine = open_engine(self.settings, owner)
+        self.engine = open_engine(self.settings, owner, tables.WORKER_CONNECTIONS)
         context = SyncContext(self.settings, session, self.engine, owner, "worker", self.stop, WAIT)
         self.keeper = open_keeper(context)
         self.keeper.clock = clock

@@ -297,7 +297,7 @@ class Year:
             **self.counts,
             **{name: self.life_done[name] for name in sorted(self.life_done)},
             "faults": f"{struck:,} of {len(self.struck)} kinds, {struck / max(calls, 1):.1%} of all calls",
-            "consumer": f"{self.consumer.followed:,} entries, {self.consumer.reloads} times all anew, "
+            "consumer": f"{self.consumer.followed:,} entries, {self.consumer.reloads} times told to reload, "
             f"{self.consumer.died} times killed",
             "feed": f"{self.replay.seq:,} entries",
             "incidents": f"{sum(opened.values())} opened, {closed} closed: "
