@@ -151,13 +151,17 @@ class Life:
 
     def _empty_bin(self) -> None:
         """Purge what has been in the bin for 15 days; now and then somebody empties it by hand, without a trace."""
-        now, by_hand = self.sim.clock.now(), self.random.random() < 0.02
+        now, by_hand, there = self.sim.clock.now(), self.random.random() < 0.02, self._bin()
         for id_, at in list(self.binned.items()):
-            if id_ not in {each for name in TEXTS for each in self.org.ids(name, deleted=True)}:
+            if id_ not in there:
                 del self.binned[id_]  # undeleted, or purged with its account
             elif by_hand or now - at > IN_BIN:
                 self.org.purge(id_, log=not by_hand)
+                there = self._bin()
                 self._count("purged without a trace" if by_hand else "purged")
+
+    def _bin(self) -> set[str]:
+        return {id_ for name in TEXTS for id_ in self.org.ids(name, deleted=True)}
 
     def _hide(self, number: int) -> None:
         name = self.random.choice(("Account", "Contact"))

@@ -256,8 +256,8 @@ class Year:
         self.trouble.clear()
         self.sim.options.limit_used = -self.sim.api_calls
         self.life.settle()
-        for _ in range(2):
-            self.clock.step(26 * 3600)
+        for days in (1, 7):  # for a week a removed field is an incident
+            self.clock.step(days * DAY + 7200)
             self.passes()
         self.ask("verify", repair=True)
         self.passes()
