@@ -121,7 +121,7 @@ def test_the_summary(tmp_path: Path) -> None:
 
     shown = summary(measures)
 
-    assert "lag after a pass, of the org's time: p50 11.00 min, p99 11.00 min, worst 11.00 min" in shown
+    assert "lag after a pass, of the org's time: p50 11.0 min, p99 11.0 min, worst 11.0 min" in shown
     assert "365 days, 730 passes in 1.5 minutes" in shown
     assert [line for line in shown.splitlines() if "day 91" in line and "day 365" in line]
     assert summary(read(tmp_path / "year.json")).splitlines()[:6] == shown.splitlines()[:6]

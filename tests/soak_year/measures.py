@@ -83,11 +83,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def spread(values: Sequence[float], unit: str) -> str:
-    """p50, p99 and the worst, as text."""
+def spread(values: Sequence[float], unit: str, form: str) -> str:
+    """p50, p99 and the worst, as text; `form` is the format of a number."""
     shown = (percentile(values, 0.5), percentile(values, 0.99), max(values, default=0))
     return ", ".join(
-        f"{name} {value:,.2f} {unit}" for name, value in zip(("p50", "p99", "worst"), shown, strict=True)
+        f"{name} {value:,{form}} {unit}".rstrip()
+        for name, value in zip(("p50", "p99", "worst"), shown, strict=True)
     )
 
 
@@ -100,9 +101,9 @@ def summary(measures: Measures) -> str:
     calls = [float(day.calls) for day in days]
     lines = [
         f"{len(days)} days, {len(seconds):,} passes in {measures.seconds / 60:.1f} minutes",
-        f"lag after a pass, of the org's time: {spread(lags, 'min')}",
-        f"a pass, in real time: {spread(seconds, 's')}",
-        f"API calls a day: {spread(calls, 'calls')}",
+        f"lag after a pass, of the org's time: {spread(lags, 'min', '.1f')}",
+        f"a pass, in real time: {spread(seconds, 's', '.2f')}",
+        f"API calls a day: {spread(calls, '', '.0f')}",
     ]
     if memory:
         lines.append(

@@ -135,10 +135,10 @@ class Year:
             answer = self.ask("pass", objects=sorted(failed))
         self.counts["failed passes"] += len(failed)
         today = self.measures.days[-1]
-        today.seconds.append(round(time.monotonic() - began, 3))
+        today.seconds.append(round(time.monotonic() - began, 2))
         with self.owner.connect() as connection:
             lag = connection.execute(LAG).scalar()
-        today.lag_minutes.append(round(float(lag or 0), 2))
+        today.lag_minutes.append(round(float(lag or 0), 1))
         if failed and self.log:
             with Path(self.log).open("a") as file:
                 file.write(f"{self.clock.now():%F %H:%M} {failed}\n")
