@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ MB = 1 << 20
 @pytest.fixture
 def lived(server: str, template: str) -> Iterator[Year]:
     """Two days of a year that starts, in a database of its own: its clock is replaced for good."""
-    name = "soak_year_test"
+    name = f"sync_soak_{os.getpid()}"
     administer(server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         database = make_url(server).set(database=name).render_as_string(hide_password=False)
