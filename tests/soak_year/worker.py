@@ -31,6 +31,7 @@ from sync.replication.runs import PageResult, SyncContext
 from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from tests.benchmarks.watch import resident
+from tests.benchmarks.worker import ENVIRONMENT
 from tests.soak_year.clock import Memory, aging_sessions
 from tests.support.world import ROOT
 
@@ -198,6 +199,7 @@ class Outside:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
+                env={**os.environ, **ENVIRONMENT},
                 text=True,
             )
 

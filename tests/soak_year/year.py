@@ -215,11 +215,10 @@ class Year:
             self.replace_org()
         used = 90_000 if number % 45 == 20 else 0
         self.sim.options.limit_used = used - self.sim.api_calls
-        if self.behind > 0:
-            self.behind -= 1
-        elif number in (60, 200):
+        self.behind = max(0, self.behind - 1)
+        if number in (60, 200):
             self.behind = 45  # longer than the feed is kept
-        elif number % 11 == 4:
+        elif number % 11 == 4 and self.behind == 0:
             self.behind = 3
 
     def replace_org(self) -> None:
