@@ -31,12 +31,12 @@ from sync.replication.runs import PageResult, SyncContext
 from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from tests.benchmarks.watch import resident
-from tests.benchmarks.worker import ENVIRONMENT
 from tests.soak_year.clock import Memory, aging_sessions
 from tests.support.world import ROOT
 
 NEVER_WAIT = RetryPolicy(scale=0)
 WAIT = timedelta(seconds=20)  # for a lease
+MALLOC = {"MALLOC_ARENA_MAX": "2"}  # as app.json sets it: else each thread's memory is kept apart, and grows
 Answer = dict[str, Any]
 
 
@@ -199,7 +199,7 @@ class Outside:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                env={**os.environ, **ENVIRONMENT},
+                env={**os.environ, **MALLOC},
                 text=True,
             )
 
