@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from tests.project.pages import ROOT, blocks
 from tests.soak_year import checks
 from tests.soak_year.checks import Check
 from tests.soak_year.measures import Day, Measures, read, summary
@@ -126,3 +127,10 @@ def test_the_summary(tmp_path: Path) -> None:
     assert "365 days, 730 passes in 1.5 minutes" in shown
     assert [line for line in shown.splitlines() if "day 91" in line and "day 365" in line]
     assert summary(read(tmp_path / "year.json")).splitlines()[:6] == shown.splitlines()[:6]
+
+
+def test_the_page() -> None:
+    """docs/guarantees.md shows the summary of the published year."""
+    shown = [block.text.strip() for block in blocks("docs/guarantees.md") if block.language == "text"]
+
+    assert shown == [summary(read(ROOT / "docs" / "benchmarks" / "year.json"))]
