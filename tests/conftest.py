@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -50,6 +51,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for place, item in enumerate(waiting):
         others.insert(place * every, item)
     items[:] = [*first, *others]
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from examining all modules and collected tests again and again.
+
+    By default it runs after each 2,000 new objects, on a heap of a million that stay until the process ends: 6 % of
+    the suite's CPU. Cycles are still collected; memory grows by some megabytes.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)

@@ -433,8 +433,8 @@ MUTATIONS = (
     ),
     bug(
         "feed: who asks for entries that are gone gets those that are left",
-        "migrations/versions/0013_feed_ring.py",
-        "ELSIF changes.after < newest AND NOT EXISTS (",
+        FEED_CONTRACT,
+        "ELSIF entries.after < newest AND NOT EXISTS (",
         "ELSIF false AND NOT EXISTS (",
         "operations/test_pruning.py::test_a_consumer_that_fell_behind_is_told",
     ),
@@ -493,6 +493,13 @@ MUTATIONS = (
         "ELSIF ack.seq < present.seq AND NOT EXISTS (SELECT FROM sync.change AS c WHERE c.seq = ack.seq + 1) THEN",
         "ELSIF false THEN",
         "postgres/test_named_consumers.py::test_an_acknowledgement_that_comes_too_late",
+    ),
+    bug(
+        "consumers: nobody is told of one that falls behind",
+        "sync/operations/backlog.py",
+        "one.age >= BEHIND * retention",
+        "one.age >= 2 * retention",
+        "postgres/test_named_consumers.py::test_a_consumer_that_falls_behind_is_told_before_it_loses_entries",
     ),
     bug(
         "consumers: everybody sees old values",

@@ -362,21 +362,23 @@ def with_objects(settings: AnySettings, known: ObjectChoices) -> AnySettings:
     return settings.model_copy(update={"sync_objects": known.objects})
 
 
+class GivenSettings(Settings):
+    """Settings that come from the given variables only, not from the environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 — the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
 def settings_from(values: Mapping[str, str], known: ObjectChoices = ANY_OBJECTS) -> Settings:
     """Build settings from the given variables only, not from the environment; for the demo and tests."""
-
-    class GivenSettings(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],  # noqa: ARG003 — the signature is the library's
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — left out on purpose
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings,)
-
     fields = {name.lower(): value for name, value in values.items()}
     return with_objects(GivenSettings(**fields), known)  # type: ignore[arg-type]  # validated
 

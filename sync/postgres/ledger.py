@@ -151,9 +151,13 @@ def refuse(connection: Connection, name: str, field: DescribedField) -> None:
 def refused(connection: Connection, name: str, described: Sequence[DescribedField]) -> frozenset[str]:
     """Return the names of fields that queries refused within the last day and whose describe is unchanged
     since."""
-    now = {field.name: State.from_field(field, replicated=False) for field in described}
-    rows = connection.execute(REFUSED, {"objects": [name]})
-    return frozenset(row.field for row in rows if now.get(row.field) == State.from_row(row))
+    rows = connection.execute(REFUSED, {"objects": [name]}).all()
+    known = {row.field: State.from_row(row) for row in rows}
+    return frozenset(
+        field.name
+        for field in described
+        if field.name in known and known[field.name] == State.from_field(field, replicated=False)
+    )
 
 
 def all_refused(connection: Connection, objects: list[str]) -> list[tuple[str, str, datetime]]:
@@ -198,10 +202,10 @@ def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
     """
     related = connection.execute(RELATED, {"object": name}).all()
     readable = columns_read(name, related)
+    own = {other: own_columns(other) for other in {row.object for row in related}}
     found = []
     for row in related:
-        sobject = CATALOGUE.get(row.object)
-        columns = {field.name: field.column for field in sobject.fields} if sobject else {}
+        columns = own[row.object]
         if row.leads and row.replicated and row.field in columns and columns[row.field] not in KEPT_COLUMNS:
             formulas = [other.formula for other in related if other.object == row.object]
             named = {field for formula in formulas for field in read_through(formula, row.relationship)}
@@ -211,13 +215,18 @@ def dependencies(connection: Connection, name: str) -> tuple[Dependency, ...]:
     return tuple(found)
 
 
+def own_columns(name: str) -> dict[str, str]:
+    """Map the fields of an object that have a column of their own to it; none without a declaration."""
+    return {field.name: field.column for field in CATALOGUE[name].fields} if name in CATALOGUE else {}
+
+
 def columns_read(name: str, related: Sequence[Row[Any]]) -> dict[str, str]:
     """Map what a formula may name of an object (field or relationship, lower case) to the column that the
     feed names.
 
     Fields that are not replicated have no column.
     """
-    columns = {field.name: field.column for field in CATALOGUE[name].fields} if name in CATALOGUE else {}
+    columns = own_columns(name)
     fields = [row for row in related if row.object == name and row.replicated]
     # All custom fields share one column.
     found = {row.relationship.lower(): columns.get(row.field, "custom") for row in fields if row.relationship}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 TEXT_TYPES = frozenset(
@@ -157,9 +158,10 @@ class Field:
 
     def describe(self) -> dict[str, Any]:
         """The field as ``sobjects/X/describe`` shows it, keys in alphabetical order."""
-        body = self._described()
+        body = self._described
         return body | {name: value for name, value in self.recorded.items() if name in body}
 
+    @cached_property
     def _described(self) -> dict[str, Any]:
         text = self.type in TEXT_TYPES or self.type in ID_TYPES
         writable = self.formula is None

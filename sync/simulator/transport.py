@@ -106,6 +106,7 @@ class Server:
             access_log=False,
             date_header=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE,
             h11_max_incomplete_event_size=MAX_HEAD,
             ssl_certfile=str(server_file),

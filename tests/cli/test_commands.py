@@ -1,4 +1,4 @@
-"""The operator's commands, as real processes: what they print, what they change, how they exit."""
+"""The operator's commands: what they print, what they change, how they exit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from sync.demo.commands import app
 from tests.support import processes
+from tests.support.commands import run_here
 from tests.support.soak import covering
 from tests.support.world import LONG_AGO, World
 
@@ -35,9 +36,9 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_no_settings(command: str, tmp_path: object) -> None:
     """`--help` works on a machine without any setting."""
-    done = processes.run(["sync", command, "--help"], {"PATH": os.environ["PATH"]})
+    done = run_here([command, "--help"], {"PATH": os.environ["PATH"]})
     assert done.returncode == 0, done.stderr
-    assert "Usage: python -m sync" in done.stdout
+    assert f"Usage: python -m sync {command} " in done.stdout
 
 
 def test_without_settings_all_are_named(tmp_path: object) -> None:
@@ -629,12 +630,12 @@ def test_no_secret_in_any_output(loaded: World) -> None:
 
 @pytest.mark.parametrize("flow", ["jwt", "password"])
 def test_no_secret_of_the_other_flows(loaded: World, flow: str) -> None:
-    """Private key, password and security token stay unsaid too."""
+    """Private key, password and security token stay unsaid, too, by a real process."""
     loaded.environment = {"DATABASE_URL": loaded.database, **loaded.sim.environment(flow)}
     loaded.sim.faults.add("token_inactive_user", on="token", times=1)
 
-    failed = loaded.command("run", LOG_LEVEL="debug")
-    good = loaded.command("run", LOG_LEVEL="debug")
+    failed = loaded.process("run", LOG_LEVEL="debug")
+    good = loaded.process("run", LOG_LEVEL="debug")
 
     assert (failed.returncode, good.returncode) == (3, 0), good.stderr
     for name, value in loaded.environment.items():

@@ -38,7 +38,7 @@ def test_two_processes_at_once(loaded: World) -> None:
 def test_newcomer_waits_in_vain(loaded: World) -> None:
     """Who may not wait any longer is told who is at work, and exits with 75."""
     with leases.lease(loaded.engine, "Contact", "worker.1/77/abc", timedelta(0), loaded.stop):
-        done = loaded.command("run", "--wait", "0s")
+        done = loaded.process("run", "--wait", "0s")
 
     assert done.returncode == 75
     assert "worker.1/77/abc" in done.stderr

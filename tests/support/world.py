@@ -31,6 +31,7 @@ from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from sync.simulator import Simulator
 from tests.support import processes
+from tests.support.commands import run_here
 from tests.support.databases import OWNER, SHARED
 from tests.support.processes import Process
 
@@ -99,7 +100,11 @@ class World:
         return pipeline.sync_all(self.context())
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A real process: `python -m sync …` with this world's settings and nothing else of the machine's."""
+        """`python -m sync …` with this world's settings and nothing else of the machine's, in this process."""
+        return run_here(arguments, self.process_environment(**environment))
+
+    def process(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The same as a real process, for what only that can show."""
         return processes.run(["sync", *arguments], self.process_environment(**environment))
 
     def process_environment(self, **more: str) -> dict[str, str]:

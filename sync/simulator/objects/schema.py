@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from sync.simulator import ids
@@ -22,6 +23,11 @@ OWN: dict[str, tuple[str, str, bool, Callable[[], list[Field]]]] = {
 }
 # Custom objects get prefixes from a00 on.
 _PREFIXES = [f"a{first}{second}" for first in ids.ALPHABET for second in ids.ALPHABET]
+
+
+@cache  # fields do not change, and tests begin hundreds of orgs
+def _own_fields(name: str) -> tuple[Field, ...]:
+    return tuple(OWN[name][-1]())
 
 
 @dataclass
@@ -71,14 +77,14 @@ class Schema:
         self._restricted = True
         self.generation = 0  # counts changes, so that open cursors notice
         self.objects: dict[str, SObject] = {}
-        for name, (plural, prefix, replicateable, fields) in OWN.items():
+        for name, (plural, prefix, replicateable, _) in OWN.items():
             self.objects[name] = SObject(
                 name,
                 plural,
                 prefix,
                 replicateable,
                 cascades=standard.CASCADES.get(name, frozenset()),
-                fields={each.name: each for each in fields()},
+                fields={each.name: each for each in _own_fields(name)},
             )
         # Those with a prefix first: the others get what is left.
         for sobject in sorted(described, key=lambda each: not each.key_prefix):

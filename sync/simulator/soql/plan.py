@@ -163,20 +163,20 @@ class Planner:
         else:
             self._plan.long_texts += field_.custom and field_.long_text
             self._plan.formulas += field_.formula is not None
-            branch.children[field_.name] = self._leaf(path)
-            self._plan.flat.append((".".join([*names, field_.name]), self._scope.column(path)))
+            column = self._scope.column(path)
+            branch.children[field_.name] = self._leaf(column)
+            self._plan.flat.append((".".join([*names, field_.name]), column))
 
     def _address(self, owner: SObject, whole: Field, parents: list[str], position: int) -> Address:
         parts = []
         for part in self._schema.visible_fields(owner):
             if part.compound == whole.name:
                 key = _part_name(whole, part)
-                leaf = self._leaf(Path(".".join([*parents, part.name]), position))
+                leaf = self._leaf(self._scope.column(Path(".".join([*parents, part.name]), position)))
                 parts.append((key, leaf))
         return Address(tuple(sorted(parts, key=lambda part: part[0])))
 
-    def _leaf(self, operand: Operand) -> Leaf:
-        column = self._scope.column(operand)
+    def _leaf(self, column: Column) -> Leaf:
         return Leaf(column.field, self._place(values.select_sql(column.field, column.sql)))
 
     def _place(self, sql: str) -> int:
