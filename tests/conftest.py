@@ -69,6 +69,7 @@ def own_secrets() -> Iterator[None]:
     """What one test has hidden from the output is not hidden in the next."""
     known, searched = set(printable._secrets), printable._needles
     yield
+    printable._tokens.clear()
     printable._secrets.clear()
     printable._secrets.update(known)
     printable._needles = searched

@@ -933,7 +933,7 @@ MUTATIONS = (
     bug(
         "secrets: they are printed",
         "sync/logs/printable.py",
-        "    _needles = build_needles(frozenset(_secrets))",
+        "    _needles = build_needles(frozenset((*_secrets, *_tokens)))",
         "    _needles = Needles()",
         "logs/test_printable.py::test_every_form_of_a_secret_is_masked",
     ),
@@ -947,7 +947,7 @@ MUTATIONS = (
     bug(
         "secrets: the access token is not known to the logs",
         CONNECTION,
-        '        printable.hide([token.access.partition("!")[2] or token.access])\n',
+        '        printable.hide_token(token.access.partition("!")[2] or token.access)\n',
         "",
         "replication/test_mutants.py::test_the_access_token_is_hidden",
     ),

@@ -124,7 +124,12 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     elif dyno == "local":  # Heroku adds a time to each line
         common.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
-        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # First: to redact a line that is not shown would cost as much as one that is.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *common,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,

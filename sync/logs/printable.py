@@ -11,12 +11,14 @@ import base64
 import html
 import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MASK = "***"
 PREFIX = 12  # first characters of a longer secret that identify it: a library may have truncated the text
 MARGIN = 8_000  # characters searched beyond a limit, so that a secret across the limit is found whole
+TOKENS = 20  # latest access tokens that are searched for: each one makes every later log line slower
 ESCAPE_LAYERS = 3  # layers of escapes that are undone: a URL in JSON in a library's log line
 
 Span = tuple[int, int]
@@ -66,6 +68,7 @@ class Needles:
 
 
 _secrets: set[str] = set()
+_tokens: deque[str] = deque(maxlen=TOKENS)
 _needles = Needles()
 
 
@@ -78,7 +81,17 @@ def hide(secrets: Iterable[str]) -> None:
     for secret in secrets:
         lines = [line for line in secret.splitlines() if not line.startswith("-----")]
         _secrets.update(part for part in (secret.strip(), *lines) if part)
-    _needles = build_needles(frozenset(_secrets))  # a copy: another thread may add secrets meanwhile
+    _needles = build_needles(frozenset((*_secrets, *_tokens)))  # a copy: another thread may add secrets
+
+
+def hide_token(token: str) -> None:
+    """Mask an access token in all output from now on, until TOKENS later ones have replaced it.
+
+    An older one is still masked where it looks like a token.
+    """
+    if token not in _tokens:
+        _tokens.append(token)
+    hide(())
 
 
 def build_needles(secrets: Iterable[str]) -> Needles:

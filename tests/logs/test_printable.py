@@ -30,6 +30,7 @@ JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJ1aWQ6MDA1NWcwMDAwMDAifQ.c2l
 def known() -> Iterator[None]:
     """Only the secrets of each test are known."""
     kept, needles = set(printable._secrets), printable._needles
+    printable._tokens.clear()
     printable._secrets.clear()
     printable.hide([SECRET, PLAIN])
     yield
@@ -248,3 +249,16 @@ def test_json_keeps_its_values() -> None:
     assert json.loads(safe) == json.loads(encoded)
     assert escape_controls(safe) == safe
     assert "é" in safe
+
+
+def test_logins_do_not_make_the_search_longer_for_ever() -> None:
+    """The latest tokens are masked, and so are all settings; of a year of logins no more terms are left."""
+    tokens = [f"AQEAQ_very.secret_{number:04}" for number in range(500)]
+    for token in tokens:
+        printable.hide_token(token)
+        printable.hide_token(token)
+
+    assert printable.redact(f"key {tokens[-1]} {tokens[-printable.TOKENS]} {SECRET}") == "key *** *** ***"
+    searched = printable._needles
+    assert len(searched.anywhere) + len(searched.encoded) < 15 * (printable.TOKENS + 2)
+    assert printable.redact(f"00D5g000000abcd!{tokens[0]}") == "***"

@@ -191,6 +191,19 @@ def test_a_long_value_is_cut_before_it_is_searched(capsys: pytest.CaptureFixture
     assert "S" not in printed
 
 
+def test_a_line_below_the_level_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not shown is neither rendered nor searched for secrets."""
+
+    class Costly:
+        def __str__(self) -> str:
+            raise AssertionError("rendered")
+
+    logger.setup("info", "logfmt")
+    logger.get("sync.test").debug("call", value=Costly())
+    logger.get("sync.test").info("run", value="shown")
+    assert capsys.readouterr().err.count("event=") == 1
+
+
 def test_a_crash_before_the_logs_are_set_up(capsys: pytest.CaptureFixture[str]) -> None:
     """The traceback of a crash at start is redacted, too."""
     structlog.reset_defaults()

@@ -324,7 +324,7 @@ class Connection:
         except LoginError as error:
             raise self._refused.note(error) from None
         # The org's Id before the "!" is no secret and appears in messages.
-        printable.hide([token.access.partition("!")[2] or token.access])
+        printable.hide_token(token.access.partition("!")[2] or token.access)
         self._token = token
         self._generation += 1
         log.info("salesforce_login", flow=self.settings.flow, instance=token.instance)
