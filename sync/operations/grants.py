@@ -142,8 +142,8 @@ def revoke(connection: Connection, role: str) -> str:
     tail = f"; {ended} of its consumers of the feed ended" if ended else ""
     if locked:
         tail += (
-            f"; {locked} of them in use by an open transaction of the role: when that has ended, type "
-            f"`python -m sync revoke {shlex.quote(role)}` again"
+            f"; {locked} of its consumers stayed, because an open transaction of the role holds them: "
+            f"when it has ended, type `python -m sync revoke {shlex.quote(role)}` again"
         )
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
         return (

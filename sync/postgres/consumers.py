@@ -14,15 +14,17 @@ from sqlalchemy import Connection, text
 from sync.postgres.tables import allow_long
 
 # Of each consumer: how many entries it has not acknowledged, the age of the oldest one of its objects, and
-# whether crm.poll says reload. A consumer whose role was dropped is none. Each reads a few entries, by the indexes
-# on seq and on (object, seq), whatever the statistics say.
+# whether crm.poll says reload. A consumer whose role was dropped is none. Each costs the reading of a few
+# entries, by the indexes on seq and on (object, seq), whatever the statistics say.
 BACKLOGS = text("""
 SELECT c.role, c.name, c.objects, greatest(f.last_seq - c.seq, 0) AS entries, now() - e.at AS age,
        c.epoch <> sync.epoch() OR c.seq > f.last_seq OR (c.seq < f.last_seq AND next.kept IS NULL) AS lost
   FROM sync.consumer AS c
   JOIN pg_roles AS r ON r.rolname = c.role
  CROSS JOIN sync.feed AS f
-  LEFT JOIN LATERAL (SELECT true AS kept FROM sync.change AS n WHERE n.seq = c.seq + 1 LIMIT 1) AS next ON true
+  LEFT JOIN LATERAL (
+       SELECT true AS kept FROM sync.change AS n WHERE n.seq = c.seq + 1 LIMIT 1
+       ) AS next ON true
   LEFT JOIN LATERAL (
        SELECT min(first.at) AS at
          FROM unnest(coalesce(c.objects, ARRAY(SELECT object FROM sync.replicated))) AS o (object)
@@ -41,14 +43,15 @@ FORGET_ALL = text(
     "UPDATE sync.change SET old = NULL WHERE old IS NOT NULL AND NOT EXISTS (SELECT FROM sync.old_values)"
 )
 END = text("DELETE FROM sync.consumer WHERE role = :role AND name = :name")
-# A consumer that is locked by a transaction of its role is left: that role must not hold up its own revocation.
+# A consumer that a transaction of its role has locked is left: a role must not hold up its own revocation.
 END_ALL = text("""
 WITH ended AS (
     DELETE FROM sync.consumer AS c USING (
         SELECT d.role, d.name FROM sync.consumer AS d WHERE d.role = :role FOR UPDATE SKIP LOCKED
     ) AS free WHERE c.role = free.role AND c.name = free.name RETURNING 1
 )
-SELECT count(*) AS ended, (SELECT count(*) FROM sync.consumer AS c WHERE c.role = :role) - count(*) AS locked
+SELECT count(*) AS ended,
+       (SELECT count(*) FROM sync.consumer AS c WHERE c.role = :role) - count(*) AS locked
   FROM ended
 """)
 # A role that was dropped, or has another name now: one that is created with the old name was not allowed this.
