@@ -24,8 +24,8 @@ from tests.support.processes import Process
 from tests.support.soak import SOAK
 from tests.support.world import World
 
-KILLS = 10
-ROUNDS = 6
+KILLS = 10 if SOAK else 7
+ROUNDS = 6 if SOAK else 4
 FOREIGN = "00D000000000001"
 # As a busy disk does: between an entry's number and its commit there is time, for others to commit in.
 SLOW_COMMITS = """
