@@ -58,6 +58,7 @@ REPORT = "sync/operations/status.py"
 CLI = "sync/cli/commands.py"
 INCIDENTS = "sync/operations/alerts/incidents.py"
 KEEPER = "sync/operations/alerts/keeper.py"
+FEED_CONTRACT = "migrations/versions/0017_named_consumers.py"
 DELIVERY = "sync/operations/alerts/delivery.py"
 SEND = "sync/operations/alerts/send.py"
 REJECTS = "sync/replication/rejects.py"
@@ -432,8 +433,8 @@ MUTATIONS = (
     ),
     bug(
         "feed: who asks for entries that are gone gets those that are left",
-        "migrations/versions/0013_feed_ring.py",
-        "ELSIF changes.after < newest AND NOT EXISTS (",
+        FEED_CONTRACT,
+        "ELSIF entries.after < newest AND NOT EXISTS (",
         "ELSIF false AND NOT EXISTS (",
         "operations/test_pruning.py::test_a_consumer_that_fell_behind_is_told",
     ),
@@ -447,9 +448,72 @@ MUTATIONS = (
     bug(
         "feed: a removed record is not told",
         LOAD,
-        'REMOVE.format(table=table, feed=FEED.format(survivor="NULL"))',
+        "REMOVE.format(table=table, feed=feed(table))",
         'REMOVE.format(table=table, feed="")',
         "replication/test_deletes.py::test_purged_between_passes[False-rest]",
+    ),
+    bug(
+        "consumers: an acknowledgement goes back",
+        FEED_CONTRACT,
+        "ELSIF ack.seq <= mine.seq AND reloaded IS NOT TRUE THEN",
+        "ELSIF false THEN",
+        "postgres/test_named_consumers.py::test_what_followed_the_subscription_is_given_until_it_is_acknowledged",
+    ),
+    bug(
+        "consumers: a poll does not lock",
+        FEED_CONTRACT,
+        "c.name = own_consumer.name FOR UPDATE",
+        "c.name = own_consumer.name",
+        "postgres/test_named_consumers.py::test_work_and_acknowledgement_are_one_transaction",
+    ),
+    bug(
+        "consumers: another epoch is not noticed",
+        FEED_CONTRACT,
+        "IF mine.epoch <> present.epoch OR mine.seq > present.seq OR (",
+        "IF mine.seq > present.seq OR (",
+        "postgres/test_named_consumers.py::test_another_epoch_is_told_as_reload",
+    ),
+    bug(
+        "consumers: the epoch does not count for an acknowledgement",
+        FEED_CONTRACT,
+        "ELSIF mine.epoch <> present.epoch AND reloaded IS NOT TRUE THEN",
+        "ELSIF false THEN",
+        "postgres/test_named_consumers.py::test_another_epoch_is_told_as_reload",
+    ),
+    bug(
+        "consumers: pruned entries are silently missed",
+        FEED_CONTRACT,
+        "mine.seq < present.seq AND NOT EXISTS (SELECT FROM sync.change AS c WHERE c.seq = mine.seq + 1)",
+        "false",
+        "postgres/test_named_consumers.py::test_what_was_pruned_is_told_as_reload",
+    ),
+    bug(
+        "consumers: a late acknowledgement hides what was pruned",
+        FEED_CONTRACT,
+        "ELSIF ack.seq < present.seq AND NOT EXISTS (SELECT FROM sync.change AS c WHERE c.seq = ack.seq + 1) THEN",
+        "ELSIF false THEN",
+        "postgres/test_named_consumers.py::test_an_acknowledgement_that_comes_too_late",
+    ),
+    bug(
+        "consumers: everybody sees old values",
+        FEED_CONTRACT,
+        "CASE WHEN EXISTS (SELECT FROM sync.old_values AS o WHERE o.role = session_user) THEN e.old END",
+        "e.old",
+        "postgres/test_named_consumers.py::test_others_never_see_them",
+    ),
+    bug(
+        "consumers: a tombstone's old values stay in the feed",
+        PERSONAL,
+        "        for statement in (EMPTY, FORGET_OLD):\n",
+        "        for statement in (EMPTY,):\n",
+        "postgres/test_named_consumers.py::test_old_values_go_with_the_values_of_a_tombstone[erase]",
+    ),
+    bug(
+        "consumers: an erased person's old values stay in the feed",
+        PERSONAL,
+        "SET changed = '{}', old = NULL ",
+        "SET changed = '{}' ",
+        "postgres/test_named_consumers.py::test_an_erased_person_has_no_old_values",
     ),
     bug(
         "feed: a first load is not told",
@@ -775,10 +839,10 @@ MUTATIONS = (
     ),
     bug(
         "consumers: a call has no bound",
-        "migrations/versions/0005_boundaries.py",
-        "changes.max NOT BETWEEN 1 AND 10000 THEN",
-        "false THEN",
-        "postgres/test_boundaries.py::test_unbounded_calls_are_errors_with_a_hint",
+        FEED_CONTRACT,
+        "entries.max NOT BETWEEN 1 AND 10000",
+        "entries.max < 1",
+        "postgres/test_named_consumers.py::test_what_is_wrong_is_told",
     ),
     bug(
         "consumers: a grant gives more than one schema",

@@ -54,10 +54,18 @@ def prune(
 @app.command()
 def grant(
     role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+    old_values: Annotated[
+        bool | None,
+        typer.Option(
+            "--old-values/--no-old-values",
+            help="Whether its consumers of the feed see values before a change.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Let a consumer's role read schema crm, now and after later migrations, and nothing else."""
     with open_database() as (_, engine), tables.transaction(engine) as connection:
-        done = grants.grant(connection, role)
+        done = grants.grant(connection, role, old_values=old_values)
     screen.say(done)
 
 

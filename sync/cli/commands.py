@@ -13,7 +13,7 @@ import typer
 
 import sync
 from sync.catalogue.mapping import full_id
-from sync.cli import screen, show
+from sync.cli import progress, screen, show, watch
 from sync.cli.wiring import (
     duration_option,
     lease_owner,
@@ -117,7 +117,7 @@ def run(
     ] = False,
 ) -> None:
     """Run one incremental pass over all objects, then exit."""
-    with open_context("run", duration_option(wait)) as context, show.progress(context) as context:
+    with open_context("run", duration_option(wait)) as context, progress.progress(context) as context:
         reports = pipeline.sync_all(replace(context, accept_org=accept_org))
         left = other_org(context) if accept_org else []
     show.reports(reports)
@@ -160,7 +160,7 @@ def resync(
                 )
             )
         else:
-            with show.progress(context) as watched:
+            with progress.progress(context) as watched:
                 reports = pipeline.resync(watched, names, start)
             show.reports(reports)
 
@@ -187,7 +187,7 @@ def verify(
     sample = sample_option(deep)
     with open_context("verify", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
-        with show.progress(context) as watched:
+        with progress.progress(context) as watched:
             watched = replace(watched, approve=approve)
             reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
     show.verified(reports, as_json=as_json)
@@ -205,14 +205,31 @@ def print_status(
             help="The lag above which an object is stale; default: SYNC_MAX_LAG.",
         ),
     ] = None,
+    watching: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Print it again and again, until Ctrl-C; the exit code is 0."),
+    ] = False,
+    interval: Annotated[
+        str | None, typer.Option("--interval", help="The time between two readings of --watch; default: 2s.")
+    ] = None,
 ) -> None:
     """Print freshness, rows, last runs, rejects; exit 1 if the first line says STALE or NOT LOADED."""
+    every = watch.interval_option(interval, watching=watching)
     with open_database() as (settings, engine):
         allowed = duration_option(max_lag) if max_lag else settings.max_lag
-        with tables.transaction(engine) as connection:
-            found = status.read_status(
-                connection, settings.sync_objects, allowed, settings.sync_database_limit
-            )
+
+        def read() -> status.Status:
+            with tables.transaction(engine) as connection:
+                return status.read_status(
+                    connection, settings.sync_objects, allowed, settings.sync_database_limit
+                )
+
+        if watching:
+            stop = threading.Event()
+            with worker.stopping_on_signals(stop):
+                watch.watch(read, every, stop, as_json=as_json)
+            return
+        found = read()
     show.status(found, as_json=as_json)
     if found.stale:
         raise typer.Exit(1)
@@ -304,7 +321,8 @@ def erase(
     if bool(ids) == (email is not None) or (undo and not ids):
         raise UsageError("give either --id (may be repeated) or --email; --undo needs --id")
     wait_time, stop = duration_option(wait), threading.Event()
-    with open_database() as (settings, engine), worker.stopping_on_signals(stop):
+    connections = tables.COMMAND_CONNECTIONS
+    with open_database(connections) as (settings, engine), worker.stopping_on_signals(stop):
         if email is not None:
             with tables.transaction(engine) as connection:
                 found = erasure.find_by_email(connection, email)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import IO, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
@@ -117,6 +118,60 @@ def print_json(value: object) -> bool:
     return write(escape_json(encoded) + "\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table that fits the width of the terminal.
+
+    On a narrow one `dispensable` columns are dropped, the first named first. Only `prose` columns are
+    wrapped.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    dispensable: Sequence[str] = ()
+    prose: Sequence[str] = ()
+
+    def cells(self) -> list[list[str]]:
+        """Return the rows as clean texts."""
+        return [[clean(cell) for cell in row] for row in self.rows]
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Draw the columns for which there is room."""
+        cells, columns = self.cells(), self.columns
+        shown = fitting_columns(columns, cells, self.dispensable, self.prose, options.max_width)
+        drawn = Table(
+            title=self.title, title_justify="left", title_style="bold", header_style="dim", box=None
+        )
+        for index in shown:
+            numeric = bool(cells) and all(row[index].replace(",", "").isdigit() for row in cells)
+            drawn.add_column(
+                columns[index],
+                justify="right" if numeric else "left",
+                overflow="fold",
+                no_wrap=bool(self.dispensable) and columns[index] not in self.prose,
+            )
+        for row in cells:
+            # Text, not str: Rich would interpret a str as markup.
+            drawn.add_row(
+                *(
+                    Text(row[index], style=COLOURS.get(row[index], "") if columns[index] == MARKED else "")
+                    for index in shown
+                )
+            )
+        yield drawn
+
+
+def put(*parts: Text | Grid) -> None:
+    """Print lines, and tables: drawn on a terminal, tab-separated with a heading elsewhere."""
+    for part in parts:
+        if isinstance(part, Grid) and not sys.stdout.isatty():
+            for row in [list(part.columns), *part.cells()]:
+                write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        else:
+            console().print(part)
+
+
 def table(
     title: str,
     columns: Sequence[str],
@@ -125,36 +180,8 @@ def table(
     dispensable: Sequence[str] = (),
     prose: Sequence[str] = (),
 ) -> None:
-    """Print a table on a terminal, or tab-separated lines with a heading elsewhere.
-
-    On a narrow terminal `dispensable` columns are dropped, the first named first. Only `prose` columns are
-    wrapped.
-    """
-    cells = [[clean(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in [list(columns), *cells]:
-            write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
-        return
-    screen = console()
-    shown = fitting_columns(columns, cells, dispensable, prose, screen.width)
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for index in shown:
-        numeric = bool(cells) and all(row[index].replace(",", "").isdigit() for row in cells)
-        drawn.add_column(
-            columns[index],
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=bool(dispensable) and columns[index] not in prose,
-        )
-    for row in cells:
-        # Text, not str: Rich would interpret a str as markup.
-        drawn.add_row(
-            *(
-                Text(row[index], style=COLOURS.get(row[index], "") if columns[index] == MARKED else "")
-                for index in shown
-            )
-        )
-    screen.print(drawn)
+    """Print one table."""
+    put(Grid(title, columns, rows, dispensable, prose))
 
 
 def fitting_columns(

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from sync.cli.screen import (
     COLOURS,
+    Grid,
     clean,
     console,
     flush,
     print_json,
+    put,
     say,
     table,
     write,
 )
-from sync.logs import logger
 from sync.operations.alerts.incidents import describe
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
 from sync.operations.pruning import Pruned
+from sync.operations.running import Running
 from sync.operations.status import (
     Rejected,
     Status,
@@ -43,11 +42,8 @@ from sync.postgres.feed import Change
 from sync.postgres.pruning import Size
 from sync.replication.pipeline import Estimate
 from sync.replication.rejects import Group
-from sync.replication.runs import PageResult, Report, SyncContext
+from sync.replication.runs import Report
 
-log = logger.get(__name__)
-
-SECONDS_BETWEEN_LINES = 30  # Heroku closes a one-off's connection after an hour of silence
 STATUS_VERSION = 1  # of `status --json`; it grows when a name in it changes its meaning or goes
 WIDE = 120  # characters of a terminal that shows a finding and its remedy side by side
 
@@ -245,49 +241,67 @@ def pruned(found: Sequence[Pruned], *, dry_run: bool) -> None:
         say("nothing is older than it is kept")
 
 
-def size(found: Size, limit: int | None) -> None:
-    """Print the size of the database, its growth and the days that are left."""
+def describe_size(found: Size, limit: int | None) -> str:
+    """Return the size of the database, its growth and the days that are left, as one line."""
     grows = "" if found.daily is None else f", {format_bytes(found.daily)} more a day"
     left = found.days_left(limit)
     if limit is None:
         ends = "limit unknown: set SYNC_DATABASE_LIMIT to the plan's size, for example 1GB"
     else:
         ends = f"of {format_bytes(limit)}" + ("" if left is None else f", reached in {left:,.0f} days")
-    say(f"database: {format_bytes(found.bytes)}{grows}; {ends}")
+    return f"database: {format_bytes(found.bytes)}{grows}; {ends}"
 
 
 def status(found: Status, *, as_json: bool) -> None:
+    """Print the state of the replication."""
     if as_json:
-        print_json({"version": STATUS_VERSION, **asdict(found)})
-        return
+        print_json(status_document(found))
+    else:
+        put(*status_parts(found))
+
+
+def status_document(found: Status) -> dict[str, object]:
+    """Return what `status --json` prints."""
+    return {"version": STATUS_VERSION, **asdict(found)}
+
+
+def status_parts(found: Status) -> Iterator[Text | Grid]:
+    """Yield what `status` prints, from the top."""
     word, _, rest = found.headline.partition(":")
-    console().print(Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest)))
+    yield Text.assemble((word, COLOURS.get(word, "white")), ":", clean(rest))
     for one in found.incidents:
-        say(f"incident: {describe(one)}")
+        yield Text(clean(f"incident: {describe(one)}"))
     columns = ("object", "complete through", "lag", "rows", "tombstones", "rejects", "last run", "verified")
     dispensable = ("tombstones", "verified", "complete through", "rejects", "last run")
-    table(
-        "",
-        columns,
-        [
-            (
-                f.object,
-                format_utc(f.complete_through) if f.complete_through else "never",
-                format_duration(f.lag) if f.lag is not None else "-",
-                f"{'~' if f.estimated else ''}{f.rows:,}",
-                f"{'~' if f.estimated else ''}{f.tombstones:,}",
-                f"{f.rejects:,}",
-                last_run(f.last_outcome, f.last_finished_at),
-                format_utc(f.verified_through) if f.verified_through else "never",
-            )
-            for f in found.objects
-        ],
-        dispensable=dispensable,
-    )
+    rows = [
+        (
+            f.object,
+            format_utc(f.complete_through) if f.complete_through else "never",
+            format_duration(f.lag) if f.lag is not None else "-",
+            f"{'~' if f.estimated else ''}{f.rows:,}",
+            f"{'~' if f.estimated else ''}{f.tombstones:,}",
+            f"{f.rejects:,}",
+            last_run(f.last_outcome, f.last_finished_at),
+            format_utc(f.verified_through) if f.verified_through else "never",
+        )
+        for f in found.objects
+    ]
+    yield Grid("", columns, rows, dispensable)
+    for run in found.running:
+        yield Text(clean(describe_running(run, found.at)))
     for warning in found.warnings:
-        say(f"warning: {warning}")
-    size(found.size, found.size_limit)
-    runs(found)
+        yield Text(clean(f"warning: {warning}"))
+    yield Text(clean(describe_size(found.size, found.size_limit)))
+    yield from last_runs(found)
+
+
+def describe_running(one: Running, at: datetime) -> str:
+    """Return what a run that is going on has done so far, as one line."""
+    speed = "" if one.rows_per_second is None else f" ({one.rows_per_second:,.0f} rows/s)"
+    return (
+        f"{one.object}: {one.command} for {format_duration(at - one.started_at)}, "
+        f"{one.read:,} rows read{speed}, {one.api_calls:,} API calls"
+    )
 
 
 LEAST_OF_RUNS = ("same", "calls", "rej", "del", "upd", "ins", "read", "command", "outcome")
@@ -297,7 +311,8 @@ def last_run(outcome: str | None, finished: datetime | None) -> str:
     return f"{outcome} {format_utc(finished)}" if outcome and finished else "none"
 
 
-def runs(found: Status) -> None:
+def last_runs(found: Status) -> Iterator[Text | Grid]:
+    """Yield the last runs; on a terminal a reason, which is a sentence, stands below the table."""
     columns = (
         "run",
         "object",
@@ -325,15 +340,14 @@ def runs(found: Status) -> None:
         )
     if not rows:
         return
-    say()
+    yield Text()
     if not sys.stdout.isatty():
-        table("last runs", columns, rows)
+        yield Grid("last runs", columns, rows)
         return
-    # A reason is a sentence, so it is printed below the table and not in a narrow column.
-    table("last runs", columns[:-1], [row[:-1] for row in rows], dispensable=LEAST_OF_RUNS)
+    yield Grid("last runs", columns[:-1], [row[:-1] for row in rows], dispensable=LEAST_OF_RUNS)
     for row in rows:
         if row[-1]:
-            say(f"run {row[0]}, {row[1]}: {row[-1]}")
+            yield Text(clean(f"run {row[0]}, {row[1]}: {row[-1]}"))
 
 
 def changes(stream: Iterable[Change], *, as_json: bool) -> None:
@@ -349,53 +363,3 @@ def changes(stream: Iterable[Change], *, as_json: bool) -> None:
             read = write(clean(line) + "\n")
         if not (read and flush()):
             return
-
-
-@contextmanager
-def progress(context: SyncContext) -> Iterator[SyncContext]:
-    """Return the context with a progress bar on a terminal, or with a log line each half minute elsewhere."""
-    if not sys.stdout.isatty():
-        yield replace(context, on_page=LineEvery(SECONDS_BETWEEN_LINES))
-        return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-        console=console(),
-        transient=True,
-    ) as bar:
-        tasks: dict[str, TaskID] = {}
-        started: dict[str, tuple[float, int]] = {}
-
-        def on_page(result: PageResult) -> None:
-            if result.object not in tasks:
-                tasks[result.object] = bar.add_task(clean(result.object), total=None, rate="")
-                started[result.object] = (time.monotonic(), 0)
-                return
-            since, read = started[result.object]
-            started[result.object] = (since, read + result.tally.read)
-            speed = (read + result.tally.read) / max(time.monotonic() - since, 0.001)
-            bar.update(
-                tasks[result.object],
-                completed=result.received,
-                total=result.expected,
-                rate=f"{speed:,.0f} rows/s",
-            )
-
-        yield replace(context, on_page=on_page)
-
-
-class LineEvery:
-    """Logs the progress of an object, at most once in each period of `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.said: dict[str, float] = {}
-
-    def __call__(self, result: PageResult) -> None:
-        now = time.monotonic()
-        if now - self.said.setdefault(result.object, now) >= self.seconds:
-            self.said[result.object] = now
-            log.info("progress", object=result.object, received=result.received, expected=result.expected)

@@ -90,8 +90,8 @@ def lease_owner(settings: DatabaseSettings) -> str:
     return f"{settings.dyno}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
 
-def open_engine(settings: DatabaseSettings, owner: str, size: int = 4) -> Engine:
-    """Return an engine for the database in the settings."""
+def open_engine(settings: DatabaseSettings, owner: str, size: int) -> Engine:
+    """Return an engine for the database in the settings, with at most `size` connections."""
     return tables.engine(settings.postgres, owner=owner, size=size, replicas=settings.sync_replica_schema)
 
 
@@ -112,11 +112,12 @@ def check_replica_schema(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 @contextmanager
-def open_database() -> Iterator[tuple[DatabaseSettings, Engine]]:
-    """Open settings and engine for a command that needs no Salesforce."""
+def open_database(connections: int = 1) -> Iterator[tuple[DatabaseSettings, Engine]]:
+    """Open settings and engine for a command that needs no Salesforce; one that takes leases needs two
+    connections."""
     settings = load_database_settings(OBJECT_CHOICES)
     logger.setup(settings.log_level, settings.log_format, settings.secrets, settings.dyno)
-    engine = open_engine(settings, lease_owner(settings), size=1)
+    engine = open_engine(settings, lease_owner(settings), connections)
     try:
         check_replica_schema(engine, settings)
         yield settings, engine
@@ -167,7 +168,8 @@ def open_context(command: str, wait: timedelta) -> Iterator[SyncContext]:
     level = "warning" if quiet else settings.log_level
     logger.setup(level, settings.log_format, settings.secrets, settings.dyno)
     me, stop = lease_owner(settings), threading.Event()
-    engine = open_engine(settings, me)
+    most = tables.WORKER_CONNECTIONS if command == "worker" else tables.COMMAND_CONNECTIONS
+    engine = open_engine(settings, me, most)
     try:
         if command != "check":  # `check` reports it as a finding
             check_replica_schema(engine, settings)

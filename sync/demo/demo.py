@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 
-from sync.cli import screen, show
+from sync.cli import progress, screen, show
 from sync.cli.screen import say
 from sync.cli.wiring import OBJECT_CHOICES
 from sync.config.settings import settings_from
@@ -125,7 +125,7 @@ def tell_story(context: SyncContext, sim: Simulator) -> None:
 def run_pass(context: SyncContext) -> int:
     """Run one pass over all objects; return the API calls it took."""
     session = Session(context.settings, context.stop)
-    with show.progress(replace(context, session=session)) as watched:
+    with progress.progress(replace(context, session=session)) as watched:
         done = pipeline.sync_all(watched)
     show.reports(done)
     return sum(report.api_calls for report in done)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from sync.errors import SyncError, UsageError
-from sync.postgres import replica_schema
+from sync.postgres import consumers, replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING
-from sync.postgres.tables import CONSUMERS, quote
+from sync.postgres.tables import CONSUMERS, allow_long, quote
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")
@@ -93,11 +93,12 @@ def private_schemas(connection: Connection) -> list[str]:
     return [replica_schema.schema_in_use(connection), BOOKKEEPING]
 
 
-def grant(connection: Connection, role: str) -> str:
+def grant(connection: Connection, role: str, *, old_values: bool | None = None) -> str:
     """Let an existing role read schema crm, now and later; return a sentence on what it may do.
 
-    Raises UsageError for a role that does not exist or that has the owner's privileges (it needs no grant,
-    and nothing prevents it from changing data), SyncError if the caller may not grant.
+    With `old_values` its named consumers see the values before a change, too; False takes that back, None
+    leaves it. Raises UsageError for a role that does not exist or that has the owner's privileges (it needs
+    no grant, and nothing prevents it from changing data), SyncError if the caller may not grant.
     """
     owner = check_role(connection, role)
     if connection.execute(INHERITS, {"role": role, "schema": CONSUMERS}).scalar_one():
@@ -106,32 +107,46 @@ def grant(connection: Connection, role: str) -> str:
             f"already, and may change and delete it, too. {OWN_ROLE}"
         )
     run_statements(connection, GRANT, owner, role)
+    if old_values:
+        consumers.allow_old_values(connection, role)
+    elif old_values is False:
+        allow_long(connection)
+        consumers.withdraw_old_values(connection, role)
+    with_old = (
+        "; its consumers see values before a change in crm.poll, kept from now on"
+        if consumers.may_see_old_values(connection, role)
+        else ""
+    )
     found = connection.execute(BEYOND, {"roles": [role], "schemas": private_schemas(connection)}).all()
     if inherited := [row.nspname for row in found if not row.direct]:
         return (
-            f"role {role} reads schema {CONSUMERS}; it reads more through a role that it belongs to: "
-            f"{', '.join(inherited)}; to see which: SELECT roleid::regrole FROM pg_auth_members "
+            f"role {role} reads schema {CONSUMERS}{with_old}; it reads more through a role that it belongs "
+            f"to: {', '.join(inherited)}; to see which: SELECT roleid::regrole FROM pg_auth_members "
             f"WHERE member = {literal(quote(role))}::regrole"
         )
     if found:
         schemas = ", ".join(row.nspname for row in found)
         return (
-            f"role {role} reads schema {CONSUMERS}; it has rights on {schemas}, too, granted "
+            f"role {role} reads schema {CONSUMERS}{with_old}; it has rights on {schemas}, too, granted "
             f"otherwise and taken back with: REVOKE ALL ON SCHEMA {schemas} FROM {quote(role)}"
         )
-    return f"role {role} reads schema {CONSUMERS}, now and after later migrations, and nothing else"
+    return f"role {role} reads schema {CONSUMERS}, now and after later migrations, and nothing else{with_old}"
 
 
 def revoke(connection: Connection, role: str) -> str:
     """Take back what `grant` gave; return a sentence on what the role may still do. Errors as for `grant`."""
     owner = check_role(connection, role)
     run_statements(connection, REVOKE, owner, role)
+    allow_long(connection)
+    consumers.withdraw_old_values(connection, role)
+    ended = consumers.end_consumers(connection, role)
+    tail = f"; {ended} of its consumers of the feed ended" if ended else ""
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
         return (
             f"role {role} has no right of its own on schema {CONSUMERS} any more, but has those of a role "
-            "that it belongs to, or that everybody has"
+            f"that it belongs to, or that everybody has{tail}"
         )
-    return f"role {role} has no right on schema {CONSUMERS} any more"
+    return f"role {role} has no right on schema {CONSUMERS} any more{tail}"
 
 
 def check_role(connection: Connection, role: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from sync.operations.running import Running, running
 from sync.postgres import ledger, pruning
 from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident, read_open
@@ -65,7 +66,7 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
  WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
-NO_SIZE = Size(0, None)
+NO_SIZE, NEVER = Size(0, None), datetime.min.replace(tzinfo=UTC)
 WARN_DAYS, URGENT_DAYS = 30, 7  # days until the database reaches its limit
 NEWS = timedelta(days=7)  # how long a vanished field appears in the first line
 REJECTS = text("""
@@ -136,7 +137,7 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
-    problems, `incidents` are the open ones."""
+    problems, `incidents` are the open ones, `running` what is going on; `at` is the time of the reading."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -147,6 +148,8 @@ class Status:
     size: Size = NO_SIZE
     size_limit: int | None = None
     incidents: tuple[Incident, ...] = ()
+    running: tuple[Running, ...] = ()
+    at: datetime = NEVER
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -182,7 +185,9 @@ def read_status(
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
     opened = tuple(read_open(connection))
-    return Status(found, runs(connection, objects), working, stale, texts, line, size, size_limit, opened)
+    at = connection.execute(NOW).scalar_one()
+    journal, now_running = runs(connection, objects), running(connection, objects)
+    return Status(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, at)
 
 
 def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:

@@ -149,9 +149,11 @@ CHANGE = Table(
     timestamp_column("at", nullable=False, now=True),
     Column("survivor_id", Text(collation="C")),
     Column("slot", SmallInteger(), nullable=False, server_default=text("0")),
+    Column("old", JSONB()),
     PrimaryKeyConstraint("slot", "seq"),
     Index(None, "seq"),
     Index(None, "object", "seq"),
+    Index(None, "record_id", postgresql_where=text("old IS NOT NULL")),
     CheckConstraint(
         "op IN ('insert', 'update', 'delete', 'undelete', 'merge', 'reload', 'erase')", name="op"
     ),
@@ -167,6 +169,29 @@ for _slot in range(SLOTS):
             f"CREATE TABLE sync.change_{_slot} PARTITION OF sync.change FOR VALUES IN ({_slot})"
         ),
     )
+Table(
+    "consumer",
+    metadata,
+    Column("role", Text(), primary_key=True),
+    Column("name", Text(), primary_key=True),
+    Column("objects", ARRAY(Text())),
+    Column("epoch", Text(), nullable=False),
+    Column("seq", BigInteger(), nullable=False),
+    Column("told_epoch", Text()),
+    Column("told_seq", BigInteger()),
+    timestamp_column("since", nullable=False, now=True),
+    timestamp_column("moved_at", nullable=False, now=True),
+    schema=BOOKKEEPING,
+    comment="Named consumers of the feed and how far they are: only consumers write here, the worker never.",
+)
+Table(
+    "old_values",
+    metadata,
+    Column("role", Text(), primary_key=True),
+    timestamp_column("at", nullable=False, now=True),
+    schema=BOOKKEEPING,
+    comment="Roles that may see values before a change: without one the feed keeps none.",
+)
 Table(
     "size",
     metadata,

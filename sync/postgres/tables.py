@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg2
@@ -26,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
@@ -199,15 +202,24 @@ BEGIN = text(
 LONG_SECONDS = 600  # limit of one statement over a whole table; the watchdog waits longer than two of them
 # Connection lost or refused, restarting, read-only after a failover, too many connections, timed out.
 UNAVAILABLE = ("08", "57P", "25006", "53300", "40001", "40P01", "57014")
+# Connections of a process. A small database allows twenty, consumers' included: two workers of a deploy, a
+# release and a one-off make eleven.
+WORKER_CONNECTIONS, COMMAND_CONNECTIONS = 4, 2
+# How long a thread waits for one of them: longer than a comparison of whole tables takes. It reports activity
+# meanwhile, because the watchdog watches whoever has the connection.
+WAIT_SECONDS, WAIT_STEP_SECONDS = 6_000, 5
+ROOM = "room"  # the execution option with the semaphore of an engine's ordinary transactions
 LOCKED, READ_ONLY, NO_RIGHT = "55P03", "25006", "42501"
+BUSY = "all connections of this process to Postgres are in use"
 MISSING = ("42P01", "3F000", "42703", "42883")
 
 
-def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) -> Engine:
+def engine(url: URL, *, owner: str, size: int = WORKER_CONNECTIONS, replicas: str | None = None) -> Engine:
     """Create an engine with a small connection pool that replaces dead connections.
 
-    `owner` becomes part of `application_name`, `size` is the number of pooled connections (two more may
-    overflow), `replicas` is the schema of the replicas in the settings (None: not checked).
+    `owner` becomes part of `application_name`, `size` is the largest number of connections, `replicas` is the
+    schema of the replicas in the settings (None: not checked). Ordinary transactions leave one connection
+    of several free for the renewal of leases, which must not wait for a long statement.
     Connecting to a database whose encoding is not UTF8 raises ConfigError. A transaction raises
     ReplicaSchemaError if the database remembers another schema than `replicas`.
     """
@@ -215,7 +227,7 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
         url,
         poolclass=QueuePool,
         pool_size=size,
-        max_overflow=2,
+        max_overflow=0,
         pool_pre_ping=True,
         pool_recycle=900,
         pool_use_lifo=True,
@@ -231,6 +243,7 @@ def engine(url: URL, *, owner: str, size: int = 4, replicas: str | None = None) 
         },
         hide_parameters=True,  # the text of an error would contain values of records
     )
+    created.update_execution_options(**{ROOM: threading.Semaphore(max(1, size - 1))})
     event.listen(created, "connect", check_encoding)
     replica_schema.expect_schema(created, replicas)
     return created
@@ -251,20 +264,40 @@ def check_encoding(connection: Any, _record: object) -> None:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Run one short transaction.
+def transaction(engine: Engine, *, urgent: bool = False) -> Iterator[Connection]:
+    """Run one short transaction; an `urgent` one may take the connection that others leave free.
 
     Raises DatabaseUnavailableError, SchemaOutdatedError, LockedError, ReplicaSchemaError, or SyncError for
     any other database error.
     """
     try:
-        with engine.begin() as connection:
+        with nullcontext() if urgent else room(engine), engine.begin() as connection:
             connection.execute(BEGIN)
             replica_schema.resolve_schema(connection)
             activity.report()
             yield connection
     except (DBAPIError, psycopg2.Error) as error:
         raise translate_error(engine, error) from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError(BUSY) from error
+
+
+@contextmanager
+def room(engine: Engine) -> Iterator[None]:
+    """Wait until one of the connections for ordinary transactions is free, and keep it inside the block."""
+    semaphore = engine.get_execution_options().get(ROOM)
+    if semaphore is None:  # an engine that was made elsewhere
+        yield
+        return
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not semaphore.acquire(timeout=WAIT_STEP_SECONDS):
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailableError(BUSY)
+        activity.report()
+    try:
+        yield
+    finally:
+        semaphore.release()
 
 
 def allow_long(connection: Connection, seconds: int = LONG_SECONDS) -> None:
@@ -316,6 +349,6 @@ def describe_blockers(engine: Engine) -> str:
             connection.execute(BEGIN)
             replica_schema.resolve_schema(connection)  # the engine of a migration has no schema yet
             found = locks.describe_holders(connection, schemas(connection))
-    except (DBAPIError, psycopg2.Error, ReplicaSchemaError):
+    except (DBAPIError, psycopg2.Error, PoolTimeoutError, ReplicaSchemaError):
         return ""
     return f": {found}" if found else ": its holder has released it"

@@ -103,6 +103,7 @@ def erase_fields(
     with leases.fenced_transaction(context.engine, held) as connection:
         allow_long(connection)
         personal.reread_rejects(connection, name, values["excluded"], custom=kept != KEPT["all"])
+        personal.forget_old_values(connection, name)
         cursors.note_selection(connection, name, wanted)
         if reduced:
             first.announce_reload(connection, name, run_id)

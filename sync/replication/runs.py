@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from sync.window import Window
 
 log = logger.get(__name__)
 
+NOTE_SECONDS = 2.0  # between two notes of what a running run has done; short runs note nothing
 LEVELS = {"succeeded": logging.INFO, "stopped": logging.INFO, "deferred": logging.WARNING}
 
 
@@ -94,11 +95,15 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             leases.check_fence(connection, held)
             run_id = journal.open_run(connection, name, context.command, context.owner)
         tally, window, findings, began = Tally(), None, None, time.monotonic()
+        noted = began
         outcome, error = "failed", "the run ended with an unexpected error; the log has the traceback"
         label: str | None = "unexpected"
         try:
             for result in work(held, run_id):
                 tally, window, findings = tally + result.tally, result.window, result.findings or findings
+                if time.monotonic() - noted >= NOTE_SECONDS:
+                    note_counts(context, run_id, tally, calls.made)
+                    noted = time.monotonic()
                 context.on_page(result)
             outcome, error, label = "succeeded", "", None
         except SyncError as failure:
@@ -108,6 +113,12 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             report = Report(name, window, tally, calls.made, findings, time.monotonic() - began)
             record_outcome(context, report, run_id, outcome, error, label)
     return report
+
+
+def note_counts(context: SyncContext, run_id: int, tally: Tally, api_calls: int) -> None:
+    """Store what a run has done so far; a database that does not answer is found by the work itself."""
+    with suppress(SyncError), transaction(context.engine) as connection:
+        journal.note_counts(connection, run_id, tally, api_calls)
 
 
 @dataclass(slots=True)

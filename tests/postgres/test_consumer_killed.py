@@ -1,4 +1,4 @@
-"""A consumer in a process of its own, killed again and again while the org lives: its copy is exact.
+"""The example consumers while the org lives: in a process that is killed again and again, and within the database.
 
 Planted and found: numbers from a plain sequence, an `undelete` or what depends on an account not told; in the
 consumer, the number committed before the copy.
@@ -10,6 +10,7 @@ import itertools
 import random
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,16 @@ from threading import Event, Timer
 import pytest
 from sqlalchemy.engine import make_url
 
+from sync.demo import embedded
 from sync.replication import pipeline
-from tests.support.consumer import AT_ONCE
+from tests.support.consuming import GRANTS, Role, role
 from tests.support.processes import Process
 from tests.support.soak import SOAK
-from tests.support.world import World
+from tests.support.world import ROOT, World
 
 KILLS = 10 if SOAK else 7
 ROUNDS = 6 if SOAK else 4
+AT_ONCE = 100  # entries that the example polls at once
 FOREIGN = "00D000000000001"
 # As a busy disk does: between an entry's number and its commit there is time, for others to commit in.
 SLOW_COMMITS = """
@@ -151,9 +154,13 @@ class Seen:
             assert self.entries.setdefault(seq, tuple(rest)) == tuple(rest), f"{seq} is another entry now"
 
 
-def start(world: World) -> Process:
-    url = make_url(world.database).set(drivername="postgresql")
-    return world.start("tests.support.consumer", url.render_as_string(hide_password=False))
+def start(world: World, consumer: Role) -> Process:
+    """The example, with the consumer's role for schema crm; the shop's tables lie beside it, as the owner's."""
+    urls = (
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        for url in (consumer.engine.url, world.database)
+    )
+    return world.start("docs.examples.consumer", *urls)
 
 
 def kill(process: Process, read: str = "") -> str:
@@ -166,57 +173,99 @@ def kill(process: Process, read: str = "") -> str:
     return read
 
 
-def live_and_be_killed(world: World, dice: random.Random) -> str:
+def live_and_be_killed(world: World, consumer: Role, dice: random.Random) -> str:
     """What a consumer printed that was killed after some time, wherever it was, or at work on an entry."""
-    process = start(world)
+    process = start(world, consumer)
     assert process.stdout is not None
     timer = Timer(dice.uniform(0.1, 1), process.kill)
     timer.start()
-    read = "".join(itertools.islice(process.stdout, dice.randint(1, 3 * AT_ONCE)))
+    read = "".join(itertools.islice(process.stdout, dice.randint(1, 21)))
     timer.cancel()
     return kill(process, read)
 
 
-def catch_up(world: World) -> str:
-    process = start(world)
+def catch_up(world: World, consumer: Role) -> str:
+    process = start(world, consumer)
     deadline = time.monotonic() + 20
-    while world.sql("SELECT seq FROM replica.position") != [(world.last_seq(),)]:
+    while world.sql("SELECT seq FROM sync.consumer") != [(world.last_seq(),)]:
         assert time.monotonic() < deadline, f"the consumer never caught up:\n{kill(process)}"
         time.sleep(0.05)
     return kill(process)
+
+
+@pytest.fixture
+def consumer(loaded: World) -> Iterator[Role]:
+    """A role that may do what is granted to consumers."""
+    with role(loaded.engine) as new:
+        yield new.granted(*GRANTS)
 
 
 # The feed does not depend on how records are read: by Bulk API it is tried with SOAK.
 @pytest.mark.parametrize(
     ("transport", "seed"), [("rest", 1), *([("bulk", 2)] if SOAK else [])], indirect=["transport"]
 )
-def test_a_killed_consumer_misses_nothing(loaded: World, seed: int) -> None:
-    """Whenever it is killed, a consumer that commits its copy with the last number ends with an exact copy.
+def test_a_killed_consumer_misses_nothing(loaded: World, consumer: Role, seed: int) -> None:
+    """Whenever it is killed, the example ends with an exact copy, and each purchase with a contact that is there.
 
     Every number it ever saw followed the one before, whoever was committing meanwhile.
     """
     loaded.sql(SLOW_COMMITS)
     dice = random.Random(seed)
     seen, enough = Seen(), Event()
+    [(began,)] = consumer.ask("SELECT seq FROM crm.subscribe('shop', ARRAY['Account', 'Contact'])")
+    seen.entries = dict.fromkeys(range(1, began + 1), ())
+    process = start(loaded, consumer)
+    while not loaded.sql("SELECT to_regclass('shop.customer')")[0][0] or not loaded.sql(
+        "SELECT FROM shop.customer"
+    ):
+        time.sleep(0.02)
+    kill(process)
+    loaded.sql("INSERT INTO shop.purchase (contact_id) SELECT contact_id FROM shop.customer")
 
     with ThreadPoolExecutor(1) as pool:
         life = pool.submit(Life(loaded, random.Random(seed)).live, enough)
         kills = 0
         try:
             while not life.done():
-                seen.note(live_and_be_killed(loaded, dice))
+                seen.note(live_and_be_killed(loaded, consumer, dice))
                 kills += 1
                 if kills == KILLS:
                     enough.set()
         finally:
             enough.set()
         life.result()
-    seen.note(catch_up(loaded))
+    seen.note(catch_up(loaded, consumer))
 
     assert kills >= KILLS
     assert seen.again, "none was killed in its work"
     assert sorted(seen.entries) == list(range(1, loaded.last_seq() + 1))
-    told = {op for name, _, op in seen.entries.values() if name == "Contact"}
+    told = {op for name, _, op in filter(None, seen.entries.values()) if name == "Contact"}
     assert told == {"reload", "insert", "update", "delete", "undelete", "merge"}
-    copy = dict(map(tuple, loaded.sql("SELECT id, doc::text FROM replica.contact")))
-    assert copy == dict(map(tuple, loaded.sql("SELECT id, to_jsonb(c)::text FROM crm.contact AS c")))
+    copy = dict(map(tuple, loaded.sql("SELECT contact_id, doc::text FROM shop.customer")))
+    assert copy == dict(map(tuple, loaded.sql("SELECT contact_id, to_jsonb(c)::text FROM crm.customer AS c")))
+    assert loaded.sql("SELECT count(*) FROM shop.purchase")[0][0] == 3
+    moved = "SELECT FROM shop.purchase WHERE contact_id IS DISTINCT FROM crm.resolve_id(contact_id)"
+    assert loaded.sql(f"{moved} AND crm.resolve_id(contact_id) IS NOT NULL") == []
+
+
+def test_a_copy_within_the_database(loaded: World, consumer: Role) -> None:
+    """The SQL example, called now and then while the org lives, is exact after each call, also after a rollback."""
+    loaded.sql(f"GRANT CREATE ON DATABASE {make_url(loaded.database).database} TO {consumer.name}")
+    url = make_url(consumer.engine.url).set(drivername="postgresql").render_as_string(hide_password=False)
+    example = ROOT / "docs" / "examples" / "consumer.sql"
+    subprocess.run([embedded.psql(), url, "-q", "-v", "ON_ERROR_STOP=1", "-f", example], check=True)
+    copy = "SELECT to_jsonb(c)::text FROM shop.customer AS c ORDER BY 1"
+    source = "SELECT to_jsonb(c)::text FROM shop.source AS c ORDER BY 1"
+    life = Life(loaded, random.Random(3))
+    usual = (life.create, life.edit_many, life.edit_account, life.delete, life.undelete)
+    for change in (*usual, life.merge, life.merge_accounts, life.purge, life.replace_org, life.create):
+        change()
+        loaded.sim.clock.advance(3600)
+        loaded.run()
+        with consumer.connect() as connection:
+            connection.exec_driver_sql("SELECT shop.follow()")
+            connection.rollback()
+        [(worked,)] = consumer.ask("SELECT shop.follow()")
+        assert consumer.ask(copy) == consumer.ask(source), change.__name__
+    assert worked
+    assert consumer.ask("SELECT shop.follow()") == [(0,)]

@@ -69,7 +69,7 @@ def section(page: str, title: str) -> str:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of all table rows of a text, without headers and rules."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+    lines = [line for line in FENCE.sub("", text).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     rules = {place for place, row in enumerate(cells) if all(set(cell) <= set("-:") for cell in row)}
     return [row for place, row in enumerate(cells) if not {place, place + 1} & rules]
@@ -140,8 +140,8 @@ def parse(arguments: Sequence[str]) -> None:
 
 def options(command: str) -> set[str]:
     """The long options of a command, as its --help lists them."""
-    named = {name for one in group().commands[command].params for name in one.opts if name.startswith("--")}
-    return named - {"--help"}
+    names = [name for one in group().commands[command].params for name in (*one.opts, *one.secondary_opts)]
+    return {name for name in names if name.startswith("--")} - {"--help"}
 
 
 # ── what the code says ────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from sync.cli import commands as cli
+from sync.cli import show
 from sync.errors import ObjectsFailedError, SyncError
 from sync.operations.alerts.problems import KINDS
-from sync.operations.status import Freshness, headline, read_status
+from sync.operations.running import Running
+from sync.operations.status import Freshness, Run, Status, headline, read_status
 from sync.postgres import tables
+from sync.postgres.pruning import Size
+from sync.postgres.state.incidents import Incident
 from tests.project.pages import (
     ROOT,
     blocks,
@@ -59,8 +64,9 @@ def test_every_option_is_there(command: str) -> None:
     rest = usage()[command]
 
     assert set(re.findall(r"--[a-z-]+", rest)) == options(command)
+    role = ["ROLE"] if "ROLE" in rest else []
     for part in filter(None, map(str.strip, re.split(r"[][|]", rest))):
-        parse([command, *part.split()])
+        parse([command, *role, *(word for word in part.split() if word not in role)])
 
 
 def test_what_the_procfile_has() -> None:
@@ -78,7 +84,7 @@ def test_who_needs_the_database_alone() -> None:
     alone = {
         name
         for name, command in group().commands.items()
-        if command.callback and "database()" in inspect.getsource(command.callback)
+        if command.callback and "open_database(" in inspect.getsource(command.callback)
     }
     assert set(spans(line)) == alone
 
@@ -93,12 +99,20 @@ def test_exit_codes() -> None:
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
     given = {int(code) for code in re.findall(r"typer\.Exit\((\d+)\)", inspect.getsource(cli))}
-    listed = [int(code) for code, _ in rows(section(PAGE, "Exit codes"))]
+    listed = [int(row[0]) for row in rows(section(PAGE, "Exit codes"))]
 
     assert sorted(listed) == sorted(codes(SyncError) | given | {0, 2})
     for quoted, _, _ in rows(section(PAGE, "What else you may see")):
         if found := re.search(r"\(exit (\d+)\)", quoted):
             assert int(found[1]) in listed
+
+
+def test_what_an_exit_code_means() -> None:
+    """The page says of each code, as of each first line, what it means, what consumers see, and what to type."""
+    for title in ("Exit codes", "The first line of `status`"):
+        for row in rows(section(PAGE, title)):
+            assert len(row) == 4, row
+            assert all(row), row
 
 
 def test_several_failures_have_one_code() -> None:
@@ -134,6 +148,8 @@ SITUATIONS = {
     "lagging": "UPDATE sync.cursor SET covered = complete_through - interval '3 days'",
     "field refused": FIELD.format(change="refused"),
     "field vanished": FIELD.format(change="vanished"),
+    # It grew by a hundred gigabytes within ten days.
+    "full": "INSERT INTO sync.size SELECT (now() AT TIME ZONE 'UTC')::date - 10, -(100::bigint << 30)",
 }
 
 
@@ -151,7 +167,7 @@ def lines_of(world: World) -> dict[str, str]:
     for name, statement in SITUATIONS.items():
         with tables.transaction(world.engine) as connection:
             connection.execute(text(statement.replace(":", "\\:")))
-            found[name] = read_status(connection, ("Contact",), timedelta(days=1)).headline
+            found[name] = read_status(connection, ("Contact",), timedelta(days=1), 20 << 30).headline
             connection.rollback()
     return found
 
@@ -183,9 +199,25 @@ def test_every_first_line_is_there(loaded: World) -> None:
     assert {line for found in matched.values() for line in found} == set(FIRST_LINES)
 
 
+def test_what_status_gives_to_programs() -> None:
+    """The page has each name of `status --json`, and those inside it; no other. Another one asks for a line here."""
+    inside = {"objects": Freshness, "running": Running, "incidents": Incident, "runs": Run, "size": Size}
+    found = show.status_document(Status((), (), {}, (), (), ""))
+    listed = {spans(row[0])[0]: spans(row[1]) for row in rows(section(PAGE, "Status for programs"))}
+
+    assert set(listed) == set(found)
+    assert f"`version` is {found['version']}:" in section(PAGE, "Status for programs")
+    for name, kind in inside.items():
+        told = [span for span in listed[name] if not span.startswith("--")]
+        assert told == [one.name for one in fields(kind)], name
+
+
 def test_what_to_type_can_be_typed() -> None:
     """Between backticks in the last column of each table stands a command that the command line takes."""
-    tables = [section(PAGE, title) for title in ("The first line of `status`", "What else you may see")]
+    tables = [
+        section(PAGE, title)
+        for title in ("Exit codes", "The first line of `status`", "What else you may see")
+    ]
     for table in tables:
         for row in rows(table):
             for span in spans(row[-1]):
@@ -194,6 +226,23 @@ def test_what_to_type_can_be_typed() -> None:
                     parse(words)
                 else:
                     assert span == "alembic upgrade head" or span.startswith(("SYNC_", "--")), span
+
+
+# ── connections ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_connections_of_each_command() -> None:
+    """The page says of each command how many connections it opens, as the code opens them."""
+    listed = rows(section(PAGE, "Connections, memory, temporary space"))
+    told = {name: int(row[1].partition(",")[0]) for row in listed for name in spans(row[0])}
+    own = {
+        name: tables.COMMAND_CONNECTIONS
+        for name, command in group().commands.items()
+        if re.search(r"open_context\(|COMMAND_CONNECTIONS", inspect.getsource(command.callback or str))
+    }
+
+    assert told == own | {"worker": tables.WORKER_CONNECTIONS}
+    assert listed[-1][1] == "1"
 
 
 # ── incidents ─────────────────────────────────────────────────────────────────────────────────────────

@@ -37,6 +37,7 @@ RULES = {
     "python": "test_examples compiles and runs each",
     "dotenv": "each line is parsed as a setting below",
     "mermaid": "test_architecture_page draws it again",
+    "dataprime": "test_log_queries holds fields and patterns against lines of the log",
     "text": "output, which nobody types",
 }
 # Targets that a later change of the Makefile brings.

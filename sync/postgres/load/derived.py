@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from sync.postgres.load.sql import FEED, NOTIFY
+from sync.postgres.load.sql import NOTIFY, feed
 from sync.postgres.tables import REPLICA, qualified_name, quote
 
 ROWS = 1_000  # rows that one transaction reads and compares
@@ -82,7 +82,7 @@ def rewrite_derived(
             for name, column in zip(names, columns, strict=True)
         ),
         assignments=", ".join(f"{name} = compared.{name}" for name in names),
-        feed=FEED.format(survivor="NULL") if announce else "",
+        feed=feed(qualified_name(connection, REPLICA[sobject])) if announce else "",
     )
     ids, *values = zip(*rows, strict=True)
     parameters: dict[str, Any] = {

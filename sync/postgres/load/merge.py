@@ -29,9 +29,9 @@ from sync.postgres.load.personal import (
     remove_erased,
 )
 from sync.postgres.load.sql import (
-    FEED,
     NOTIFY,
     Mode,
+    feed,
     statements,
 )
 from sync.postgres.tables import REPLICA, qualified_name
@@ -325,7 +325,7 @@ def remove(
     """
     table = qualified_name(connection, REPLICA[sobject])
     parameters = {"ids": list(gone), "moments": list(gone.values()), "reason": reason}
-    statement = text(REMOVE.format(table=table, feed=FEED.format(survivor="NULL")))
+    statement = text(REMOVE.format(table=table, feed=feed(table)))
     count = int(
         connection.execute(statement, parameters | {"object": sobject, "run_id": run_id}).scalar_one()
     )

@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import TextClause
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.mapping import snake_case
 from sync.catalogue.transform import Reject
-from sync.postgres.load.sql import FEED, erasure_due
+from sync.postgres.load.sql import erasure_due, feed
 from sync.postgres.tables import (
     KEPT_COLUMNS,
     LISTING,
@@ -75,8 +75,8 @@ FORGET = tuple(
         "DELETE FROM sync.reread WHERE record_id = ANY (CAST(:ids AS text[]))",
         "DELETE FROM sync.listing WHERE record_id = ANY (CAST(:ids AS text[]))",
         # The names of changed fields, and the findings of a verify, are personal data, too.
-        "UPDATE sync.change SET changed = '{}' "
-        "WHERE record_id = ANY (CAST(:ids AS text[])) AND changed <> '{}'",
+        "UPDATE sync.change SET changed = '{}', old = NULL "
+        "WHERE record_id = ANY (CAST(:ids AS text[])) AND (changed <> '{}' OR old IS NOT NULL)",
         """
 UPDATE sync.run SET findings = jsonb_set(findings, '{differences}', (
            SELECT coalesce(jsonb_agg(d), '[]') FROM jsonb_array_elements(findings -> 'differences') AS d
@@ -93,6 +93,14 @@ EMPTY = """
 UPDATE {table} SET {nothing}, custom = '{{}}'
  WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {in_force} AND NOT ({empty})
 """
+# What the feed has kept of them goes with the values of a tombstone.
+FORGET_OLD = """
+UPDATE sync.change AS c SET old = NULL
+  FROM {table} AS t
+ WHERE t.id = ANY (CAST(:ids AS text[])) AND t.deleted_at IS NOT NULL AND {in_force}
+   AND c.record_id = t.id AND c.old IS NOT NULL
+"""
+FORGET_OLD_OF_OBJECT = text("UPDATE sync.change SET old = NULL WHERE object = :object AND old IS NOT NULL")
 EMPTY_TOMBSTONES = """
 SELECT id FROM {table} WHERE id = ANY (CAST(:ids AS text[])) AND deleted_at IS NOT NULL AND {empty}
 """
@@ -105,6 +113,8 @@ WITH due AS (
     SELECT id FROM {table}
      WHERE deleted_at IS NOT NULL AND deleted_at > :after AND deleted_at <= :until AND NOT ({empty})
      LIMIT :most
+), forgotten AS (
+    UPDATE sync.change AS c SET old = NULL FROM due WHERE c.record_id = due.id AND c.old IS NOT NULL
 )
 UPDATE {table} AS t SET {nothing}, custom = '{{}}' FROM due WHERE t.id = due.id
 """
@@ -232,7 +242,10 @@ def empty_tombstones(connection: Connection, sobject: str, ids: Sequence[str]) -
 def erase_values(connection: Connection, sobject: str, ids: Sequence[str], keep: timedelta | None) -> None:
     """Erase the values of those rows that are tombstones older than `keep` (None: keep them for ever)."""
     if keep is not None:
-        connection.execute(statement_for(connection, EMPTY, sobject), {"ids": list(ids), "keep": keep})
+        for statement in (EMPTY, FORGET_OLD):
+            connection.execute(
+                statement_for(connection, statement, sobject), {"ids": list(ids), "keep": keep}
+            )
 
 
 def any_deleted(connection: Connection, sobject: str, after: datetime, until: datetime) -> bool:
@@ -279,6 +292,11 @@ def reread_rejects(connection: Connection, sobject: str, names: Sequence[str], *
         connection.execute(REREAD_CUSTOM_REJECTS, {"object": sobject})
 
 
+def forget_old_values(connection: Connection, sobject: str) -> None:
+    """Erase the values that the feed has kept of an object's records."""
+    connection.execute(FORGET_OLD_OF_OBJECT, {"object": sobject})
+
+
 def statement_for(
     connection: Connection, statement: str, sobject: str, keeping: frozenset[str] = KEPT_COLUMNS
 ) -> TextClause:
@@ -299,6 +317,6 @@ def build_statement(statement: str, sobject: str, table: str, keeping: frozenset
             nothing=", ".join(f"{column} = NULL" for column in columns),
             empty=f"ROW({', '.join(columns)}) IS NULL AND custom = '{{}}'",
             in_force=erasure_due("deleted_at"),
-            feed=FEED.format(survivor="NULL"),
+            feed=feed(table),
         )
     )

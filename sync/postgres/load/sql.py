@@ -82,15 +82,23 @@ SELECT op, count(*) FROM compared GROUP BY op
 )
 
 # The row lock on sync.feed lasts until commit: numbers follow the order of commits, without gaps.
+# The statement sees the rows as they were before it: `old` has the values of the columns that change, and all
+# values of a record that goes. None are kept unless a role is in sync.old_values, which may see them.
 FEED = """, counter AS (
     UPDATE sync.feed SET last_seq = last_seq + n.count
       FROM (SELECT count(*) AS count FROM compared) AS n
      WHERE n.count > 0
  RETURNING last_seq - n.count AS base, slot
 ), logged AS (
-    INSERT INTO sync.change (slot, seq, object, record_id, op, changed, run_id, survivor_id)
+    INSERT INTO sync.change (slot, seq, object, record_id, op, changed, run_id, survivor_id, old)
     SELECT slot, base + row_number() OVER (ORDER BY system_modstamp, id), :object, id, op, changed, :run_id,
-           CASE WHEN op = 'merge' THEN {survivor} END
+           CASE WHEN op = 'merge' THEN {survivor} END,
+           CASE WHEN op NOT IN ('insert', 'erase') AND EXISTS (SELECT FROM sync.old_values) THEN (
+                SELECT jsonb_object_agg(v.key, v.value)
+                  FROM {table} AS was, jsonb_each(to_jsonb(was) - '{own}'::text[]) AS v
+                 WHERE was.id = compared.id
+                   AND (v.key = ANY (compared.changed)
+                        OR (op IN ('delete', 'merge') AND v.value <> 'null'))) END
       FROM compared, counter
 )"""
 
@@ -110,6 +118,14 @@ SELECT latest.id, old.id IS NULL AS absent, old.deleted_at IS NOT NULL AS gone, 
  WHERE old.id IS NULL OR latest.system_modstamp <> old.system_modstamp OR {differs}
 """
 )
+
+
+def feed(table: str, survivor: str = "NULL") -> str:
+    """Return the part of a statement that writes the feed.
+
+    `table` is the quoted name of the rows that change, `survivor` the SQL of a merge's surviving Id.
+    """
+    return FEED.format(table=table, survivor=survivor, own="{deleted_at,deleted_reason,synced_at}")
 
 
 def erasure_due(deleted_at: str) -> str:
@@ -179,7 +195,7 @@ def statements(projection: Projection, table: str, mode: Mode = Mode.USUAL) -> S
         # Salesforce has no empty text, only null: an empty field of the COPY text is null.
         copy=f"COPY pg_temp.stage ({columns}) FROM STDIN (NULL '')",
         copy_straight=f"COPY {table} ({columns}) FROM STDIN (NULL '')",
-        merge=text(MERGE.format(feed=FEED.format(survivor=survivor), **parts)),
+        merge=text(MERGE.format(feed=feed(table, survivor), **parts)),
         merge_silently=text(MERGE.format(feed="", **parts)),
         compare=text(COMPARE.format(**parts)),
     )

@@ -30,6 +30,12 @@ SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_a
 OPEN_RUN = text("""
 INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner) RETURNING id
 """)
+NOTE_COUNTS = text("""
+UPDATE sync.run
+   SET read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
+       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls
+ WHERE id = :id AND outcome = 'running'
+""")
 CLOSE_RUN = text(f"""
 UPDATE sync.run
    SET finished_at = now(), outcome = :outcome, since = :since, until = :until,
@@ -48,6 +54,11 @@ def open_run(connection: Connection, sobject: str, command: str, owner: str) -> 
     connection.execute(ABANDON, {"object": sobject})
     values = {"object": sobject, "command": command, "owner": owner}
     return int(connection.execute(OPEN_RUN, values).scalar_one())
+
+
+def note_counts(connection: Connection, run_id: int, tally: Tally, api_calls: int) -> None:
+    """Store what a run has done so far, for those who watch it."""
+    connection.execute(NOTE_COUNTS, asdict(tally) | {"id": run_id, "api_calls": api_calls})
 
 
 def close_run(

@@ -131,7 +131,7 @@ def renew(engine: Engine, held: Lease, done: threading.Event) -> None:
     """
     while not done.wait(RENEW_SECONDS):
         try:
-            with transaction(engine) as connection:
+            with transaction(engine, urgent=True) as connection:
                 connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})
         except SyncError as error:
             log.warning("lease_not_renewed", object=held.object, reason=str(error))
