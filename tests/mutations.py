@@ -495,6 +495,13 @@ MUTATIONS = (
         "postgres/test_named_consumers.py::test_an_acknowledgement_that_comes_too_late",
     ),
     bug(
+        "consumers: nobody is told of one that falls behind",
+        "sync/operations/backlog.py",
+        "one.age >= BEHIND * retention",
+        "one.age >= 2 * retention",
+        "postgres/test_named_consumers.py::test_a_consumer_that_falls_behind_is_told_before_it_loses_entries",
+    ),
+    bug(
         "consumers: everybody sees old values",
         FEED_CONTRACT,
         "CASE WHEN EXISTS (SELECT FROM sync.old_values AS o WHERE o.role = session_user) THEN e.old END",

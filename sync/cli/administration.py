@@ -72,10 +72,17 @@ def grant(
 @app.command()
 def revoke(
     role: Annotated[str, typer.Argument(help="An existing role of the database.", show_default=False)],
+    consumer: Annotated[
+        str | None,
+        typer.Option("--consumer", help="End this consumer of the feed alone; the role keeps its access."),
+    ] = None,
 ) -> None:
-    """Take back what `grant` gave."""
+    """Take back what `grant` gave, and end the role's consumers of the feed."""
     with open_database() as (_, engine), tables.transaction(engine) as connection:
-        done = grants.revoke(connection, role)
+        if consumer is not None:
+            done = grants.end_consumer(connection, role, consumer)
+        else:
+            done = grants.revoke(connection, role)
     screen.say(done)
 
 

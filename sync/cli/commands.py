@@ -221,7 +221,9 @@ def print_status(
         def read() -> status.Status:
             with tables.transaction(engine) as connection:
                 return status.read_status(
-                    connection, settings.sync_objects, allowed, settings.sync_database_limit
+                    *(connection, settings.sync_objects, allowed),
+                    settings.sync_database_limit,
+                    settings.sync_feed_retention,
                 )
 
         if watching:

@@ -27,17 +27,11 @@ from sync.operations.alerts.incidents import describe
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
 from sync.operations.erasure import Erased, Match
+from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.pruning import Pruned
 from sync.operations.running import Running
-from sync.operations.status import (
-    Rejected,
-    Status,
-    describe_count,
-    format_bytes,
-    format_duration,
-    format_utc,
-    truncate,
-)
+from sync.operations.status import Rejected, Status, describe_count
+from sync.postgres.consumers import Backlog
 from sync.postgres.feed import Change
 from sync.postgres.pruning import Size
 from sync.replication.pipeline import Estimate
@@ -292,7 +286,21 @@ def status_parts(found: Status) -> Iterator[Text | Grid]:
     for warning in found.warnings:
         yield Text(clean(f"warning: {warning}"))
     yield Text(clean(describe_size(found.size, found.size_limit)))
+    if found.consumers:
+        yield Grid(
+            "consumers of the feed", CONSUMER_COLUMNS, list(map(consumer_row, found.consumers)), ("objects",)
+        )
     yield from last_runs(found)
+
+
+CONSUMER_COLUMNS = ("consumer", "objects", "not acknowledged", "oldest", "state")
+
+
+def consumer_row(one: Backlog) -> tuple[str, ...]:
+    """Return a consumer of the feed as a row of a table."""
+    oldest = "-" if one.age is None else f"{format_duration(one.age)} ago"
+    objects = "all" if one.objects is None else ", ".join(one.objects)
+    return one.label, objects, f"{one.entries:,}", oldest, "has to reload" if one.lost else "follows"
 
 
 def describe_running(one: Running, at: datetime) -> str:

@@ -156,6 +156,7 @@ def open_keeper(context: SyncContext) -> Keeper:
         usage,
         context.stop,
         size_limit=settings.sync_database_limit,
+        feed_retention=settings.sync_feed_retention,
     )
 
 

@@ -149,6 +149,13 @@ def revoke(connection: Connection, role: str) -> str:
     return f"role {role} has no right on schema {CONSUMERS} any more{tail}"
 
 
+def end_consumer(connection: Connection, role: str, name: str) -> str:
+    """End one named consumer of a role, which keeps its access; return a sentence. Raises UsageError."""
+    if not consumers.end_consumers(connection, role, name):
+        raise UsageError(f"role {role} has no consumer {name!r}; to see all of them: python -m sync status")
+    return f"consumer {role}/{name} ended; role {role} still reads schema {CONSUMERS}"
+
+
 def check_role(connection: Connection, role: str) -> str:
     """Return the schema's owner; raise an error if the role does not exist or the caller may not grant."""
     owner = connection.execute(OWNER, {"schema": CONSUMERS}).scalar()

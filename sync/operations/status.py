@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from sync.operations.backlog import consumer_warnings
+from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.running import Running, running
-from sync.postgres import ledger, pruning
+from sync.postgres import consumers, ledger, pruning
+from sync.postgres.consumers import Backlog
 from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident, read_open
 from sync.replication.rejects import describe_groups, reject_groups
@@ -68,6 +71,9 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
 NOW = text("SELECT now()")
 NO_SIZE, NEVER = Size(0, None), datetime.min.replace(tzinfo=UTC)
 WARN_DAYS, URGENT_DAYS = 30, 7  # days until the database reaches its limit
+BEHIND = (
+    0.8  # share of the feed's retention after which a consumer is behind: what it has not read is pruned soon
+)
 NEWS = timedelta(days=7)  # how long a vanished field appears in the first line
 REJECTS = text("""
 SELECT object, record_id, reason, record::text AS record, system_modstamp, first_seen, last_seen, run_id
@@ -137,7 +143,8 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
-    problems, `incidents` are the open ones, `running` what is going on; `at` is the time of the reading."""
+    problems, `incidents` are the open ones, `running` what is going on, `consumers` those of the feed, `at`
+    is the time of the reading."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -149,6 +156,7 @@ class Status:
     size_limit: int | None = None
     incidents: tuple[Incident, ...] = ()
     running: tuple[Running, ...] = ()
+    consumers: tuple[Backlog, ...] = ()
     at: datetime = NEVER
 
 
@@ -171,23 +179,34 @@ def rejects(connection: Connection, objects: Sequence[str]) -> list[Rejected]:
 
 
 def read_status(
-    connection: Connection, objects: Sequence[str], max_lag: timedelta, size_limit: int | None = None
+    connection: Connection,
+    objects: Sequence[str],
+    max_lag: timedelta,
+    size_limit: int | None = None,
+    feed_retention: timedelta | None = None,
 ) -> Status:
     """Read everything from one snapshot; an object with a lag above `max_lag` is stale.
 
-    `size_limit` is the size of the database's plan in bytes.
+    `size_limit` is the size of the database's plan in bytes; without `feed_retention` no consumer is behind.
     """
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
     size = pruning.size(connection)
-    problems = [*size_warnings(size, size_limit), *warnings(connection, objects)]
+    backlogs = tuple(consumers.backlogs(connection))
+    problems = [
+        *size_warnings(size, size_limit),
+        *warnings(connection, objects),
+        *consumer_warnings(backlogs, feed_retention),
+    ]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
     opened = tuple(read_open(connection))
     at = connection.execute(NOW).scalar_one()
     journal, now_running = runs(connection, objects), running(connection, objects)
-    return Status(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, at)
+    return Status(
+        *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs, at)
+    )
 
 
 def size_warnings(size: Size, limit: int | None) -> Iterator[tuple[str, bool]]:
@@ -340,46 +359,3 @@ def headline(
     tail += "".join(f"; {how}" for how in endings)
     holds = "holds" if len(found) == 1 else "hold"
     return f"OK: {names} {holds} every change up to {format_duration(oldest)} ago{tail}"
-
-
-def truncate(error: str | None, most: int = 160) -> str:
-    """Shorten an error to one line of at most `most` characters by omitting its middle.
-
-    The message starts with what happened and ends with what to type.
-    """
-    line = " ".join((error or "no reason given").split())
-    if len(line) <= most:
-        return line
-    room = most - len(" … ")
-    beginning, end = line[: room // 3], line[-(room - room // 3) :]
-    return f"{whole_words(beginning)} … {whole_words(end[::-1])[::-1]}"
-
-
-def whole_words(text: str) -> str:
-    """Remove a truncated word at the end, unless it is most of the text."""
-    whole, _, _ = text.rpartition(" ")
-    return whole.rstrip() if len(whole) > len(text) // 2 else text.strip()
-
-
-def format_utc(moment: datetime) -> str:
-    """Format a time as `2026-01-31 12:00:00 UTC`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def format_duration(span: timedelta) -> str:
-    """Format a duration as `4s`, `12m`, `3h 05m` or `2d 4h`."""
-    seconds = max(0, int(span.total_seconds()))
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days}d {hours}h"
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m" if minutes else f"{seconds}s"
-
-
-def format_bytes(count: float) -> str:
-    """Format bytes as `812 kB`, `1.2 MB` or `3.4 GB`."""
-    for unit, bytes_ in (("GB", 1 << 30), ("MB", 1 << 20)):
-        if count >= bytes_:
-            return f"{count / bytes_:,.1f} {unit}"
-    return f"{count / 1024:,.0f} kB"

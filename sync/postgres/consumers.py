@@ -37,7 +37,7 @@ MAY_SEE = text("SELECT EXISTS (SELECT FROM sync.old_values WHERE role = :role)")
 FORGET_ALL = text(
     "UPDATE sync.change SET old = NULL WHERE old IS NOT NULL AND NOT EXISTS (SELECT FROM sync.old_values)"
 )
-END = text("DELETE FROM sync.consumer WHERE role = :role")
+END = text("DELETE FROM sync.consumer WHERE role = :role AND (CAST(:name AS text) IS NULL OR name = :name)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,6 @@ def may_see_old_values(connection: Connection, role: str) -> bool:
     return bool(connection.execute(MAY_SEE, {"role": role}).scalar_one())
 
 
-def end_consumers(connection: Connection, role: str) -> int:
-    """End all consumers of a role; return how many there were."""
-    return connection.execute(END, {"role": role}).rowcount
+def end_consumers(connection: Connection, role: str, name: str | None = None) -> int:
+    """End a role's consumer of this name, or all of them; return how many there were."""
+    return connection.execute(END, {"role": role, "name": name}).rowcount

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from sync.operations import status
+from sync.operations import formats
 from sync.operations.audit import checks, mapped, postgres
 from sync.operations.audit.findings import Finding
 from sync.postgres import tables
@@ -355,7 +355,7 @@ def test_size_and_growth(loaded: World) -> None:
 )
 def test_bytes(count: float, told: str) -> None:
     """A number of bytes is told in the unit that matters."""
-    assert status.format_bytes(count) == told
+    assert formats.format_bytes(count) == told
 
 
 def test_a_login_that_fails_has_a_remedy(sim: Simulator, world: World) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sync.operations import status
-from sync.operations.status import Freshness, Status, format_duration, headline, truncate
+from sync.operations.formats import format_duration, truncate
+from sync.operations.status import Freshness, Status, headline
 from tests.support.world import LONG_AGO, World
 
 THROUGH = datetime(2026, 1, 31, 2, 30, tzinfo=UTC)

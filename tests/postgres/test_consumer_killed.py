@@ -247,6 +247,18 @@ def test_a_killed_consumer_misses_nothing(loaded: World, consumer: Role, seed: i
     moved = "SELECT FROM shop.purchase WHERE contact_id IS DISTINCT FROM crm.resolve_id(contact_id)"
     assert loaded.sql(f"{moved} AND crm.resolve_id(contact_id) IS NOT NULL") == []
 
+    # A failover, after which the copy may have anything: the example reads all of it again, and goes on.
+    loaded.sql(
+        "UPDATE sync.consumer SET epoch = '1.1.1'; DELETE FROM shop.customer; UPDATE shop.position SET seq = 1"
+    )
+    process = start(loaded, consumer)
+    deadline = time.monotonic() + 20
+    while loaded.sql("SELECT FROM sync.consumer WHERE epoch <> sync.epoch()"):
+        assert time.monotonic() < deadline, f"the consumer never read anew:\n{kill(process)}"
+        time.sleep(0.05)
+    assert kill(process).count("None reload") == 2
+    assert dict(map(tuple, loaded.sql("SELECT contact_id, doc::text FROM shop.customer"))) == copy
+
 
 def test_a_copy_within_the_database(loaded: World, consumer: Role) -> None:
     """The SQL example, called now and then while the org lives, is exact after each call, also after a rollback."""

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from sync.errors import UsageError
-from sync.operations import erasure, grants, pruning
+from sync.operations import erasure, grants, metrics, pruning, status
+from sync.operations.alerts.problems import Observed, find_problems
 from sync.postgres import consumers, tables
 from tests.support.consuming import GRANTS, Role, role
 from tests.support.world import World
@@ -503,6 +504,55 @@ def test_old_values_are_asked_for_by_name(loaded: World, orders: Role) -> None:
 
 
 # ── what operators see ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_consumer_that_falls_behind_is_told_before_it_loses_entries(loaded: World, orders: Role) -> None:
+    """Behind, then lost, then well again: in `status`, in the incidents and in the metrics."""
+    subscribe(orders, "orders")
+    rename(loaded, "Boss")
+
+    def observed(days: int) -> tuple[list[tuple[str, str]], bool, list[str]]:
+        loaded.sql("UPDATE sync.change SET at = now() - make_interval(days => :days)", days=days)
+        with tables.transaction(loaded.engine) as connection:
+            found = status.read_status(connection, BOTH, QUARTER, None, MONTH)
+        seen = Observed((), QUARTER, consumers=found.consumers, feed_retention=MONTH)
+        assert metrics.samples({}, 0, [], found.consumers)["sample#sync.feed_backlog"] == sum(
+            one.entries for one in found.consumers
+        )
+        problems = [(one.kind, one.object) for one in find_problems(seen)]
+        return problems, "has not acknowledged" in found.headline, list(found.warnings)
+
+    key = ("consumer_behind", f"{orders.name}/orders")
+    assert observed(23) == ([], False, [])
+    assert observed(25)[:2] == ([key], True)
+    prune_everything(loaded)
+    problems, headline, [warning] = observed(25)
+    assert (problems, headline) == ([key], False)
+    assert "has lost entries of the feed: it reads the views again when it polls next" in warning
+
+    remedy = warning.partition("type: python -m sync ")[2].split()
+    assert remedy == ["revoke", orders.name, "--consumer", "orders"]
+    done = loaded.command(*remedy)
+    assert done.stdout == f"consumer {orders.name}/orders ended; role {orders.name} still reads schema crm\n"
+    again = loaded.command(*remedy)
+    assert (again.returncode, "has no consumer 'orders'" in again.stderr) == (2, True)
+    assert observed(25) == ([], False, [])
+    assert orders.ask("SELECT count(*) FROM crm.contact") == [(3,)]
+
+
+def test_status_lists_consumers(loaded: World, orders: Role) -> None:
+    """Each with its objects, its backlog and whether it has to reload."""
+    subscribe(orders, "accounts", "ARRAY['Account']")
+    rename(loaded, "Boss")
+
+    printed = loaded.command("status").stdout
+
+    [line] = [line for line in printed.splitlines() if f"{orders.name}/accounts" in line]
+    assert line.split()[1:] == ["Account", "1", "-", "follows"]
+    document = json.loads(loaded.command("status", "--json").stdout)
+    assert [(one["name"], one["entries"], one["lost"]) for one in document["consumers"]] == [
+        ("accounts", 1, False)
+    ]
 
 
 def test_backlogs(loaded: World, orders: Role) -> None:

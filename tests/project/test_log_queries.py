@@ -53,7 +53,7 @@ def test_coralogix_finds_its_fields(lines: list[str]) -> None:
     listed = {name for row in rows(section(PAGE, "Metrics")) for name in spans(row[0])}
     metrics = {name for name in listed if re.match(r"(sample|measure|count)#", name)}
     assert metrics == {name for name in logged if "#" in name and not name.endswith("lag.Account")}
-    assert metrics - asked == {"sample#sync.incidents"}
+    assert metrics - asked == {"sample#sync.incidents", "sample#sync.feed_backlog"}
 
 
 def test_papertrail_finds_lines(lines: list[str]) -> None:

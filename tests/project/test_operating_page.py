@@ -148,6 +148,10 @@ SITUATIONS = {
     "lagging": "UPDATE sync.cursor SET covered = complete_through - interval '3 days'",
     "field refused": FIELD.format(change="refused"),
     "field vanished": FIELD.format(change="vanished"),
+    "consumer behind": (
+        "UPDATE sync.change SET at = now() - interval '29 days'; "
+        "INSERT INTO sync.consumer (role, name, epoch, seq) SELECT current_user, 'orders', sync.epoch(), 0"
+    ),
     # It grew by a hundred gigabytes within ten days.
     "full": "INSERT INTO sync.size SELECT (now() AT TIME ZONE 'UTC')::date - 10, -(100::bigint << 30)",
 }
@@ -167,7 +171,8 @@ def lines_of(world: World) -> dict[str, str]:
     for name, statement in SITUATIONS.items():
         with tables.transaction(world.engine) as connection:
             connection.execute(text(statement.replace(":", "\\:")))
-            found[name] = read_status(connection, ("Contact",), timedelta(days=1), 20 << 30).headline
+            read = read_status(connection, ("Contact",), timedelta(days=1), 20 << 30, timedelta(days=30))
+            found[name] = read.headline
             connection.rollback()
     return found
 

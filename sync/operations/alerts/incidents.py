@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sync.operations.alerts.problems import KINDS, Kind, Problem
-from sync.operations.status import format_duration, format_utc
+from sync.operations.formats import format_duration, format_utc
 from sync.postgres.state.incidents import Incident, Told
 
 # At most one message about an incident in this time; a problem that comes back within it is the same one.

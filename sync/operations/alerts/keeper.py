@@ -27,7 +27,8 @@ from sync.operations.alerts.problems import (
     find_problems,
     without_database,
 )
-from sync.postgres import pruning
+from sync.postgres import consumers, pruning
+from sync.postgres.consumers import Backlog
 from sync.postgres.state import incidents
 from sync.postgres.state.incidents import Incident
 from sync.postgres.tables import transaction
@@ -78,6 +79,8 @@ class Keeper:
     measured_at: datetime | None = None
     size_limit: int | None = None  # bytes
     days_left: float | None = None  # until the database reaches it, as of the last measurement
+    feed_retention: timedelta | None = None
+    backlogs: Sequence[Backlog] = ()  # of the consumers of the feed, as of the last measurement
 
     # ── called by the worker ──
 
@@ -125,7 +128,10 @@ class Keeper:
             known = list(self.known)
             return known, without_database(known, self._away(now))
         known = merged(stored, self.unsaved)
-        problems = find_problems(Observed(found, self.max_lag, self.usage(), known, self.days_left))
+        observed = Observed(
+            *(found, self.max_lag, self.usage(), known, self.days_left, self.backlogs, self.feed_retention)
+        )
+        problems = find_problems(observed)
         return known, [*problems, *database(self._away(now))]
 
     def _measure(
@@ -137,7 +143,8 @@ class Keeper:
             lags = {one.object: one.lag for one in found}
             size, opened = pruning.size(connection), [one for one in stored if one.closed_at is None]
             self.days_left = size.days_left(self.size_limit)
-            log.info("metrics", **metrics.samples(lags, size.bytes, opened))
+            self.backlogs = consumers.backlogs(connection)
+            log.info("metrics", **metrics.samples(lags, size.bytes, opened, self.backlogs))
 
     def _away(self, now: datetime) -> timedelta | None:
         return None if self.away_since is None else now - self.away_since

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from sync.operations.status import URGENT_DAYS, WARN_DAYS, describe_count, format_utc
+from sync.operations.backlog import is_behind
+from sync.operations.formats import format_utc
+from sync.operations.status import URGENT_DAYS, WARN_DAYS, describe_count
+from sync.postgres.consumers import Backlog
 from sync.postgres.state.incidents import Incident
 
 # Passes of one object that fail in a row before it is an incident: the worker retries after 5 s, 10 s, 20 s …
@@ -43,6 +46,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "api_budget": Kind("python -m sync check", "there is room in the API budget again"),
         "watchdog": Kind("python -m sync status", "a pass has succeeded since the restart"),
         "database_full": Kind("python -m sync prune", "the database is far from its limit again"),
+        "consumer_behind": Kind("python -m sync status", "the consumer has caught up, read anew, or ended"),
         "database": Kind("python -m sync check", "Postgres answers and accepts what is written"),
     }
 )
@@ -121,7 +125,8 @@ class Observed:
     """What is known at one moment.
 
     `usage` is the share of SYNC_API_BUDGET that the org has used (None: unknown), `known` are the incidents
-    so far. `days_left` is the time until the database reaches SYNC_DATABASE_LIMIT (None: unknown).
+    so far. `days_left` is the time until the database reaches SYNC_DATABASE_LIMIT (None: unknown),
+    `consumers` are those of the feed, whose entries are kept for `feed_retention`.
     """
 
     objects: tuple[ObjectState, ...]
@@ -129,6 +134,8 @@ class Observed:
     usage: float | None = None
     known: Sequence[Incident] = ()
     days_left: float | None = None
+    consumers: Sequence[Backlog] = ()
+    feed_retention: timedelta | None = None
 
 
 def find_problems(observed: Observed) -> list[Problem]:
@@ -216,6 +223,17 @@ def database_full(observed: Observed) -> Iterator[Problem]:
         yield Problem("database_full", "", f"the database reaches SYNC_DATABASE_LIMIT {when}")
 
 
+def consumer_behind(observed: Observed) -> Iterator[Problem]:
+    """Yield consumers whose entries are pruned soon, or were pruned, until they have read the views again."""
+    for one in observed.consumers:
+        if one.lost:
+            what = "it has lost entries of the feed, and reads the views again when it polls next"
+            yield Problem("consumer_behind", one.label, what)
+        elif is_behind(one, observed.feed_retention):
+            what = "it has not acknowledged entries of the feed that are pruned soon (SYNC_FEED_RETENTION)"
+            yield Problem("consumer_behind", one.label, what)
+
+
 def watchdog(observed: Observed) -> Iterator[Problem]:
     """Yield restarts by the watchdog, which the ended process has recorded, until a pass succeeds."""
     for incident in observed.known:
@@ -228,7 +246,8 @@ def watchdog(observed: Observed) -> Iterator[Problem]:
 
 
 PROBLEMS: tuple[Callable[[Observed], Iterator[Problem]], ...] = (
-    *(stale, login, failing, rejects, guard, vanished, verify, api_budget, database_full, watchdog),
+    *(stale, login, failing, rejects, guard, vanished, verify, api_budget, database_full, consumer_behind),
+    watchdog,
 )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sync.operations import grants
 from sync.operations.audit.findings import ROOT, Finding
-from sync.operations.status import format_bytes
+from sync.operations.formats import format_bytes
 from sync.postgres import replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING, metadata
 from sync.postgres.tables import (
