@@ -202,7 +202,7 @@ def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
 @lru_cache(maxsize=4)
 def engine_of(url: URL) -> Engine:
     """The engine of a database that tests use one after the other: new connections are slow."""
-    return tables.engine(url, owner=OWNER)
+    return tables.engine(url, owner=OWNER, size=8)  # of the product and of the test that watches it
 
 
 def compare(record: Mapping[str, Any], row: Mapping[str, Any], hidden: set[str]) -> dict[str, Any]:
