@@ -54,7 +54,7 @@ SELECT count(*) AS ended,
        (SELECT count(*) FROM sync.consumer AS c WHERE c.role = :role) - count(*) AS locked
   FROM ended
 """)
-# A role that was dropped, or has another name now: one that is created with the old name was not allowed this.
+# A role that was dropped, or has another name now: a new role of the old name was not allowed this.
 WITHDRAW_DROPPED = text(
     "DELETE FROM sync.old_values AS v WHERE v.role NOT IN (SELECT r.rolname FROM pg_roles AS r)"
 )
