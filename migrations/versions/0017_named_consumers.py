@@ -192,7 +192,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER {SAFE}
 AS $$
 #variable_conflict use_column
 DECLARE
-    wanted constant text[] := (SELECT array_agg(DISTINCT o ORDER BY o) FROM unnest(subscribe.objects) AS o);
+    wanted constant text[] := CASE WHEN subscribe.objects IS NOT NULL THEN
+        ARRAY(SELECT DISTINCT o FROM unnest(subscribe.objects) AS o ORDER BY o) END;
     known sync.consumer;
 BEGIN
     IF subscribe.name IS NULL OR subscribe.name !~ '^[a-z0-9][a-z0-9_.-]{{0,62}}$' THEN
@@ -201,10 +202,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Use at most 63 lower-case letters, digits, and _ . - after the first: orders, billing-eu.';
     END IF;
-    PERFORM sync.check_objects('crm.subscribe', subscribe.objects);
     IF NOT EXISTS (
         SELECT FROM sync.consumer AS c WHERE c.role = session_user AND c.name = subscribe.name
     ) THEN
+        PERFORM sync.check_objects('crm.subscribe', subscribe.objects);
         -- Roles that were dropped need theirs no more; who is at work on one of them is not waited for.
         DELETE FROM sync.consumer AS c USING (
             SELECT d.role, d.name FROM sync.consumer AS d
