@@ -124,9 +124,8 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     elif dyno == "local":  # Heroku adds a time to each line
         common.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
-        # First: to redact a line that is not shown would cost as much as one that is.
         processors=[
-            structlog.stdlib.filter_by_level,
+            structlog.stdlib.filter_by_level,  # first: most lines are of a level that nobody wants
             *common,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
