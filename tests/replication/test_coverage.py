@@ -49,8 +49,8 @@ def asked(world: World, kind: str, sobject: str = "Contact") -> list[str]:
 @pytest.mark.parametrize(
     ("lag", "counted"),
     [
-        (timedelta(), OVERLAP),
-        (9 * MINUTE, OVERLAP),
+        (timedelta(), timedelta(seconds=30)),
+        (9 * MINUTE, 9 * MINUTE),
         (11 * MINUTE, 11 * MINUTE),
         (3 * HOUR, 3 * HOUR),
         (DAY, DAY),
@@ -61,7 +61,8 @@ def asked(world: World, kind: str, sobject: str = "Contact") -> list[str]:
 def test_the_lag_counts_up_to_a_day(
     loaded: World, lag: timedelta, counted: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """complete_through is min(until − overlap, latestDateCovered); of its lag a day counts, and more is logged."""
+    """complete_through is latestDateCovered, at most the whole minute asked for; of its lag a day counts, and more
+    is logged."""
     now = freeze(loaded, days=3)
     loaded.sim.options.latest_date_covered_lag = lag.total_seconds()
 

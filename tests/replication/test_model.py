@@ -53,8 +53,13 @@ def test_so_do_those_of_a_generated_object(server: str, template: str) -> None:
 # ── planted bugs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def no_overlap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cursors, "claimable", lambda until, *_: until)
+def claims_without_coverage(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(windows, "covered_through", lambda _, schema: schema.at.replace(second=0, microsecond=0))
+
+
+def nothing_read_again(patch: pytest.MonkeyPatch) -> None:
+    window = cursors.Window
+    patch.setattr(cursors, "Window", lambda since, until, overlap=OVERLAP: window(since and since + overlap, until, overlap))
 
 
 def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +106,7 @@ def count_ignored(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "plant",
-    [no_overlap, greater_for_greater_or_equal, no_fence, cursor_before_the_last_page, count_ignored],
+    [claims_without_coverage, nothing_read_again, greater_for_greater_or_equal, no_fence, cursor_before_the_last_page, count_ignored],
 )
 def test_the_machine_finds_planted_bugs(
     server: str, template: str, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
