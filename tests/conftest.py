@@ -91,7 +91,7 @@ def server() -> Iterator[str]:
 def template(server: str) -> Iterator[str]:
     """The name of a migrated database that tests clone."""
     name = f"sync_template_{os.getpid()}"
-    administer(server, f"CREATE DATABASE {name}")
+    databases_of_tests.create(server, name)
     engine = create_engine(make_url(server).set(database=name), poolclass=NullPool)
     embedded.migrate(engine)
     yield name
@@ -102,7 +102,7 @@ def template(server: str) -> Iterator[str]:
 def empty_database(server: str) -> Iterator[str]:
     """The URL of a database without any table of ours."""
     name = f"sync_test_{os.getpid()}_{next(NUMBERS)}"
-    administer(server, f"CREATE DATABASE {name}")
+    databases_of_tests.create(server, name)
     yield make_url(server).set(database=name).render_as_string(hide_password=False)
     administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -124,7 +124,11 @@ def setup(level: str, form: str, secrets: Sequence[str] = (), dyno: str = "local
     elif dyno == "local":  # Heroku adds a time to each line
         common.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
-        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,  # first: most lines are of a level that nobody wants
+            *common,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,

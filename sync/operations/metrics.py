@@ -28,7 +28,7 @@ def samples(
     """
     lag = {
         f"sample#sync.lag.{name}": f"{round(value.total_seconds())}s"
-        for name, value in lags.items()
+        for name, value in sorted(lags.items())
         if value is not None
     }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT

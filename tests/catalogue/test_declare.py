@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from migrations import autogenerate, declare
 from migrations.declare import declaration, with_field
 from sync.catalogue.catalogue import CATALOGUE
 from sync.catalogue.labels import LABELS
-from sync.catalogue.mapping import sql_name
+from sync.demo import embedded
 from sync.errors import SyncError, UsageError
 from sync.simulator import Simulator
 from sync.simulator.describes import read_describe
@@ -265,63 +267,50 @@ def test_nothing_stays_where_no_migration_can_be_made(
 
 
 @pytest.mark.timeout(300)  # a dozen processes, one after the other, on a machine that may be busy
-def test_an_object_needs_no_other_edit(
-    checkout: Checkout, sim: Simulator, database: str, migrated: Engine
+def test_objects_and_fields_need_no_other_edit(
+    checkout: Checkout, sim: Simulator, tmp_path: Path, database: str, migrated: Engine
 ) -> None:
-    """Declared by the command, migrated, loaded, verified and read by a consumer: nothing else is edited."""
-    before = checkout.files()
+    """Declared by the commands or by a line, migrated, loaded, verified, read, and undone: nothing else is edited.
+
+    One checkout and as few interpreters as can be: each stage is a function below.
+    """
     sim.org.add_object(read_describe(WINDFALL))
     account = sim.org.create("Account", {"Name": "Acme"})
     sim.org.create("Windfall", windfall("Big", AccountId=account))
     gone = sim.org.create("Windfall", windfall("Small"))
+    sim.org.delete(gone)
     settings = sim.environment() | {"DATABASE_URL": database}
-    with migrated.begin() as connection:
-        connection.execute(text("CREATE ROLE hand_granted"))
-        views = ", ".join(f"crm.{sobject.table}" for sobject in CATALOGUE.values())
-        connection.execute(text(f"GRANT SELECT ON {views} TO hand_granted"))
-    try:
-        told = checkout.succeed("migrations.declare", "object", "Windfall", **settings)
-
-        assert told.startswith("wrote sync/catalogue/objects/")  # and no line of a log
-        written = sorted(checkout.files() - before)
-        assert [name for name in written if not name.startswith("migrations")] == [
-            "sync/catalogue/objects/windfall.json",
-            "sync/catalogue/objects/windfall.py",
-        ]
-        assert all(f"wrote {name}" in told for name in written)
-        permissions = checkout.folder / "docs/salesforce/Customer_Replication.permissionset-meta.xml"
-        assert "<object>Windfall</object>" in permissions.read_text()
+    with hand_granted(migrated):
+        before = checkout.files(), columns(migrated, "crm.contact")
+        an_object_of_the_org(checkout, settings)
+        promoted = a_custom_object_and_its_field(checkout, tmp_path)
+        a_line_that_a_person_wrote(checkout)
         for arguments in (("check",), ("format", "--check")):
             checkout.succeed("ruff", *arguments, ".")
-        checkout.succeed("alembic", "upgrade", "head", **settings)
-        checkout.succeed("alembic", "check", **settings)
-        assert checkout.succeed("sync", "run", **settings).count("Windfall") == 1
-        sim.org.delete(gone)
-        checkout.succeed("sync", "run", **settings)
-        assert "Windfall: equal" in checkout.succeed("sync", "verify", "--deep", "all", **settings)
-        *others, last = sorted([*CATALOGUE, "Windfall"], key=sql_name)
-        said = checkout.succeed("sync", "status", **settings)
-        assert f"{', '.join(others)} and {last} hold every change" in said
 
-        assert ask(migrated, "SELECT name FROM crm.windfall WHERE account_id IS NOT NULL") == ["Big"]
-        assert ask(migrated, "SELECT rows FROM crm.freshness WHERE object = 'Windfall'") == [1]
-        assert ask(migrated, "SELECT tombstones FROM crm.freshness WHERE object = 'Windfall'") == [1]
-        assert ask(migrated, "SELECT crm.resolve_id(id) = id FROM crm.windfall") == [True]
-        assert ask(migrated, f"SELECT crm.resolve_id('{gone}')") == [None]
-        assert "master_record_id" not in columns(migrated, "salesforce.windfall")
-        assert ask(migrated, "SELECT has_table_privilege('hand_granted', 'crm.windfall', 'SELECT')") == [True]
-        assert ask(
-            migrated, "SELECT col_description('crm.windfall'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
-        ) == ["Salesforce field Windfall.IsPrivate (Private): yes (true) or no (false)."]
+        settings["SYNC_OBJECTS"] = "Account,Contact,Windfall"  # the org has no receipts
+        verify = ("sync", "verify", "--deep", "all")
+        upgrade, check = ("alembic", "upgrade", "head"), ("alembic", "check")
+        outputs = checkout.succeed_all(
+            upgrade, check, ("sync", "run"), verify, ("sync", "status"), **settings
+        )
 
-        checkout.succeed("alembic", "downgrade", "-1", **settings)
-        assert "windfall" not in ask(migrated, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
-        assert ask(migrated, "SELECT crm.resolve_id('0015g0000000001')") == [None]
-        assert "Windfall" not in ask(migrated, "SELECT pg_get_viewdef('crm.freshness'::regclass)")[0]
-    finally:
-        with migrated.begin() as connection:
-            connection.execute(text("DROP OWNED BY hand_granted"))
-            connection.execute(text("DROP ROLE hand_granted"))
+        assert outputs[2].count("Windfall") == 1
+        assert "Windfall: equal" in outputs[3]
+        assert "Account, Contact and Windfall hold every change" in outputs[4]
+        consumers_read(migrated, gone)
+        assert columns(migrated, "crm.receipt__c")[-1] == promoted
+        assert f"receipt__c_{promoted}_idx" in ask(migrated, "SELECT indexname FROM pg_indexes")
+        assert columns(migrated, "crm.contact") == [*before[1], "nick_name", "nick_name_lower"]
+        assert {"nick_name", "nick_name_lower"} <= set(columns(migrated, "salesforce.contact"))
+        industry = "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attname = 'industry'"
+        assert set(ask(migrated, industry)) == {"Salesforce field Account.Industry (Line: 100 %): text."}
+
+        made = [name for name in checkout.files() - before[0] if name.startswith("migrations")]
+        checkout.succeed("alembic", "downgrade", f"-{len(made)}", **settings)
+        nothing_is_left(migrated, before[1])
+        checkout.succeed_all(upgrade, check, **settings)
+        assert columns(migrated, "crm.contact") == [*before[1], "nick_name", "nick_name_lower"]
 
 
 def windfall(name: str, **values: object) -> dict[str, object]:
@@ -329,11 +318,41 @@ def windfall(name: str, **values: object) -> dict[str, object]:
     return {"Name": name, "StageName": "Prospecting", "CloseDate": "2026-12-31", **values}
 
 
-def test_a_custom_object_and_its_fields(
-    checkout: Checkout, tmp_path: Path, database: str, migrated: Engine
-) -> None:
-    """A custom object's table is named as in Heroku Connect; one of its fields is promoted afterwards."""
-    (describe := tmp_path / "receipt.json").write_text(json.dumps(RECEIPT))
+@contextmanager
+def hand_granted(engine: Engine) -> Iterator[None]:
+    """A role that somebody has given SELECT on all views of objects."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE hand_granted"))
+        views = ", ".join(f"crm.{sobject.table}" for sobject in CATALOGUE.values())
+        connection.execute(text(f"GRANT SELECT ON {views} TO hand_granted"))
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP OWNED BY hand_granted"))
+            connection.execute(text("DROP ROLE hand_granted"))
+
+
+def an_object_of_the_org(checkout: Checkout, settings: dict[str, str]) -> None:
+    """The command writes the declaration, the describe, the migration and the permission set, and says so."""
+    before = checkout.files()
+
+    told = checkout.succeed("migrations.declare", "object", "Windfall", **settings)
+
+    assert told.startswith("wrote sync/catalogue/objects/")  # and no line of a log
+    written = sorted(checkout.files() - before)
+    assert [name for name in written if not name.startswith("migrations")] == [
+        "sync/catalogue/objects/windfall.json",
+        "sync/catalogue/objects/windfall.py",
+    ]
+    assert all(f"wrote {name}" in told for name in written)
+    permissions = checkout.folder / "docs/salesforce/Customer_Replication.permissionset-meta.xml"
+    assert "<object>Windfall</object>" in permissions.read_text()
+
+
+def a_custom_object_and_its_field(checkout: Checkout, folder: Path) -> str:
+    """A custom object's table is named as in Heroku Connect; one of its fields is promoted: the column of it."""
+    (describe := folder / "receipt.json").write_text(json.dumps(RECEIPT))
     checkout.succeed("migrations.declare", "object", "Receipt__c", "--describe", str(describe))
     custom = next(f["name"] for f in RECEIPT["fields"] if f["custom"] and f["type"] == "currency")
 
@@ -341,17 +360,11 @@ def test_a_custom_object_and_its_fields(
     told = checkout.succeed("migrations.declare", "field", "Receipt__c", custom, "--index")
 
     assert f"the next pass fills {custom.lower()} in all records" in told
-    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
-    checkout.succeed("alembic", "check", DATABASE_URL=database)
-    assert columns(migrated, "crm.receipt__c")[-1] == custom.lower()
-    assert f"receipt__c_{custom.lower()}_idx" in ask(migrated, "SELECT indexname FROM pg_indexes")
-    checkout.succeed("ruff", "check", ".")
+    return str(custom.lower())
 
 
-def test_a_field_is_one_line_and_a_generated_migration(
-    checkout: Checkout, database: str, migrated: Engine
-) -> None:
-    """A line that a person wrote becomes a migration that adds the column, shows it, and can be undone."""
+def a_line_that_a_person_wrote(checkout: Checkout) -> None:
+    """A line becomes a migration that adds the column; a label that a person wrote becomes a comment."""
     catalogue = checkout.folder / "sync" / "catalogue" / "objects" / "contact.py"
     last = '        Field("IndividualId", REF),\n'
     line = '        Field("NickName", TEXT, derived=(Derived("nick_name_lower", normalise_email),)),\n'
@@ -366,30 +379,46 @@ def test_a_field_is_one_line_and_a_generated_migration(
     [written] = checkout.files() - before
     assert written.endswith("_contact_gets_a_nick_name.py")
     assert written in made
-    for arguments in (("check",), ("format", "--check")):
-        checkout.succeed("ruff", *arguments, written)
-    shown = columns(migrated, "crm.contact")
-    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
-    assert columns(migrated, "crm.contact") == [*shown, "nick_name", "nick_name_lower"]
-    assert {"nick_name", "nick_name_lower"} <= set(columns(migrated, "salesforce.contact"))
-    industry = "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attname = 'industry'"
-    assert set(ask(migrated, industry)) == {"Salesforce field Account.Industry (Line: 100 %): text."}
-    checkout.succeed("alembic", "check", DATABASE_URL=database)
-
-    checkout.succeed("alembic", "downgrade", "-1", DATABASE_URL=database)
-    assert columns(migrated, "crm.contact") == shown
-    assert not {"nick_name", "nick_name_lower"} & set(columns(migrated, "salesforce.contact"))
-    checkout.succeed("alembic", "upgrade", "head", DATABASE_URL=database)
-    assert columns(migrated, "crm.contact") == [*shown, "nick_name", "nick_name_lower"]
 
 
-def test_nothing_new_writes_nothing(checkout: Checkout) -> None:
+def consumers_read(engine: Engine, gone: str) -> None:
+    """What consumers ask knows the new object, with its tombstone."""
+    assert ask(engine, "SELECT name FROM crm.windfall WHERE account_id IS NOT NULL") == ["Big"]
+    assert ask(engine, "SELECT rows FROM crm.freshness WHERE object = 'Windfall'") == [1]
+    assert ask(engine, "SELECT tombstones FROM crm.freshness WHERE object = 'Windfall'") == [1]
+    assert ask(engine, "SELECT crm.resolve_id(id) = id FROM crm.windfall") == [True]
+    assert ask(engine, f"SELECT crm.resolve_id('{gone}')") == [None]
+    assert "master_record_id" not in columns(engine, "salesforce.windfall")
+    for view in ("crm.windfall", "crm.receipt__c"):
+        assert ask(engine, f"SELECT has_table_privilege('hand_granted', '{view}', 'SELECT')") == [True]
+    assert ask(
+        engine, "SELECT col_description('crm.windfall'::regclass, 3), 1 FROM crm.freshness LIMIT 1"
+    ) == ["Salesforce field Windfall.IsPrivate (Private): yes (true) or no (false)."]
+
+
+def nothing_is_left(engine: Engine, contact: list[str]) -> None:
+    """Undone, the migrations leave no view, no column, and no mention in what speaks of all objects."""
+    left = ask(engine, "SELECT viewname FROM pg_views WHERE schemaname = 'crm'")
+    assert not {"windfall", "receipt__c"} & set(left)
+    assert ask(engine, "SELECT crm.resolve_id('0015g0000000001')") == [None]
+    assert "Windfall" not in ask(engine, "SELECT pg_get_viewdef('crm.freshness'::regclass)")[0]
+    assert columns(engine, "crm.contact") == contact
+    assert not {"nick_name", "nick_name_lower"} & set(columns(engine, "salesforce.contact"))
+
+
+def test_nothing_new_writes_nothing(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Asked for a migration where none is needed, the command says so and leaves no empty file."""
+    checkout = Checkout.at(tmp_path / "project", "migrations")
     before = checkout.files()
+    monkeypatch.setattr(autogenerate, "ROOT", checkout.folder)
+    monkeypatch.setattr(embedded, "postgres", lambda: nullcontext(database))  # migrated already
 
-    made = checkout.succeed("migrations.autogenerate", "nothing")
+    assert autogenerate.main(["nothing"]) == 0
 
-    assert made == "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
+    made = "the migrations already make what sync/catalogue/objects and sync/postgres/tables.py say\n"
+    assert capsys.readouterr().out == made
     assert checkout.files() == before
 
 

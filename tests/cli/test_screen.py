@@ -181,16 +181,15 @@ def cut(world: World, *arguments: str, **environment: str) -> tuple[int, str]:
     """The exit code and the errors of a command whose reader has ended before it prints."""
     reading, writing = os.pipe()
     os.close(reading)
+    settings = world.process_environment(**environment)
     with os.fdopen(writing, "w") as stdout:
-        done = subprocess.run(
-            [sys.executable, "-m", "sync", *arguments],
-            env=world.process_environment(**environment),
-            cwd=ROOT,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        if environment:  # which an interpreter reads when it starts
+            command = [sys.executable, "-m", "sync", *arguments]
+            done = subprocess.run(
+                command, env=settings, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+            )
+        else:
+            done = processes.run(["sync", *arguments], settings, stdout=stdout)
     return done.returncode, done.stderr
 
 

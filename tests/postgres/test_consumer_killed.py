@@ -26,8 +26,8 @@ from tests.support.processes import Process
 from tests.support.soak import SOAK
 from tests.support.world import ROOT, World
 
-KILLS = 10
-ROUNDS = 6
+KILLS = 10 if SOAK else 7
+ROUNDS = 6 if SOAK else 4
 AT_ONCE = 100  # entries that the example polls at once
 FOREIGN = "00D000000000001"
 # As a busy disk does: between an entry's number and its commit there is time, for others to commit in.

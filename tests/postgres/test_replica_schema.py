@@ -29,6 +29,7 @@ from sync.simulator import Simulator
 from tests.conftest import NUMBERS, administer
 from tests.postgres.test_migrations import SCHEMAS, alembic, catalog
 from tests.support.consuming import role
+from tests.support.databases import create
 from tests.support.world import LONG_AGO, ROOT, World
 
 CHOSEN = "crm_replica"
@@ -71,7 +72,7 @@ def empty(empty_database: str) -> Engine:
 def renamed_template(server: str) -> Iterator[str]:
     """The name of a database in which Heroku Connect has `salesforce`, and our replicas another schema."""
     name = f"sync_renamed_{os.getpid()}"
-    administer(server, f"CREATE DATABASE {name}")
+    create(server, name)
     engine = create_engine(make_url(server).set(database=name), poolclass=NullPool)
     execute(engine, *HEROKU_CONNECT)
     embedded.migrate(engine, replicas=CHOSEN)
@@ -83,7 +84,7 @@ def renamed_template(server: str) -> Iterator[str]:
 def beside(server: str, renamed_template: str, sim: Simulator, transport: str) -> Iterator[World]:
     """An org with two accounts and three contacts, and a database that Heroku Connect uses, too."""
     name = f"sync_test_{os.getpid()}_beside_{next(NUMBERS)}"
-    administer(server, f"CREATE DATABASE {name} TEMPLATE {renamed_template}")
+    create(server, name, renamed_template)
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     with World(sim, url, SYNC_BULK_THRESHOLD="0" if transport == "bulk" else "10000") as world:
         world.transport = transport

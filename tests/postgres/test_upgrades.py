@@ -15,10 +15,16 @@ from sqlalchemy.pool import NullPool
 from sync.demo import embedded
 from tests.postgres.test_migrations import REVISIONS, alembic
 from tests.support.consuming import GRANTS, Role, role
+from tests.support.soak import SOAK
 from tests.support.world import ROOT
 
 # Schema crm is whole, and was documented, from the second revision on.
 EARLIER = [revision for revision in REVISIONS[:-1] if revision >= "0002"]
+# Grants and views of a consumer are made anew by some migrations: the upgrade from an earlier revision runs them all,
+# so that the first, the last, and each third one between are enough.
+TRIED = [
+    revision for place, revision in enumerate(EARLIER) if SOAK or place % 3 == 0 or revision == EARLIER[-1]
+]
 # From these an upgrade changes a view that consumers read: 0007 is the last that does.
 LOCKING = [revision for revision in EARLIER if revision < "0007"]
 IMPATIENT = ("-x", "lock_timeout=300ms")
@@ -68,7 +74,7 @@ def upgrade(engine: Engine, x: str | None = None) -> None:
         command.upgrade(settings, "head")
 
 
-@pytest.mark.parametrize("revision", EARLIER)
+@pytest.mark.parametrize("revision", TRIED)
 def test_consumers_keep_what_they_had(empty: Engine, consumer: Role, revision: str) -> None:
     """After an upgrade from any earlier revision a consumer reads what it read, by its own view, too; nobody
     else may call the functions."""

@@ -22,7 +22,7 @@ from sync.replication import apply
 from sync.salesforce.extract import rest
 from tests.support.model import OPPORTUNITIES, Truth
 
-EXAMPLES = int(os.environ.get("SOAK", "6"))
+EXAMPLES = int(os.environ.get("SOAK", "4"))
 HOW: dict[str, Any] = {
     "stateful_step_count": 25,
     "deadline": None,

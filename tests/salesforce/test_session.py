@@ -125,13 +125,17 @@ def test_login_flows(sim: Simulator, flow: str) -> None:
     ],
 )
 def test_audience_of_an_assertion(sim: Simulator, url: str, who: str) -> None:
-    """A JWT is addressed to production or sandbox login whatever My Domain is asked, unless the setting says."""
+    """A JWT is addressed to production or sandbox login whatever My Domain is asked."""
     given = {"DATABASE_URL": "postgres:///unused", **sim.environment("jwt"), "SALESFORCE_LOGIN_URL": url}
 
     assert audience(settings_from(given)) == who
-    assert (
-        audience(settings_from(given | {"SALESFORCE_AUDIENCE": "https://x.example"})) == "https://x.example"
-    )
+
+
+def test_audience_of_the_setting(sim: Simulator) -> None:
+    """A JWT is addressed to SALESFORCE_AUDIENCE, where it is set."""
+    given = {"DATABASE_URL": "postgres:///unused", "SALESFORCE_AUDIENCE": "https://x.example"}
+
+    assert audience(settings_from(given | sim.environment("jwt"))) == "https://x.example"
 
 
 def other_key() -> str:

@@ -119,6 +119,11 @@ def as_driven(url: str) -> str:
     return make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
 
+def create(server: str, name: str, template: str = "template1") -> None:
+    """Make a database. Copied as files it takes half of the CPU that it takes by way of the log."""
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+
+
 def administer(server: str, *statements: str) -> None:
     """Run statements outside any transaction."""
     engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
@@ -204,7 +209,7 @@ class Databases:
             self.drop()
             self.made += 1
             self.name = f"{self.prefix}_{os.getpid()}{SHARED}{self.made}"
-            administer(self.server, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
+            create(self.server, self.name, self.template)
             with connected(self.url()) as connection:
                 self.fingerprint = fingerprint(connection)
             self.empty = self.empty or Rows(self.url())

@@ -23,6 +23,7 @@ from sync.replication import pipeline
 from sync.replication.runs import PageResult
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
+from tests.support.databases import create
 from tests.support.declared import opportunities
 from tests.support.world import World, compare
 
@@ -75,7 +76,7 @@ class Truth(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         name = f"sync_model_{threading.get_ident()}_{next(NUMBERS)}"
-        administer(self.server, f"CREATE DATABASE {name} TEMPLATE {self.template}")
+        create(self.server, name, self.template)
         self.stack.callback(administer, self.server, f"DROP DATABASE {name} WITH (FORCE)")
         url = make_url(self.server).set(database=name).render_as_string(hide_password=False)
         self.sim = self.stack.enter_context(Simulator())

@@ -103,18 +103,25 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 
 
 def run(
-    arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT, timeout: float = 90
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: Path = ROOT,
+    timeout: float = 90,
+    stdout: IO[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m ARGUMENTS…` until it ends; TimeoutExpired, and killed, when it takes longer than the seconds."""
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        pid, status = fork(arguments, environment, cwd, stdout.fileno(), stderr.fileno())
+    """`python -m ARGUMENTS…` until it ends; TimeoutExpired, and killed, when it takes longer than the seconds.
+
+    With `stdout` its output goes there, and is not in what is returned.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as stderr:
+        pid, status = fork(arguments, environment, cwd, (stdout or output).fileno(), stderr.fileno())
         process = Process(arguments, pid, status, None)
         try:
             code = process.wait(timeout)
         finally:
             process.kill()
         printed = []
-        for stream in (stdout, stderr):
+        for stream in (output, stderr):
             stream.seek(0)
             printed.append(stream.read().decode())
     return subprocess.CompletedProcess(process.args, code, *printed)
