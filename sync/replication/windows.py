@@ -141,7 +141,9 @@ def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | No
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
         return None
     if covered > end:
-        log.warning("coverage_unknown", object=schema.name, reason=f"latestDateCovered is {covered.isoformat()}")
+        log.warning(
+            "coverage_unknown", object=schema.name, reason=f"latestDateCovered is {covered.isoformat()}"
+        )
         return None
     if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")

@@ -1,7 +1,7 @@
 """The machine of tests/support/model.py, and proof that it finds bugs.
 
-Planted and found: no overlap, `>` for `>=` in the merge, no fence, the cursor moved before the last page, the
-count ignored. `SOAK=200 pytest tests/replication/test_model.py` looks further, each time elsewhere.
+Planted and found: claims without asking for the coverage, an overlap that is not read again, `>` for `>=` in the
+merge, no fence, the cursor moved before the last page, the count ignored. `SOAK=200 pytest tests/replication/test_model.py` looks further, each time elsewhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sqlalchemy.exc import NoResultFound
 from sync.errors import CountMismatchError
 from sync.postgres.load import sql
 from sync.postgres.state import cursors, leases
-from sync.replication import apply
+from sync.replication import apply, windows
 from sync.salesforce.extract import rest
-from tests.support.model import OPPORTUNITIES, Truth
+from sync.window import Window
+from tests.support.model import OPPORTUNITIES, OVERLAP, Truth
 
 EXAMPLES = int(os.environ.get("SOAK", "4"))
 HOW: dict[str, Any] = {
@@ -58,8 +59,12 @@ def claims_without_coverage(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_read_again(patch: pytest.MonkeyPatch) -> None:
-    window = cursors.Window
-    patch.setattr(cursors, "Window", lambda since, until, overlap=OVERLAP: window(since and since + overlap, until, overlap))
+    window = Window
+    patch.setattr(
+        cursors,
+        "Window",
+        lambda since, until, overlap=OVERLAP: window(since and since + overlap, until, overlap),
+    )
 
 
 def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
@@ -106,7 +111,14 @@ def count_ignored(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "plant",
-    [claims_without_coverage, nothing_read_again, greater_for_greater_or_equal, no_fence, cursor_before_the_last_page, count_ignored],
+    [
+        claims_without_coverage,
+        nothing_read_again,
+        greater_for_greater_or_equal,
+        no_fence,
+        cursor_before_the_last_page,
+        count_ignored,
+    ],
 )
 def test_the_machine_finds_planted_bugs(
     server: str, template: str, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

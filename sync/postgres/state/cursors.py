@@ -145,10 +145,11 @@ def plan_pass(
 ) -> Plan:
     """Plan the next incremental window, or the rest of an interrupted one.
 
-    Raises SyncError if the cursor is later than Salesforce's clock `until`.
+    Raises SyncError if the cursor is later than Salesforce's clock `until` by more than the overlap: so much
+    the clocks of its servers may differ.
     """
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    if complete_through is not None and complete_through > until:
+    if complete_through is not None and complete_through > until + overlap:
         raise SyncError(
             f"{sobject} is recorded as complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
             f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two is "
@@ -305,8 +306,8 @@ def claimable(
     """Return the time through which a window read as of `until` is complete.
 
     `covered` is the time before which Salesforce had no open transaction (None: it does not tell, and the
-    overlap counts instead, in which transactions may still commit), `deleted` the one through which purges are
-    known (None: verify finds them). A lag longer than LONGEST_LAG counts as LONGEST_LAG.
+    overlap counts instead, in which transactions may still commit), `deleted` the time through which purges
+    are known (None: verify finds them). A lag longer than LONGEST_LAG counts as LONGEST_LAG.
     """
     latest = until - overlap if covered is None else min(until, covered)
     if deleted is not None:
