@@ -88,7 +88,7 @@ def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
             with context.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "UPDATE sync.cursor SET complete_through = greatest(complete_through, %s) WHERE object = %s",
-                    (plan.window.until - plan.window.overlap, schema.name),
+                    (plan.window.until, schema.name),
                 )
         return tally
 

@@ -183,10 +183,12 @@ class Truth(RuleBasedStateMachine):
         self.untold.add(self.org.create(self.name, self.record(), stamp=stamp))
 
     @precondition(lambda self: self.opened is None)
-    @rule(late=st.sampled_from([0, 120]), refused=st.booleans())
-    def open_transaction(self, late: int, refused: bool) -> None:
-        """A long transaction: getUpdated covers nothing after its beginning, or seconds before, or is refused."""
+    @rule(late=st.sampled_from([0, 120]), refused=st.booleans(), log=st.booleans())
+    def open_transaction(self, late: int, refused: bool, log: bool) -> None:
+        """A long transaction: getUpdated covers nothing after its beginning, or minutes before, or is refused; the
+        delete log covers no more, or does not care."""
         self.opened, self.told_late = self.now(), late
+        self.sim.options.delete_log_lag = None if log else 0
         if refused:
             self.refusal = self.sim.faults.add("not_found", on="updated", times=None)
 
@@ -201,7 +203,7 @@ class Truth(RuleBasedStateMachine):
             self.org.create(self.name, self.record(), stamp=self.opened)
         if self.refusal is not None:
             self.sim.faults.remove(self.refusal)
-        self.opened = self.refusal = None
+        self.opened = self.refusal = self.sim.options.delete_log_lag = None
         self.sim.options.latest_date_covered_lag = 0
 
     @rule(number=NUMBER, account=st.booleans())
