@@ -52,8 +52,9 @@ $$
 """
 
 # The numbers of the feed have no gaps: where the entry after `after` is missing, it was pruned, or truncated
-# after the snapshot of the caller's transaction was taken. Each object is read through its own index: one that
-# changes rarely does not cost the reading of all the others.
+# after the snapshot of the caller's transaction was taken. Each object is read by the index on (object, seq),
+# whose order the comparison of rows asks for: with `c.object = o.object` the planner, which does not know the
+# object, may prefer the index on seq, and read the whole feed for one that changes rarely.
 ENTRIES = f"""
 CREATE FUNCTION sync.entries(caller text, after bigint, max integer, objects text[])
 RETURNS SETOF sync.change
@@ -91,7 +92,8 @@ BEGIN
             SELECT e.* FROM (SELECT DISTINCT unnest(entries.objects) AS object) AS o
              CROSS JOIN LATERAL (
                    SELECT c.* FROM sync.change AS c
-                    WHERE c.object = o.object AND c.seq > entries.after ORDER BY c.seq LIMIT entries.max
+                    WHERE (c.object, c.seq) > (o.object, entries.after) AND c.object <= o.object
+                    ORDER BY c.object, c.seq LIMIT entries.max
                    ) AS e
              ORDER BY e.seq LIMIT entries.max;
     END IF;
@@ -190,7 +192,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER {SAFE}
 AS $$
 #variable_conflict use_column
 DECLARE
-    wanted constant text[] := (SELECT array_agg(DISTINCT o ORDER BY o) FROM unnest(subscribe.objects) AS o);
+    wanted constant text[] := CASE WHEN subscribe.objects IS NOT NULL THEN
+        ARRAY(SELECT DISTINCT o FROM unnest(subscribe.objects) AS o ORDER BY o) END;
     known sync.consumer;
 BEGIN
     IF subscribe.name IS NULL OR subscribe.name !~ '^[a-z0-9][a-z0-9_.-]{{0,62}}$' THEN
@@ -199,10 +202,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Use at most 63 lower-case letters, digits, and _ . - after the first: orders, billing-eu.';
     END IF;
-    PERFORM sync.check_objects('crm.subscribe', subscribe.objects);
     IF NOT EXISTS (
         SELECT FROM sync.consumer AS c WHERE c.role = session_user AND c.name = subscribe.name
     ) THEN
+        PERFORM sync.check_objects('crm.subscribe', subscribe.objects);
         -- Roles that were dropped need theirs no more; who is at work on one of them is not waited for.
         DELETE FROM sync.consumer AS c USING (
             SELECT d.role, d.name FROM sync.consumer AS d
@@ -233,7 +236,8 @@ END
 $$
 """
 # What was read and holds nothing of the consumer's objects is passed: else a consumer of an object that changes
-# rarely would fall behind what is kept.
+# rarely would fall behind what is kept. An object that is not replicated now is told as reload, too: it goes on
+# where it was once it is replicated again, and the entries that were lost may be its own.
 POLL = f"""
 CREATE FUNCTION crm.poll(name text, max integer DEFAULT 1000)
 RETURNS TABLE (
@@ -253,10 +257,11 @@ BEGIN
         UPDATE sync.consumer AS c SET told_epoch = present.epoch, told_seq = present.seq
          WHERE c.role = mine.role AND c.name = mine.name AND c.told_epoch IS DISTINCT FROM present.epoch;
         RETURN QUERY
-            SELECT present.seq, r.object, NULL::text, 'reload', '{{}}'::text[], NULL::bigint, now(),
+            SELECT present.seq, o.object, NULL::text, 'reload', '{{}}'::text[], NULL::bigint, now(),
                    NULL::text, NULL::jsonb
-              FROM sync.replicated AS r WHERE mine.objects IS NULL OR r.object = ANY (mine.objects)
-             ORDER BY r.object;
+              FROM unnest(coalesce(mine.objects, ARRAY(
+                   SELECT r.object FROM sync.replicated AS r UNION SELECT l.object FROM sync.cursor AS l
+                   ))) AS o (object) ORDER BY o.object;
         RETURN;
     END IF;
     RETURN QUERY
@@ -270,6 +275,8 @@ BEGIN
 END
 $$
 """
+# The look at the feed is rolled back, which releases its locks: while the transaction that acknowledges is open,
+# partitions can be truncated.
 ACK = f"""
 CREATE FUNCTION crm.ack(name text, seq bigint)
 RETURNS bigint
@@ -280,6 +287,7 @@ DECLARE
     mine constant sync.consumer := sync.own_consumer('crm.ack', ack.name);
     present record;
     reloaded boolean;
+    kept boolean;
 BEGIN
     SELECT p.epoch, p.seq INTO present FROM crm.feed_position() AS p;
     reloaded := mine.told_epoch = present.epoch AND ack.seq >= mine.told_seq;
@@ -296,7 +304,13 @@ BEGIN
             HINT = 'Poll again: crm.poll says reload. Read the views, then acknowledge the seq of these entries.';
     ELSIF ack.seq <= mine.seq AND reloaded IS NOT TRUE THEN
         RETURN mine.seq;
-    ELSIF ack.seq < present.seq AND NOT EXISTS (SELECT FROM sync.change AS c WHERE c.seq = ack.seq + 1) THEN
+    END IF;
+    BEGIN
+        kept := ack.seq = present.seq OR EXISTS (SELECT FROM sync.change AS c WHERE c.seq = ack.seq + 1);
+        RAISE SQLSTATE 'SY000';
+    EXCEPTION WHEN SQLSTATE 'SY000' THEN NULL;
+    END;
+    IF NOT kept THEN
         RAISE EXCEPTION 'crm.ack: entries after % are not kept any more', ack.seq
             USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Poll again: crm.poll says reload. Read the views, then acknowledge the seq of these entries.';

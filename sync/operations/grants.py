@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, text
 from sync.errors import SyncError, UsageError
 from sync.postgres import consumers, replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING
-from sync.postgres.tables import CONSUMERS, allow_long, quote
+from sync.postgres.tables import CONSUMERS, quote
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
 OWNER = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = :schema")
@@ -110,7 +111,6 @@ def grant(connection: Connection, role: str, *, old_values: bool | None = None) 
     if old_values:
         consumers.allow_old_values(connection, role)
     elif old_values is False:
-        allow_long(connection)
         consumers.withdraw_old_values(connection, role)
     with_old = (
         "; its consumers see values before a change in crm.poll, kept from now on"
@@ -137,10 +137,14 @@ def revoke(connection: Connection, role: str) -> str:
     """Take back what `grant` gave; return a sentence on what the role may still do. Errors as for `grant`."""
     owner = check_role(connection, role)
     run_statements(connection, REVOKE, owner, role)
-    allow_long(connection)
     consumers.withdraw_old_values(connection, role)
-    ended = consumers.end_consumers(connection, role)
+    ended, locked = consumers.end_consumers(connection, role)
     tail = f"; {ended} of its consumers of the feed ended" if ended else ""
+    if locked:
+        tail += (
+            f"; {locked} of its consumers stayed, because an open transaction of the role holds them: "
+            f"when it has ended, type `python -m sync revoke {shlex.quote(role)}` again"
+        )
     if connection.execute(STILL_READS, {"role": role, "schema": CONSUMERS}).scalar_one():
         return (
             f"role {role} has no right of its own on schema {CONSUMERS} any more, but has those of a role "
@@ -151,7 +155,7 @@ def revoke(connection: Connection, role: str) -> str:
 
 def end_consumer(connection: Connection, role: str, name: str) -> str:
     """End one named consumer of a role, which keeps its access; return a sentence. Raises UsageError."""
-    if not consumers.end_consumers(connection, role, name):
+    if not consumers.end_consumer(connection, role, name):
         raise UsageError(f"role {role} has no consumer {name!r}; to see all of them: python -m sync status")
     return f"consumer {role}/{name} ended; role {role} still reads schema {CONSUMERS}"
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from sync.errors import SyncError
 from sync.logs import logger
-from sync.postgres import pruning
+from sync.postgres import consumers, pruning
 from sync.postgres.tables import transaction
 
 log = logger.get(__name__)
@@ -69,9 +69,11 @@ def prune(
             total += count
         if total:
             yield Pruned(table, total)
-    # A database over its plan's size refuses both; neither is needed to give space back.
+    # A database over its plan's size refuses these; none is needed to give space back.
     with suppress(SyncError), transaction(engine) as connection:
         pruning.advance(connection, feed)
+    with suppress(SyncError), transaction(engine) as connection:
+        consumers.withdraw_from_dropped_roles(connection)
     with suppress(SyncError), transaction(engine) as connection:
         pruning.note_size(connection)
 

@@ -11,22 +11,27 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
+from sync.postgres.tables import allow_long
+
 # Of each consumer: how many entries it has not acknowledged, the age of the oldest one of its objects, and
-# whether crm.poll says reload. A consumer whose role was dropped is none.
+# whether crm.poll says reload. A consumer whose role was dropped is none. Each costs the reading of a few
+# entries, by the indexes on seq and on (object, seq), whatever the statistics say.
 BACKLOGS = text("""
 SELECT c.role, c.name, c.objects, greatest(f.last_seq - c.seq, 0) AS entries, now() - e.at AS age,
-       c.epoch <> sync.epoch() OR c.seq > f.last_seq OR (
-           c.seq < f.last_seq AND NOT EXISTS (SELECT FROM sync.change AS n WHERE n.seq = c.seq + 1)
-       ) AS lost
+       c.epoch <> sync.epoch() OR c.seq > f.last_seq OR (c.seq < f.last_seq AND next.kept IS NULL) AS lost
   FROM sync.consumer AS c
   JOIN pg_roles AS r ON r.rolname = c.role
  CROSS JOIN sync.feed AS f
+  LEFT JOIN LATERAL (
+       SELECT true AS kept FROM sync.change AS n WHERE n.seq = c.seq + 1 LIMIT 1
+       ) AS next ON true
   LEFT JOIN LATERAL (
        SELECT min(first.at) AS at
          FROM unnest(coalesce(c.objects, ARRAY(SELECT object FROM sync.replicated))) AS o (object)
         CROSS JOIN LATERAL (
               SELECT at FROM sync.change AS n
-               WHERE n.object = o.object AND n.seq > c.seq ORDER BY n.seq LIMIT 1
+               WHERE (n.object, n.seq) > (o.object, c.seq) AND n.object <= o.object
+               ORDER BY n.object, n.seq LIMIT 1
               ) AS first
        ) AS e ON true
  ORDER BY lost DESC, age DESC NULLS LAST, c.role, c.name
@@ -37,7 +42,22 @@ MAY_SEE = text("SELECT EXISTS (SELECT FROM sync.old_values WHERE role = :role)")
 FORGET_ALL = text(
     "UPDATE sync.change SET old = NULL WHERE old IS NOT NULL AND NOT EXISTS (SELECT FROM sync.old_values)"
 )
-END = text("DELETE FROM sync.consumer WHERE role = :role AND (CAST(:name AS text) IS NULL OR name = :name)")
+END = text("DELETE FROM sync.consumer WHERE role = :role AND name = :name")
+# A consumer that a transaction of its role has locked is left: a role must not hold up its own revocation.
+END_ALL = text("""
+WITH ended AS (
+    DELETE FROM sync.consumer AS c USING (
+        SELECT d.role, d.name FROM sync.consumer AS d WHERE d.role = :role FOR UPDATE SKIP LOCKED
+    ) AS free WHERE c.role = free.role AND c.name = free.name RETURNING 1
+)
+SELECT count(*) AS ended,
+       (SELECT count(*) FROM sync.consumer AS c WHERE c.role = :role) - count(*) AS locked
+  FROM ended
+""")
+# A role that was dropped, or has another name now: a new role of the old name was not allowed this.
+WITHDRAW_DROPPED = text(
+    "DELETE FROM sync.old_values AS v WHERE v.role NOT IN (SELECT r.rolname FROM pg_roles AS r)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,14 @@ def allow_old_values(connection: Connection, role: str) -> None:
 def withdraw_old_values(connection: Connection, role: str) -> None:
     """Take that back; without any such role, what the feed has kept is erased."""
     if connection.execute(WITHDRAW, {"role": role}).rowcount:
+        allow_long(connection)
+        connection.execute(FORGET_ALL)
+
+
+def withdraw_from_dropped_roles(connection: Connection) -> None:
+    """Take it back from roles that are no more, as `withdraw_old_values` does."""
+    if connection.execute(WITHDRAW_DROPPED).rowcount:
+        allow_long(connection)
         connection.execute(FORGET_ALL)
 
 
@@ -84,6 +112,12 @@ def may_see_old_values(connection: Connection, role: str) -> bool:
     return bool(connection.execute(MAY_SEE, {"role": role}).scalar_one())
 
 
-def end_consumers(connection: Connection, role: str, name: str | None = None) -> int:
-    """End a role's consumer of this name, or all of them; return how many there were."""
-    return connection.execute(END, {"role": role, "name": name}).rowcount
+def end_consumer(connection: Connection, role: str, name: str) -> bool:
+    """End a role's consumer of this name; return whether there was one."""
+    return connection.execute(END, {"role": role, "name": name}).rowcount > 0
+
+
+def end_consumers(connection: Connection, role: str) -> tuple[int, int]:
+    """End a role's consumers; return how many, and how many an open transaction of the role has locked."""
+    row = connection.execute(END_ALL, {"role": role}).one()
+    return row.ended, row.locked

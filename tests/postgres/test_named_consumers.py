@@ -205,6 +205,7 @@ def test_consumers_are_their_roles_own(loaded: World, orders: Role) -> None:
         ("crm.subscribe('a', ARRAY['Acount'])", "crm.subscribe: Acount is not replicated"),
         ("crm.subscribe('a', ARRAY[NULL])", "crm.subscribe: NULL is not replicated"),
         ("crm.subscribe('a', '{}')", "crm.subscribe: objects is empty"),
+        ("crm.subscribe('known', '{}')", "crm.subscribe: consumer 'known' has other objects: all"),
         (
             "crm.subscribe('known', ARRAY['Contact'])",
             "crm.subscribe: consumer 'known' has other objects: all",

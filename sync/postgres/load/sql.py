@@ -83,7 +83,8 @@ SELECT op, count(*) FROM compared GROUP BY op
 
 # The row lock on sync.feed lasts until commit: numbers follow the order of commits, without gaps.
 # The statement sees the rows as they were before it: `old` has the values of the columns that change, and all
-# values of a record that goes. None are kept unless a role is in sync.old_values, which may see them.
+# values of a record that goes. None are kept unless a role is in sync.old_values, which may see them. Its row
+# is locked until commit: a transaction that deletes it waits, and then erases what this one has kept.
 FEED = """, counter AS (
     UPDATE sync.feed SET last_seq = last_seq + n.count
       FROM (SELECT count(*) AS count FROM compared) AS n
@@ -93,7 +94,8 @@ FEED = """, counter AS (
     INSERT INTO sync.change (slot, seq, object, record_id, op, changed, run_id, survivor_id, old)
     SELECT slot, base + row_number() OVER (ORDER BY system_modstamp, id), :object, id, op, changed, :run_id,
            CASE WHEN op = 'merge' THEN {survivor} END,
-           CASE WHEN op NOT IN ('insert', 'erase') AND EXISTS (SELECT FROM sync.old_values) THEN (
+           CASE WHEN op NOT IN ('insert', 'erase')
+                     AND EXISTS (SELECT FROM sync.old_values FOR KEY SHARE) THEN (
                 SELECT jsonb_object_agg(v.key, v.value)
                   FROM {table} AS was, jsonb_each(to_jsonb(was) - '{own}'::text[]) AS v
                  WHERE was.id = compared.id
