@@ -80,14 +80,14 @@ MUTATIONS = (
         WINDOWS,
         "        covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)\n",
         "        covered = end\n",
-        "replication/test_model.py::test_whatever_happens_the_tables_equal_the_org",
+        "replication/test_coverage.py::test_the_lag_counts_up_to_a_day",
     ),
     bug(
         "cursor: the overlap is not read again",
         CURSORS,
         "None if complete_through is None else complete_through - overlap",
         "complete_through",
-        "replication/test_stories.py::LATE",
+        "replication/test_stories.py::test_late_commit_inside_the_overlap[rest]",
     ),
     bug(
         "cursor: it may go backwards",
@@ -107,7 +107,7 @@ MUTATIONS = (
         "cursor: it goes beyond what getDeleted covers",
         CURSORS,
         "claimable(progress.until, plan.window.overlap, progress.covered, deleted)",
-        "claimable(progress.until, plan.window.overlap, progress.covered)",
+        "claimable(progress.until, plan.window.overlap, progress.covered, None)",
         "replication/test_delete_log.py::test_a_log_that_lags_holds_complete_through_back",
     ),
     bug(

@@ -72,6 +72,48 @@ def test_the_lag_counts_up_to_a_day(
     assert ("'event': 'coverage_lags'" in caplog.text) is (lag > DAY)
 
 
+def test_freshness_says_what_the_claim_rests_on(world: World) -> None:
+    """On nothing before the first load; on what Salesforce covers, or on the overlap where it does not tell or hangs."""
+
+    def claim() -> str | None:
+        [(found,)] = world.sql("SELECT claim FROM crm.freshness WHERE object = 'Contact'")
+        return None if found is None else str(found)
+
+    broken = world.sim.faults.add("server_unavailable", on="query", sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError):
+        world.run()
+    assert claim() is None
+    world.sim.faults.remove(broken)
+    world.run()
+    assert claim() == "covered"
+    refused = world.sim.faults.add("not_found", on="updated", times=None)
+    world.sim.clock.advance(3600)
+    world.run()
+    assert claim() == "overlap"
+    world.sim.faults.remove(refused)
+    world.sim.clock.advance(3600)
+    world.run()
+    assert claim() == "covered"
+    world.sim.clock.advance(3 * 86400)
+    world.sim.options.latest_date_covered_lag = 2 * 86400
+    world.run()
+    assert claim() == "overlap"
+
+
+def test_clocks_of_two_servers_may_differ(loaded: World) -> None:
+    """A server whose clock is some minutes behind the one that answered last moves nothing back, and fails nothing."""
+    loaded.sim.clock.advance(3600)
+    loaded.run()
+    before = loaded.cursor("Contact")
+    loaded.sim.clock.freeze(loaded.sim.clock.now() - 5 * MINUTE)
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+
+    loaded.run()
+
+    assert loaded.cursor("Contact") == before
+    assert loaded.row(loaded.ann)["title"] == "Boss"
+
+
 def test_first_load_is_covered_too(world: World) -> None:
     """What was open during a first load may commit behind its back as well."""
     now = freeze(world)
