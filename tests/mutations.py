@@ -71,9 +71,23 @@ MUTATIONS = (
     bug(
         "cursor: the overlap is claimed, too",
         CURSORS,
-        "    latest = until - overlap\n",
-        "    latest = until\n",
+        "until - overlap if covered is None else min(until, covered)",
+        "until if covered is None else min(until, covered)",
         "replication/test_coverage.py::test_reach",
+    ),
+    bug(
+        "cursor: a claim without asking for the coverage",
+        WINDOWS,
+        "        covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)\n",
+        "        covered = end\n",
+        "replication/test_coverage.py::test_the_lag_counts_up_to_a_day",
+    ),
+    bug(
+        "cursor: the overlap is not read again",
+        CURSORS,
+        "None if complete_through is None else complete_through - overlap",
+        "complete_through",
+        "replication/test_stories.py::test_late_commit_inside_the_overlap[rest]",
     ),
     bug(
         "cursor: it may go backwards",
@@ -93,7 +107,7 @@ MUTATIONS = (
         "cursor: it goes beyond what getDeleted covers",
         CURSORS,
         "claimable(progress.until, plan.window.overlap, progress.covered, deleted)",
-        "claimable(progress.until, plan.window.overlap, progress.covered)",
+        "claimable(progress.until, plan.window.overlap, progress.covered, None)",
         "replication/test_delete_log.py::test_a_log_that_lags_holds_complete_through_back",
     ),
     bug(
@@ -138,7 +152,7 @@ MUTATIONS = (
     bug(
         "cursor: one that lies in the future is believed",
         CURSORS,
-        "    if complete_through is not None and complete_through > until:\n",
+        "    if complete_through is not None and complete_through > until + overlap:\n",
         "    if False:\n",
         "replication/test_faults.py::test_a_cursor_in_the_future_is_refused_and_mended",
     ),

@@ -37,7 +37,12 @@ SELECT p.object,
        k.verified_through,
        k.complete_through IS NOT NULL AS loaded,
        CASE WHEN k.deletions_refused_at IS NULL THEN 'delete log' ELSE 'nightly verify' END AS deletions,
-       coalesce(s.estimated, false) AS estimated
+       coalesce(s.estimated, false) AS estimated,
+       CASE
+           WHEN k.complete_through IS NULL THEN NULL
+           WHEN k.covered IS NULL OR k.covered < k.complete_through THEN 'overlap'
+           ELSE 'covered'
+       END AS claim
   FROM sync.replicated AS p
   LEFT JOIN sync.cursor AS k ON k.object = p.object
   LEFT JOIN LATERAL (

@@ -129,15 +129,21 @@ def note_slow(context: SyncContext, schema: ObjectSchema, held: Lease, since: da
 
 
 def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | None:
-    """Return the time before which Salesforce has no open transaction, by getUpdated.
+    """Return the time before which Salesforce has no open transaction, by getUpdated (`latestDateCovered`).
 
-    None if Salesforce does not tell: the overlap then covers open transactions.
+    None if Salesforce does not tell, or tells a time that has not come: the overlap then covers open
+    transactions.
     """
     end = schema.at.replace(second=0, microsecond=0)
     try:
         covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
     except SalesforceError as error:
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
+        return None
+    if covered > end:
+        log.warning(
+            "coverage_unknown", object=schema.name, reason=f"latestDateCovered is {covered.isoformat()}"
+        )
         return None
     if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")

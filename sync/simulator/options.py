@@ -66,6 +66,7 @@ class Options:
 
     # --- replication calls
     latest_date_covered_lag: float = 0.0  # seconds behind min(end, now)
+    delete_log_lag: float | None = None  # the same of getDeleted, if it is another one
     undeleted_stay_listed: bool = True  # getDeleted keeps naming a record that was undeleted since
     replication_enabled_at: datetime | None = None
 

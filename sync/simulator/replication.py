@@ -19,7 +19,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\
 class Window:
     """A checked window, its ends cut to the minute, and how far the answer covers it, in epoch seconds."""
 
-    def __init__(self, org: Org, params: dict[str, str], shortest: timedelta) -> None:
+    def __init__(self, org: Org, params: dict[str, str], shortest: timedelta, lag: float) -> None:
         now, options = org.clock.now(), org.options
         start, end = (_minute(name, params.get(name)) for name in ("start", "end"))
         if end - start <= shortest:
@@ -29,7 +29,7 @@ class Window:
             _refuse("startDate cannot be more than 30 days ago")
         if options.replication_enabled_at is not None and start < options.replication_enabled_at:
             _refuse("startDate before org replication enabled date")
-        covered = min(end, now - timedelta(seconds=options.latest_date_covered_lag))
+        covered = min(end, now - timedelta(seconds=lag))
         self.start = values.seconds(start)
         self.covered = values.seconds(covered)
 
@@ -51,7 +51,7 @@ def _refuse(message: str) -> None:
 
 def updated(org: Org, sobject: SObject, params: dict[str, str]) -> dict[str, Any]:
     """Ids of live records whose SystemModstamp lies in the window, creations included."""
-    window = Window(org, params, shortest=timedelta())
+    window = Window(org, params, timedelta(), org.options.latest_date_covered_lag)
     alive = " AND IsDeleted = 0" if sobject.recyclable else ""
     stamp = sobject.stamp_field
     if stamp is None:
@@ -69,7 +69,9 @@ def updated(org: Org, sobject: SObject, params: dict[str, str]) -> dict[str, Any
 
 def deleted(org: Org, sobject: SObject, params: dict[str, str]) -> dict[str, Any]:
     """Deletions that the delete log still knows: of the last 15 days, and none from before its last purge."""
-    window = Window(org, params, shortest=timedelta(minutes=1))
+    options = org.options
+    lag = options.latest_date_covered_lag if options.delete_log_lag is None else options.delete_log_lag
+    window = Window(org, params, timedelta(minutes=1), lag)
     oldest = values.seconds(org.clock.now() - DELETE_LOG_LIFE)
     if org.delete_log_start is not None:
         if window.start < org.delete_log_start:

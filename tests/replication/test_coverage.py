@@ -49,8 +49,8 @@ def asked(world: World, kind: str, sobject: str = "Contact") -> list[str]:
 @pytest.mark.parametrize(
     ("lag", "counted"),
     [
-        (timedelta(), OVERLAP),
-        (9 * MINUTE, OVERLAP),
+        (timedelta(), timedelta(seconds=30)),
+        (9 * MINUTE, 9 * MINUTE),
         (11 * MINUTE, 11 * MINUTE),
         (3 * HOUR, 3 * HOUR),
         (DAY, DAY),
@@ -61,7 +61,8 @@ def asked(world: World, kind: str, sobject: str = "Contact") -> list[str]:
 def test_the_lag_counts_up_to_a_day(
     loaded: World, lag: timedelta, counted: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """complete_through is min(until − overlap, latestDateCovered); of its lag a day counts, and more is logged."""
+    """complete_through is latestDateCovered, at most the whole minute asked for; of its lag a day counts, and more
+    is logged."""
     now = freeze(loaded, days=3)
     loaded.sim.options.latest_date_covered_lag = lag.total_seconds()
 
@@ -69,6 +70,48 @@ def test_the_lag_counts_up_to_a_day(
 
     assert [loaded.cursor(name) for name in ("Account", "Contact")] == [now - counted] * 2
     assert ("'event': 'coverage_lags'" in caplog.text) is (lag > DAY)
+
+
+def test_freshness_says_what_the_claim_rests_on(world: World) -> None:
+    """On nothing before the first load; on what Salesforce covers, or on the overlap where it does not tell or hangs."""
+
+    def claim() -> str | None:
+        [(found,)] = world.sql("SELECT claim FROM crm.freshness WHERE object = 'Contact'")
+        return None if found is None else str(found)
+
+    broken = world.sim.faults.add("server_unavailable", on="query", sobject="Contact", times=None)
+    with pytest.raises(ObjectsFailedError):
+        world.run()
+    assert claim() is None
+    world.sim.faults.remove(broken)
+    world.run()
+    assert claim() == "covered"
+    refused = world.sim.faults.add("not_found", on="updated", times=None)
+    world.sim.clock.advance(3600)
+    world.run()
+    assert claim() == "overlap"
+    world.sim.faults.remove(refused)
+    world.sim.clock.advance(3600)
+    world.run()
+    assert claim() == "covered"
+    world.sim.clock.advance(3 * 86400)
+    world.sim.options.latest_date_covered_lag = 2 * 86400
+    world.run()
+    assert claim() == "overlap"
+
+
+def test_clocks_of_two_servers_may_differ(loaded: World) -> None:
+    """A server whose clock is some minutes behind the one that answered last moves nothing back, and fails nothing."""
+    loaded.sim.clock.advance(3600)
+    loaded.run()
+    before = loaded.cursor("Contact")
+    loaded.sim.clock.freeze(loaded.sim.clock.now() - 5 * MINUTE)
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+
+    loaded.run()
+
+    assert loaded.cursor("Contact") == before
+    assert loaded.row(loaded.ann)["title"] == "Boss"
 
 
 def test_first_load_is_covered_too(world: World) -> None:
@@ -206,8 +249,9 @@ def test_resumed_window_keeps_the_coverage_of_its_beginning(loaded: World, behin
     loaded.sim.clock.advance(300)
     pipeline.sync_object(loaded.context(on_page=lambda _: reached.add(loaded.cursor("Contact"))), "Contact")
 
-    assert {before, now - 2 * HOUR} <= reached <= {before, now - 2 * HOUR, now - 5 * MINUTE}
-    assert loaded.cursor("Contact") == now - 5 * MINUTE
+    last = (now + 5 * MINUTE).replace(second=0)
+    assert {before, now - 2 * HOUR} <= reached <= {before, now - 2 * HOUR, last}
+    assert loaded.cursor("Contact") == last
     assert late in loaded.rows("Contact")
     loaded.assert_equal(["Contact"])
 
@@ -303,17 +347,20 @@ SPANS = st.timedeltas(timedelta(), 60 * DAY)
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 — Hypothesis adds the zone
 
 
-@given(MOMENTS, SPANS, st.lists(st.none() | MOMENTS, max_size=3))
-def test_reach(until: datetime, overlap: timedelta, covered: list[datetime | None]) -> None:
-    """Never into the overlap, never beyond what is covered within a day, never further back than that."""
-    reached = cursors.claimable(until, overlap, *covered)
-    known, latest = [at for at in covered if at is not None], until - overlap
+@given(MOMENTS, SPANS, st.none() | MOMENTS, st.none() | MOMENTS)
+def test_reach(
+    until: datetime, overlap: timedelta, covered: datetime | None, deleted: datetime | None
+) -> None:
+    """Never beyond what is covered, or into the overlap where that is not told, nor beyond known deletions; of
+    any lag a day counts."""
+    reached = cursors.claimable(until, overlap, covered, deleted)
+    lowest = until - max(DAY, overlap)
 
-    assert reached <= latest
-    assert all(reached <= max(at, min(latest, until - DAY)) for at in known)
-    assert reached in (latest, *(max(at, until - DAY) for at in known))
-    assert reached >= min(latest, until - DAY)
-    ladder = [cursors.claimable(until, overlap, until - hours * HOUR) for hours in range(30)]
+    assert lowest <= reached <= until
+    assert covered is not None or reached <= until - overlap
+    assert all(reached <= max(known, lowest) for known in (covered, deleted) if known is not None)
+    assert reached in (lowest, until, covered, deleted, *([until - overlap] if covered is None else []))
+    ladder = [cursors.claimable(until, overlap, until - hours * HOUR, None) for hours in range(30)]
     assert all(after <= before for before, after in pairwise(ladder))
 
 

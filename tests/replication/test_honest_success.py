@@ -195,7 +195,7 @@ def test_refused_deletions_are_said(loaded: World) -> None:
     """Where getDeleted is refused for good the claim goes on, freshness says what deletions rest on, status warns."""
     refusal = loaded.sim.faults.add("functionality_not_enabled", on="deleted", sobject="Contact", times=None)
     before = loaded.cursor("Contact")
-    loaded.sim.clock.advance(600)
+    loaded.sim.clock.advance(120)
     loaded.run()
 
     after = loaded.cursor("Contact")
@@ -207,7 +207,7 @@ def test_refused_deletions_are_said(loaded: World) -> None:
     assert line(loaded).startswith("WARNING: Contact: Salesforce refuses getDeleted since")
 
     loaded.sim.faults.remove(refusal)
-    loaded.sim.clock.advance(600)
+    loaded.sim.clock.advance(120)
     loaded.run()
     assert (
         dict(map(tuple, loaded.sql("SELECT object, deletions FROM crm.freshness")))["Contact"] == "delete log"

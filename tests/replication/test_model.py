@@ -1,7 +1,7 @@
 """The machine of tests/support/model.py, and proof that it finds bugs.
 
-Planted and found: no overlap, `>` for `>=` in the merge, no fence, the cursor moved before the last page, the
-count ignored. `SOAK=200 pytest tests/replication/test_model.py` looks further, each time elsewhere.
+Planted and found: claims without asking for the coverage, an overlap that is not read again, `>` for `>=` in the
+merge, no fence, the cursor moved before the last page, the count ignored. `SOAK=200 pytest tests/replication/test_model.py` looks further, each time elsewhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sqlalchemy.exc import NoResultFound
 from sync.errors import CountMismatchError
 from sync.postgres.load import sql
 from sync.postgres.state import cursors, leases
-from sync.replication import apply
+from sync.replication import apply, windows
 from sync.salesforce.extract import rest
-from tests.support.model import OPPORTUNITIES, Truth
+from sync.window import Window
+from tests.support.model import OPPORTUNITIES, OVERLAP, Truth
 
 EXAMPLES = int(os.environ.get("SOAK", "4"))
 HOW: dict[str, Any] = {
@@ -53,8 +54,17 @@ def test_so_do_those_of_a_generated_object(server: str, template: str) -> None:
 # ── planted bugs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def no_overlap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cursors, "claimable", lambda until, *_: until)
+def claims_without_coverage(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(windows, "covered_through", lambda _, schema: schema.at.replace(second=0, microsecond=0))
+
+
+def nothing_read_again(patch: pytest.MonkeyPatch) -> None:
+    window = Window
+    patch.setattr(
+        cursors,
+        "Window",
+        lambda since, until, overlap=OVERLAP: window(since and since + overlap, until, overlap),
+    )
 
 
 def greater_for_greater_or_equal(patch: pytest.MonkeyPatch) -> None:
@@ -78,7 +88,7 @@ def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
             with context.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "UPDATE sync.cursor SET complete_through = greatest(complete_through, %s) WHERE object = %s",
-                    (plan.window.until - plan.window.overlap, schema.name),
+                    (plan.window.until, schema.name),
                 )
         return tally
 
@@ -101,7 +111,14 @@ def count_ignored(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "plant",
-    [no_overlap, greater_for_greater_or_equal, no_fence, cursor_before_the_last_page, count_ignored],
+    [
+        claims_without_coverage,
+        nothing_read_again,
+        greater_for_greater_or_equal,
+        no_fence,
+        cursor_before_the_last_page,
+        count_ignored,
+    ],
 )
 def test_the_machine_finds_planted_bugs(
     server: str, template: str, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,7 @@ def test_the_feed_tells_a_page_in_the_order_of_its_stamps(loaded: World) -> None
 
 def test_the_cursor_moves_under_the_fence(loaded: World) -> None:
     """A process that was overtaken after all else of its pass was done does not declare the window complete."""
+    loaded.sim.clock.advance(120)
     loaded.run()  # the delete log was asked just now, and is not asked again
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     loaded.sim.clock.advance(60)

@@ -251,11 +251,11 @@ def test_late_commit_on_the_cursors_very_second(loaded: World) -> None:
     assert loaded.row(loaded.bob)["title"] == "late"
 
 
-def test_complete_through_never_claims_the_overlap(loaded: World) -> None:
-    """complete_through is Salesforce's clock at the start of the pass less the overlap, and never goes back."""
+def test_complete_through_is_what_salesforce_covers(loaded: World) -> None:
+    """complete_through is the last whole minute of Salesforce's clock at the start of the pass, and never goes back."""
     loaded.sim.clock.freeze(loaded.sim.clock.now().replace(microsecond=0) + timedelta(hours=1))
     loaded.run()
-    assert loaded.cursor("Contact") == loaded.sim.clock.now() - timedelta(minutes=10)
+    assert loaded.cursor("Contact") == loaded.sim.clock.now().replace(second=0)
 
     reached = loaded.cursor("Contact")
     loaded.sim.clock.freeze(loaded.sim.clock.now() - timedelta(minutes=5))

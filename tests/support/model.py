@@ -94,6 +94,9 @@ class Truth(RuleBasedStateMachine):
         self.silent: set[str] = set()
         # Fields shown again, which the next pass fills in old records.
         self.late: set[str] = set()
+        self.untold: set[str] = set()  # committed late, without a sign, since the last pass
+        self.told_late = 0  # seconds
+        self.refusal: Any = None  # of getUpdated, while a transaction is open
         self.purged: dict[str, datetime] = {}
         self.copy: dict[str, dict[str, Any]] = {}
         self.seen = 0
@@ -170,29 +173,37 @@ class Truth(RuleBasedStateMachine):
 
     @rule(number=NUMBER, minutes=st.integers(1, 9))
     def commit_late(self, number: int, minutes: int) -> None:
-        """A short transaction: its stamp is some minutes old when it becomes visible."""
+        """A transaction that getUpdated did not tell of: its stamp may be claimed, and the next pass finds it."""
         stamp = self.now() - timedelta(minutes=minutes)
-        self.not_claimed(stamp)
         id_ = self.pick(number)
         if id_ and datetime.fromisoformat(self.org.record(id_)["SystemModstamp"]) <= stamp:
             self.org.update(id_, {self.text: "late"}, stamp=stamp)
             self.touched(id_)
-        self.org.create(self.name, self.record(), stamp=stamp)
+            self.untold.add(id_)
+        self.untold.add(self.org.create(self.name, self.record(), stamp=stamp))
 
     @precondition(lambda self: self.opened is None)
-    @rule()
-    def open_transaction(self) -> None:
-        """A long transaction: getUpdated covers nothing after its beginning while it is open."""
-        self.opened = self.now()
+    @rule(late=st.sampled_from([0, 120]), refused=st.booleans(), log=st.booleans())
+    def open_transaction(self, late: int, refused: bool, log: bool) -> None:
+        """A long transaction: getUpdated covers nothing after its beginning, or minutes before, or is refused; the
+        delete log covers no more, or does not care."""
+        self.opened, self.told_late = self.now(), late
+        self.sim.options.delete_log_lag = None if log else 0
+        if refused:
+            self.refusal = self.sim.faults.add("not_found", on="updated", times=None)
 
     @precondition(lambda self: self.opened is not None)
     @rule()
     def commit_transaction(self) -> None:
         assert self.opened is not None
-        if self.now() - self.opened < timedelta(hours=23):
+        # Where Salesforce does not tell, the overlap is all that holds a claim back.
+        longest = timedelta(hours=23) if self.refusal is None else OVERLAP
+        if self.now() - self.opened < longest:
             self.not_claimed(self.opened)
             self.org.create(self.name, self.record(), stamp=self.opened)
-        self.opened = None
+        if self.refusal is not None:
+            self.sim.faults.remove(self.refusal)
+        self.opened = self.refusal = self.sim.options.delete_log_lag = None
         self.sim.options.latest_date_covered_lag = 0
 
     @rule(number=NUMBER, account=st.booleans())
@@ -290,10 +301,12 @@ class Truth(RuleBasedStateMachine):
         with suppress(ObjectsFailedError):
             pipeline.sync_all(self.world.context(**changed))
             self.late.clear()
+            self.untold.clear()
 
     def lag(self) -> None:
         if self.opened is not None:
-            self.sim.options.latest_date_covered_lag = (self.now() - self.opened).total_seconds() + 1
+            open_for = (self.now() - self.opened).total_seconds()
+            self.sim.options.latest_date_covered_lag = open_for + 1 + self.told_late
 
     @rule()
     def run(self) -> None:
@@ -415,7 +428,7 @@ class Truth(RuleBasedStateMachine):
             hidden = set(self.org.schema.objects[name].hidden_fields) | {"Rank__c"} | self.late
             for record in self.org.records(name):
                 stamp = datetime.fromisoformat(record["SystemModstamp"])
-                if stamp < claimed and record["Id"] not in self.silent:
+                if stamp < claimed and record["Id"] not in self.silent | self.untold:
                     assert record["Id"] in rows, (
                         f"{record['Id']} is missing, of {stamp}; complete through {claimed}"
                     )

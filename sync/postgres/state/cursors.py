@@ -145,16 +145,19 @@ def plan_pass(
 ) -> Plan:
     """Plan the next incremental window, or the rest of an interrupted one.
 
-    Raises SyncError if the cursor is later than Salesforce's clock `until`.
+    Raises SyncError if the cursor is later than Salesforce's clock `until` by more than the overlap: so much
+    the clocks of its servers may differ.
     """
     complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    if complete_through is not None and complete_through > until:
+    if complete_through is not None and complete_through > until + overlap:
         raise SyncError(
             f"{sobject} is recorded as complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
             f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two is "
             f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
         )
-    wanted = Window(complete_through, until, overlap)
+    # The overlap is read again: what the claim rests on may be wrong, as a coverage that was told too early.
+    since = None if complete_through is None else complete_through - overlap
+    wanted = Window(since, until, overlap)
     plan = Plan(PASS, wanted, first_load=complete_through is None, advances=True, covered=covered)
     return resume_or_start(connection, sobject, plan, selected, None)
 
@@ -297,15 +300,19 @@ def earliest_clock(connection: Connection, sobject: str, plan: Plan) -> datetime
     return until
 
 
-def claimable(until: datetime, overlap: timedelta, *covered: datetime | None) -> datetime:
+def claimable(
+    until: datetime, overlap: timedelta, covered: datetime | None, deleted: datetime | None
+) -> datetime:
     """Return the time through which a window read as of `until` is complete.
 
-    It excludes the overlap, in which transactions may still commit, and what Salesforce's replication calls
-    do not cover (`latestDateCovered`); a lag longer than LONGEST_LAG counts as LONGEST_LAG.
+    `covered` is the time before which Salesforce had no open transaction (None: it does not tell, and the
+    overlap counts instead, in which transactions may still commit), `deleted` the time through which purges
+    are known (None: verify finds them). A lag longer than LONGEST_LAG counts as LONGEST_LAG.
     """
-    latest = until - overlap
-    floor = min(latest, until - LONGEST_LAG)
-    return min([latest, *(max(floor, known) for known in covered if known is not None)])
+    latest = until - overlap if covered is None else min(until, covered)
+    if deleted is not None:
+        latest = min(latest, deleted)
+    return max(latest, until - max(LONGEST_LAG, overlap))
 
 
 def lags(until: datetime, covered: datetime | None) -> bool:
