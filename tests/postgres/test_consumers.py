@@ -101,7 +101,7 @@ def test_freshness_counts(loaded: World) -> None:
 
     assert (row.rows, row.tombstones, row.rejects, row.last_outcome) == (2, 1, 0, "succeeded")
     assert row.complete_through == loaded.cursor("Contact")
-    assert 590 < row.lag.total_seconds() < 700
+    assert 0 <= row.lag.total_seconds() < 120
 
 
 @pytest.mark.parametrize("length", [15, 18])
