@@ -102,8 +102,9 @@ def server() -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tempfile, "tempdir", str(folder_of_servers()))
             url = as_driven(stack.enter_context(embedded.postgres()))
-        unsafe = ("fsync", "full_page_writes")
-        administer(url, *(f"ALTER SYSTEM SET {name} = off" for name in unsafe))
+        # Nor is it there for long enough to be vacuumed, or for a query to be worth compiling.
+        dispensable = ("fsync", "full_page_writes", "synchronous_commit", "autovacuum", "jit")
+        administer(url, *(f"ALTER SYSTEM SET {name} = off" for name in dispensable))
         administer(url, "SELECT pg_reload_conf()")
         yield url
 
