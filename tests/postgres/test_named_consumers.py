@@ -118,8 +118,9 @@ def test_work_and_acknowledgement_are_one_transaction(loaded: World, orders: Rol
         first.rollback()
         first.execute(text("SELECT FROM crm.poll('orders', 1)"))
         second.start()
-        waiting = "SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation WHERE NOT granted"
-        waiting += " UNION ALL SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        waiting = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
         deadline = time.monotonic() + 10
         while not loaded.sql(waiting):
             assert time.monotonic() < deadline

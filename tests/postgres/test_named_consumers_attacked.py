@@ -78,7 +78,10 @@ def test_a_merge_beside_a_revocation_leaves_no_old_values(loaded: World, orders:
         assert derived.rewrite_derived(connection, "Contact", ["phone_e164"], rows, 1, announce=True) == 1
         thread.start()
         deadline = time.monotonic() + 10
-        while not done.is_set() and not loaded.sql("SELECT FROM pg_locks WHERE NOT granted"):
+        waiting = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not done.is_set() and not loaded.sql(waiting):
             assert time.monotonic() < deadline
     thread.join(10)
 
