@@ -1,6 +1,6 @@
 """Named consumers of the feed as operators see them, and the roles that may see values before a change.
 
-Consumers call `crm.subscribe`, `crm.poll` and `crm.ack`, which alone write `sync.consumer`.
+Consumers call `crm.subscribe`, `crm.poll` and `crm.ack`, which write `sync.consumer`; operators only end them.
 """
 
 from __future__ import annotations
@@ -96,15 +96,19 @@ def allow_old_values(connection: Connection, role: str) -> None:
 def withdraw_old_values(connection: Connection, role: str) -> None:
     """Take that back; without any such role, what the feed has kept is erased."""
     if connection.execute(WITHDRAW, {"role": role}).rowcount:
-        allow_long(connection)
-        connection.execute(FORGET_ALL)
+        forget_unseen(connection)
 
 
 def withdraw_from_dropped_roles(connection: Connection) -> None:
     """Take it back from roles that are no more, as `withdraw_old_values` does."""
     if connection.execute(WITHDRAW_DROPPED).rowcount:
-        allow_long(connection)
-        connection.execute(FORGET_ALL)
+        forget_unseen(connection)
+
+
+def forget_unseen(connection: Connection) -> None:
+    """Erase the old values of the feed if no role may see them."""
+    allow_long(connection)
+    connection.execute(FORGET_ALL)
 
 
 def may_see_old_values(connection: Connection, role: str) -> bool:

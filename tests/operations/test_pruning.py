@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -338,14 +337,6 @@ def consumer(world: World) -> Iterator[Role]:
         yield new.granted(*GRANTS)
 
 
-def refusal(role: Role, statement: str) -> tuple[str, str]:
-    """The message and the hint of a refused statement."""
-    with pytest.raises(DBAPIError) as refused:
-        role.ask(statement)
-    assert isinstance(refused.value.orig, psycopg2.Error)
-    return str(refused.value.orig.diag.message_primary), str(refused.value.orig.diag.message_hint)
-
-
 def test_a_consumer_that_fell_behind_is_told(world: World, consumer: Role) -> None:
     """A number below the oldest entry that is kept, or ahead of the last one, is an error, never silently nothing."""
     fill(world, 10, days=40)
@@ -355,10 +346,10 @@ def test_a_consumer_that_fell_behind_is_told(world: World, consumer: Role) -> No
     prune(world)
 
     for after in (0, 9, -1):
-        message, hint = refusal(consumer, f"SELECT * FROM crm.changes({after})")
+        message, hint = consumer.refusal(f"SELECT * FROM crm.changes({after})")
         assert message == f"crm.changes: entries after {after} are not kept any more"
         assert "crm.feed_position()" in hint
-    message, hint = refusal(consumer, "SELECT * FROM crm.changes(16)")
+    message, hint = consumer.refusal("SELECT * FROM crm.changes(16)")
     assert message == "crm.changes: after is 16, and the last number of the feed is 15"
     assert "Read the views anew" in hint
     assert consumer.ask("SELECT seq FROM crm.changes(10)") == [(11,), (12,), (13,), (14,), (15,)]

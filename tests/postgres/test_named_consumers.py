@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from sync.errors import UsageError
 from sync.operations import erasure, grants, metrics, pruning, status
@@ -30,14 +28,6 @@ def orders(loaded: World) -> Iterator[Role]:
     """A role that may do what is granted to consumers, on a loaded database."""
     with role(loaded.engine) as new:
         yield new.granted(*GRANTS)
-
-
-def refused(role: Role, statement: str) -> tuple[str, str]:
-    """The message and the hint of a refused statement."""
-    with pytest.raises(DBAPIError) as error:
-        role.ask(statement)
-    assert isinstance(error.value.orig, psycopg2.Error)
-    return str(error.value.orig.diag.message_primary), str(error.value.orig.diag.message_hint)
 
 
 def poll(role: Role, name: str = "orders", maximum: int = 1000) -> list[tuple[Any, ...]]:
@@ -182,7 +172,7 @@ def test_consumers_are_their_roles_own(loaded: World, orders: Role) -> None:
     with role(loaded.engine) as billing:
         billing.granted(*GRANTS)
         for call in ("crm.poll('orders')", "crm.ack('orders', 1)"):
-            message, hint = refused(billing, f"SELECT * FROM {call}")
+            message, hint = billing.refusal(f"SELECT * FROM {call}")
             assert message.endswith(f"role {billing.name} has no consumer 'orders'")
             assert "SELECT crm.subscribe('orders');" in hint
         assert billing.ask("SELECT crm.unsubscribe('orders')") == [(False,)]
@@ -239,7 +229,7 @@ def test_what_is_wrong_is_told(loaded: World, orders: Role, call: str, message: 
     [(epoch,)] = orders.ask("SELECT epoch FROM crm.feed_position()")
     before = loaded.sql("SELECT * FROM sync.consumer")
 
-    told, hint = refused(orders, f"SELECT * FROM {call.replace('{epoch}', epoch)}")
+    told, hint = orders.refusal(f"SELECT * FROM {call.replace('{epoch}', epoch)}")
 
     assert told == message.replace("{epoch}", epoch).replace("{role}", orders.name)
     assert hint.endswith((".", ";"))
@@ -250,7 +240,7 @@ def test_there_are_at_most_so_many_consumers(loaded: World, orders: Role) -> Non
     """Twenty of one role, a hundred in all; those of a role that was dropped make room for others."""
     for number in range(20):
         subscribe(orders, f"c{number}")
-    message, hint = refused(orders, "SELECT crm.subscribe('more')")
+    message, hint = orders.refusal("SELECT crm.subscribe('more')")
     assert message == f"crm.subscribe: there are 100 consumers, or 20 of role {orders.name}"
     assert "crm.unsubscribe(name)" in hint
     loaded.sql(
@@ -265,7 +255,7 @@ def test_there_are_at_most_so_many_consumers(loaded: World, orders: Role) -> Non
             "INSERT INTO sync.consumer (role, name, epoch, seq) "
             "SELECT r.rolname, 'n' || row_number() OVER (), '', 0 FROM pg_roles AS r, generate_series(1, 9) LIMIT 79"
         )
-        refused(billing, "SELECT crm.subscribe('more')")
+        billing.refusal("SELECT crm.subscribe('more')")
 
 
 # ── entries that are gone, and another epoch ──────────────────────────────────────────────────────────
@@ -292,7 +282,7 @@ def test_an_acknowledgement_that_comes_too_late(loaded: World, orders: Role) -> 
     [first, _] = poll(orders)
     prune_everything(loaded)
 
-    message, hint = refused(orders, f"SELECT crm.ack('orders', {first[0]})")
+    message, hint = orders.refusal(f"SELECT crm.ack('orders', {first[0]})")
 
     assert message == f"crm.ack: entries after {began + 1} are not kept any more"
     assert "crm.poll says reload" in hint
@@ -306,7 +296,7 @@ def test_another_epoch_is_told_as_reload(loaded: World, orders: Role) -> None:
     [entry] = poll(orders)
     loaded.sql("UPDATE sync.consumer SET epoch = '1.1.1'")
 
-    message, hint = refused(orders, f"SELECT crm.ack('orders', {entry[0]})")
+    message, hint = orders.refusal(f"SELECT crm.ack('orders', {entry[0]})")
     assert message == "crm.ack: the database was restored or failed over since consumer 'orders' polled"
     assert "Poll again" in hint
     assert [found[1:] for found in poll(orders)] == [("Account", None, "reload"), ("Contact", None, "reload")]

@@ -19,7 +19,6 @@ from tests.postgres.test_named_consumers import (
     kept,
     poll,
     prune_everything,
-    refused,
     rename,
     subscribe,
 )
@@ -54,7 +53,7 @@ def test_a_role_cannot_hold_up_its_revocation(loaded: World, orders: Role) -> No
         assert done.returncode == 0
         assert "; 1 of its consumers of the feed ended; 1 of its consumers stayed" in done.stdout
         connection.rollback()
-    message, _ = refused(orders, "SELECT FROM crm.poll('orders')")
+    message, _ = orders.refusal("SELECT FROM crm.poll('orders')")
     assert message == "permission denied for schema crm"
     [remedy] = done.stdout.split("`")[1:2]
     assert remedy == f"python -m sync revoke {orders.name}"

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg2
+import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 NUMBERS = itertools.count(1)
@@ -37,6 +40,13 @@ class Role:
         with self.engine.begin() as connection:
             result = connection.execute(text(statement), values)
             return [tuple(row) for row in result] if result.returns_rows else []
+
+    def refusal(self, statement: str) -> tuple[str, str]:
+        """The message and the hint of a statement that is refused."""
+        with pytest.raises(DBAPIError) as error:
+            self.ask(statement)
+        assert isinstance(error.value.orig, psycopg2.Error)
+        return str(error.value.orig.diag.message_primary), str(error.value.orig.diag.message_hint)
 
     def granted(self, *grants: str) -> Role:
         with self.owner.begin() as connection:
