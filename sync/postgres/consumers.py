@@ -1,6 +1,6 @@
 """Named consumers of the feed as operators see them, and the roles that may see values before a change.
 
-Consumers call `crm.subscribe`, `crm.poll` and `crm.ack`, which write `sync.consumer`; operators only end them.
+Consumers call `crm.subscribe`, `crm.poll` and `crm.ack`, which write `sync.consumer`; operators end them.
 """
 
 from __future__ import annotations
