@@ -86,7 +86,8 @@ def page(connection: Connection) -> str:
 
 def sections(page: str) -> dict[str, str]:
     """The parts of a page by what they are about."""
-    return {part.split("`")[1]: part.strip() for part in page.split("\n### ")[1:]}
+    parts = [part.split("\n## ")[0] for part in page.split("\n### ")[1:]]
+    return {part.split("`")[1]: part.strip() for part in parts}
 
 
 def relations(connection: Connection, schema: str) -> list[Entry]:
