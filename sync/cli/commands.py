@@ -105,7 +105,8 @@ def run_worker() -> None:
             "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant)
+        begin = partial(pipeline.begin_scheduled, context)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin)
 
 
 @app.command()

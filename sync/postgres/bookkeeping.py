@@ -115,6 +115,8 @@ Table(
             *("nuls_removed", "api_calls"),
         )
     ),
+    Column("passes", Integer(), nullable=False, server_default=text("0")),
+    Column("shared_calls", Integer(), nullable=False, server_default=text("0")),
     Column("error", Text()),
     Column("findings", JSONB()),
     Column("error_class", Text()),

@@ -96,16 +96,30 @@ def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
     described, at = context.session.describe(sobject.name)
     with transaction(context.engine) as connection:
         check_org(connection, context, organization)
-        dependencies = ledger.dependencies(connection, sobject.name)
-        refused = ledger.refused(connection, sobject.name, described)
-        known = reference_time(connection, context)
-    if abs(at - known) > MAX_CLOCK_DIFFERENCE:
+        schema = object_schema(connection, context, sobject, described, at)
+    if schema.clock_error:
         # A single server may send a wrong Date header: the answer to a second request decides.
         described, at = context.session.describe(sobject.name)
         with transaction(context.engine) as connection:
-            known = reference_time(connection, context)
-    found = projection(context.settings, sobject, described, refused)
-    return ObjectSchema(found, at, dependencies, clock_error(sobject.name, at, known))
+            schema = object_schema(connection, context, sobject, described, at)
+    return schema
+
+
+def object_schema(
+    connection: Connection,
+    context: SyncContext,
+    sobject: SObject,
+    described: Sequence[DescribedField],
+    at: datetime,
+) -> ObjectSchema:
+    """Return an object as a describe shows it at a time of Salesforce's clock."""
+    refused = ledger.refused(connection, sobject.name, described)
+    return ObjectSchema(
+        projection(context.settings, sobject, described, refused),
+        at,
+        ledger.dependencies(connection, sobject.name),
+        clock_error(sobject.name, at, reference_time(connection, context)),
+    )
 
 
 def projection(

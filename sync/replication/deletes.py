@@ -19,6 +19,7 @@ from sync.replication import apply
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
 from sync.replication.verify import comparison
+from sync.salesforce.extract.together import Told
 from sync.salesforce.session.answers import Deletions
 from sync.window import Window
 
@@ -27,6 +28,7 @@ log = logger.get(__name__)
 POLL_INTERVAL = timedelta(minutes=5)  # Salesforce advises against more frequent polling
 # Salesforce keeps the delete log for 15 days and refuses a start before that.
 LOG_SPAN = timedelta(days=14)
+SHORTEST = timedelta(minutes=2)  # the shortest window of whole minutes that Salesforce accepts
 # The least time between two verifies that replace an unavailable delete log.
 REVERIFY_AFTER = timedelta(minutes=30)
 LOST_LOG_CODES = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
@@ -39,13 +41,18 @@ UNION SELECT record_id FROM sync.reject WHERE object = :object AND record_id = A
 
 
 def remove_purged(
-    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, plan: Plan
+    context: SyncContext,
+    schema: ObjectSchema,
+    held: Lease,
+    run_id: int,
+    plan: Plan,
+    told: Told | None = None,
 ) -> Generator[PageResult, None, datetime | None]:
     """Turn records into tombstones that the delete log names and Salesforce no longer has.
 
-    Returns the time through which deletions are known (None: Salesforce does not tell). If the log no longer
-    reaches back to the last request, it verifies the object with repair. Raises SyncError if differences
-    remain then.
+    `told` is what the call that began the pass told. Returns the time through which deletions are known
+    (None: Salesforce does not tell). If the log no longer reaches back to the last request, it verifies the
+    object with repair. Raises SyncError if differences remain then.
     """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
@@ -57,15 +64,17 @@ def remove_purged(
     if since is None:  # a first load: the table holds no record that could have been deleted
         return None
     end = floor_to_minute(schema.at)
-    if plan.resumed:
+    if told is not None and told.deletions is not None and told.question.deleted is not None:
+        end = told.question.deleted[1]
+    elif plan.resumed:
         # Other work may have read the log before the first pages of this window were committed.
         since = min(since, plan.window.until)
-    elif asked_recently(cursor, schema.at, POLL_INTERVAL):
+    elif asked_recently(cursor, schema.at, max(POLL_INTERVAL, context.settings.sync_coverage_interval)):
         return cursor.deleted_through
     if end - floor_to_minute(since) <= timedelta():
         return cursor.deleted_through
     try:
-        listed = ask_delete_log(context, schema, since, end)
+        listed = told_deletions(told, since) or ask_delete_log(context, schema, since, end)
     except SalesforceError as error:
         if error.passing or not 400 <= error.status < 500:
             raise
@@ -99,6 +108,19 @@ def remove_purged(
     return through
 
 
+def told_deletions(told: Told | None, since: datetime) -> Deletions | None:
+    """Return what a call told of the deletions since a time; None if the delete log is to be asked (again).
+
+    Raises SalesforceError for a refusal.
+    """
+    found = told.deletions if told is not None else None
+    if isinstance(found, SyncError):
+        if isinstance(found, SalesforceError) and found.code in LOST_LOG_CODES:
+            return None  # a shorter window may be answered
+        raise found
+    return found if found is not None and found.earliest <= since else None
+
+
 def ask_delete_log(
     context: SyncContext, schema: ObjectSchema, since: datetime, end: datetime
 ) -> Deletions | None:
@@ -106,9 +128,8 @@ def ask_delete_log(
     available."""
     if since < schema.at - LOG_SPAN:
         return None
-    shortest = timedelta(minutes=2)
     for start in dict.fromkeys((since - context.settings.sync_overlap, since)):
-        start = min(floor_to_minute(start), end - shortest)
+        start = min(floor_to_minute(start), end - SHORTEST)
         try:
             listed = context.session.deleted(
                 schema.name, max(start, floor_to_minute(schema.at - LOG_SPAN)), end

@@ -65,7 +65,12 @@ class Waiting:
 def waiting_objects(context: SyncContext) -> list[str]:
     """Return the names of objects with records to be read again."""
     with transaction(context.engine) as connection:
-        return [row.object for row in connection.execute(WAITING)]
+        return read_waiting(connection)
+
+
+def read_waiting(connection: Connection) -> list[str]:
+    """Return the names of objects with records to be read again."""
+    return [row.object for row in connection.execute(WAITING)]
 
 
 def is_loaded(context: SyncContext, name: str) -> bool:

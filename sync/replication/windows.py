@@ -20,13 +20,15 @@ from sync.postgres import ledger
 from sync.postgres.load import first
 from sync.postgres.load.sql import Mode
 from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import Plan
+from sync.postgres.state.cursors import CursorState, Plan
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply, rejects
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
 from sync.salesforce.extract import bulk, extraction
+from sync.salesforce.extract.together import Told
+from sync.salesforce.session.answers import Answer
 from sync.window import Page
 
 log = logger.get(__name__)
@@ -72,14 +74,15 @@ def read_window(
     run_id: int,
     planner: Planner,
     mode: Mode = Mode.USUAL,
+    told: Told | None = None,
 ) -> Generator[PageResult, None, Plan]:
     """Read one window page by page and commit each page; the cursor does not move yet.
 
-    Returns the plan with the number of records read. Raises CountMismatchError if Salesforce's count differs,
-    StoppedError if the process is asked to stop.
+    `told` is what the call that began the pass told. Returns the plan with the number of records read. Raises
+    CountMismatchError if Salesforce's count differs, StoppedError if the process is asked to stop.
     """
     # Before the first query: a transaction that is open now may commit earlier stamps later.
-    covered = covered_through(context, schema) if mode is Mode.USUAL else None
+    covered = coverage(context, schema, told) if mode is Mode.USUAL else None
     plan = begin_window(context, schema, held, planner, covered, mode)
     learned = context.session.learned(schema.name)
     slow = learned.slow
@@ -87,7 +90,7 @@ def read_window(
 
     job, written, read = plan.start.job, 0, 0
     try:
-        for page in fetch_pages(context, schema, plan):
+        for page in fetch_pages(context, schema, plan, first_told(told, schema, plan)):
             try:
                 # In a first load, existing rows (of another org) are older than what is read.
                 page_mode = Mode.REPAIR if plan.first_load else mode
@@ -128,26 +131,59 @@ def note_slow(context: SyncContext, schema: ObjectSchema, held: Lease, since: da
         cursors.note_slow(connection, schema.name, since)
 
 
-def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | None:
+def first_told(told: Told | None, schema: ObjectSchema, plan: Plan) -> Answer | SyncError | None:
+    """Return what a call told of the first query, if it is the query with which the window begins."""
+    if told is None or plan.resumed or plan.mismatches or plan.window.since != told.question.since:
+        return None
+    return told.first if told.question.projection == schema.projection else None
+
+
+def coverage(context: SyncContext, schema: ObjectSchema, told: Told | None) -> datetime | None:
+    """Return the time before which Salesforce has no open transaction: the stored one if it was asked for
+    lately, by SYNC_COVERAGE_INTERVAL."""
+    if context.settings.sync_coverage_interval and (told is None or told.coverage is None):
+        with transaction(context.engine) as connection:
+            cursor = cursors.read_cursor(connection, schema.name)
+        if asked_lately(context, cursor, schema.at):
+            return cursor.covered
+    return covered_through(context, schema, told)
+
+
+def asked_lately(context: SyncContext, cursor: CursorState, at: datetime) -> bool:
+    """Return whether the replication calls are not due yet, by SYNC_COVERAGE_INTERVAL."""
+    interval, asked = context.settings.sync_coverage_interval, cursor.deleted_asked
+    return asked is not None and timedelta() <= at - asked < interval
+
+
+def covered_through(context: SyncContext, schema: ObjectSchema, told: Told | None = None) -> datetime | None:
     """Return the time before which Salesforce has no open transaction, by getUpdated (`latestDateCovered`).
 
     None if Salesforce does not tell, or tells a time that has not come: the overlap then covers open
     transactions.
     """
-    end = schema.at.replace(second=0, microsecond=0)
     try:
-        covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
+        if told is not None and told.coverage is not None and told.question.deleted is not None:
+            end, covered = told.question.deleted[1], told.coverage
+            if isinstance(covered, SyncError):
+                raise covered
+        else:
+            end = schema.at.replace(second=0, microsecond=0)
+            covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
     except SalesforceError as error:
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
         return None
     if covered > end:
-        log.warning(
-            "coverage_unknown", object=schema.name, reason=f"latestDateCovered is {covered.isoformat()}"
-        )
+        reason = f"latestDateCovered is {covered.isoformat()}"
+        log.warning("coverage_unknown", object=schema.name, reason=reason)
         return None
     if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")
     return covered
+
+
+def believable(covered: datetime, end: datetime, at: datetime) -> bool:
+    """Return whether a coverage, asked for up to `end`, needs no warning."""
+    return covered <= end and not cursors.lags(at, covered)
 
 
 def begin_window(
@@ -190,8 +226,11 @@ def begin_window(
     return plan
 
 
-def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
-    """Yield the window's pages as rows, fetched ahead of the commits."""
+def fetch_pages(
+    context: SyncContext, schema: ObjectSchema, plan: Plan, first: Answer | SyncError | None
+) -> Iterator[Page]:
+    """Yield the window's pages as rows, fetched ahead of the commits; `first` is the answer to its first
+    query, if it is known."""
     return extraction.pages(
         context.session,
         schema.projection,
@@ -201,6 +240,7 @@ def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Itera
         threshold=context.settings.sync_bulk_threshold,
         mismatches=plan.mismatches,
         ahead=context.ahead,
+        first=first,
     )
 
 

@@ -73,6 +73,20 @@ ON CONFLICT (object) DO UPDATE
        complete_through = CASE WHEN :whole AND c.complete_through > :until THEN excluded.complete_through
                                ELSE greatest(c.complete_through, excluded.complete_through) END
 """)
+# A pass that found no change: what ADVANCE and NOTE_DELETED store, in one write.
+ADVANCE_QUIET = text("""
+UPDATE sync.cursor
+   SET covered = :covered, deleted_through = greatest(deleted_through, :deleted), deleted_asked = :until,
+       complete_through = greatest(complete_through, :reached)
+ WHERE object = :object
+""")
+# Objects that a pass can begin for in one call with others: loaded, and no window is unfinished.
+STEADY = text("""
+SELECT object FROM sync.cursor AS c
+ WHERE object = ANY (CAST(:objects AS text[])) AND complete_through IS NOT NULL AND slow_since IS NULL
+   AND NOT EXISTS (SELECT FROM sync.progress AS p WHERE p.object = c.object AND p.purpose = 'pass')
+ ORDER BY object
+""")
 NOTE_DELETED = text("""
 UPDATE sync.cursor SET deleted_through = greatest(deleted_through, :through), deleted_asked = :asked
  WHERE object = :object
@@ -89,14 +103,6 @@ NOTE_DELETIONS_REFUSED = text("""
 UPDATE sync.cursor
    SET deletions_refused_at = CASE WHEN :refused THEN coalesce(deletions_refused_at, now()) END
  WHERE object = :object AND (deletions_refused_at IS NOT NULL) <> :refused
-""")
-REPLICATED = text("""
-WITH gone AS (DELETE FROM sync.replicated WHERE object <> ALL (CAST(:objects AS text[])))
-INSERT INTO sync.replicated (object) SELECT unnest(CAST(:objects AS text[])) ON CONFLICT DO NOTHING
-""")
-REPLICATED_DIFFERS = text("""
-SELECT (SELECT array_agg(object ORDER BY object) FROM sync.replicated)
-       IS DISTINCT FROM ARRAY(SELECT unnest(CAST(:objects AS text[])) ORDER BY 1)
 """)
 NOTE_EMPTIED = text("UPDATE sync.cursor SET emptied_through = :through WHERE object = :object")
 NOTE_SELECTION = text("UPDATE sync.cursor SET selection = :selection WHERE object = :object")
@@ -293,6 +299,29 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         connection.execute(ADVANCE, values)
 
 
+def advance_quiet(
+    connection: Connection, sobject: str, window: Window, covered: datetime, deleted: datetime
+) -> None:
+    """Move the cursor after a window in which nothing has changed.
+
+    `covered` is the time before which Salesforce had no open transaction, `deleted` the time through which
+    purges are known.
+    """
+    values = {
+        "object": sobject,
+        "reached": claimable(window.until, window.overlap, covered, deleted),
+        "until": window.until,
+        "covered": covered,
+        "deleted": deleted,
+    }
+    connection.execute(ADVANCE_QUIET, values)
+
+
+def steady_objects(connection: Connection, objects: Sequence[str]) -> list[str]:
+    """Return which of the objects are loaded and have no unfinished window, by name."""
+    return list(connection.execute(STEADY, {"objects": list(objects)}).scalars())
+
+
 def earliest_clock(connection: Connection, sobject: str, plan: Plan) -> datetime:
     """Return the earliest Salesforce time of all answers of a window."""
     row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
@@ -379,13 +408,6 @@ def note_refreshed(connection: Connection, sobject: str, at: datetime | None, fi
     """Store as of when values that change without a stamp are read; remove the fields that are now filled."""
     connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": REFRESH})
     connection.execute(NOTE_REFRESHED, {"object": sobject, "at": at, "filled": list(filled)})
-
-
-def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
-    """Store the objects that are replicated now; written only if they have changed."""
-    values = {"objects": list(objects)}
-    if connection.execute(REPLICATED_DIFFERS, values).scalar_one():
-        connection.execute(REPLICATED, values)
 
 
 def reset_cursors(connection: Connection) -> None:
