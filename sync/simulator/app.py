@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from sync.simulator import ids
+from sync.simulator.api.composite import Composite
+from sync.simulator.api.routes import Route, routes
+from sync.simulator.api.writes import Writes
 from sync.simulator.bulk.api import Bulk, query_of
 from sync.simulator.bulk.results import Closed
-from sync.simulator.composite import Composite
 from sync.simulator.control import Control, Guard
 from sync.simulator.faults.active import Faults
 from sync.simulator.faults.kinds import Effect
@@ -23,7 +25,6 @@ from sync.simulator.oauth import OAuth
 from sync.simulator.org import Org
 from sync.simulator.queries import Queries
 from sync.simulator.rest import Rest, queried_object
-from sync.simulator.routes import Route, routes
 from sync.simulator.sessions import Sessions
 from sync.simulator.transport import connected, reset
 from sync.simulator.wire import (
@@ -39,7 +40,6 @@ from sync.simulator.wire import (
     pretty,
     uri_too_long,
 )
-from sync.simulator.writes import Writes
 
 CHUNK = 64 * 1024
 Receive = Callable[[], Awaitable[dict[str, Any]]]

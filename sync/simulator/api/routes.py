@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sync.simulator.api.composite import Composite
+from sync.simulator.api.writes import Writes
 from sync.simulator.bulk.api import Bulk
-from sync.simulator.composite import Composite
 from sync.simulator.control import Control
 from sync.simulator.faults.kinds import Effect
 from sync.simulator.oauth import OAuth
 from sync.simulator.rest import Rest
 from sync.simulator.wire import Answer, Call, error
-from sync.simulator.writes import Writes
 
 _VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
 _JOB = r"/(?P<job>\w{15}|\w{18})"
