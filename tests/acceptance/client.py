@@ -14,17 +14,20 @@ import requests
 from sync.config.settings import Settings
 from sync.errors import StoppedError
 from sync.logs import printable
-from sync.salesforce.session.http import Http
+from sync.salesforce.session.http import Http, RedirectedError
 from sync.salesforce.session.limits import QUERY
 from sync.salesforce.session.login import Token, request_token
+from sync.salesforce.session.retry import RetryPolicy, run_attempts
 from tests.acceptance.findings import UnexpectedAnswerError
 
+RETRIES = RetryPolicy(attempts=3, total=60, defers=False)
 USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
 
 
-def log_in(settings: Settings) -> Token:
+def log_in(settings: Settings, stop: threading.Event | None = None) -> Token:
     """A token by the product's own login; raise LoginError or SalesforceError. It appears in no output."""
-    token = request_token(settings, Http(settings.requests_ca_bundle))
+    http = Http(settings.requests_ca_bundle)
+    token = run_attempts(RETRIES, stop or threading.Event(), lambda: request_token(settings, http))
     printable.hide_token(token.access.partition("!")[2] or token.access)
     return token
 
@@ -34,7 +37,7 @@ class Client:
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self.settings, self.stop = settings, stop
-        self.token = log_in(settings)
+        self.token = log_in(settings, stop)
         self.http = Http(settings.requests_ca_bundle)
         self.usage: int | None = None  # the org's API calls of the day by the last answer
         self.at: datetime | None = None  # Salesforce's time by the last answer
@@ -55,7 +58,8 @@ class Client:
     ) -> requests.Response:
         """The answer to a request, whatever its status; `path` is absolute, or below the pinned version.
 
-        `authorization` replaces the header of the token ("": none). Raises StoppedError, RequestException.
+        `authorization` replaces the header of the token ("": none). Raises StoppedError, RequestException, and
+        UnexpectedAnswerError for a redirect.
         """
         if self.stop.is_set():
             raise StoppedError
@@ -63,10 +67,13 @@ class Client:
             value = f"Bearer {self.token.access}" if authorization is None else authorization
             given = {**({"Authorization": value} if value else {}), **(headers or {})}
             url = self.token.instance + (path if path.startswith("/") else f"{self.base}/{path}")
-            answer = self.http.request(method, url, headers=given, allowance=QUERY, **what)
+            try:
+                answer = self.http.request(method, url, headers=given, allowance=QUERY, **what)
+            except RedirectedError as redirected:
+                raise UnexpectedAnswerError(f"{redirected.status}, a redirect") from None
             if answer.status_code != 401 or authorization is not None or attempt:
                 break
-            self.token = log_in(self.settings)
+            self.token = log_in(self.settings, self.stop)
         if usage := USAGE.search(answer.headers.get("Sforce-Limit-Info", "")):
             self.usage = int(usage[1])
         if date := answer.headers.get("Date"):
@@ -88,8 +95,12 @@ class Client:
 
     def now(self) -> datetime:
         """Salesforce's time; it costs one call."""
-        ok(self.get("limits"), 200, 403)
+        self.touch()
         return self.at or datetime.now(UTC)
+
+    def touch(self) -> None:
+        """Make the cheapest call that every user may make, for its headers."""
+        ok(self.get("query", q="SELECT Id FROM Organization"))
 
 
 def window(start: datetime, end: datetime) -> dict[str, str]:

@@ -15,11 +15,16 @@ from tests.acceptance.facts import FACTS
 
 log = logger.get(__name__)
 
+# What an answer of another form than expected raises: a run goes on with its next step or probe.
+UNFIT = (ValueError, LookupError, TypeError, AttributeError)
 HOLDS, DIFFERS, NOT_TRIED = "holds", "differs", "not tried"
 
 
 class UnexpectedAnswerError(Exception):
     """Salesforce answered other than a probe needs; the message has status and code alone."""
+
+
+FAILURES = (SyncError, UnexpectedAnswerError, requests.RequestException)
 
 
 @dataclass(slots=True)
@@ -74,13 +79,7 @@ class Findings:
             yield
         except StoppedError:
             raise
-        except (
-            SyncError,
-            UnexpectedAnswerError,
-            requests.RequestException,
-            ValueError,
-            LookupError,
-        ) as error:
+        except (*FAILURES, *UNFIT) as error:
             log.warning("probe_failed", facts=", ".join(facts), reason=str(error)[:300])
             self.not_tried(*facts, why=f"the probe failed: {describe(error)}")
 
@@ -95,7 +94,7 @@ class Findings:
         except StoppedError:
             step.failed = "stopped"
             raise
-        except (SyncError, UnexpectedAnswerError, requests.RequestException, AssertionError) as error:
+        except (*FAILURES, *UNFIT, AssertionError) as error:
             log.error("step_failed", step=name, reason=str(error)[:500])
             step.failed = describe(error)
         finally:

@@ -48,6 +48,14 @@ class Marked:
         return record
 
 
+def kept(text: object) -> str:
+    """How TRICKY came back: "" as it was, else what became of it."""
+    if text == TRICKY:
+        return ""
+    same = isinstance(text, str) and text.replace("\r\n", "\n") == TRICKY
+    return "the line ends with CRLF" if same else "changed"
+
+
 def remaining(client: Client, beginning: str) -> list[tuple[str, str]]:
     """Object and Id of the live records whose names begin so, contacts before their accounts."""
     return [

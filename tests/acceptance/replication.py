@@ -57,7 +57,9 @@ def lives(client: Client, marked: Marked, findings: Findings, pace: Pace) -> Non
     after = client.now()
     stamp = moment(made["SystemModstamp"])
     second = timedelta(seconds=1)
-    findings.check("B.8.2", before - second <= stamp <= after + second, "within a second of the Date headers")
+    early, late = (stamp - before).total_seconds(), (after - stamp).total_seconds()
+    note = f"{early:+,.0f} s from the Date before it, {late:+,.0f} s to the Date after it"
+    findings.check("B.8.2", before - second <= stamp <= after + second, note)
     covered_after(client, findings, pace, contact, stamp, at)
 
     marked.update("Contact", contact, Title="changed")
@@ -118,7 +120,7 @@ def logged_after(client: Client, findings: Findings, pace: Pace, deleted: dict[s
     for sobject, record_id in deleted.items():
 
         def listed(sobject: str = sobject, record_id: str = record_id) -> bool:
-            now = minute(client.now(), 1)
+            now = minute(client.now())
             answer: requests.Response = client.replication(
                 sobject, "deleted", now - timedelta(minutes=30), now
             )

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
-import requests
 from sqlalchemy import Engine, text
 
 from sync.config.settings import Settings
 from sync.demo import embedded
-from sync.errors import StoppedError, SyncError, UsageError
+from sync.errors import StoppedError, UsageError
 from sync.logs import logger
 from sync.postgres import tables
 from sync.replication.runs import SyncContext
@@ -23,7 +22,7 @@ from sync.salesforce.session.retry import RetryPolicy
 from sync.salesforce.session.session import Session
 from tests.acceptance import bulk, composite, replication, rest
 from tests.acceptance.client import Client
-from tests.acceptance.findings import Findings, UnexpectedAnswerError, describe
+from tests.acceptance.findings import FAILURES, Findings, describe
 from tests.acceptance.org import check_database, check_org
 from tests.acceptance.records import Marked, remaining, remove
 from tests.acceptance.story import OBJECTS, Pace, Story
@@ -127,7 +126,7 @@ def clean(marked: Marked, findings: Findings, pace: Pace) -> None:
             try:
                 step.note = f"{remove(client, marked.marker)} removed"
                 break
-            except (SyncError, UnexpectedAnswerError, requests.RequestException) as error:
+            except FAILURES as error:
                 log.warning("cleanup_failed", attempt=attempt + 1, reason=describe(error))
                 try:
                     pace.wait(pace.pause)
