@@ -27,9 +27,9 @@ from sync.postgres.load import dependants, first, merge
 from sync.postgres.load.dependants import Dependency
 from sync.postgres.load.merge import Tally
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import Plan
+from sync.postgres.state import cursors, leases, plans
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import (
     REPLICA,
     allow_long,
@@ -259,9 +259,9 @@ def commit_page(
                 connection, schema.name, since, schema.dependencies, merged=tally.merged > 0
             )
         if page.batch.ids or page.batch.rejects:
-            cursors.count_commit(connection, schema.name)
+            plans.count_commit(connection, schema.name)
         if plan is not None:
-            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)
+            plans.save_progress(connection, schema.name, plan, page.progress, page.at)
     return tally
 
 
@@ -302,6 +302,6 @@ def remove(
     while chunk := dict(islice(left, REMOVALS_PER_TRANSACTION)):
         with leases.fenced_transaction(context.engine, held) as connection:
             keep = context.settings.tombstone_values_kept
-            cursors.count_commit(connection, name)
+            plans.count_commit(connection, name)
             removed += merge.remove(connection, name, chunk, reason, run_id, keep)
     return removed

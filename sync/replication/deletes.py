@@ -11,9 +11,10 @@ from sqlalchemy import Connection, text
 from sync.errors import SalesforceError, SyncError
 from sync.logs import logger
 from sync.postgres.load.merge import Tally
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import CursorState, Plan
+from sync.postgres.state import cursors, leases, plans
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import REPLICA, qualified_name, transaction
 from sync.replication import apply
 from sync.replication.apply import ObjectSchema
@@ -59,7 +60,7 @@ def remove_purged(
         # Not later than any answer of the window: a server's wrong Date must not move the claim ahead. The
         # first answers of a resumed window are old, so they do not count.
         if not plan.resumed:
-            schema = replace(schema, at=min(schema.at, cursors.earliest_clock(connection, schema.name, plan)))
+            schema = replace(schema, at=min(schema.at, plans.earliest_clock(connection, schema.name, plan)))
     since = cursor.deleted_through or cursor.complete_through
     if since is None:  # a first load: the table holds no record that could have been deleted
         return None

@@ -19,9 +19,10 @@ from sync.logs import logger
 from sync.postgres import ledger
 from sync.postgres.load import first
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import CursorState, Plan
+from sync.postgres.state import cursors, leases, plans
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import transaction
 from sync.replication import apply, rejects
 from sync.replication.apply import ObjectSchema
@@ -50,9 +51,7 @@ def pass_planner(context: SyncContext, name: str) -> Planner:
         through = cursors.read_cursor(connection, name).complete_through
         if schema.clock_error and through is not None and through > schema.at:
             raise SyncError(schema.clock_error)
-        return cursors.plan_pass(
-            connection, name, schema.at, context.settings.sync_overlap, selected, covered
-        )
+        return plans.plan_pass(connection, name, schema.at, context.settings.sync_overlap, selected, covered)
 
     return plan
 
@@ -62,7 +61,7 @@ def resync_planner(context: SyncContext, name: str, since: datetime | None) -> P
 
     def plan(connection: Connection, schema: ObjectSchema, covered: datetime | None) -> Plan:
         overlap, selected = context.settings.sync_overlap, schema.projection.fingerprint
-        return cursors.plan_resync(connection, name, since, schema.at, overlap, selected, covered)
+        return plans.plan_resync(connection, name, since, schema.at, overlap, selected, covered)
 
     return plan
 
@@ -82,8 +81,8 @@ def read_window(
     CountMismatchError if Salesforce's count differs, StoppedError if the process is asked to stop.
     """
     # Before the first query: a transaction that is open now may commit earlier stamps later.
-    covered = coverage(context, schema, told) if mode is Mode.USUAL else None
-    plan = begin_window(context, schema, held, planner, covered, mode)
+    covered, asked = coverage(context, schema, told) if mode is Mode.USUAL else (None, False)
+    plan = begin_window(context, schema, held, planner, covered, mode, asked=asked)
     learned = context.session.learned(schema.name)
     slow = learned.slow
     yield PageResult(schema.name, plan.window)
@@ -111,7 +110,7 @@ def read_window(
     except CountMismatchError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.note_mismatch(connection, schema.name, plan.purpose)
+            plans.note_mismatch(connection, schema.name, plan.purpose)
         if job is not None:
             bulk.delete_job(context.session, job)
         raise
@@ -138,20 +137,22 @@ def first_told(told: Told | None, schema: ObjectSchema, plan: Plan) -> Answer | 
     return told.first if told.question.projection == schema.projection else None
 
 
-def coverage(context: SyncContext, schema: ObjectSchema, told: Told | None) -> datetime | None:
-    """Return the time before which Salesforce has no open transaction: the stored one if it was asked for
-    lately, by SYNC_COVERAGE_INTERVAL."""
+def coverage(context: SyncContext, schema: ObjectSchema, told: Told | None) -> tuple[datetime | None, bool]:
+    """Return the time before which Salesforce has no open transaction, and whether it was asked for now.
+
+    It is the stored one if that was asked for lately, by SYNC_COVERAGE_INTERVAL.
+    """
     if context.settings.sync_coverage_interval and (told is None or told.coverage is None):
         with transaction(context.engine) as connection:
             cursor = cursors.read_cursor(connection, schema.name)
         if asked_lately(context, cursor, schema.at):
-            return cursor.covered
-    return covered_through(context, schema, told)
+            return cursor.covered, False
+    return covered_through(context, schema, told), True
 
 
 def asked_lately(context: SyncContext, cursor: CursorState, at: datetime) -> bool:
     """Return whether the replication calls are not due yet, by SYNC_COVERAGE_INTERVAL."""
-    interval, asked = context.settings.sync_coverage_interval, cursor.deleted_asked
+    interval, asked = context.settings.sync_coverage_interval, cursor.coverage_asked
     return asked is not None and timedelta() <= at - asked < interval
 
 
@@ -193,8 +194,13 @@ def begin_window(
     planner: Planner,
     covered: datetime | None,
     mode: Mode,
+    *,
+    asked: bool,
 ) -> Plan:
-    """Plan the window; record changes of fields in the ledger and the log."""
+    """Plan the window; record changes of fields in the ledger and the log.
+
+    `asked`: `covered` was asked for now.
+    """
     name = schema.name
     entries: list[ledger.Entry] = []
     with transaction(context.engine) as connection:
@@ -210,11 +216,13 @@ def begin_window(
             entries = ledger.record_changes(connection, schema.projection)
             to_reread = [entry.field for entry in entries if entry.needs_reread and loaded]
             cursors.note_fields(connection, name, schema.projection.hidden, to_reread)
+        if asked:
+            cursors.note_coverage(connection, name, covered, schema.at)
         plan = planner(connection, schema, covered)
         if plan.resumed and plan.window.until > schema.at + apply.MAX_CLOCK_DIFFERENCE:
             # Its clock was ahead, so the time of its pages is unknown.
             log.warning("progress_discarded", object=name, reason="the window's end is in the future")
-            cursors.clear_progress(connection, name, plan.purpose)
+            plans.clear_progress(connection, name, plan.purpose)
             plan = replace(planner(connection, schema, covered), orphan=plan.start.job)
         if plan.first_load:
             first.begin_first_load(connection, name)
@@ -261,7 +269,7 @@ def advance(
     except RejectsError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.clear_progress(connection, schema.name, plan.purpose)
+            plans.clear_progress(connection, schema.name, plan.purpose)
         raise
     if plan.first_load:
         analyse(context, schema.name)
