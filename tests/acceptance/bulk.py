@@ -15,7 +15,7 @@ from tests.acceptance.story import Pace
 COLUMNS = ["SystemModstamp", "Id", "IsDeleted", "Site", "Description"]
 ENDED = ("JobComplete", "Failed", "Aborted")
 ALL = (
-    *("D.1.1", "D.1.2", "D.1.3", "D.1.4", "D.2.1", "D.2.2", "D.2.3", "D.2.4", "D.2.5", "D.2.6"),
+    *("D.1.1", "D.1.2", "D.1.3", "D.1.4", "D.2.1", "D.2.2", "D.2.3", "D.2.4", "D.2.5", "D.2.6", "D.2.7"),
     *("D.3.1", "D.3.2", "D.3.3", "D.4.1"),
 )
 
@@ -80,6 +80,9 @@ def read(client: Client, findings: Findings, job: str) -> None:
     parsed = [list(csv.reader(io.StringIO(page.content.decode(), newline=""))) for page in pages]
     numbers = [page.headers.get("Sforce-NumberOfRecords") for page in pages]
     findings.check("D.2.1", all(page[0] == COLUMNS for page in parsed), f"{len(pages)} pages")
+    kinds = sorted({page.headers.get("Content-Type", "none").lower() for page in pages})
+    known = ("text/csv", "text/csv; charset=utf-8", "text/csv;charset=utf-8")
+    findings.check("D.2.7", all(kind in known for kind in kinds), ", ".join(kinds)[:100])
     findings.check("D.2.5", all(len(page) == 2 for page in parsed))
     findings.check("D.2.2", numbers == ["1"] * 3 and locator == "null", f"{len(pages)} pages")
     findings.check("D.2.6", parsed[0][0] == COLUMNS)
@@ -98,7 +101,9 @@ def read(client: Client, findings: Findings, job: str) -> None:
     if answer.status_code == 200:
         body = answer.json()
         listed = [each.get("resultUrl", "") for each in body.get("resultPages", [])]
-        holds = listed and all(f"/{job[:15]}" in address for address in listed)
+        holds = listed and all(
+            f"/{job[:15]}" in address and address.startswith(f"{client.base}/") for address in listed
+        )
         findings.check("D.1.3", holds, f"{len(listed)} pages, done {body.get('done')}")
     else:
         findings.check("D.1.3", holds=False, note=said(answer))

@@ -169,7 +169,7 @@ def bucket(at: datetime, part: str) -> tuple[str, ...]:
 
 def probe_pages(client: Client, findings: Findings) -> None:
     """Pages of 200 records, which need more than 200 contacts in the org; only numbers are kept of them."""
-    facts = ("B.4.1", "B.5.1", "B.5.2")
+    facts = ("B.4.1", "B.4.2", "B.4.3", "B.5.1", "B.5.2")
     with findings.probing(*facts, "B.5.3"):
         headers = {"Sforce-Query-Options": "batchSize=200"}
         page = ok(client.get("query", headers, q="SELECT Id FROM Contact ORDER BY Id LIMIT 400"))
@@ -178,9 +178,11 @@ def probe_pages(client: Client, findings: Findings) -> None:
         else:
             findings.check("B.4.1", len(page["records"]) <= 200, f"{len(page['records'])} records")
             address = page["nextRecordsUrl"]
+            findings.check("B.4.3", address.startswith(f"{client.base}/"))
             once, again = (ok(client.get(address)) for _ in range(2))
             same = [each["Id"] for each in once["records"]] == [each["Id"] for each in again["records"]]
             findings.check("B.5.1", same)
+            findings.check("B.4.2", once["totalSize"] == page["totalSize"])
             other = Client(client.settings, client.stop).token.access
             if other == client.token.access:
                 findings.not_tried("B.5.2", why="a second login returns the same token")

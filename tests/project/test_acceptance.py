@@ -13,7 +13,7 @@ import pytest
 from sync.config.settings import Settings
 from sync.errors import GuardError, StoppedError, UsageError
 from sync.simulator import Request, Simulator
-from tests.acceptance.__main__ import more_values, other_login, secrets
+from tests.acceptance.__main__ import main, more_values, other_login, secrets
 from tests.acceptance.facts import FACTS
 from tests.acceptance.findings import DIFFERS, HOLDS, NOT_TRIED, Findings
 from tests.acceptance.records import PREFIX
@@ -21,6 +21,7 @@ from tests.acceptance.report import render
 from tests.acceptance.run import Plan, run
 from tests.acceptance.story import Pace
 from tests.support import processes
+from tests.support.commands import kept_logging
 from tests.support.world import NEVER_WAIT, World
 
 # What no run of minutes can show.
@@ -47,8 +48,11 @@ class Sandbox:
             raise StoppedError
         self.sim.clock.advance(seconds)
 
-    def run(self, *, probes_only: bool = False, logins: Sequence[Settings] = ()) -> Findings:
+    def run(
+        self, *, probes_only: bool = False, production: bool = False, logins: Sequence[Settings] = ()
+    ) -> Findings:
         plan = Plan(
+            production=production,
             logins=logins,
             probes_only=probes_only,
             reference=self.sim.clock.now,
@@ -152,6 +156,7 @@ def test_production_is_refused(
     with pytest.raises(GuardError, match="--production"):
         made.run()
     assert [each.kind for each in sandbox.requests] == ["token", "query"]
+    assert made.run(production=True, probes_only=True).about[1] == ("org", "production")
 
 
 def test_a_used_database_is_refused(sandbox: Simulator, database: str) -> None:
@@ -208,6 +213,29 @@ def test_a_signal(sandbox: Simulator, database: str) -> None:
     assert "| remove the marked records | ok |" in printed
     assert made.left() == []
     made.world.assert_no_secret(printed)
+
+
+def test_the_command(
+    sandbox: Simulator, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--clean removes what earlier runs left, and nothing else; a refused org ends the command with 6."""
+    made = Sandbox(sandbox, database)
+    for name, value in made.world.environment.items():
+        monkeypatch.setenv(name, value)
+    account = sandbox.org.create("Account", {"Name": f"{PREFIX}20260101-000000-abcdef one"})
+    sandbox.org.create("Contact", {"LastName": f"{PREFIX}x", "AccountId": account})
+    kept = sandbox.org.create("Account", {"Name": f"not {PREFIX}x"})
+    with kept_logging():
+        assert main(["--clean"]) == 0
+        assert capsys.readouterr().out == "2 records removed\n"
+        assert sandbox.org.exists(kept, deleted=False)
+        sandbox.org.update(sandbox.org.organization_id, {"OrganizationType": "Enterprise Edition"})
+        assert main([]) == 6
+        assert main(["--with", "Account"]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == ""
+    assert "give --production" in refused.err
+    assert "write Account.FIELD=VALUE" in refused.err
 
 
 def test_values_that_an_org_requires() -> None:
