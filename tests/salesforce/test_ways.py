@@ -14,7 +14,7 @@ from sync.errors import ObjectsFailedError, SyncError
 from sync.replication import pipeline
 from sync.salesforce.extract import bulk, parts
 from sync.salesforce.extract.results import ResultPageRef, Results, read_page
-from sync.salesforce.session.learned import Learned
+from sync.salesforce.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.salesforce.test_extract import thing
