@@ -29,6 +29,8 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 
 CURSORS = "sync/postgres/state/cursors.py"
 PLANS = "sync/postgres/state/plans.py"
+OPENING = "sync/replication/opening.py"
+TOGETHER = "sync/salesforce/extract/together.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
 LOAD = "sync/postgres/load/merge.py"
@@ -342,6 +344,84 @@ MUTATIONS = (
         "WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())",
         "WHERE object = :object",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    # ── the call for all objects ────────────────────────────────────────────────────────────────────────
+    bug(
+        "opening: a lease that is held is taken all the same",
+        LEASES,
+        "                     AND (owner IS NULL OR expires_at < clock_timestamp())\n                   ORDER BY",
+        "                   ORDER BY",
+        "replication/test_opening.py::test_a_held_lease_stays_out",
+    ),
+    bug(
+        "opening: the cursor moves although the lease was lost meanwhile",
+        LEASES,
+        "return connection.execute(RELEASE, asdict(held)).rowcount == 1",
+        "return connection.execute(RELEASE, asdict(held)).rowcount < 2",
+        "replication/test_opening.py::test_a_lease_lost_during_the_call_writes_nothing",
+    ),
+    bug(
+        "opening: the records are asked for before the coverage",
+        TOGETHER,
+        "for kind in (coverage_part, deleted_part, query_part)",
+        "for kind in (query_part, deleted_part, coverage_part)",
+        "replication/test_opening.py::test_a_quiet_pass_is_one_call",
+    ),
+    bug(
+        "opening: an object with changes is taken for a quiet one",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or each.waiting:",
+        "replication/test_opening.py::test_what_is_told_is_used",
+    ),
+    bug(
+        "opening: a quiet pass ends although other work is due",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or not told.empty:",
+        "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
+    ),
+    bug(
+        "opening: live records of the delete log are not looked up",
+        OPENING,
+        "(listed and deletes.live_ids(connection, name, listed))",
+        "(listed and not deletes.live_ids)",
+        "replication/test_opening.py::test_a_purged_record_is_found",
+    ),
+    bug(
+        "opening: the time of the call is that of its end",
+        "sync/salesforce/session/session.py",
+        "answer.at - timedelta(seconds=took + 1)",
+        "answer.at",
+        "salesforce/test_together.py::test_the_time_lies_before_every_answer",
+    ),
+    bug(
+        "opening: a quiet pass claims what is not covered",
+        CURSORS,
+        '"reached": claimable(window.until, window.overlap, covered, deleted),\n        "until": window.until,\n        "covered"',
+        '"reached": window.until,\n        "until": window.until,\n        "covered"',
+        "replication/test_opening.py::test_the_claim_follows_the_coverage[7200]",
+    ),
+    bug(
+        "opening: what was told is used again after a restart of the work",
+        "sync/replication/pipeline.py",
+        "begun, left[0] = left[0], None",
+        "begun = left[0]",
+        "replication/test_opening.py::test_a_refused_field_is_described_at_once",
+    ),
+    bug(
+        "opening: an object that was slow stays in the call",
+        TOGETHER,
+        'if code == "QUERY_TIMEOUT":',
+        'if code == "QUERY_TIMEOUTS":',
+        "replication/test_opening.py::test_a_slow_query_stays_out_for_an_hour",
+    ),
+    bug(
+        "opening: what failed inside the call is not asked alone",
+        TOGETHER,
+        "    if isinstance(failure, SyncError):\n        return failure\n",
+        "    return SalesforceError(str(failure))\n",
+        "replication/test_opening.py::test_a_subrequest_that_fails[server_unavailable-query]",
     ),
     # ── the guards ──────────────────────────────────────────────────────────────────────────────────────
     bug(
