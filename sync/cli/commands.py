@@ -34,7 +34,7 @@ from sync.logs import logger, printable
 from sync.operations import erasure, pruning, status, worker
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
-from sync.replication import pipeline, runs
+from sync.replication import estimates, pacing, pipeline, runs
 from sync.replication import rejects as rejected
 from sync.replication.runs import SyncContext
 
@@ -50,6 +50,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Objects = Annotated[list[str] | None, typer.Option("--object", help="Only this object; may be repeated.")]
 Wait = Annotated[
     str, typer.Option("--wait", help="How long to wait for another process that holds the lease.")
+]
+IgnoreBudget = Annotated[
+    bool, typer.Option("--ignore-budget", help="Begin although the budget of API calls is used up.")
 ]
 
 
@@ -105,7 +108,8 @@ def run_worker() -> None:
             "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant)
+        pace = partial(pacing.next_interval, context)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, pace)
 
 
 @app.command()
@@ -115,10 +119,11 @@ def run(
         bool,
         typer.Option("--accept-org", help="Accept another org than the one whose records the tables hold."),
     ] = False,
+    ignore_budget: IgnoreBudget = False,
 ) -> None:
     """Run one incremental pass over all objects, then exit."""
     with open_context("run", duration_option(wait)) as context, progress.progress(context) as context:
-        reports = pipeline.sync_all(replace(context, accept_org=accept_org))
+        reports = pipeline.sync_all(replace(context, accept_org=accept_org, ignore_budget=ignore_budget))
         left = other_org(context) if accept_org else []
     show.reports(reports)
     for line in left:
@@ -138,6 +143,7 @@ def resync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the records and API calls it would take; change nothing.")
     ] = False,
+    ignore_budget: IgnoreBudget = False,
     wait: Wait = "10m",
 ) -> None:
     """Read records again, through the same merge: readers are not disturbed, only differences are written."""
@@ -146,13 +152,14 @@ def resync(
     start = time_option(since) if since is not None else None
     by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
+        context = replace(context, ignore_budget=ignore_budget)
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
             raise UsageError(f"the Ids belong to {', '.join(sorted(others))}, not to {', '.join(names)}")
         if dry_run and ids:
-            show.estimates(pipeline.estimate_ids(context, by_object))
+            show.estimates(estimates.of_ids(context, by_object))
         elif dry_run:
-            show.estimates(pipeline.estimate(context, names, start))
+            show.estimates(estimates.of_resync(context, names, start))
         elif ids:
             show.reports(
                 runs.run_concurrently(
@@ -178,6 +185,11 @@ def verify(
     approve: Annotated[
         bool, typer.Option("--approve", help="Let --repair remove more than the guard allows.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the records and API calls it would take; compare nothing."),
+    ] = False,
+    ignore_budget: IgnoreBudget = False,
     wait: Wait = "10m",
     as_json: Json = False,
 ) -> None:
@@ -187,8 +199,11 @@ def verify(
     sample = sample_option(deep)
     with open_context("verify", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
+        if dry_run:
+            show.estimates(estimates.of_verify(context, names, sample))
+            return
         with progress.progress(context) as watched:
-            watched = replace(watched, approve=approve)
+            watched = replace(watched, approve=approve, ignore_budget=ignore_budget)
             reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
     show.verified(reports, as_json=as_json)
     if any((report.findings or {}).get("remaining") for report in reports):

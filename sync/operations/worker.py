@@ -131,11 +131,12 @@ def run_jobs(
     stop: threading.Event,
     beside: Mapping[str, tuple[Job, timedelta]] | None = None,
     attendant: Attendant | None = None,
+    pace: Callable[[], timedelta] | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
     `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own; `attendant`
-    looks after all of them.
+    looks after all of them. `pace` gives the interval of the passes after each of them, where it may differ.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause (`pause_after`). The process exits with 1 if a job does
@@ -143,10 +144,10 @@ def run_jobs(
     """
     pulse = Pulse()
     threads = [
-        threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
-        for name, (job, each) in {
-            **{name: (job, interval) for name, job in jobs.items()},
-            **(beside or {}),
+        threading.Thread(target=repeat, args=(name, job, each, stop, pulse, paced), name=name, daemon=True)
+        for name, (job, each, paced) in {
+            **{name: (job, interval, pace) for name, job in jobs.items()},
+            **{name: (job, each, None) for name, (job, each) in (beside or {}).items()},
         }.items()
     ]
     attending = threading.Thread(target=attend_regularly, args=(attendant, stop, pulse.rested), daemon=True)
@@ -176,17 +177,24 @@ def run_jobs(
 
 
 def repeat(
-    name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
+    name: str,
+    job: Callable[[], object],
+    interval: timedelta,
+    stop: threading.Event,
+    pulse: Pulse,
+    pace: Callable[[], timedelta] | None = None,
 ) -> None:
     """Run a job at once and then at each interval (± a tenth), until `stop` is set.
 
-    After a run that takes longer than the interval, the next one starts at the next multiple of it.
+    After a run that takes longer than the interval, the next one starts at the next multiple of it. `pace`
+    gives the interval after each run (None: it does not change).
     """
-    seconds = interval.total_seconds()
-    spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
+    pause = 0.0
     while not stop.wait(pause):
         began = time.monotonic()
         run_until_done(name, job, interval, stop, pulse)
+        seconds = (pace() if pace is not None else interval).total_seconds()
+        spread = min(LONGEST_SPREAD, seconds / 10)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
 

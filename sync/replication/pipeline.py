@@ -8,17 +8,15 @@ The next pages are fetched and transformed while a page is committed. No transac
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from math import ceil
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import (
     FATAL,
-    DeferredError,
     FieldsMovedError,
     LeaseHeldError,
     ObjectsFailedError,
@@ -27,10 +25,10 @@ from sync.errors import (
 )
 from sync.logs import logger
 from sync.postgres.load import personal
-from sync.postgres.state import journal
+from sync.postgres.state import calls, journal
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, recompute, refresh, retention
+from sync.replication import apply, deletes, pacing, recompute, refresh, retention
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import (
     Attempts,
@@ -49,19 +47,9 @@ from sync.replication.windows import (
     read_window,
     resync_planner,
 )
-from sync.salesforce.extract import extraction, parts
-from sync.window import Scope, Window
+from sync.window import Window
 
 log = logger.get(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The number of records and API calls that a resync needs for one object."""
-
-    object: str
-    records: int
-    api_calls: int
 
 
 def sync_all(context: SyncContext) -> list[Report]:
@@ -101,7 +89,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         yield from retention.apply_retention(context, name, held, run_id)
         schema = apply.describe_object(context, CATALOGUE[name])
-        check_budget(context)
+        pacing.check(context, name)
         attempts = Attempts(name, (*FATAL, FieldsMovedError))
         with attempts.attempt("pass"):
             resumed = yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
@@ -109,9 +97,9 @@ def sync_object(context: SyncContext, name: str) -> Report:
                 # A resumed window ends at the time of its interruption; a second window reaches the present.
                 schema = apply.describe_object(context, CATALOGUE[name])
                 yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
-        with attempts.attempt("reading of waiting records"):
+        with attempts.attempt("reading of waiting records"), context.session.counting(calls.REREAD):
             yield from refresh.reread(context, schema, held, run_id)
-        with attempts.attempt("refresh of formulas"):
+        with attempts.attempt("refresh of formulas"), context.session.counting(calls.REFRESH):
             yield from refresh.refresh(context, schema, held, run_id)
         attempts.check()
 
@@ -131,6 +119,7 @@ def resync_object(context: SyncContext, name: str, since: datetime | None) -> Re
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check(context, name)
         yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, since))
 
     report = run_work(context, name, work)
@@ -175,7 +164,9 @@ def refresh_dependants(context: SyncContext, but: str = "") -> None:
 
 def reread(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Describe one object and reread its queued records."""
-    yield from refresh.reread(context, apply.describe_object(context, CATALOGUE[name]), held, run_id)
+    schema = apply.describe_object(context, CATALOGUE[name])
+    with context.session.counting(calls.REREAD):
+        yield from refresh.reread(context, schema, held, run_id)
 
 
 def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int | None = 0) -> Report:
@@ -187,6 +178,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check(context, name)
         found = yield from comparison.examine(context, schema, held, run_id, repair=repair, sample=sample)
         if repair and found.too_many:
             yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, None))
@@ -206,8 +198,9 @@ def run_scheduled(context: SyncContext, name: str) -> None:
         sync_object(context, name)
         context.on_pass(name)
     with attempts.attempt("verify"):
-        if journal.verify_due(context.engine, name, context.settings.sync_verify_at):
-            verify_object(replace(context, command="verify"), name, repair=True)
+        due = journal.verify_due(context.engine, name, context.settings.sync_verify_at)
+        if due and pacing.may_verify(context, name):
+            verify_object(replace(context, command="verify", ignore_budget=True), name, repair=True)
     attempts.check()
 
 
@@ -218,6 +211,7 @@ def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check(context, name)
         found = set[str]()
         for page in apply.by_id(context, schema, ids):
             tally = apply.commit_page(context, schema, held, run_id, page)
@@ -259,35 +253,6 @@ def run_work(context: SyncContext, name: str, work: Work) -> Report:
         yield from apply.without_refused(context, name, work)(held, run_id)
 
     return run_journalled(context, name, steps)
-
-
-def check_budget(context: SyncContext) -> None:
-    """Raise DeferredError in `run` and `worker` when the org's API usage exceeds the budget in the settings.
-
-    An operator's resync is not deferred.
-    """
-    usage, share = context.session.usage, context.settings.sync_api_budget
-    if context.command in ("run", "worker") and usage is not None and usage.used >= share * usage.limit:
-        raise DeferredError(
-            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
-            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; "
-            "work resumes when the usage drops below the budget"
-        )
-
-
-def estimate(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Estimate]:
-    """Return the records and API calls that a resync needs; it makes one counting query for each object."""
-    records = {name: extraction.count(context.session, name, Scope(since)) for name in names}
-    threshold = context.settings.sync_bulk_threshold
-    # Three more calls: describe, getUpdated and getDeleted.
-    return [Estimate(name, n, 3 + extraction.estimate_calls(n, threshold)) for name, n in records.items()]
-
-
-def estimate_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
-    """Return what reading these Ids again needs: a describe and the queries of each object."""
-    refuse_erased(context, [id_ for ids in by_object.values() for id_ in ids])
-    per_query = parts.IDS_PER_QUERY
-    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 
 def group_by_object(ids: Sequence[str]) -> dict[str, list[str]]:

@@ -26,6 +26,7 @@ from sync.postgres.load.merge import Tally
 from sync.postgres.state import journal, leases
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
+from sync.salesforce.session.connection import Calls
 from sync.salesforce.session.session import Session
 from sync.window import Window
 
@@ -65,6 +66,7 @@ class SyncContext:
     # The clock to compare Salesforce's clock with; None: the database's.
     reference: Callable[[], datetime] | None = None
     accept_org: bool = False  # an operator accepts another org than the one whose records the tables hold
+    ignore_budget: bool = False  # an operator lets this work begin although API calls are used up
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Report:
     api_calls: int
     findings: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    calls: Mapping[str, int] = field(default_factory=dict)  # API calls of named kinds, within `api_calls`
 
 
 Work = Callable[[Lease, int], Iterator[PageResult]]
@@ -102,7 +105,7 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             for result in work(held, run_id):
                 tally, window, findings = tally + result.tally, result.window, result.findings or findings
                 if time.monotonic() - noted >= NOTE_SECONDS:
-                    note_counts(context, run_id, tally, calls.made)
+                    note_counts(context, run_id, tally, calls)
                     noted = time.monotonic()
                 context.on_page(result)
             outcome, error, label = "succeeded", "", None
@@ -110,15 +113,16 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             outcome, error, label = failure.outcome, str(failure), failure.label
             raise
         finally:
-            report = Report(name, window, tally, calls.made, findings, time.monotonic() - began)
+            seconds, kinds = time.monotonic() - began, dict(calls.by_kind)
+            report = Report(name, window, tally, calls.made, findings, seconds, kinds)
             record_outcome(context, report, run_id, outcome, error, label)
     return report
 
 
-def note_counts(context: SyncContext, run_id: int, tally: Tally, api_calls: int) -> None:
+def note_counts(context: SyncContext, run_id: int, tally: Tally, calls: Calls) -> None:
     """Store what a run has done so far; a database that does not answer is found by the work itself."""
     with suppress(SyncError), transaction(context.engine) as connection:
-        journal.note_counts(connection, run_id, tally, api_calls)
+        journal.note_counts(connection, run_id, tally, calls.made, dict(calls.by_kind))
 
 
 @dataclass(slots=True)
@@ -179,6 +183,7 @@ def record_outcome(
                 window=report.window,
                 tally=tally,
                 api_calls=report.api_calls,
+                calls=report.calls,
                 error=printable.redact_bounded(error, journal.LONGEST_ERROR) or None,
                 error_class=label,
                 findings=report.findings,

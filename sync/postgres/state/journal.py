@@ -23,7 +23,8 @@ UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'p
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
-SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) AS last, now()
+SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify' AND outcome <> 'deferred'), min(started_at)) AS last,
+       now()
   FROM sync.run WHERE object = :object
    AND EXISTS (SELECT FROM sync.cursor WHERE object = :object AND complete_through IS NOT NULL)
 """)
@@ -33,7 +34,8 @@ INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner)
 NOTE_COUNTS = text("""
 UPDATE sync.run
    SET read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
-       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls
+       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
+       calls = CAST(:calls AS jsonb)
  WHERE id = :id AND outcome = 'running'
 """)
 CLOSE_RUN = text(f"""
@@ -43,7 +45,7 @@ UPDATE sync.run
        complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object),
        read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
        unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
-       findings = CAST(:findings AS jsonb)
+       calls = CAST(:calls AS jsonb), findings = CAST(:findings AS jsonb)
  WHERE id = :id
 """)
 
@@ -56,9 +58,12 @@ def open_run(connection: Connection, sobject: str, command: str, owner: str) -> 
     return int(connection.execute(OPEN_RUN, values).scalar_one())
 
 
-def note_counts(connection: Connection, run_id: int, tally: Tally, api_calls: int) -> None:
-    """Store what a run has done so far, for those who watch it."""
-    connection.execute(NOTE_COUNTS, asdict(tally) | {"id": run_id, "api_calls": api_calls})
+def note_counts(
+    connection: Connection, run_id: int, tally: Tally, api_calls: int, calls: Mapping[str, int]
+) -> None:
+    """Store what a run has done so far, for those who watch it; `calls` are those of named kinds."""
+    made = {"api_calls": api_calls, "calls": json.dumps(calls)}
+    connection.execute(NOTE_COUNTS, asdict(tally) | {"id": run_id} | made)
 
 
 def close_run(
@@ -70,16 +75,18 @@ def close_run(
     window: Window | None,
     tally: Tally,
     api_calls: int,
+    calls: Mapping[str, int] | None = None,
     error: str | None,
     error_class: str | None = None,
     findings: Mapping[str, object] | None = None,
 ) -> None:
-    """Store the outcome, the counts, and the findings of a verify."""
+    """Store the outcome, the counts, and the findings of a verify; `calls` are the API calls of named kinds
+    within `api_calls`."""
     values = asdict(tally) | {"id": run_id, "object": sobject, "outcome": outcome}
     values |= {"error": error, "error_class": error_class}
     values |= {"findings": json.dumps(findings) if findings is not None else None}
     values |= {"since": window.since if window else None, "until": window.until if window else None}
-    connection.execute(CLOSE_RUN, values | {"api_calls": api_calls})
+    connection.execute(CLOSE_RUN, values | {"api_calls": api_calls, "calls": json.dumps(calls or {})})
 
 
 def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
@@ -89,9 +96,16 @@ def verify_due(engine: Engine, sobject: str, at: clock_time | None) -> bool:
     """
     if at is None:
         return False
-    with transaction(engine) as connection:
-        last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
+    last, now = last_verify(engine, sobject)
     latest = datetime.combine(now.astimezone(UTC).date(), at, UTC)
     if latest > now:
         latest -= timedelta(days=1)
     return last is not None and last < latest
+
+
+def last_verify(engine: Engine, sobject: str) -> tuple[datetime | None, datetime]:
+    """Return when an object was last verified, or else first worked on (None: not loaded), and the present
+    time, by the database's clock."""
+    with transaction(engine) as connection:
+        last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
+    return last, now
