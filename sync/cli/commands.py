@@ -187,7 +187,7 @@ def verify(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the records and API calls it would take; compare nothing."),
+        typer.Option("--dry-run", help="Print what it would list, and its API calls; compare nothing."),
     ] = False,
     ignore_budget: IgnoreBudget = False,
     wait: Wait = "10m",
@@ -239,6 +239,7 @@ def print_status(
                     *(connection, settings.sync_objects, allowed),
                     settings.sync_database_limit,
                     settings.sync_feed_retention,
+                    pacing.rules_of(settings),
                 )
 
         if watching:

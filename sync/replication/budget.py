@@ -149,7 +149,7 @@ def other_calls(spent: Spent) -> float:
 
 
 def forecast(spent: Spent, interval: timedelta) -> int:
-    """Return the calls of 24 hours at this interval; without passes of a worker, those of the last 24 hours."""
+    """Return the calls of 24 hours at this interval; without a worker's passes, those of the last 24 hours."""
     return round(other_calls(spent) + spent.a_pass * (DAY / interval))
 
 

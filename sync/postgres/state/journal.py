@@ -23,8 +23,8 @@ UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'p
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
-SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify' AND outcome <> 'deferred'), min(started_at)) AS last,
-       now()
+SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify' AND outcome <> 'deferred'),
+                min(started_at)) AS last, now()
   FROM sync.run WHERE object = :object
    AND EXISTS (SELECT FROM sync.cursor WHERE object = :object AND complete_through IS NOT NULL)
 """)
