@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
 
-from sync.postgres.state.calls import ON_DEMAND, PASS, REFRESH, RESYNC, VERIFY, Spent
+from sync.postgres.state.calls import DAY, ON_DEMAND, PASS, REFRESH, RESYNC, VERIFY, Spent
 
-DAY = timedelta(days=1)
 # The default allowance: a share of the org's limit or the least number, but not more than half of the limit.
 DEFAULT_SHARE, LEAST_CALLS, LARGEST_SHARE = 0.1, 3_000, 0.5
 # Shares of the allowance: passes are planned to stay below the first; at the second their interval is the
@@ -106,7 +105,7 @@ def make_plan(
     stopped = stop_reason(used, limit, rules.share)
     interval = LONGEST_INTERVAL if stopped else interval_for(spent, rules.interval, allowed)
     interval = max(interval, rules.interval)
-    share = spent.total / allowed
+    share = committed(spent) / allowed
     waiting = [
         work
         for work, least in THINNED.items()
@@ -131,16 +130,22 @@ def interval_for(spent: Spent, usual: timedelta, allowed: int) -> timedelta:
     """Return the interval between two passes: the usual one, or up to LONGEST_INTERVAL.
 
     It is long enough for the forecast to stay below STRETCH of the allowance. It grows further once more than
-    that is spent.
+    that is committed.
     """
     if usual >= LONGEST_INTERVAL:
         return usual
     room = STRETCH * allowed - other_calls(spent)
     planned = spent.a_pass * DAY.total_seconds() / room if room > 0 else LONGEST_INTERVAL.total_seconds()
-    over = (spent.total / allowed - STRETCH) / (LONGEST_AT - STRETCH)
+    over = (committed(spent) / allowed - STRETCH) / (LONGEST_AT - STRETCH)
     grown = usual + min(1.0, max(0.0, over)) * (LONGEST_INTERVAL - usual)
     seconds = max(ceil(planned), grown.total_seconds(), usual.total_seconds())
     return min(timedelta(seconds=seconds), LONGEST_INTERVAL)
+
+
+def committed(spent: Spent) -> float:
+    """Return the calls of the last 24 hours, and those of the passes that run in any case until a whole day of
+    passes is among them: from then on the oldest ones leave as fast as new ones come."""
+    return spent.total + spent.a_pass * ((DAY - spent.span) / LONGEST_INTERVAL)
 
 
 def other_calls(spent: Spent) -> float:
@@ -149,7 +154,7 @@ def other_calls(spent: Spent) -> float:
 
 
 def forecast(spent: Spent, interval: timedelta) -> int:
-    """Return the calls of 24 hours at this interval; without a worker's passes, those of the last 24 hours."""
+    """Return the calls of 24 hours at this interval; other work takes as many as in the last 24 hours."""
     return round(other_calls(spent) + spent.a_pass * (DAY / interval))
 
 

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
+DAY = timedelta(days=1)
 # Kinds of calls. The first ones are named where they are made; the calls of a run that have no name are of
 # the kind of its command.
 DESCRIBE, REREAD, REFRESH = "describe", "reread", "refresh"
@@ -24,7 +25,7 @@ OF_COMMAND: Mapping[str, str] = MappingProxyType(
 # stands for. Numbers grow with time: a scan from the newest reads no older lines.
 RECENT = """
 WITH recent AS (
-    SELECT object, command, outcome, api_calls, calls, 1 AS passes
+    SELECT object, command, outcome, started_at, api_calls, calls, 1 AS passes
       FROM sync.run
      WHERE id > coalesce((SELECT id FROM sync.run WHERE started_at < now() - interval '2 days'
                            ORDER BY id DESC LIMIT 1), 0)
@@ -39,11 +40,12 @@ SELECT command, key, sum(value::bigint)::bigint FROM recent, jsonb_each_text(cal
 # For each object the number of the worker's passes, and what a pass usually takes: the median, so that a
 # first load or a busy hour does not count as usual.
 PASSES = text(f"""{RECENT}
-SELECT max(total)::int AS passes, min(cost) FILTER (WHERE 2 * below >= total)::float AS usual
+SELECT max(total)::int AS passes, min(cost) FILTER (WHERE 2 * below >= total)::float AS usual,
+       now() - min(started_at) AS span
   FROM (
-       SELECT object, cost, sum(passes) OVER (PARTITION BY object) AS total,
+       SELECT object, cost, started_at, sum(passes) OVER (PARTITION BY object) AS total,
               sum(passes) OVER (PARTITION BY object ORDER BY cost ROWS UNBOUNDED PRECEDING) AS below
-         FROM (SELECT object, passes, api_calls::numeric / passes AS cost FROM recent
+         FROM (SELECT object, passes, started_at, api_calls::numeric / passes AS cost FROM recent
                 WHERE command = 'worker' AND outcome = 'succeeded') AS passes
        ) AS placed
  GROUP BY object
@@ -65,12 +67,14 @@ ON CONFLICT (single) DO UPDATE
 class Spent:
     """The API calls of the last 24 hours.
 
-    `a_pass` is what a pass of the worker over all objects usually takes, `passes` how many there were.
+    `a_pass` is what a pass of the worker over all objects usually takes, `passes` how many there were, `span`
+    the time since the first of them.
     """
 
     by_kind: Mapping[str, int] = field(default_factory=dict)
     a_pass: float = 0.0
     passes: int = 0
+    span: timedelta = DAY
 
     @property
     def total(self) -> int:
@@ -106,6 +110,7 @@ def read_spent(connection: Connection) -> Spent:
         {kind: found[kind] for kind in KINDS if found[kind] > 0},
         sum(row.usual for row in passes),
         max((row.passes for row in passes), default=0),
+        min(DAY, max((row.span for row in passes), default=DAY)),
     )
 
 
