@@ -143,8 +143,8 @@ def interval_for(spent: Spent, usual: timedelta, allowed: int) -> timedelta:
 
 
 def committed(spent: Spent) -> float:
-    """Return the calls of the last 24 hours, and those of the passes that run in any case until a whole day of
-    passes is among them: from then on the oldest ones leave as fast as new ones come."""
+    """Return the calls of the last 24 hours, and those of the passes that run in any case until a whole day
+    of passes is among them: from then on the oldest ones leave as fast as new ones come."""
     return spent.total + spent.a_pass * ((DAY - spent.span) / LONGEST_INTERVAL)
 
 

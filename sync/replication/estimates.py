@@ -13,16 +13,17 @@ from sync.catalogue.mapping import Projection
 from sync.errors import SyncError
 from sync.postgres import ledger
 from sync.postgres.state import cursors
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.tables import REPLICA, allow_long, qualified_name, quote, transaction
-from sync.replication import apply
+from sync.replication import apply, deletes
 from sync.replication.pipeline import refuse_erased
 from sync.replication.runs import SyncContext
 from sync.replication.verify import buckets, comparison, listing
 from sync.salesforce.extract import extraction, parts
 from sync.window import Scope
 
-# The describe of each object; and getUpdated and getDeleted of a window that moves the cursor.
-DESCRIBE, REPLICATION_CALLS = 1, 2
+# The describe of each object, and getUpdated of a window.
+DESCRIBE, COVERAGE = 1, 1
 
 COUNTS = """
 SELECT date_trunc(:part, {column} AT TIME ZONE 'UTC') AS bucket, count(*) AS n
@@ -48,17 +49,29 @@ def of_resync(context: SyncContext, names: Sequence[str], since: datetime | None
 
 def one_resync(context: SyncContext, name: str, since: datetime | None) -> Estimate:
     """Return what a resync of one object needs."""
-    projection = read_projection(context, name)
+    projection, at = read_projection(context, name)
     records = extraction.count(context.session, name, Scope(since))
-    calls = DESCRIBE + REPLICATION_CALLS + window_calls(context, projection, records)
+    with transaction(context.engine) as connection:
+        asks = asks_delete_log(cursors.read_cursor(connection, name), since, at)
+    calls = DESCRIBE + COVERAGE + asks + window_calls(context, projection, records)
     return Estimate(name, records, calls)
+
+
+def asks_delete_log(cursor: CursorState, since: datetime | None, at: datetime) -> int:
+    """Return the calls for the delete log: one, unless nothing was loaded, the window leaves a gap, or it was
+    read just now."""
+    known = cursor.deleted_through or cursor.complete_through
+    if known is None or (since is not None and since > (cursor.complete_through or since)):
+        return 0
+    moves = deletes.floor_to_minute(at) > deletes.floor_to_minute(known)
+    return int(moves and not deletes.asked_recently(cursor, at, deletes.POLL_INTERVAL))
 
 
 def of_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
     """Return what reading these Ids again needs; it describes each object, with one call."""
     refuse_erased(context, [id_ for ids in by_object.values() for id_ in ids])
     return [
-        Estimate(name, len(ids), DESCRIBE + id_calls(context, read_projection(context, name), len(ids)))
+        Estimate(name, len(ids), DESCRIBE + id_calls(context, read_projection(context, name)[0], len(ids)))
         for name, ids in by_object.items()
     ]
 
@@ -74,7 +87,7 @@ def of_verify(context: SyncContext, names: Sequence[str], sample: int | None) ->
 
 def one_verify(context: SyncContext, name: str, sample: int | None) -> Estimate:
     """Return what a verify of one object needs."""
-    projection = read_projection(context, name)
+    projection, _ = read_projection(context, name)
     with transaction(context.engine) as connection:
         cursor, large = cursors.read_cursor(connection, name), comparison.is_large(connection, name)
     if cursor.complete_through is None:
@@ -89,12 +102,12 @@ def one_verify(context: SyncContext, name: str, sample: int | None) -> Estimate:
     return Estimate(name, listed, calls + sample_calls(context, projection, sample))
 
 
-def read_projection(context: SyncContext, name: str) -> Projection:
-    """Return the fields that the work would read."""
-    described, _ = context.session.describe(name)
+def read_projection(context: SyncContext, name: str) -> tuple[Projection, datetime]:
+    """Return the fields that the work would read, and Salesforce's time."""
+    described, at = context.session.describe(name)
     with transaction(context.engine) as connection:
         refused = ledger.refused(connection, name, described)
-    return apply.projection(context.settings, CATALOGUE[name], described, refused)
+    return apply.projection(context.settings, CATALOGUE[name], described, refused), at
 
 
 def window_calls(context: SyncContext, projection: Projection, records: int) -> int:

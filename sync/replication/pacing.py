@@ -11,7 +11,7 @@ from sync.config.settings import DatabaseSettings
 from sync.errors import DeferredError, SyncError
 from sync.logs import logger
 from sync.postgres.state import calls, journal
-from sync.postgres.state.calls import OF_COMMAND, OTHER, PASS, VERIFY, Stored
+from sync.postgres.state.calls import OF_COMMAND, OTHER, VERIFY, Stored
 from sync.postgres.tables import transaction
 from sync.replication.budget import LONGEST_UNVERIFIED, Plan, Rules, make_plan, stop_reason
 from sync.replication.runs import SyncContext
@@ -58,11 +58,10 @@ def current_plan(context: SyncContext) -> Plan:
         if usage is not None:
             found = replace(found, used=usage.used, limit=usage.limit, seen_at=stored.at)
         calls.save(connection, found)
-    for one in plan.deferred:
-        if one.work not in stored.deferred:
-            log.warning("work_deferred", work=one.work, reason=one.reason)
-    for work in stored.deferred.keys() - deferred.keys():
-        log.info("work_resumed", work=work, used=plan.used, allowance=plan.allowance)
+    if new := [one for one in plan.deferred if one.work not in stored.deferred]:
+        log.warning("work_deferred", work=",".join(one.work for one in new), reason=new[0].reason)
+    if over := [work for work in stored.deferred if work not in deferred]:
+        log.info("work_resumed", work=",".join(over), used=plan.used, allowance=plan.allowance)
     return plan
 
 
@@ -91,8 +90,8 @@ def may_verify(context: SyncContext, name: str) -> bool:
     return not plan.stopped and last is not None and now - last >= LONGEST_UNVERIFIED
 
 
-def check(context: SyncContext, name: str) -> None:
-    """Raise DeferredError if the plan does not let the command's work on an object begin now.
+def check(context: SyncContext) -> None:
+    """Raise DeferredError if the plan does not let the command's work begin now.
 
     A worker's passes wait only for the org's own count; its other work is not begun in the first place. An
     operator's `--ignore-budget` skips this.
@@ -106,8 +105,7 @@ def check(context: SyncContext, name: str) -> None:
         return
     work = OF_COMMAND.get(context.command, OTHER)
     if reason := current_plan(context).refusal(work):
-        option = "" if work == PASS else f" --object {name}"
+        command = context.typed or f"python -m sync {context.command}"
         raise DeferredError(
-            f"{reason}; a worker goes on by itself when there is room; to do it now all the same, add "
-            f"--ignore-budget: python -m sync {context.command}{option} --ignore-budget"
+            f"{reason}; try again later, or do it now all the same: {command} --ignore-budget"
         )

@@ -67,6 +67,7 @@ class SyncContext:
     reference: Callable[[], datetime] | None = None
     accept_org: bool = False  # an operator accepts another org than the one whose records the tables hold
     ignore_budget: bool = False  # an operator lets this work begin although API calls are used up
+    typed: str = ""  # the command as it was typed, for errors that name it again
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -117,7 +118,7 @@ def test_it_does_not_flap(level: int, before: dict[str, datetime], moves: list[i
 
     for work in ORDER:
         present = [work in state for state in states]
-        changes = sum(a != b for a, b in zip(present, present[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(present))
         assert changes <= 1
 
 
@@ -269,7 +270,7 @@ def test_a_day_with_an_operators_burst() -> None:
     # Each of them began once: none came back after it had ended.
     for work in ORDER:
         present = [work in works(plan) for plan in worker.plans]
-        assert sum(now and not then for then, now in zip(present, present[1:], strict=False)) == 1
+        assert sum(now and not then for then, now in pairwise(present)) == 1
 
 
 def test_verify_waits_three_days_at_most() -> None:
@@ -277,6 +278,6 @@ def test_verify_waits_three_days_at_most() -> None:
     worker = Worker(Rules(MINUTE, 1_000), 1, 10, 12, lambda _: 5, lambda _: 2)
     worker.run(9 * 1_440)
 
-    gaps = [b - a for a, b in zip(worker.verifies, worker.verifies[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(worker.verifies)]
     assert max(gaps) * MINUTE == LONGEST_UNVERIFIED
     assert worker.plans[-1].interval == LONGEST_INTERVAL
