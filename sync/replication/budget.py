@@ -135,7 +135,7 @@ def interval_for(spent: Spent, usual: timedelta, allowed: int) -> timedelta:
     if usual >= LONGEST_INTERVAL:
         return usual
     room = STRETCH * allowed - other_calls(spent)
-    planned = spent.a_pass * DAY.total_seconds() / room if room > 0 else LONGEST_INTERVAL.total_seconds()
+    planned = spent.a_pass * DAY.total_seconds() / max(room, 1)
     over = (committed(spent) / allowed - STRETCH) / (LONGEST_AT - STRETCH)
     grown = usual + min(1.0, max(0.0, over)) * (LONGEST_INTERVAL - usual)
     seconds = max(ceil(planned), grown.total_seconds(), usual.total_seconds())

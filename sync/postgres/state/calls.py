@@ -12,6 +12,7 @@ from types import MappingProxyType
 from sqlalchemy import Connection, text
 
 DAY = timedelta(days=1)
+FEW = 3  # passes of an object; fewer tell nothing: the first may be a first load, or follow a long pause
 # Kinds of calls. The first ones are named where they are made; the calls of a run that have no name are of
 # the kind of its command.
 DESCRIBE, REREAD, REFRESH = "describe", "reread", "refresh"
@@ -105,7 +106,7 @@ def read_spent(connection: Connection) -> Spent:
             found[usual] -= row.calls
         else:
             found[usual] += row.calls
-    passes = connection.execute(PASSES).all()
+    passes = [row for row in connection.execute(PASSES) if row.passes >= FEW]
     return Spent(
         {kind: found[kind] for kind in KINDS if found[kind] > 0},
         sum(row.usual for row in passes),
