@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -37,6 +38,10 @@ def plan_of(total: int, before: Mapping[str, datetime] | None = None, *, calls: 
 
 def works(plan: Plan) -> list[str]:
     return [one.work for one in plan.deferred]
+
+
+def waits(work: str, plan: Plan) -> bool:
+    return work in works(plan)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +266,7 @@ def test_a_day_with_an_operators_burst() -> None:
     worker.run(4 * 1_440)
 
     starts = [worker.first(lambda plan: plan.stretched)]
-    starts += [worker.first(lambda plan, work=work: work in works(plan)) for work in ORDER]
+    starts += [worker.first(partial(waits, work)) for work in ORDER]
     assert starts == sorted(starts)
     assert 600 < starts[0] < starts[-1] < 720
     over = [minute for minute, plan in enumerate(worker.plans) if plan.deferred]

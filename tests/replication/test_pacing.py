@@ -99,7 +99,12 @@ def test_what_counts_as_the_last_day(loaded: World) -> None:
     spend(loaded, 9, "erase")
 
     assert spent(loaded).by_kind == {
-        **{"pass": 8, "describe": 5, "refresh": 4, "verify": 30, "on_demand": 1, "other": 14}
+        "pass": 8,
+        "describe": 5,
+        "refresh": 4,
+        "verify": 30,
+        "on_demand": 1,
+        "other": 14,
     }
 
 
