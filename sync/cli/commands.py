@@ -123,7 +123,9 @@ def run(
 ) -> None:
     """Run one incremental pass over all objects, then exit."""
     with open_context("run", duration_option(wait)) as context, progress.progress(context) as context:
-        reports = pipeline.sync_all(replace(context, accept_org=accept_org, ignore_budget=ignore_budget))
+        context = replace(context, accept_org=accept_org, ignore_budget=ignore_budget)
+        pacing.check(context)
+        reports = pipeline.sync_all(context)
         left = other_org(context) if accept_org else []
     show.reports(reports)
     for line in left:
@@ -153,6 +155,8 @@ def resync(
     by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
         context = replace(context, ignore_budget=ignore_budget)
+        if not dry_run:
+            pacing.check(context)
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
             raise UsageError(f"the Ids belong to {', '.join(sorted(others))}, not to {', '.join(names)}")
@@ -204,6 +208,7 @@ def verify(
             return
         with progress.progress(context) as watched:
             watched = replace(watched, approve=approve, ignore_budget=ignore_budget)
+            pacing.check(watched)
             reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
     show.verified(reports, as_json=as_json)
     if any((report.findings or {}).get("remaining") for report in reports):

@@ -91,21 +91,31 @@ def may_verify(context: SyncContext, name: str) -> bool:
 
 
 def check(context: SyncContext) -> None:
-    """Raise DeferredError if the plan does not let the command's work begin now.
+    """Raise DeferredError if the plan does not let the work of an operator's command begin now.
 
-    A worker's passes wait only for the org's own count; its other work is not begun in the first place. An
-    operator's `--ignore-budget` skips this.
+    `--ignore-budget` skips this.
     """
-    if context.ignore_budget:
-        return
-    if context.command == "worker":
-        usage = context.session.usage
-        if usage and (reason := stop_reason(usage.used, usage.limit, context.settings.sync_api_budget)):
-            raise DeferredError(f"{reason}; work resumes when the usage drops below the budget")
-        return
     work = OF_COMMAND.get(context.command, OTHER)
-    if reason := current_plan(context).refusal(work):
-        command = context.typed or f"python -m sync {context.command}"
-        raise DeferredError(
-            f"{reason}; try again later, or do it now all the same: {command} --ignore-budget"
-        )
+    if not context.ignore_budget and (reason := current_plan(context).refusal(work)):
+        raise DeferredError(f"{reason}; {remedy(context)}")
+
+
+def check_usage(context: SyncContext) -> None:
+    """Raise DeferredError if Salesforce has told this process that the org uses more of its daily requests
+    than SYNC_API_BUDGET.
+
+    `--ignore-budget` skips this.
+    """
+    usage = context.session.usage
+    if context.ignore_budget or usage is None:
+        return
+    if reason := stop_reason(usage.used, usage.limit, context.settings.sync_api_budget):
+        raise DeferredError(f"{reason}; {remedy(context)}")
+
+
+def remedy(context: SyncContext) -> str:
+    """Return when deferred work goes on, and how an operator begins it now."""
+    if context.command == "worker":
+        return "work resumes when the usage drops below the budget"
+    command = context.typed or f"python -m sync {context.command}"
+    return f"try again later, or do it now all the same: {command} --ignore-budget"

@@ -89,7 +89,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         yield from retention.apply_retention(context, name, held, run_id)
         schema = apply.describe_object(context, CATALOGUE[name])
-        pacing.check(context)
+        pacing.check_usage(context)
         attempts = Attempts(name, (*FATAL, FieldsMovedError))
         with attempts.attempt("pass"):
             resumed = yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
@@ -119,7 +119,7 @@ def resync_object(context: SyncContext, name: str, since: datetime | None) -> Re
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
-        pacing.check(context)
+        pacing.check_usage(context)
         yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, since))
 
     report = run_work(context, name, work)
@@ -178,7 +178,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
-        pacing.check(context)
+        pacing.check_usage(context)
         found = yield from comparison.examine(context, schema, held, run_id, repair=repair, sample=sample)
         if repair and found.too_many:
             yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, None))
@@ -211,7 +211,7 @@ def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
-        pacing.check(context)
+        pacing.check_usage(context)
         found = set[str]()
         for page in apply.by_id(context, schema, ids):
             tally = apply.commit_page(context, schema, held, run_id, page)

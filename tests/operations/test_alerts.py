@@ -333,13 +333,12 @@ def test_restarts_neither_repeat_nor_forget(loaded: World, place: Place, clock: 
 def test_deferred_work_is_told_after_an_hour(loaded: World, place: Place, clock: Clock) -> None:
     """The keeper reads since when work waits; it tells when an hour has passed and a minute more."""
     since = clock.now - timedelta(minutes=30)
-    save = "INSERT INTO sync.budget (deferred) VALUES (jsonb_build_object('refresh', CAST(:at AS text)))"
+    save = "UPDATE sync.budget SET deferred = jsonb_build_object('refresh', CAST(:at AS text))"
     loaded.sql(save, at=since.isoformat())
     keeping = keeper(loaded, place, clock)
     keeping.attend()
-    loaded.sql(
-        f'UPDATE sync.budget SET deferred = \'{{"refresh": "{since - HOUR:%Y-%m-%dT%H:%M:%S+00:00}"}}\''
-    )
+    assert lines(loaded) == []
+    loaded.sql(save, at=(since - HOUR).isoformat())
     for _ in range(3):
         keeping.attend()
         clock.now += MINUTE

@@ -84,7 +84,7 @@ def test_in_the_order_of_asking(stop: threading.Event) -> None:
         for number in range(8):
             threads.append(threading.Thread(target=wait, args=(number,)))
             threads[-1].start()
-            assert until(lambda number=number: len(slots._waiting) == number + 1)  # type: ignore[misc]
+            assert until(lambda number=number: len(slots._waiting) == number + 1)  # type: ignore[misc]  # mypy infers no lambda with a default
     for thread in threads:
         thread.join(SOON)
     assert came == list(range(8))
@@ -162,7 +162,7 @@ def test_a_session_sends_no_more_at_once(sim: Simulator, monkeypatch: pytest.Mon
 
     def watched(*args: object, **kwargs: object) -> object:
         with inside:
-            return send(*args, **kwargs)  # type: ignore[arg-type]
+            return send(*args, **kwargs)  # type: ignore[arg-type]  # passed on
 
     monkeypatch.setattr(session._connection, "send", watched)
     sim.options.latency = 0.02
@@ -192,7 +192,7 @@ def refused(sim: Simulator, **policy: object) -> tuple[Session, Pauses]:
     settings = settings_of(tuple({**sim.environment(), "DATABASE_URL": "postgres://localhost/none"}.items()))
     pauses = Pauses()
     sim.faults.add("concurrent_limit", on="query", times=None)
-    return Session(settings, pauses, RetryPolicy(**policy)), pauses  # type: ignore[arg-type]
+    return Session(settings, pauses, RetryPolicy(**policy)), pauses  # type: ignore[arg-type]  # passed on
 
 
 def test_a_busy_org_is_given_growing_pauses(sim: Simulator) -> None:
