@@ -333,6 +333,7 @@ def test_restarts_neither_repeat_nor_forget(loaded: World, place: Place, clock: 
 def test_deferred_work_is_told_after_an_hour(loaded: World, place: Place, clock: Clock) -> None:
     """The keeper reads since when work waits; it tells when an hour has passed and a minute more."""
     since = clock.now - timedelta(minutes=30)
+    loaded.sql("INSERT INTO sync.budget DEFAULT VALUES")
     save = "UPDATE sync.budget SET deferred = jsonb_build_object('refresh', CAST(:at AS text))"
     loaded.sql(save, at=since.isoformat())
     keeping = keeper(loaded, place, clock)
