@@ -108,8 +108,9 @@ def run_worker() -> None:
             "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
+        begin = partial(pipeline.begin_scheduled, context)
         pace = partial(pacing.next_interval, context)
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, pace)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin, pace)
 
 
 @app.command()

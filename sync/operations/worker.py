@@ -1,4 +1,4 @@
-"""The unattended worker: one thread for each job, signals, watchdog.
+"""The unattended worker: passes at each interval, one thread for each job, signals, watchdog.
 
 A signal only sets an event, which jobs check between pages. The worker ends by itself only where a restart
 helps: a hanging job. It does not exit while Postgres or Salesforce is unavailable, and neither for a mistake
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from queue import SimpleQueue
 from types import FrameType
 
 import sync
@@ -123,6 +124,54 @@ class Pulse:
 
 
 Job = Callable[[], object]
+# Begins the passes of these objects together; returns what is left to run of each.
+Begin = Callable[[Sequence[str]], Mapping[str, Job]]
+PASSES = "passes"  # the job that begins them
+
+
+class Turns:
+    """What each object's thread is to run next: it has one turn at a time."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._next: dict[str, SimpleQueue[Job | None]] = {name: SimpleQueue() for name in names}
+
+    def idle(self) -> list[str]:
+        """Return the objects whose threads wait."""
+        with self._lock:
+            return [name for name in self._next if name not in self._busy]
+
+    def give(self, name: str, job: Job) -> None:
+        """Let an object's thread run this job."""
+        with self._lock:
+            self._busy.add(name)
+        self._next[name].put(job)
+
+    def take(self, name: str) -> Job | None:
+        """Wait for a job; None: there is none any more."""
+        with self._lock:
+            self._busy.discard(name)
+        return self._next[name].get()
+
+    def end(self) -> None:
+        """Let all threads end after their turns."""
+        for each in self._next.values():
+            each.put(None)
+
+
+@dataclass(slots=True)
+class Rhythm:
+    """The interval between two runs of a job; `pace` gives it anew after each run (None: it stays)."""
+
+    interval: timedelta
+    pace: Callable[[], timedelta] | None = None
+
+    def renew(self) -> float:
+        """Return the seconds of the interval from now on."""
+        if self.pace is not None:
+            self.interval = self.pace()
+        return self.interval.total_seconds()
 
 
 def run_jobs(
@@ -131,24 +180,33 @@ def run_jobs(
     stop: threading.Event,
     beside: Mapping[str, tuple[Job, timedelta]] | None = None,
     attendant: Attendant | None = None,
+    begin: Begin | None = None,
     pace: Callable[[], timedelta] | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
-    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own; `attendant`
-    looks after all of them. `pace` gives the interval of the passes after each of them, where it may differ.
+    `jobs` are the passes, by object, and `begin` begins those whose threads wait; `pace` gives the interval
+    after each pass (None: it does not change). `beside` are other jobs, each with an interval of its own;
+    `attendant` looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause (`pause_after`). The process exits with 1 if a job does
     not end within SHUTDOWN_SECONDS or is silent for WATCHDOG_SECONDS.
     """
-    pulse = Pulse()
+    pulse, turns, rhythm = Pulse(), Turns(list(jobs)), Rhythm(interval, pace)
+    passes = partial(give_turns, turns, jobs, begin)
     threads = [
-        threading.Thread(target=repeat, args=(name, job, each, stop, pulse, paced), name=name, daemon=True)
-        for name, (job, each, paced) in {
-            **{name: (job, interval, pace) for name, job in jobs.items()},
-            **{name: (job, each, None) for name, (job, each) in (beside or {}).items()},
+        threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
+        for name, (job, each) in {
+            PASSES: (passes, rhythm),
+            **{name: (job, Rhythm(each)) for name, (job, each) in (beside or {}).items()},
         }.items()
+    ]
+    threads += [
+        threading.Thread(
+            target=run_turns, args=(name, job, rhythm, stop, pulse, turns), name=name, daemon=True
+        )
+        for name, job in jobs.items()
     ]
     attending = threading.Thread(target=attend_regularly, args=(attendant, stop, pulse.rested), daemon=True)
     for thread in (*threads, attending):
@@ -169,6 +227,7 @@ def run_jobs(
     deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
     deadline.daemon = True
     deadline.start()
+    turns.end()
     for thread in threads:
         thread.join()
     attending.join(JOIN_SECONDS)
@@ -176,34 +235,47 @@ def run_jobs(
     log.info("worker_stopped")
 
 
-def repeat(
-    name: str,
-    job: Callable[[], object],
-    interval: timedelta,
-    stop: threading.Event,
-    pulse: Pulse,
-    pace: Callable[[], timedelta] | None = None,
-) -> None:
+def repeat(name: str, job: Callable[[], object], rhythm: Rhythm, stop: threading.Event, pulse: Pulse) -> None:
     """Run a job at once and then at each interval (± a tenth), until `stop` is set.
 
-    After a run that takes longer than the interval, the next one starts at the next multiple of it. `pace`
-    gives the interval after each run (None: it does not change).
+    After a run that takes longer than the interval, the next one starts at the next multiple of it.
     """
     pause = 0.0
     while not stop.wait(pause):
         began = time.monotonic()
-        run_until_done(name, job, interval, stop, pulse)
-        seconds = (pace() if pace is not None else interval).total_seconds()
+        run_until_done(name, job, rhythm, stop, pulse)
+        seconds = rhythm.renew()
         spread = min(LONGEST_SPREAD, seconds / 10)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
+
+
+def give_turns(turns: Turns, jobs: Mapping[str, Job], begin: Begin | None) -> None:
+    """Begin the passes of the objects whose threads wait, and give each thread what is left to run."""
+    idle = turns.idle()
+    left: Mapping[str, Job] = {name: jobs[name] for name in idle}
+    if begin is not None and idle:
+        try:
+            left = begin(idle)
+        except Exception:
+            log.exception("passes_crashed", objects=",".join(idle))  # each object's own pass goes on
+    for name, job in left.items():
+        turns.give(name, job)
+
+
+def run_turns(name: str, job: Job, rhythm: Rhythm, stop: threading.Event, pulse: Pulse, turns: Turns) -> None:
+    """Run what an object is given, until there is nothing any more; after a failure, its own job."""
+    while (given := turns.take(name)) is not None:
+        first = [given]
+        # What was begun is ended also when the process is asked to stop: it holds a lease.
+        run_until_done(name, lambda: (first.pop() if first else job)(), rhythm, stop, pulse, once=True)  # noqa: B023
 
 
 def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:
     """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
     while attendant is not None and not stop.is_set():
         rested.clear()
-        run_until_done("alerts", attendant.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
+        run_until_done("alerts", attendant.attend, Rhythm(timedelta(seconds=ATTEND_SECONDS)), stop, Pulse())
         due = time.monotonic() + ATTEND_SECONDS
         while not (stop.wait(SHORTEST_PAUSE) or rested.is_set() or time.monotonic() >= due):
             pass
@@ -225,11 +297,15 @@ def force_exit() -> None:
 
 
 def run_until_done(
-    name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
+    name: str, job: Job, rhythm: Rhythm, stop: threading.Event, pulse: Pulse, *, once: bool = False
 ) -> None:
-    """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
+    """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped.
+
+    The longest pause is the interval of that time. `once`: the first attempt is made in any case.
+    """
     pause = 0.0
-    while not stop.is_set():
+    while once or not stop.is_set():
+        once = False
         pulse.begin(name)
         try:
             with activity.report_to(partial(pulse.beat, name)):
@@ -241,10 +317,10 @@ def run_until_done(
             log.warning("deferred", object=name, reason=str(deferred))
             return
         except SyncError as error:
-            pause = pause_after(error, pause, interval)
+            pause = pause_after(error, pause, rhythm.interval)
             log.error("object_failed", object=name, error=str(error), retry_s=round(pause))
         except Exception as error:
-            pause = pause_after(error, pause, interval)
+            pause = pause_after(error, pause, rhythm.interval)
             log.exception("object_crashed", object=name, retry_s=round(pause))
         finally:
             pulse.rest(name)

@@ -86,7 +86,8 @@ def may_verify(context: SyncContext, name: str) -> bool:
     plan = current_plan(context)
     if not plan.refusal(VERIFY):
         return True
-    last, now = journal.last_verify(context.engine, name)
+    with transaction(context.engine) as connection:
+        last, now = journal.last_verify(connection, name)
     return not plan.stopped and last is not None and now - last >= LONGEST_UNVERIFIED
 
 

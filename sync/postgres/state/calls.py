@@ -23,10 +23,10 @@ OF_COMMAND: Mapping[str, str] = MappingProxyType(
 )
 
 # The runs that ended within 24 hours, and those that go on. `passes` is the number of passes that a line
-# stands for. Numbers grow with time: a scan from the newest reads no older lines.
+# stands for: of quiet ones there may be many. Numbers grow with time, so the scan ends at older lines.
 RECENT = """
 WITH recent AS (
-    SELECT object, command, outcome, started_at, api_calls, calls, 1 AS passes
+    SELECT object, command, outcome, started_at, api_calls, calls, greatest(passes, 1) AS passes
       FROM sync.run
      WHERE id > coalesce((SELECT id FROM sync.run WHERE started_at < now() - interval '2 days'
                            ORDER BY id DESC LIMIT 1), 0)
