@@ -150,9 +150,12 @@ class Turns:
 
     def take(self, name: str) -> Job | None:
         """Wait for a job; None: there is none any more."""
+        return self._next[name].get()
+
+    def done(self, name: str) -> None:
+        """Note that an object's thread waits again."""
         with self._lock:
             self._busy.discard(name)
-        return self._next[name].get()
 
     def end(self) -> None:
         """Let all threads end after their turns."""
@@ -251,24 +254,31 @@ def repeat(name: str, job: Callable[[], object], rhythm: Rhythm, stop: threading
 
 
 def give_turns(turns: Turns, jobs: Mapping[str, Job], begin: Begin | None) -> None:
-    """Begin the passes of the objects whose threads wait, and give each thread what is left to run."""
+    """Begin the passes of the objects whose threads wait, and give each thread what is left to run.
+
+    If that fails, each gets its own job.
+    """
     idle = turns.idle()
     left: Mapping[str, Job] = {name: jobs[name] for name in idle}
-    if begin is not None and idle:
-        try:
+    try:
+        if begin is not None and idle:
             left = begin(idle)
-        except Exception:
-            log.exception("passes_crashed", objects=",".join(idle))  # each object's own pass goes on
-    for name, job in left.items():
-        turns.give(name, job)
+    finally:
+        for name, job in left.items():
+            turns.give(name, job)
 
 
 def run_turns(name: str, job: Job, rhythm: Rhythm, stop: threading.Event, pulse: Pulse, turns: Turns) -> None:
     """Run what an object is given, until there is nothing any more; after a failure, its own job."""
     while (given := turns.take(name)) is not None:
-        first = [given]
         # What was begun is ended also when the process is asked to stop: it holds a lease.
-        run_until_done(name, lambda: (first.pop() if first else job)(), rhythm, stop, pulse, once=True)  # noqa: B023
+        run_until_done(name, partial(run_next, [job, given]), rhythm, stop, pulse, once=True)
+        turns.done(name)
+
+
+def run_next(jobs: list[Job]) -> None:
+    """Run the last of these jobs and take it out, but for the first one."""
+    (jobs.pop() if len(jobs) > 1 else jobs[0])()
 
 
 def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:

@@ -145,16 +145,18 @@ def take(
 def candidate(
     connection: Connection, context: SyncContext, held: Lease, at: datetime, *, waiting: bool
 ) -> Candidate | None:
-    """Return an object as it can be asked; None if its clock or its describe is not known."""
+    """Return an object as it can be asked; None if its clock is wrong, or its describe not known."""
     known = context.session.last_described(held.object)
     if known is None:
         return None
     schema = apply.object_schema(connection, context, CATALOGUE[held.object], known.fields, at)
-    if schema.clock_error:
-        return None
     cursor, verify_at = cursors.read_cursor(connection, held.object), context.settings.sync_verify_at
+    through = cursor.complete_through
+    if schema.clock_error or through is None or through > at + context.settings.sync_overlap:
+        return None
     due = (
         waiting
+        or cursor.deletions_refused_at is not None
         or retention.is_due(connection, context, held.object, cursor)
         or bool(ledger.find_changes(connection, schema.projection))
         or cursor.hidden != tuple(sorted(schema.projection.hidden))

@@ -12,7 +12,7 @@ import pytest
 from sync.errors import ObjectsFailedError
 from sync.replication import opening, pipeline
 from sync.replication.runs import SyncContext
-from sync.salesforce.session.learned import Learned
+from sync.salesforce.learned import Learned
 from sync.simulator import Field, Request
 from tests.support.world import World
 
@@ -22,6 +22,7 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture
 def steady(loaded: World) -> tuple[World, SyncContext]:
     """Both objects loaded, by a worker that has described them and found nothing to do."""
+    loaded.sim.clock.freeze(loaded.sim.clock.now().replace(second=30) + MINUTE)
     context = loaded.context("worker")
     pipeline.sync_all(context)
     pipeline.sync_all(context)

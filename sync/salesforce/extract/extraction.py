@@ -27,9 +27,9 @@ from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.parts import IDS_PER_QUERY, RestlessError
 from sync.salesforce.extract.rest import RESTARTS
 from sync.salesforce.extract.results import NO_FURTHER_PAGE
+from sync.salesforce.learned import Learned
 from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.answers import Answer
-from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import VALUES_PER_PAGE, clip
 from sync.salesforce.session.session import SMALLEST_BATCH, Session
 from sync.window import Page, Progress, Scope, Window

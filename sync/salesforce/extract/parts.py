@@ -15,7 +15,7 @@ from sync.errors import SalesforceError
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.rest import by_id as asked_by_id
-from sync.salesforce.session.learned import Learned
+from sync.salesforce.learned import Learned
 from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Scope
 

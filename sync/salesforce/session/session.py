@@ -20,6 +20,7 @@ from sync.catalogue.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.config.settings import Settings
 from sync.errors import QueryLostError, SalesforceError, StoppedError
 from sync.logs import logger
+from sync.salesforce.learned import Learned
 from sync.salesforce.session import composite
 from sync.salesforce.session.addresses import USERINFO, resource_path
 from sync.salesforce.session.answers import (
@@ -39,7 +40,6 @@ from sync.salesforce.session.connection import (
     Connection,
 )
 from sync.salesforce.session.http import LONGEST_DATE, Watch, csv_lines, read_within
-from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import (
     COMPOSITE,
     DESCRIBE,
