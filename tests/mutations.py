@@ -52,6 +52,9 @@ HTTP = "sync/salesforce/session/http.py"
 LEARNED = "sync/salesforce/learned.py"
 LEDGER = "sync/postgres/ledger.py"
 REFRESH = "sync/replication/refresh.py"
+BUDGET = "sync/replication/budget.py"
+CALLS = "sync/postgres/state/calls.py"
+SLOTS = "sync/salesforce/slots.py"
 RECOMPUTE = "sync/replication/recompute.py"
 VERIFY = "sync/replication/verify/comparison.py"
 BUCKETS = "sync/replication/verify/buckets.py"
@@ -1160,10 +1163,118 @@ MUTATIONS = (
     ),
     bug(
         "budget: the org's last requests are used up",
-        "sync/replication/pipeline.py",
-        " and usage.used >= share * usage.limit:",
-        " and False:",
+        BUDGET,
+        "used < share * limit:",
+        "True:",
         "replication/test_faults.py::test_budget_defers",
+        "replication/test_budget.py::test_the_orgs_own_count_stops_everything",
+    ),
+    bug(
+        "budget: passes are as frequent as ever",
+        BUDGET,
+        "    seconds = max(ceil(planned), grown.total_seconds(), usual.total_seconds())\n",
+        "    seconds = usual.total_seconds()\n",
+        "replication/test_budget.py::test_the_order_of_thinning",
+        "replication/test_pacing.py::test_the_interval_of_the_worker",
+    ),
+    bug(
+        "budget: passes are planned by what is spent alone",
+        BUDGET,
+        "max(ceil(planned), grown",
+        "max(0, grown",
+        "replication/test_budget.py::test_the_interval_is_planned_ahead",
+    ),
+    bug(
+        "budget: passes that are to come are not planned for",
+        BUDGET,
+        " + spent.a_pass * ((DAY - spent.span) / LONGEST_INTERVAL)",
+        "",
+        "replication/test_budget.py::test_days_stay_within_the_allowance",
+    ),
+    bug(
+        "budget: work stops and goes on at the same share",
+        BUDGET,
+        "least - RELAX if work in before else least",
+        "least",
+        "replication/test_budget.py::test_it_does_not_flap",
+    ),
+    bug(
+        "budget: verify waits before refresh",
+        BUDGET,
+        "{ON_DEMAND: 0.85, REFRESH: 0.9, VERIFY: 0.95}",
+        "{ON_DEMAND: 0.85, REFRESH: 0.95, VERIFY: 0.9}",
+        "replication/test_budget.py::test_the_order_of_thinning",
+    ),
+    bug(
+        "budget: verify waits for ever",
+        "sync/replication/pacing.py",
+        "now - last >= LONGEST_UNVERIFIED",
+        "False",
+        "replication/test_pacing.py::test_verify_waits_three_days_at_most",
+    ),
+    bug(
+        "budget: a refresh does not wait",
+        REFRESH,
+        "if not names or not pacing.may_run(context, calls.REFRESH):",
+        "if not names:",
+        "replication/test_pacing.py::test_refresh_waits_and_the_pass_does_not",
+    ),
+    bug(
+        "budget: a deferred verify counts as one",
+        "sync/postgres/state/journal.py",
+        " AND outcome <> 'deferred'",
+        "",
+        "replication/test_pacing.py::test_a_deferred_verify_is_no_verify",
+    ),
+    bug(
+        "budget: calls of two days ago count",
+        CALLS,
+        "coalesce(finished_at, now()) > now() - interval '24 hours'",
+        "coalesce(finished_at, now()) > now() - interval '48 hours'",
+        "replication/test_pacing.py::test_what_counts_as_the_last_day",
+    ),
+    bug(
+        "budget: a describe counts as a pass",
+        SESSION,
+        'with self.counting("describe"):',
+        'with self.counting(""):',
+        "replication/test_pacing.py::test_calls_are_told_apart",
+    ),
+    bug(
+        "budget: a short refusal is told",
+        INCIDENTS,
+        "now - one.opened_at < kind.settles",
+        "False",
+        "operations/test_alerts.py::test_a_budget_that_is_used_up_for_seconds_is_not_told",
+    ),
+    bug(
+        "requests: any number at once",
+        SLOTS,
+        "            if self._free:\n                self._free -= 1\n                return\n",
+        "            return\n",
+        "salesforce/test_slots.py::test_never_more_at_once",
+        "salesforce/test_slots.py::test_a_session_sends_no_more_at_once",
+    ),
+    bug(
+        "requests: a work waits for its own streams",
+        SLOTS,
+        "borrowed = not stream and self._streams[work] > 0",
+        "borrowed = False",
+        "salesforce/test_slots.py::test_a_work_does_not_wait_for_its_own_streams",
+    ),
+    bug(
+        "requests: a stop does not end the waiting",
+        SLOTS,
+        "            if self.stop.is_set():\n",
+        "            if False:\n",
+        "salesforce/test_slots.py::test_a_stop_ends_the_waiting",
+    ),
+    bug(
+        "requests: a busy org is asked as often as any",
+        "sync/salesforce/session/retry.py",
+        "(patient if is_busy(error) else usual)(state)",
+        "usual(state)",
+        "salesforce/test_slots.py::test_a_busy_org_is_given_growing_pauses",
     ),
     # ── unattended ──────────────────────────────────────────────────────────────────────────────────────
     bug(

@@ -21,6 +21,7 @@ from sync.logs import logger
 from sync.postgres import ledger
 from sync.postgres.load.merge import Tally
 from sync.postgres.state import cursors, journal, leases, replicated
+from sync.postgres.state.calls import DESCRIBE
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.journal import Outcome
 from sync.postgres.state.leases import Lease
@@ -132,7 +133,8 @@ def take(
         steady = cursors.steady_objects(connection, names)
         reread = refresh.read_waiting(connection)
         for held in taken:
-            openings[held.object] = Opening(Taken(held, calls[held.object]))
+            made = calls[held.object]
+            openings[held.object] = Opening(Taken(held, made, by_kind={DESCRIBE: made} if made else {}))
             if held.object in steady and not recompute.is_due(connection, context, held.object):
                 waiting = held.object in reread
                 if (found := candidate(connection, context, held, at, waiting=waiting)) is not None:
@@ -268,7 +270,8 @@ def close_one(connection: Connection, context: SyncContext, each: Candidate, ope
     if asked and isinstance(told.coverage, datetime) and isinstance(told.deletions, Deletions):
         deleted = min(told.deletions.through, asked[1])
         cursors.advance_quiet(connection, name, window, told.coverage, deleted)
-    ended = Outcome("succeeded", window, Tally(), opening.taken.calls, opening.taken.shared_calls)
+    taken = opening.taken
+    ended = Outcome("succeeded", window, Tally(), taken.calls, taken.shared_calls, calls=taken.by_kind)
     return journal.note_quiet(connection, name, ended, context.command, context.owner)
 
 

@@ -60,6 +60,8 @@ DEFAULTS: dict[str, object] = {
     "SYNC_CUSTOM_FIELDS": "all",
     "SYNC_BULK_THRESHOLD": 10_000,
     "SYNC_API_BUDGET": 0.8,
+    "SYNC_API_CALLS_PER_DAY": None,
+    "SYNC_CONCURRENT_REQUESTS": 2,
     "SYNC_DEFAULT_REGION": "US",
     "SYNC_VOLATILE_FIELDS": frozenset(),
     "SYNC_VOLATILE_INTERVAL": timedelta(hours=24),

@@ -617,7 +617,7 @@ def test_hidden_object_names_the_remedy(loaded: World) -> None:
 
 
 def test_budget_defers(loaded: World) -> None:
-    """Above the API budget scheduled work is deferred with exit code 4; an operator's resync is not."""
+    """Above the API budget work is deferred with exit code 4; an operator who says so is not."""
     loaded.sim.options.limit_max, loaded.sim.options.limit_used = 1000, 900
 
     with pytest.raises(ObjectsFailedError) as failed:
@@ -625,7 +625,10 @@ def test_budget_defers(loaded: World) -> None:
 
     assert failed.value.code == 4
     assert "SYNC_API_BUDGET (80%)" in str(failed.value)
-    assert pipeline.resync(loaded.context("resync"), ["Contact"], None)[0].tally.read == 3
+    with pytest.raises(ObjectsFailedError, match=r"now all the same: .* --ignore-budget"):
+        pipeline.resync(loaded.context("resync"), ["Contact"], None)
+    anyway = loaded.context("resync", ignore_budget=True)
+    assert pipeline.resync(anyway, ["Contact"], None)[0].tally.read == 3
     outcomes = loaded.sql("SELECT outcome FROM sync.run WHERE command = 'run' ORDER BY id DESC LIMIT 2")
     assert [row[0] for row in outcomes] == ["deferred", "deferred"]
 

@@ -100,6 +100,16 @@ class Session:
         finally:
             CALLS.reset(token)
 
+    @contextmanager
+    def counting(self, kind: str) -> Iterator[None]:
+        """Count the API calls that the current work makes inside the block as of this kind."""
+        calls = CALLS.get() or Calls()
+        before, calls.kind = calls.kind, kind
+        try:
+            yield
+        finally:
+            calls.kind = before
+
     @property
     def version(self) -> str:
         """The pinned API version."""
@@ -208,7 +218,8 @@ class Session:
                 raise ValueError("not a describe")
             return response.headers.get("Last-Modified"), body["fields"]
 
-        answer = self._connection.call(ask)
+        with self.counting("describe"):
+            answer = self._connection.call(ask)
         if answer.body is None and known is not None:
             self._described[name] = replace(known, checked_at=time.monotonic())
             return known.fields, answer.at
@@ -325,7 +336,7 @@ class Session:
 
         # No limit of the total time: one long download may use it up.
         policy = replace(self.retry, total=math.inf)
-        return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy).body)
+        return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy, stream=True).body)
 
     def organization(self) -> str:
         """Return the Id of the org (15 characters), or "" if neither login nor userinfo return it."""
