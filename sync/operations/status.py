@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync.operations.backlog import consumer_warnings
+from sync.operations.backlog import consumer_warnings, request_warnings
 from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.running import Running, running
 from sync.postgres import consumers, ledger, pruning
 from sync.postgres.consumers import Backlog
 from sync.postgres.pruning import Size
+from sync.postgres.state import requests
 from sync.postgres.state.incidents import Incident, read_open
+from sync.postgres.state.requests import Delayed
 from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
@@ -23,7 +25,7 @@ SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, 
   FROM crm.freshness AS f
   LEFT JOIN LATERAL (
        SELECT error FROM sync.run
-        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
+        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase', 'request')
         ORDER BY id DESC LIMIT 1
        ) AS r ON true
  WHERE f.object = ANY (:objects)
@@ -144,7 +146,7 @@ class Rejected:
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
     problems, `incidents` are the open ones, `running` what is going on, `consumers` those of the feed, `at`
-    is the time of the reading."""
+    is the time of the reading, `requests` are those of consumers that have waited for a minute."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -158,6 +160,7 @@ class Status:
     running: tuple[Running, ...] = ()
     consumers: tuple[Backlog, ...] = ()
     at: datetime = NEVER
+    requests: tuple[Delayed, ...] = ()
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -193,11 +196,12 @@ def read_status(
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
     size = pruning.size(connection)
-    backlogs = tuple(consumers.backlogs(connection))
+    backlogs, delayed = tuple(consumers.backlogs(connection)), tuple(requests.delayed(connection))
     problems = [
         *size_warnings(size, size_limit),
         *warnings(connection, objects),
         *consumer_warnings(backlogs, feed_retention),
+        *request_warnings(delayed),
     ]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
@@ -205,7 +209,8 @@ def read_status(
     at = connection.execute(NOW).scalar_one()
     journal, now_running = runs(connection, objects), running(connection, objects)
     return Status(
-        *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs, at)
+        *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs, at),
+        delayed,
     )
 
 
