@@ -43,7 +43,7 @@ def request_warnings(found: Sequence[Delayed]) -> Iterator[tuple[str, bool]]:
     for one in found:
         records = "1 record" if one.records == 1 else f"{one.records:,} records"
         yield (
-            f"{one.object}: consumers have asked for {records} since {format_utc(one.since)}, and wait: start the "
-            "worker; if it runs, its log says why (requests_wait, requests_failed)",
+            f"{one.object}: consumers have asked for {records} since {format_utc(one.since)} and wait: start "
+            "the worker; if it runs, its log says why (requests_wait, requests_failed)",
             False,
         )

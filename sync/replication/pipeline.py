@@ -54,6 +54,8 @@ from sync.window import Scope, Window
 
 log = logger.get(__name__)
 
+DEFERRED = ("run", "worker", "request")  # commands that wait for the API budget
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -262,17 +264,13 @@ def run_work(context: SyncContext, name: str, work: Work) -> Report:
 
 
 def check_budget(context: SyncContext) -> None:
-    """Raise DeferredError in `run`, `worker` and for consumers when the org's API usage exceeds the budget in the
-    settings.
+    """Raise DeferredError in passes, and for requests of consumers, when the org's API usage exceeds the
+    budget in the settings.
 
     An operator's resync is not deferred.
     """
     usage, share = context.session.usage, context.settings.sync_api_budget
-    if (
-        context.command in ("run", "worker", "request")
-        and usage is not None
-        and usage.used >= share * usage.limit
-    ):
+    if context.command in DEFERRED and usage is not None and usage.used >= share * usage.limit:
         raise DeferredError(
             f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
             f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; "

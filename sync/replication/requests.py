@@ -2,9 +2,10 @@
 
 each second: what waits? → lease → taken up → read by Id → merged → answered
 
-A pass or a verify of this process may hold the object's lease, for minutes. The reading then uses the same lease: the
-lock that checks its fence lets one transaction after the other write, and a merge never replaces a newer record.
-What was read is read again at the end of a pass, because pages that were fetched before may be committed after it.
+A pass or a verify of this process may hold the object's lease, for minutes. The reading then uses the same
+lease: its transactions lock the fence, so that they and those of the pass follow each other, and a merge
+never replaces a newer record. Pages that the pass had fetched before may be committed after the reading, so
+its records are queued to be read again at the end of a pass.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 
 @dataclass(slots=True)
 class Pauses:
-    """The objects whose requests wait: after a failure until when (seconds of the monotonic clock), and for how
-    long."""
+    """The objects whose requests wait after a failure: until when (seconds of the monotonic clock), and for
+    how long."""
 
     until: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -112,9 +113,9 @@ def answer_waiting(context: SyncContext, pauses: Pauses) -> None:
 def answer_object(context: SyncContext, name: str) -> None:
     """Read the records of an object that have waited longest, under the lease that this process has or takes.
 
-    During a first load they wait: a commit beside a Bulk job makes the job begin again. Raises LeaseHeldError if
-    another process holds the lease, FenceLostError if it ended meanwhile, DeferredError above the API budget, and
-    whatever the reading raises; the requests then wait on.
+    During a first load they wait: a commit beside a Bulk job makes the job begin again. Raises LeaseHeldError
+    if another process holds the lease, FenceLostError if it ended meanwhile, DeferredError above the API
+    budget, and whatever the reading raises; the requests then wait on.
     """
     if not refresh.is_loaded(context, name):
         return

@@ -47,7 +47,8 @@ RETURNING record_id, taken
 """)
 ANSWER = text("""
 UPDATE sync.answer AS a
-   SET answered = greatest(a.answered, given.number), found = a.record_id = ANY (CAST(:found AS text[])), at = now()
+   SET answered = greatest(a.answered, given.number), at = now(),
+       found = a.record_id = ANY (CAST(:found AS text[]))
   FROM unnest(CAST(:ids AS text[]), CAST(:numbers AS bigint[])) AS given (id, number)
  WHERE a.record_id = given.id
 """)
@@ -92,7 +93,8 @@ DELETE FROM sync.requester AS q
 """)
 PRUNE = text("""
 DELETE FROM sync.answer AS a
- WHERE a.at < now() - interval '1 day' AND NOT EXISTS (SELECT FROM sync.request AS r WHERE r.record_id = a.record_id)
+ WHERE a.at < now() - interval '1 day'
+   AND NOT EXISTS (SELECT FROM sync.request AS r WHERE r.record_id = a.record_id)
 """)
 PRUNE_COUNTS = text("""
 DELETE FROM sync.requester AS q
@@ -113,7 +115,8 @@ class Delayed:
 def publish(connection: Connection, prefixes: Mapping[str, str], per_hour: int) -> None:
     """Store whose records may be asked for, and how often by a role; written only if it has changed.
 
-    `prefixes` maps the objects to the first three characters of their Ids. Requests for other objects are removed.
+    `prefixes` maps the objects to the first three characters of their Ids. Requests for other objects are
+    removed.
     """
     values = {"objects": list(prefixes), "prefixes": list(prefixes.values()), "per_hour": per_hour}
     if connection.execute(PUBLISHED_DIFFERS, values).scalar_one():
