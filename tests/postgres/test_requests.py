@@ -305,11 +305,12 @@ def test_a_wait_ends_with_the_answer_or_the_timeout(loaded: World, orders: Role)
 def test_a_wait_holds_no_lock_of_ours(loaded: World, orders: Role) -> None:
     """While somebody waits, whatever a migration alters can be altered at once."""
     number = ask(orders, loaded.ann)
-    waits = threading.Thread(target=lambda: wait(orders, loaded.ann, number, "1500ms"))
+    waits = threading.Thread(target=lambda: wait(orders, loaded.ann, number, "600ms"))
     waits.start()
     try:
-        time.sleep(0.3)
-        loaded.sql("SET LOCAL lock_timeout = '100ms'; ALTER TABLE sync.request ADD COLUMN later int")
+        time.sleep(0.2)
+        for table in ("request", "answer", "requestable"):
+            loaded.sql(f"SET LOCAL lock_timeout = '100ms'; LOCK TABLE sync.{table} IN ACCESS EXCLUSIVE MODE")
     finally:
         waits.join()
 
