@@ -163,7 +163,7 @@ def read_taken(context: SyncContext, name: str, held: Lease, *, shared: bool) ->
             report = Report(name, window, tally, calls.made, None, time.monotonic() - began)
             record(context, report, run_id, outcome, error, label)
             log.info(
-                "requests_answered" if outcome == "succeeded" else "requests_read",
+                "requests_read",
                 object=name,
                 outcome=outcome,
                 run=run_id,

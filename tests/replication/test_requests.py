@@ -232,7 +232,7 @@ def test_a_lease_that_is_lost_while_it_reads(loaded: World, orders: Role, *, sha
 
     def query(*args: Any, **more: Any) -> Any:
         found = asked(*args, **more)
-        context.session.query = asked  # type: ignore[method-assign]
+        context.session.query = asked  # type: ignore[method-assign]  # once
         loaded.expire_leases()
         leases.acquire(loaded.engine, "Contact", "other", timedelta(0), loaded.stop)
         return found
