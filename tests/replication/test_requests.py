@@ -196,6 +196,7 @@ def test_a_pass_does_not_hold_it_up(loaded: World, orders: Role) -> None:
     while_passing(loaded, "worker", act)
 
     assert len(asked) == 3
+    assert [loaded.row(id_)["custom"]["Spend_With_Tax__c"] for id_, _ in asked] == [200, 200, 200]
     outcomes = loaded.sql("SELECT DISTINCT outcome FROM sync.run WHERE object = 'Contact'")
     assert outcomes == [("succeeded",)], "neither run has taken the other for one that was left"
     assert loaded.sql("SELECT FROM sync.reread") == []
