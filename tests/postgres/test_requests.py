@@ -315,6 +315,17 @@ def test_a_wait_holds_no_lock_of_ours(loaded: World, orders: Role) -> None:
         waits.join()
 
 
+def test_a_wait_writes_nothing(loaded: World, orders: Role) -> None:
+    """It may be called where a transaction is read-only, as on a standby."""
+    number = ask(orders, loaded.ann)
+    answer(loaded)
+    with orders.connect() as connection:
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        done = connection.execute(text(f"SELECT crm.wait_for('{loaded.ann}', {number})")).scalar_one()
+
+    assert done is True
+
+
 def test_another_record_or_number_is_no_answer(loaded: World, orders: Role) -> None:
     """The number of one record says nothing of another."""
     number = ask(orders, loaded.ann)

@@ -69,6 +69,17 @@ def test_a_record_is_read_at_once(loaded: World, orders: Role) -> None:
     loaded.assert_equal()
 
 
+def test_a_new_record(loaded: World, orders: Role) -> None:
+    """A record that no pass has read yet is inserted."""
+    new = loaded.org.create("Contact", {"LastName": "New"})
+    number = ask(orders, new)
+
+    answer(loaded)
+
+    assert wait(orders, new, number) is True
+    assert loaded.news(loaded.seen) == [("insert", new)]
+
+
 def test_a_deleted_record(loaded: World, orders: Role) -> None:
     """A deleted record becomes a tombstone; one without a trace stays as it is, and is answered, too."""
     loaded.org.delete(loaded.ann)
