@@ -28,6 +28,7 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 
 
 CURSORS = "sync/postgres/state/cursors.py"
+PLANS = "sync/postgres/state/plans.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
 LOAD = "sync/postgres/load/merge.py"
@@ -87,7 +88,7 @@ MUTATIONS = (
     ),
     bug(
         "cursor: the overlap is not read again",
-        CURSORS,
+        PLANS,
         "None if complete_through is None else complete_through - overlap",
         "complete_through",
         "replication/test_stories.py::test_late_commit_inside_the_overlap[rest]",
@@ -123,8 +124,8 @@ MUTATIONS = (
     bug(
         "cursor: it moves before the last page",
         APPLY,
-        "            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)\n",
-        "            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)\n"
+        "            plans.save_progress(connection, schema.name, plan, page.progress, page.at)\n",
+        "            plans.save_progress(connection, schema.name, plan, page.progress, page.at)\n"
         "            given = {'at': plan.window.settled, 'name': schema.name}\n"
         "            move = 'UPDATE sync.cursor SET complete_through = :at WHERE object = :name'\n"
         "            connection.execute(text(move), given)\n",
@@ -132,21 +133,21 @@ MUTATIONS = (
     ),
     bug(
         "cursor: the latest clock of a window counts, not the earliest",
-        CURSORS,
+        PLANS,
         "until = least(until, :until),",
         "until = greatest(until, :until),",
         "replication/test_borders.py::test_the_earliest_clock_of_all_answers_ends_the_window[rest]",
     ),
     bug(
         "cursor: a window ends where it was planned, whatever the clocks of its answers",
-        CURSORS,
+        PLANS,
         "       until = least(until, :until),\n",
         "",
         "replication/test_borders.py::test_the_earliest_clock_of_all_answers_ends_the_window[rest]",
     ),
     bug(
         "cursor: a resumed window's end is taken as now",
-        CURSORS,
+        PLANS,
         "window = replace(wanted, until=stored.until)",
         "window = wanted; connection.execute(text('UPDATE sync.progress SET until = :u WHERE object = :o'), "
         "{'u': wanted.until, 'o': sobject})",
@@ -154,14 +155,14 @@ MUTATIONS = (
     ),
     bug(
         "cursor: one that lies in the future is believed",
-        CURSORS,
+        PLANS,
         "    if complete_through is not None and complete_through > until + overlap:\n",
         "    if False:\n",
         "replication/test_faults.py::test_a_cursor_in_the_future_is_refused_and_mended",
     ),
     bug(
         "cursor: a resync that leaves a gap moves it",
-        CURSORS,
+        PLANS,
         "gapless = since is None or (complete_through is not None and since <= complete_through)",
         "gapless = True",
         "cli/test_commands.py::test_resync_since",
@@ -182,7 +183,7 @@ MUTATIONS = (
     ),
     bug(
         "cursor: what was read of a Bulk job is continued, whatever was committed since",
-        CURSORS,
+        PLANS,
         "current = stored.job is None or stored.undisturbed",
         "current = True",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
@@ -190,7 +191,7 @@ MUTATIONS = (
     bug(
         "cursor: commits are not counted, so no Bulk job is ever too old",
         APPLY,
-        "        if page.batch.ids or page.batch.rejects:\n            cursors.count_commit(connection, schema.name)\n",
+        "        if page.batch.ids or page.batch.rejects:\n            plans.count_commit(connection, schema.name)\n",
         "",
         "replication/test_resumed.py::test_values_read_since_are_kept[bulk]",
     ),
@@ -327,7 +328,7 @@ MUTATIONS = (
     bug(
         "lease: nothing renews it",
         LEASES,
-        'connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})',
+        'connection.execute(RENEW, asdict(each) | {"seconds": LEASE_SECONDS})',
         "pass",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
     ),
@@ -341,8 +342,8 @@ MUTATIONS = (
     bug(
         "lease: another process takes one that is held",
         LEASES,
-        "(owner IS NULL OR expires_at < clock_timestamp())",
-        "true",
+        "WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())",
+        "WHERE object = :object",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
     ),
     # ── the guards ──────────────────────────────────────────────────────────────────────────────────────
@@ -676,7 +677,7 @@ MUTATIONS = (
     bug(
         "count: pages that did not add up are resumed",
         WINDOWS,
-        "            cursors.note_mismatch(connection, schema.name, plan.purpose)\n",
+        "            plans.note_mismatch(connection, schema.name, plan.purpose)\n",
         "            pass\n",
         "replication/test_faults.py::test_page_that_never_is_what_it_says[bulk]",
     ),

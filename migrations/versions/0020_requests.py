@@ -8,7 +8,7 @@ from alembic import op
 from migrations.rights import publish_functions
 
 revision: str = "0020"
-down_revision: str | None = "0018"
+down_revision: str | None = "0019"
 branch_labels: str | None = None
 depends_on: str | None = None
 

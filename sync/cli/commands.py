@@ -108,7 +108,8 @@ def run_worker() -> None:
             "requests": (partial(requests.answer_requests, replace(context, command="request")), MINUTE),
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant)
+        begin = partial(pipeline.begin_scheduled, context)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin)
 
 
 @app.command()

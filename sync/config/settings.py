@@ -51,14 +51,17 @@ class DatabaseSettings(AlertSettings, StorageSettings):
     pgsslmode: str | None = None
     sync_replica_schema: str | None = None
     sync_objects: Annotated[tuple[str, ...], NoDecode] = ()
-    sync_interval: timedelta = timedelta(minutes=10)
+    sync_interval: timedelta = timedelta(minutes=1)
+    sync_coverage_interval: timedelta = timedelta(0)  # zero: each pass asks
     sync_overlap: timedelta = timedelta(minutes=10)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["logfmt", "json", "pretty"] = "logfmt"
     dyno: str = "local"
 
     @field_validator(
-        "sync_interval", "sync_overlap", "sync_volatile_interval", mode="before", check_fields=False
+        *("sync_interval", "sync_coverage_interval", "sync_overlap", "sync_volatile_interval"),
+        mode="before",
+        check_fields=False,
     )
     @classmethod
     def _duration(cls, value: Any) -> Any:
@@ -74,7 +77,7 @@ class DatabaseSettings(AlertSettings, StorageSettings):
             raise bad_value("must be longer than zero, for example 10m")
         return value
 
-    @field_validator("sync_interval", "sync_overlap")
+    @field_validator("sync_interval", "sync_coverage_interval", "sync_overlap")
     @classmethod
     def _not_for_ever(cls, value: timedelta) -> timedelta:
         if value > LONGEST:
@@ -125,7 +128,8 @@ class DatabaseSettings(AlertSettings, StorageSettings):
     @property
     def max_lag(self) -> timedelta:
         """The lag above which an object is stale: the setting, or else what passes in time do not exceed."""
-        return self.sync_max_lag or 2 * self.sync_interval + self.sync_overlap + LAG_MARGIN
+        between = max(self.sync_interval, self.sync_coverage_interval)
+        return self.sync_max_lag or 2 * between + self.sync_overlap + LAG_MARGIN
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -154,7 +154,8 @@ def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
         jobs = {
             name: partial(pipeline.run_scheduled, context, name) for name in context.settings.sync_objects
         }
-        worker.run_jobs(jobs, timedelta(seconds=30), stop)
+        begin = partial(pipeline.begin_scheduled, context)
+        worker.run_jobs(jobs, timedelta(seconds=30), stop, begin=begin)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:

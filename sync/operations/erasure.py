@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -248,9 +247,8 @@ def erase_object(connection: Connection, name: str, ids: Sequence[str], owner: s
     """Empty the copies of one object's records, with a journal entry; return the number of rows."""
     run_id = journal.open_run(connection, name, "erase", owner)
     rows = personal.erase(connection, name, ids, run_id)
-    tally = Tally(read=len(ids), deleted=rows)
-    succeeded = partial(journal.close_run, connection, run_id, name, "succeeded")
-    succeeded(window=None, tally=tally, api_calls=0, error=None)
+    ended = journal.Outcome("succeeded", None, Tally(read=len(ids), deleted=rows), 0)
+    journal.close_run(connection, run_id, name, ended, command="erase", owner=owner)
     return rows
 
 

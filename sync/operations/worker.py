@@ -1,4 +1,4 @@
-"""The unattended worker: one thread for each job, signals, watchdog.
+"""The unattended worker: passes at each interval, one thread for each job, signals, watchdog.
 
 A signal only sets an event, which jobs check between pages. The worker ends by itself only where a restart
 helps: a hanging job. It does not exit while Postgres or Salesforce is unavailable, and neither for a mistake
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from queue import SimpleQueue
 from types import FrameType
 
 import sync
@@ -123,6 +124,40 @@ class Pulse:
 
 
 Job = Callable[[], object]
+# Begins the passes of these objects together; returns what is left to run of each.
+Begin = Callable[[Sequence[str]], Mapping[str, Job]]
+PASSES = "passes"  # the job that begins them
+
+
+class Turns:
+    """What each object's thread is to run next: it has one turn at a time."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._next: dict[str, SimpleQueue[Job | None]] = {name: SimpleQueue() for name in names}
+
+    def idle(self) -> list[str]:
+        """Return the objects whose threads wait."""
+        with self._lock:
+            return [name for name in self._next if name not in self._busy]
+
+    def give(self, name: str, job: Job) -> None:
+        """Let an object's thread run this job."""
+        with self._lock:
+            self._busy.add(name)
+        self._next[name].put(job)
+
+    def take(self, name: str) -> Job | None:
+        """Wait for a job; None: there is none any more."""
+        with self._lock:
+            self._busy.discard(name)
+        return self._next[name].get()
+
+    def end(self) -> None:
+        """Let all threads end after their turns."""
+        for each in self._next.values():
+            each.put(None)
 
 
 def run_jobs(
@@ -131,23 +166,28 @@ def run_jobs(
     stop: threading.Event,
     beside: Mapping[str, tuple[Job, timedelta]] | None = None,
     attendant: Attendant | None = None,
+    begin: Begin | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
-    `jobs` are the passes, by object; `beside` are other jobs, each with an interval of its own; `attendant`
-    looks after all of them.
+    `jobs` are the passes, by object, and `begin` begins those whose threads wait; `beside` are other jobs,
+    each with an interval of its own; `attendant` looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause (`pause_after`). The process exits with 1 if a job does
     not end within SHUTDOWN_SECONDS or is silent for WATCHDOG_SECONDS.
     """
-    pulse = Pulse()
+    pulse, turns = Pulse(), Turns(list(jobs))
+    passes = partial(give_turns, turns, jobs, begin)
     threads = [
         threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
-        for name, (job, each) in {
-            **{name: (job, interval) for name, job in jobs.items()},
-            **(beside or {}),
-        }.items()
+        for name, (job, each) in {PASSES: (passes, interval), **(beside or {})}.items()
+    ]
+    threads += [
+        threading.Thread(
+            target=run_turns, args=(name, job, interval, stop, pulse, turns), name=name, daemon=True
+        )
+        for name, job in jobs.items()
     ]
     attending = threading.Thread(target=attend_regularly, args=(attendant, stop, pulse.rested), daemon=True)
     for thread in (*threads, attending):
@@ -168,6 +208,7 @@ def run_jobs(
     deadline = threading.Timer(SHUTDOWN_SECONDS, force_exit)
     deadline.daemon = True
     deadline.start()
+    turns.end()
     for thread in threads:
         thread.join()
     attending.join(JOIN_SECONDS)
@@ -189,6 +230,29 @@ def repeat(
         run_until_done(name, job, interval, stop, pulse)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
+
+
+def give_turns(turns: Turns, jobs: Mapping[str, Job], begin: Begin | None) -> None:
+    """Begin the passes of the objects whose threads wait, and give each thread what is left to run."""
+    idle = turns.idle()
+    left: Mapping[str, Job] = {name: jobs[name] for name in idle}
+    if begin is not None and idle:
+        try:
+            left = begin(idle)
+        except Exception:
+            log.exception("passes_crashed", objects=",".join(idle))  # each object's own pass goes on
+    for name, job in left.items():
+        turns.give(name, job)
+
+
+def run_turns(
+    name: str, job: Job, interval: timedelta, stop: threading.Event, pulse: Pulse, turns: Turns
+) -> None:
+    """Run what an object is given, until there is nothing any more; after a failure, its own job."""
+    while (given := turns.take(name)) is not None:
+        first = [given]
+        # What was begun is ended also when the process is asked to stop: it holds a lease.
+        run_until_done(name, lambda: (first.pop() if first else job)(), interval, stop, pulse, once=True)  # noqa: B023
 
 
 def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:
@@ -217,11 +281,15 @@ def force_exit() -> None:
 
 
 def run_until_done(
-    name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
+    name: str, job: Job, interval: timedelta, stop: threading.Event, pulse: Pulse, *, once: bool = False
 ) -> None:
-    """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped."""
+    """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped.
+
+    `once`: the first attempt is made in any case.
+    """
     pause = 0.0
-    while not stop.is_set():
+    while once or not stop.is_set():
+        once = False
         pulse.begin(name)
         try:
             with activity.report_to(partial(pulse.beat, name)):

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Interval,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -59,6 +60,8 @@ Table(
     Column("selection", Text()),
     timestamp_column("deletions_refused_at"),
     timestamp_column("slow_since"),
+    Column("coverage_lag", Interval()),
+    timestamp_column("coverage_asked"),
     schema=BOOKKEEPING,
     comment="How far each object is complete, and deletions and values are known; hidden and late fields.",
 )
@@ -115,6 +118,8 @@ Table(
             *("nuls_removed", "api_calls"),
         )
     ),
+    Column("passes", Integer(), nullable=False, server_default=text("0")),
+    Column("shared_calls", Integer(), nullable=False, server_default=text("0")),
     Column("error", Text()),
     Column("findings", JSONB()),
     Column("error_class", Text()),

@@ -117,24 +117,23 @@ class Entry:
 def record_changes(connection: Connection, projection: Projection) -> list[Entry]:
     """Write the changes since the last describe; return them. The first describe of an object returns no
     changes."""
-    name = projection.sobject.name
-    known = {
-        row.field: (
-            row.change,
-            State.from_row(row),
-        )
-        for row in connection.execute(KNOWN, {"object": name})
-    }
+    entries = find_changes(connection, projection)
+    for entry in entries:
+        write_entry(connection, projection.sobject.name, entry)
+    return [entry for entry in entries if entry.change != "known"]
+
+
+def find_changes(connection: Connection, projection: Projection) -> list[Entry]:
+    """Return what differs between a describe and the ledger."""
+    rows = connection.execute(KNOWN, {"object": projection.sobject.name})
+    known = {row.field: (row.change, State.from_row(row)) for row in rows}
     selected = set(projection.names)
     own = {field.name for field in projection.fields}
     now = {
         field.name: State.from_field(field, replicated=field.name in selected, own_column=field.name in own)
         for field in projection.described
     }
-    entries = list(detect_changes(known, now))
-    for entry in entries:
-        write_entry(connection, name, entry)
-    return [entry for entry in entries if entry.change != "known"]
+    return list(detect_changes(known, now))
 
 
 def write_entry(connection: Connection, name: str, entry: Entry) -> None:

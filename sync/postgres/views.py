@@ -42,7 +42,8 @@ SELECT p.object,
            WHEN k.complete_through IS NULL THEN NULL
            WHEN k.covered IS NULL OR k.covered < k.complete_through THEN 'overlap'
            ELSE 'covered'
-       END AS claim
+       END AS claim,
+       k.coverage_lag AS salesforce_lag
   FROM sync.replicated AS p
   LEFT JOIN sync.cursor AS k ON k.object = p.object
   LEFT JOIN LATERAL (

@@ -27,9 +27,9 @@ from sync.postgres.load import dependants, first, merge
 from sync.postgres.load.dependants import Dependency
 from sync.postgres.load.merge import Tally
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import Plan
+from sync.postgres.state import cursors, leases, plans
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import (
     REPLICA,
     allow_long,
@@ -96,16 +96,30 @@ def describe_object(context: SyncContext, sobject: SObject) -> ObjectSchema:
     described, at = context.session.describe(sobject.name)
     with transaction(context.engine) as connection:
         check_org(connection, context, organization)
-        dependencies = ledger.dependencies(connection, sobject.name)
-        refused = ledger.refused(connection, sobject.name, described)
-        known = reference_time(connection, context)
-    if abs(at - known) > MAX_CLOCK_DIFFERENCE:
+        schema = object_schema(connection, context, sobject, described, at)
+    if schema.clock_error:
         # A single server may send a wrong Date header: the answer to a second request decides.
         described, at = context.session.describe(sobject.name)
         with transaction(context.engine) as connection:
-            known = reference_time(connection, context)
-    found = projection(context.settings, sobject, described, refused)
-    return ObjectSchema(found, at, dependencies, clock_error(sobject.name, at, known))
+            schema = object_schema(connection, context, sobject, described, at)
+    return schema
+
+
+def object_schema(
+    connection: Connection,
+    context: SyncContext,
+    sobject: SObject,
+    described: Sequence[DescribedField],
+    at: datetime,
+) -> ObjectSchema:
+    """Return an object as a describe shows it at a time of Salesforce's clock."""
+    refused = ledger.refused(connection, sobject.name, described)
+    return ObjectSchema(
+        projection(context.settings, sobject, described, refused),
+        at,
+        ledger.dependencies(connection, sobject.name),
+        clock_error(sobject.name, at, reference_time(connection, context)),
+    )
 
 
 def projection(
@@ -245,9 +259,9 @@ def commit_page(
                 connection, schema.name, since, schema.dependencies, merged=tally.merged > 0
             )
         if page.batch.ids or page.batch.rejects:
-            cursors.count_commit(connection, schema.name)
+            plans.count_commit(connection, schema.name)
         if plan is not None:
-            cursors.save_progress(connection, schema.name, plan, page.progress, page.at)
+            plans.save_progress(connection, schema.name, plan, page.progress, page.at)
     return tally
 
 
@@ -288,6 +302,6 @@ def remove(
     while chunk := dict(islice(left, REMOVALS_PER_TRANSACTION)):
         with leases.fenced_transaction(context.engine, held) as connection:
             keep = context.settings.tombstone_values_kept
-            cursors.count_commit(connection, name)
+            plans.count_commit(connection, name)
             removed += merge.remove(connection, name, chunk, reason, run_id, keep)
     return removed

@@ -11,14 +11,16 @@ from sqlalchemy import Connection, text
 from sync.errors import SalesforceError, SyncError
 from sync.logs import logger
 from sync.postgres.load.merge import Tally
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import CursorState, Plan
+from sync.postgres.state import cursors, leases, plans
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import REPLICA, qualified_name, transaction
 from sync.replication import apply
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
 from sync.replication.verify import comparison
+from sync.salesforce.extract.together import Told
 from sync.salesforce.session.answers import Deletions
 from sync.window import Window
 
@@ -27,6 +29,7 @@ log = logger.get(__name__)
 POLL_INTERVAL = timedelta(minutes=5)  # Salesforce advises against more frequent polling
 # Salesforce keeps the delete log for 15 days and refuses a start before that.
 LOG_SPAN = timedelta(days=14)
+SHORTEST = timedelta(minutes=2)  # the shortest window of whole minutes that Salesforce accepts
 # The least time between two verifies that replace an unavailable delete log.
 REVERIFY_AFTER = timedelta(minutes=30)
 LOST_LOG_CODES = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
@@ -39,33 +42,40 @@ UNION SELECT record_id FROM sync.reject WHERE object = :object AND record_id = A
 
 
 def remove_purged(
-    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, plan: Plan
+    context: SyncContext,
+    schema: ObjectSchema,
+    held: Lease,
+    run_id: int,
+    plan: Plan,
+    told: Told | None = None,
 ) -> Generator[PageResult, None, datetime | None]:
     """Turn records into tombstones that the delete log names and Salesforce no longer has.
 
-    Returns the time through which deletions are known (None: Salesforce does not tell). If the log no longer
-    reaches back to the last request, it verifies the object with repair. Raises SyncError if differences
-    remain then.
+    `told` is what the call that began the pass told. Returns the time through which deletions are known
+    (None: Salesforce does not tell). If the log no longer reaches back to the last request, it verifies the
+    object with repair. Raises SyncError if differences remain then.
     """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
         # Not later than any answer of the window: a server's wrong Date must not move the claim ahead. The
         # first answers of a resumed window are old, so they do not count.
         if not plan.resumed:
-            schema = replace(schema, at=min(schema.at, cursors.earliest_clock(connection, schema.name, plan)))
+            schema = replace(schema, at=min(schema.at, plans.earliest_clock(connection, schema.name, plan)))
     since = cursor.deleted_through or cursor.complete_through
     if since is None:  # a first load: the table holds no record that could have been deleted
         return None
     end = floor_to_minute(schema.at)
-    if plan.resumed:
+    if told is not None and told.deletions is not None and told.question.deleted is not None:
+        end = told.question.deleted[1]
+    elif plan.resumed:
         # Other work may have read the log before the first pages of this window were committed.
         since = min(since, plan.window.until)
-    elif asked_recently(cursor, schema.at, POLL_INTERVAL):
+    elif asked_recently(cursor, schema.at, max(POLL_INTERVAL, context.settings.sync_coverage_interval)):
         return cursor.deleted_through
     if end - floor_to_minute(since) <= timedelta():
         return cursor.deleted_through
     try:
-        listed = ask_delete_log(context, schema, since, end)
+        listed = told_deletions(told, since) or ask_delete_log(context, schema, since, end)
     except SalesforceError as error:
         if error.passing or not 400 <= error.status < 500:
             raise
@@ -99,6 +109,19 @@ def remove_purged(
     return through
 
 
+def told_deletions(told: Told | None, since: datetime) -> Deletions | None:
+    """Return what a call told of the deletions since a time; None if the delete log is to be asked (again).
+
+    Raises SalesforceError for a refusal.
+    """
+    found = told.deletions if told is not None else None
+    if isinstance(found, SyncError):
+        if isinstance(found, SalesforceError) and found.code in LOST_LOG_CODES:
+            return None  # a shorter window may be answered
+        raise found
+    return found if found is not None and found.earliest <= since else None
+
+
 def ask_delete_log(
     context: SyncContext, schema: ObjectSchema, since: datetime, end: datetime
 ) -> Deletions | None:
@@ -106,9 +129,8 @@ def ask_delete_log(
     available."""
     if since < schema.at - LOG_SPAN:
         return None
-    shortest = timedelta(minutes=2)
     for start in dict.fromkeys((since - context.settings.sync_overlap, since)):
-        start = min(floor_to_minute(start), end - shortest)
+        start = min(floor_to_minute(start), end - SHORTEST)
         try:
             listed = context.session.deleted(
                 schema.name, max(start, floor_to_minute(schema.at - LOG_SPAN)), end

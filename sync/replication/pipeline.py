@@ -8,7 +8,7 @@ The next pages are fetched and transformed while a page is committed. No transac
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -30,13 +30,15 @@ from sync.postgres.load import personal
 from sync.postgres.state import journal
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, recompute, refresh, retention
+from sync.replication import apply, deletes, opening, recompute, refresh, retention
 from sync.replication.apply import ObjectSchema
+from sync.replication.opening import Begun, Opening
 from sync.replication.runs import (
     Attempts,
     PageResult,
     Report,
     SyncContext,
+    Taken,
     Work,
     run_concurrently,
     run_journalled,
@@ -50,6 +52,7 @@ from sync.replication.windows import (
     resync_planner,
 )
 from sync.salesforce.extract import extraction, parts
+from sync.salesforce.extract.together import Told
 from sync.window import Scope, Window
 
 log = logger.get(__name__)
@@ -71,9 +74,24 @@ def sync_all(context: SyncContext) -> list[Report]:
 
     Raises ObjectsFailedError, which names the failed objects, after all have been attempted.
     """
-    reports = run_concurrently(context.settings.sync_objects, lambda name: sync_object(context, name))
+    names = context.settings.sync_objects
+    begun = begin(context, names)
+    done = {report.object: report for report in begun.reports}
+    left = [name for name in names if name not in done]
+    found = run_concurrently(left, lambda name: sync_object(context, name, begun.openings.get(name)))
+    done |= {report.object: report for report in found}
+    reports = [done[name] for name in names]
     refresh_dependants(context)  # also of objects that were busy before
     return reports
+
+
+def begin(context: SyncContext, names: Sequence[str]) -> Begun:
+    """Begin the passes of these objects with one call to Salesforce; see `opening.begin`."""
+    try:
+        check_budget(context)
+    except DeferredError:
+        return Begun()  # each object's own pass records it
+    return opening.begin(context, names)
 
 
 def resync(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Report]:
@@ -94,19 +112,24 @@ def verify_all(
     return run_concurrently(names, lambda name: verify_object(context, name, repair=repair, sample=sample))
 
 
-def sync_object(context: SyncContext, name: str) -> Report:
+def sync_object(context: SyncContext, name: str, opened: Opening | None = None) -> Report:
     """Run one object's incremental pass from its cursor to now, then reread queued records and formulas.
 
-    All three are attempted even if one fails. Raises SyncError, or WorkFailedError if several failed.
+    `opened` is what a call for several objects has begun. All three are attempted even if one fails. Raises
+    SyncError, or WorkFailedError if several failed.
     """
+    left = [opened]
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         yield from retention.apply_retention(context, name, held, run_id)
-        schema = apply.describe_object(context, CATALOGUE[name])
+        begun, left[0] = left[0], None  # after a restart, what was told no longer fits
+        told = begun.told if begun else None
+        schema = begun.schema if begun and begun.schema else apply.describe_object(context, CATALOGUE[name])
         check_budget(context)
         attempts = Attempts(name, (*FATAL, FieldsMovedError))
         with attempts.attempt("pass"):
-            resumed = yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
+            planner = pass_planner(context, name)
+            resumed = yield from read_and_advance(context, schema, held, run_id, planner, told)
             if resumed:
                 # A resumed window ends at the time of its interruption; a second window reaches the present.
                 schema = apply.describe_object(context, CATALOGUE[name])
@@ -119,7 +142,7 @@ def sync_object(context: SyncContext, name: str) -> Report:
 
     report, run = None, Attempts(name)
     with run.attempt("pass"):
-        report = run_work(context, name, work)
+        report = run_work(context, name, work, opened.taken if opened else None)
     # The failure of another object is in that object's journal, and its own pass tries again.
     with suppress(ObjectsFailedError):
         refresh_dependants(context, but=name)
@@ -141,13 +164,18 @@ def resync_object(context: SyncContext, name: str, since: datetime | None) -> Re
 
 
 def read_and_advance(
-    context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, planner: Planner
+    context: SyncContext,
+    schema: ObjectSchema,
+    held: Lease,
+    run_id: int,
+    planner: Planner,
+    told: Told | None = None,
 ) -> Generator[PageResult, None, bool]:
     """Read one window, apply purges, advance the cursor; return whether the window was a resumed one."""
-    plan = yield from read_window(context, schema, held, run_id, planner)
+    plan = yield from read_window(context, schema, held, run_id, planner, told=told)
     deleted = None
     if plan.advances or plan.resumed:
-        deleted = yield from deletes.remove_purged(context, schema, held, run_id, plan)
+        deleted = yield from deletes.remove_purged(context, schema, held, run_id, plan, told)
     advance(context, schema, held, run_id, plan, deleted)
     return plan.resumed
 
@@ -198,17 +226,33 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
     return run_work(context, name, work)
 
 
-def run_scheduled(context: SyncContext, name: str) -> None:
+def begin_scheduled(context: SyncContext, names: Sequence[str]) -> dict[str, Callable[[], None]]:
+    """Begin what the worker does for these objects; return what is left to run of each."""
+    begun = begin(context, names)
+    for report in begun.reports:
+        context.on_pass(report.object)
+    done = {report.object for report in begun.reports}
+    return {
+        name: partial(run_scheduled, context, name, begun.openings.get(name))
+        for name in names
+        if name not in done
+    }
+
+
+def run_scheduled(context: SyncContext, name: str, opened: Opening | None = None) -> None:
     """Run what the worker does for an object: a pass, and once a night a verification with repair.
 
-    Both are attempted even if one fails. Raises SyncError, or WorkFailedError if both failed.
+    `opened` is what a call for several objects has begun. Both are attempted even if one fails. Raises
+    SyncError, or WorkFailedError if both failed.
     """
     attempts = Attempts(name)
     with attempts.attempt("pass"):
-        sync_object(context, name)
+        sync_object(context, name, opened)
         context.on_pass(name)
     with attempts.attempt("verify"):
-        if journal.verify_due(context.engine, name, context.settings.sync_verify_at):
+        with transaction(context.engine) as connection:
+            due = journal.verify_due(connection, name, context.settings.sync_verify_at)
+        if due:
             verify_object(replace(context, command="verify"), name, repair=True)
     attempts.check()
 
@@ -249,7 +293,7 @@ def refuse_erased(context: SyncContext, ids: Sequence[str]) -> None:
 # ── around the flow ───────────────────────────────────────────────────────────────────────────────────
 
 
-def run_work(context: SyncContext, name: str, work: Work) -> Report:
+def run_work(context: SyncContext, name: str, work: Work, taken: Taken | None = None) -> Report:
     """Run work under the object's lease, with an entry in the journal.
 
     It first recomputes derived columns of another version, so that all rows of a table have the version that
@@ -260,7 +304,7 @@ def run_work(context: SyncContext, name: str, work: Work) -> Report:
         yield from recompute.recompute(context, name, held, run_id)
         yield from apply.without_refused(context, name, work)(held, run_id)
 
-    return run_journalled(context, name, steps)
+    return run_journalled(context, name, steps, taken)
 
 
 def check_budget(context: SyncContext) -> None:

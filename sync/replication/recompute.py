@@ -39,6 +39,12 @@ def current_versions(sobject: SObject, region: str) -> dict[str, str]:
     }
 
 
+def is_due(connection: Connection, context: SyncContext, name: str) -> bool:
+    """Return whether derived columns of another version are stored, or none is noted."""
+    wanted = current_versions(CATALOGUE[name], context.settings.sync_default_region)
+    return versions.derived_versions(connection, name) != wanted
+
+
 def recompute(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Recompute in all rows the derived columns whose stored version is not the one of this process.
 

@@ -13,7 +13,7 @@ from sync.errors import StoppedError
 from sync.logs import logger
 from sync.postgres.load import dependants
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases
+from sync.postgres.state import cursors, leases, plans
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
@@ -65,7 +65,12 @@ class Waiting:
 def waiting_objects(context: SyncContext) -> list[str]:
     """Return the names of objects with records to be read again."""
     with transaction(context.engine) as connection:
-        return [row.object for row in connection.execute(WAITING)]
+        return read_waiting(connection)
+
+
+def read_waiting(connection: Connection) -> list[str]:
+    """Return the names of objects with records to be read again."""
+    return [row.object for row in connection.execute(WAITING)]
 
 
 def is_loaded(context: SyncContext, name: str) -> bool:
@@ -205,7 +210,7 @@ def due_fields(context: SyncContext, schema: ObjectSchema, cursor: CursorState) 
 
 def read_columns(
     context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int, names: tuple[str, ...]
-) -> Generator[PageResult, None, tuple[tuple[str, ...], cursors.Plan | None]]:
+) -> Generator[PageResult, None, tuple[tuple[str, ...], plans.Plan | None]]:
     """Read these fields of all records, and merge them into rows of the same stamp.
 
     Returns the names that were selected, and the plan of the window (None: `names` is empty), which may be a
@@ -216,11 +221,11 @@ def read_columns(
     log.info("refreshing", object=schema.name, fields=",".join(names))
     narrow = replace(schema, projection=schema.projection.only(names))
 
-    def plan(connection: Connection, seen: ObjectSchema, _: object) -> cursors.Plan:
-        return cursors.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
+    def plan(connection: Connection, seen: ObjectSchema, _: object) -> plans.Plan:
+        return plans.plan_refresh(connection, seen.name, seen.at, seen.projection.fingerprint)
 
     read = yield from read_window(context, narrow, held, run_id, plan, Mode.PARTIAL)
     with transaction(context.engine) as connection:
         leases.check_fence(connection, held)
-        cursors.clear_progress(connection, schema.name, cursors.REFRESH)
+        plans.clear_progress(connection, schema.name, plans.REFRESH)
     return narrow.projection.names, read

@@ -7,14 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.postgres import ledger
 from sync.postgres.load import first, personal
-from sync.postgres.state import cursors, leases
+from sync.postgres.state import cursors, leases, replicated
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import allow_long, transaction
 from sync.replication.runs import PageResult, SyncContext
@@ -42,7 +43,7 @@ def apply_retention(context: SyncContext, name: str, held: Lease, run_id: int) -
     with transaction(context.engine) as connection:
         # During a first load there is no index on deleted_at.
         allow_long(connection)
-        cursors.note_replicated(connection, context.settings.sync_objects)
+        replicated.note_replicated(connection, context.settings.sync_objects)
         cursor = cursors.read_cursor(connection, name)
         now, until = connection.execute(DUE, {"keep": keep}).one()
         if cursor.emptied_through is not None and (until is None or until < cursor.emptied_through):
@@ -59,6 +60,18 @@ def apply_retention(context: SyncContext, name: str, held: Lease, run_id: int) -
         yield from erase_fields(context, name, held, run_id, window)
     if is_due:
         yield from erase_tombstones(context, name, held, after, until, window)
+
+
+def is_due(connection: Connection, context: SyncContext, name: str, cursor: CursorState) -> bool:
+    """Return whether `apply_retention` has something to note or to erase."""
+    keep = context.settings.tombstone_values_kept
+    if cursor.selection != describe_selection(context, name):
+        return True
+    _, until = connection.execute(DUE, {"keep": keep}).one()
+    if cursor.emptied_through is not None and (until is None or until < cursor.emptied_through):
+        return True
+    after = cursor.emptied_through or BEGINNING
+    return until is not None and personal.any_deleted(connection, name, after, until)
 
 
 def erase_tombstones(

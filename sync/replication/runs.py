@@ -79,18 +79,31 @@ class Report:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A lease that is held already, and the API calls made before the run that count as the object's."""
+
+    held: Lease
+    calls: int = 0
+    shared_calls: int = 0
+
+
 Work = Callable[[Lease, int], Iterator[PageResult]]
 
 
-def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
+def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | None = None) -> Report:
     """Run work under the object's lease; write its outcome to the journal and to one log line in any case.
 
-    Raises LeaseHeldError if the lease stays held, and whatever the work raises.
+    `taken` is a lease that is held already. Raises LeaseHeldError if the lease stays held, and whatever the
+    work raises.
     """
-    with (
-        leases.lease(context.engine, name, context.owner, context.wait, context.stop) as held,
-        context.session.counted() as calls,
-    ):
+    lease = (
+        leases.lease(context.engine, name, context.owner, context.wait, context.stop)
+        if taken is None
+        else leases.holding(context.engine, taken.held)
+    )
+    with lease as held, context.session.counted() as calls:
+        calls.made = taken.calls if taken else 0
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
             run_id = journal.open_run(connection, name, context.command, context.owner)
@@ -111,7 +124,7 @@ def run_journalled(context: SyncContext, name: str, work: Work) -> Report:
             raise
         finally:
             report = Report(name, window, tally, calls.made, findings, time.monotonic() - began)
-            record_outcome(context, report, run_id, outcome, error, label)
+            record_outcome(context, report, run_id, outcome, error, label, taken.shared_calls if taken else 0)
     return report
 
 
@@ -148,9 +161,38 @@ class Attempts:
 
 
 def record_outcome(
-    context: SyncContext, report: Report, run_id: int, outcome: str, error: str, label: str | None = None
+    context: SyncContext,
+    report: Report,
+    run_id: int,
+    outcome: str,
+    error: str,
+    label: str | None = None,
+    shared_calls: int = 0,
 ) -> None:
     """Write the run's log line and its journal entry; `label` is the class of the error."""
+    log_outcome(report, run_id, outcome, error)
+    ended = journal.Outcome(
+        outcome,
+        report.window,
+        report.tally,
+        report.api_calls,
+        shared_calls,
+        printable.redact_bounded(error, journal.LONGEST_ERROR) or None,
+        label,
+        report.findings,
+    )
+    try:
+        with transaction(context.engine) as connection:
+            journal.close_run(
+                connection, run_id, report.object, ended, command=context.command, owner=context.owner
+            )
+    except SyncError as failure:
+        # The error of the work itself propagates; the next run marks this entry as abandoned.
+        log.warning("journal_not_written", object=report.object, reason=str(failure))
+
+
+def log_outcome(report: Report, run_id: int, outcome: str, error: str = "") -> None:
+    """Write the log line of a run."""
     tally = report.tally
     log.log(
         LEVELS.get(outcome, logging.ERROR),
@@ -169,23 +211,6 @@ def record_outcome(
         **({"nuls_removed": tally.nuls} if tally.nuls else {}),
         **({"error": error} if error else {}),
     )
-    try:
-        with transaction(context.engine) as connection:
-            journal.close_run(
-                connection,
-                run_id,
-                report.object,
-                outcome,
-                window=report.window,
-                tally=tally,
-                api_calls=report.api_calls,
-                error=printable.redact_bounded(error, journal.LONGEST_ERROR) or None,
-                error_class=label,
-                findings=report.findings,
-            )
-    except SyncError as failure:
-        # The error of the work itself propagates; the next run marks this entry as abandoned.
-        log.warning("journal_not_written", object=report.object, reason=str(failure))
 
 
 def measures(report: Report) -> dict[str, object]:
@@ -205,7 +230,7 @@ def run_concurrently(names: Sequence[str], work: Callable[[str], Report]) -> lis
     objects."""
     reports: list[Report] = []
     failures: list[tuple[str, SyncError]] = []
-    with ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="object") as pool:
+    with ThreadPoolExecutor(max_workers=max(1, len(names)), thread_name_prefix="object") as pool:
         for name, future in [(name, pool.submit(work, name)) for name in names]:
             try:
                 reports.append(future.result())

@@ -19,14 +19,17 @@ from sync.logs import logger
 from sync.postgres import ledger
 from sync.postgres.load import first
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases
-from sync.postgres.state.cursors import Plan
+from sync.postgres.state import cursors, leases, plans
+from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
+from sync.postgres.state.plans import Plan
 from sync.postgres.tables import transaction
 from sync.replication import apply, rejects
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
 from sync.salesforce.extract import bulk, extraction
+from sync.salesforce.extract.together import Told
+from sync.salesforce.session.answers import Answer
 from sync.window import Page
 
 log = logger.get(__name__)
@@ -48,9 +51,7 @@ def pass_planner(context: SyncContext, name: str) -> Planner:
         through = cursors.read_cursor(connection, name).complete_through
         if schema.clock_error and through is not None and through > schema.at:
             raise SyncError(schema.clock_error)
-        return cursors.plan_pass(
-            connection, name, schema.at, context.settings.sync_overlap, selected, covered
-        )
+        return plans.plan_pass(connection, name, schema.at, context.settings.sync_overlap, selected, covered)
 
     return plan
 
@@ -60,7 +61,7 @@ def resync_planner(context: SyncContext, name: str, since: datetime | None) -> P
 
     def plan(connection: Connection, schema: ObjectSchema, covered: datetime | None) -> Plan:
         overlap, selected = context.settings.sync_overlap, schema.projection.fingerprint
-        return cursors.plan_resync(connection, name, since, schema.at, overlap, selected, covered)
+        return plans.plan_resync(connection, name, since, schema.at, overlap, selected, covered)
 
     return plan
 
@@ -72,22 +73,23 @@ def read_window(
     run_id: int,
     planner: Planner,
     mode: Mode = Mode.USUAL,
+    told: Told | None = None,
 ) -> Generator[PageResult, None, Plan]:
     """Read one window page by page and commit each page; the cursor does not move yet.
 
-    Returns the plan with the number of records read. Raises CountMismatchError if Salesforce's count differs,
-    StoppedError if the process is asked to stop.
+    `told` is what the call that began the pass told. Returns the plan with the number of records read. Raises
+    CountMismatchError if Salesforce's count differs, StoppedError if the process is asked to stop.
     """
     # Before the first query: a transaction that is open now may commit earlier stamps later.
-    covered = covered_through(context, schema) if mode is Mode.USUAL else None
-    plan = begin_window(context, schema, held, planner, covered, mode)
+    covered, asked = coverage(context, schema, told) if mode is Mode.USUAL else (None, False)
+    plan = begin_window(context, schema, held, planner, covered, mode, asked=asked)
     learned = context.session.learned(schema.name)
     slow = learned.slow
     yield PageResult(schema.name, plan.window)
 
     job, written, read = plan.start.job, 0, 0
     try:
-        for page in fetch_pages(context, schema, plan):
+        for page in fetch_pages(context, schema, plan, first_told(told, schema, plan)):
             try:
                 # In a first load, existing rows (of another org) are older than what is read.
                 page_mode = Mode.REPAIR if plan.first_load else mode
@@ -108,7 +110,7 @@ def read_window(
     except CountMismatchError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.note_mismatch(connection, schema.name, plan.purpose)
+            plans.note_mismatch(connection, schema.name, plan.purpose)
         if job is not None:
             bulk.delete_job(context.session, job)
         raise
@@ -128,26 +130,61 @@ def note_slow(context: SyncContext, schema: ObjectSchema, held: Lease, since: da
         cursors.note_slow(connection, schema.name, since)
 
 
-def covered_through(context: SyncContext, schema: ObjectSchema) -> datetime | None:
+def first_told(told: Told | None, schema: ObjectSchema, plan: Plan) -> Answer | SyncError | None:
+    """Return what a call told of the first query, if it is the query with which the window begins."""
+    if told is None or plan.resumed or plan.mismatches or plan.window.since != told.question.since:
+        return None
+    return told.first if told.question.projection == schema.projection else None
+
+
+def coverage(context: SyncContext, schema: ObjectSchema, told: Told | None) -> tuple[datetime | None, bool]:
+    """Return the time before which Salesforce has no open transaction, and whether it was asked for now.
+
+    It is the stored one if that was asked for lately, by SYNC_COVERAGE_INTERVAL.
+    """
+    if context.settings.sync_coverage_interval and (told is None or told.coverage is None):
+        with transaction(context.engine) as connection:
+            cursor = cursors.read_cursor(connection, schema.name)
+        if asked_lately(context, cursor, schema.at):
+            return cursor.covered, False
+    return covered_through(context, schema, told), True
+
+
+def asked_lately(context: SyncContext, cursor: CursorState, at: datetime) -> bool:
+    """Return whether the replication calls are not due yet, by SYNC_COVERAGE_INTERVAL."""
+    interval, asked = context.settings.sync_coverage_interval, cursor.coverage_asked
+    return asked is not None and timedelta() <= at - asked < interval
+
+
+def covered_through(context: SyncContext, schema: ObjectSchema, told: Told | None = None) -> datetime | None:
     """Return the time before which Salesforce has no open transaction, by getUpdated (`latestDateCovered`).
 
     None if Salesforce does not tell, or tells a time that has not come: the overlap then covers open
     transactions.
     """
-    end = schema.at.replace(second=0, microsecond=0)
     try:
-        covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
+        if told is not None and told.coverage is not None and told.question.deleted is not None:
+            end, covered = told.question.deleted[1], told.coverage
+            if isinstance(covered, SyncError):
+                raise covered
+        else:
+            end = schema.at.replace(second=0, microsecond=0)
+            covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)
     except SalesforceError as error:
         log.warning("coverage_unknown", object=schema.name, reason=str(error)[:300])
         return None
     if covered > end:
-        log.warning(
-            "coverage_unknown", object=schema.name, reason=f"latestDateCovered is {covered.isoformat()}"
-        )
+        reason = f"latestDateCovered is {covered.isoformat()}"
+        log.warning("coverage_unknown", object=schema.name, reason=reason)
         return None
     if cursors.lags(schema.at, covered):
         log.warning("coverage_lags", object=schema.name, covered=covered.isoformat(), counted="24h")
     return covered
+
+
+def believable(covered: datetime, end: datetime, at: datetime) -> bool:
+    """Return whether a coverage, asked for up to `end`, needs no warning."""
+    return covered <= end and not cursors.lags(at, covered)
 
 
 def begin_window(
@@ -157,8 +194,13 @@ def begin_window(
     planner: Planner,
     covered: datetime | None,
     mode: Mode,
+    *,
+    asked: bool,
 ) -> Plan:
-    """Plan the window; record changes of fields in the ledger and the log."""
+    """Plan the window; record changes of fields in the ledger and the log.
+
+    `asked`: `covered` was asked for now.
+    """
     name = schema.name
     entries: list[ledger.Entry] = []
     with transaction(context.engine) as connection:
@@ -174,11 +216,13 @@ def begin_window(
             entries = ledger.record_changes(connection, schema.projection)
             to_reread = [entry.field for entry in entries if entry.needs_reread and loaded]
             cursors.note_fields(connection, name, schema.projection.hidden, to_reread)
+        if asked:
+            cursors.note_coverage(connection, name, covered, schema.at)
         plan = planner(connection, schema, covered)
         if plan.resumed and plan.window.until > schema.at + apply.MAX_CLOCK_DIFFERENCE:
             # Its clock was ahead, so the time of its pages is unknown.
             log.warning("progress_discarded", object=name, reason="the window's end is in the future")
-            cursors.clear_progress(connection, name, plan.purpose)
+            plans.clear_progress(connection, name, plan.purpose)
             plan = replace(planner(connection, schema, covered), orphan=plan.start.job)
         if plan.first_load:
             first.begin_first_load(connection, name)
@@ -190,8 +234,11 @@ def begin_window(
     return plan
 
 
-def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Iterator[Page]:
-    """Yield the window's pages as rows, fetched ahead of the commits."""
+def fetch_pages(
+    context: SyncContext, schema: ObjectSchema, plan: Plan, first: Answer | SyncError | None
+) -> Iterator[Page]:
+    """Yield the window's pages as rows, fetched ahead of the commits; `first` is the answer to its first
+    query, if it is known."""
     return extraction.pages(
         context.session,
         schema.projection,
@@ -201,6 +248,7 @@ def fetch_pages(context: SyncContext, schema: ObjectSchema, plan: Plan) -> Itera
         threshold=context.settings.sync_bulk_threshold,
         mismatches=plan.mismatches,
         ahead=context.ahead,
+        first=first,
     )
 
 
@@ -221,7 +269,7 @@ def advance(
     except RejectsError:
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
-            cursors.clear_progress(connection, schema.name, plan.purpose)
+            plans.clear_progress(connection, schema.name, plan.purpose)
         raise
     if plan.first_load:
         analyse(context, schema.name)

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
-import re
 import threading
+import time
 import traceback
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from sync.simulator import ids
+from sync.simulator.api.composite import Composite
+from sync.simulator.api.routes import Route, routes
+from sync.simulator.api.writes import Writes
 from sync.simulator.bulk.api import Bulk, query_of
 from sync.simulator.bulk.results import Closed
 from sync.simulator.control import Control, Guard
@@ -40,23 +42,8 @@ from sync.simulator.wire import (
 )
 
 CHUNK = 64 * 1024
-_VERSION = r"/services/data/v(?P<version>\d{1,3}\.\d{1,2})"
-_JOB = r"/(?P<job>\w{15}|\w{18})"
-_SOBJECT = _VERSION + r"/sobjects/(?P<sobject>\w+)"
-
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Route:
-    """A resource: its address, the methods it knows, its kind in the log, and who answers."""
-
-    pattern: re.Pattern[str]
-    methods: str
-    kind: str
-    answer: Callable[[Call, Effect], Answer]
-    api: bool = True  # needs a session and counts as an API call
 
 
 class App:
@@ -83,7 +70,9 @@ class App:
         rest = Rest(org, queries, lambda: self.api_calls)
         self._rest = rest
         self._control = Control(guard, org, faults, sessions, self.requests, lambda: self.api_calls)
-        self._routes = _routes(rest, Bulk(org), oauth, self._control)
+        self.before_subrequest: Callable[[Request], None] | None = None
+        composite = Composite(org, self._subrequest, self._wait)
+        self._routes = routes(rest, Bulk(org), oauth, self._control, composite, Writes(org))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,15 +83,15 @@ class App:
         latency = effect.delay + (self._org.options.latency if call.log.kind != "control" else 0)
         if latency:
             await self._pause(latency, receive)
-        if effect.hang:
+        answer = too_long or Answer(0)
+        if too_long is None and not (effect.hang or effect.reset):
+            answer = await asyncio.to_thread(self._answer, call, route, effect)
+        if effect.hang:  # by a fault of the call, or of a subrequest
             await self._pause(None, receive)
             return
         if effect.reset:
             reset(scope)
             return
-        answer = too_long
-        if answer is None:
-            answer = await asyncio.to_thread(self._answer, call, route, effect)
         call.log.status = answer.status
         await self._send(call, answer, effect, scope, send)
 
@@ -110,13 +99,20 @@ class App:
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
-        query = scope["query_string"].decode("latin-1")
-        path = unquote(scope["raw_path"].decode("latin-1"))
+        url = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1")
+        call, route = self._logged(scope["method"], url, headers, body)
+        return call, route, _oversized(scope, self._org.options.longest_uri)
+
+    def _logged(
+        self, method: str, url: str, headers: dict[str, str], body: bytes, inside: bool = False
+    ) -> tuple[Call, Route | None]:
+        """The call, entered in the request log under its kind, and the route that answers it."""
+        raw_path, _, query = url.partition("?")
+        path = unquote(raw_path)
         params = dict(parse_qsl(query, keep_blank_values=True))
-        log = Request(
-            scope["method"], path + (f"?{query}" if query else ""), "unknown", at=self._org.clock.now()
-        )
-        call = Call(scope["method"], path, params, headers, body, log)
+        address = path + (f"?{query}" if query else "")
+        log = Request(method, address, "unknown", at=self._org.clock.now(), inside=inside)
+        call = Call(method, path, params, headers, body, log)
         route = self._route(call)
         if route is not None:
             log.kind = route.kind
@@ -133,7 +129,28 @@ class App:
                 log.sobject = self._org.jobs.sobject_of(call.groups["job"])
         if log.kind != "control":
             self.requests.append(log)
-        return call, route, _oversized(scope, self._org.options.longest_uri)
+        return call, route
+
+    def _subrequest(
+        self, outer: Call, method: str, url: str, headers: dict[str, str], body: bytes
+    ) -> tuple[Answer, Effect, Request]:
+        """Answer a subrequest as any request, in the session of the call that carries it."""
+        call, route = self._logged(method, url, headers, body, inside=True)
+        if self.before_subrequest is not None:
+            self.before_subrequest(call.log)
+            call.log.at = self._org.clock.now()
+        effect = self._faults.strike(call) or Effect()
+        self._wait(effect.delay)
+        call.session = outer.session
+        answer = self._answer(call, route, effect)
+        call.log.status = answer.status
+        return answer, effect, call.log
+
+    def _wait(self, seconds: float) -> None:
+        """Wait in a thread, but no longer than the server stays."""
+        end = time.monotonic() + seconds
+        while not self.stopping.is_set() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
 
     def _route(self, call: Call) -> Route | None:
         """The first route that knows the address and the method, or else the address at least."""
@@ -179,7 +196,11 @@ class App:
             return error(500, "UNKNOWN_EXCEPTION", "the simulator failed; see its errors")
 
     def _admit(self, call: Call, route: Route | None) -> None:
-        """Check the session and the version, and count the call."""
+        """Check the session and the version, and count the call; of a subrequest check the version."""
+        if call.log.inside:
+            if route is not None:
+                self._rest.check_version(call.version)
+            return
         scheme, _, token = call.headers.get("authorization", "").partition(" ")
         if "authorization" in call.headers and scheme.lower() not in ("bearer", "oauth"):
             raise Refusal(_unauthorized("INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE"))
@@ -287,55 +308,6 @@ def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
         if packed:
             yield packed
     yield packer.flush()
-
-
-def _routes(rest: Rest, bulk: Bulk, oauth: OAuth, control: Control) -> list[Route]:
-    def route(
-        pattern: str, methods: str, kind: str, answer: Callable[[Call], Answer], api: bool = True
-    ) -> Route:
-        return Route(re.compile(pattern), methods, kind, lambda call, _: answer(call), api)
-
-    def paged(pattern: str, kind: str, answer: Callable[[Call, Any], Answer]) -> Route:
-        return Route(
-            re.compile(pattern), "GET HEAD", kind, lambda call, effect: answer(call, effect.distortion)
-        )
-
-    def job(pattern: str, methods: str, kind: str, answer: Callable[[Call, Effect], Answer]) -> Route:
-        return Route(re.compile(_VERSION + "/jobs/query" + pattern), methods, kind, answer)
-
-    read = "GET HEAD"
-    return [
-        route(r"/services/oauth2/token", "POST", "token", oauth.token, api=False),
-        route(r"/services/oauth2/introspect", "POST", "introspect", oauth.introspect, api=False),
-        route(r"/services/oauth2/revoke", "GET POST", "revoke", oauth.revoke, api=False),
-        route(r"/services/oauth2/userinfo", "GET POST", "userinfo", oauth.userinfo, api=False),
-        route(r"/id/\w+/\w+", read, "userinfo", oauth.userinfo, api=False),
-        route(r"/services/data/?", read, "versions", rest.versions, api=False),
-        route(_VERSION + "/?", read, "resources", rest.resources),
-        route(_VERSION + "/limits/?", read, "limits", rest.limits),
-        paged(_VERSION + r"/query(?P<all>|All)/?", "query", rest.query),
-        paged(_VERSION + r"/query(?:|All)/(?P<locator>0r8\w{15})-(?P<offset>\d{1,9})", "page", rest.page),
-        paged(_VERSION + r"/query(?:|All)/(?P<locator>[^/]*?)(?P<offset>)", "page", _malformed_locator),
-        route(_VERSION + "/sobjects/?", read, "sobjects", rest.describe_global),
-        route(_SOBJECT + "/?", read, "sobject", rest.basic),
-        route(_SOBJECT + "/describe/?", read, "describe", rest.describe),
-        route(_SOBJECT + "/updated/?", read, "updated", rest.updated),
-        route(_SOBJECT + "/deleted/?", read, "deleted", rest.deleted),
-        route(_SOBJECT + r"/(?P<id>\w{15}|\w{18})/?", read, "record", rest.record),
-        route(_VERSION + r"/composite/sobjects/(?P<sobject>\w+)/?", "POST", "retrieve", rest.retrieve),
-        job("/?", "POST", "job_create", bulk.create),
-        job("/?", read, "jobs", bulk.listing),
-        job(_JOB + "/?", read, "job", bulk.info),
-        job(_JOB + "/?", "PATCH", "job_abort", bulk.abort),
-        job(_JOB + "/?", "DELETE", "job_delete", bulk.delete),
-        job(_JOB + "/results/?", read, "results", bulk.results),
-        job(_JOB + "/result[Pp]ages/?", read, "result_pages", bulk.result_pages),
-        route(r"/simulator(?:/(?P<action>[\w/]*))?", "GET POST DELETE", "control", control.answer, api=False),
-    ]
-
-
-def _malformed_locator(_call: Call, _distort: object) -> Answer:
-    return error(400, "INVALID_QUERY_LOCATOR", "invalid query locator")
 
 
 def _unauthorized(code: str, message: str) -> Answer:

@@ -23,6 +23,11 @@ class Options:
     refused_fields: tuple[str, ...] = ()  # "Contact.X__c": described, and refused by every query
     ordered_time_out: bool = False  # each query with ORDER BY ends as QUERY_TIMEOUT, as in a very large org
 
+    # --- Composite
+    composite: bool = True  # False: the resource is refused
+    composite_refusal: str = "NOT_FOUND"  # with 404; another code, such as API_DISABLED_FOR_ORG, with 403
+    composite_pause: float = 0.0  # seconds between two subrequests
+
     # --- Bulk API 2.0 queries
     bulk_polls: int = 0  # so many GETs of a job find it unfinished; it is processed after the first of them
     bulk_seconds: float = 0.0  # a job is in progress for so long, by the machine's clock

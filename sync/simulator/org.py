@@ -95,6 +95,16 @@ class Org:
             self._stored(record_id, "Id")
             return self.queries.everything(sobject.name, f"WHERE t.Id = '{record_id}'")[0]
 
+    def exists(self, record_id: str, deleted: bool | None = None) -> bool:
+        """True for a known record; ``deleted`` as for ``ids``."""
+        with self.lock:
+            sobject = self.schema.object_of_id(record_id)
+            if sobject is None:
+                return False
+            where = self._where(sobject.name, deleted) or " WHERE true"
+            sql = f"SELECT 1 FROM {quote(sobject.name)} t{where} AND Id = ?"
+            return self.store.execute(sql, (record_id,)).fetchone() is not None
+
     def records(self, name: str, deleted: bool | None = None) -> list[Row]:
         """All records of an object, as ``record`` gives them, in the order of their Ids."""
         with self.lock:

@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +104,13 @@ class Simulator:
     def api_calls(self) -> int:
         """How many calls counted against the org's daily limit."""
         return self._app.api_calls
+
+    def before_subrequest(self, act: Callable[[Request], None] | None) -> None:
+        """Call a function with the entry of each subrequest of a composite call before it is answered.
+
+        What the function commits is there for that subrequest and those after it; None ends this.
+        """
+        self._app.before_subrequest = act
 
     @property
     def errors(self) -> list[str]:

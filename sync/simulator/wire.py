@@ -27,6 +27,7 @@ class Request:
     counted: bool = False  # counts against the org's daily API calls
     at: datetime | None = None
     fault: str | None = None  # the fault that shaped the answer
+    inside: bool = False  # a subrequest of the last call of kind composite before it
 
 
 @dataclass

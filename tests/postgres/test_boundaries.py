@@ -416,17 +416,8 @@ def test_the_journal_keeps_errors_short(loaded: World) -> None:
     """An error of five megabytes leaves 2,000 characters in the journal."""
     with tables.transaction(loaded.engine) as connection:
         run_id = journal.open_run(connection, "Contact", "run", "test")
-        journal.close_run(
-            connection,
-            run_id,
-            "Contact",
-            "failed",
-            window=None,
-            tally=merge.Tally(),
-            api_calls=0,
-            error="x" * 5_000_000,
-            error_class="other",
-        )
+        ended = journal.Outcome("failed", None, merge.Tally(), 0, error="x" * 5_000_000, error_class="other")
+        journal.close_run(connection, run_id, "Contact", ended, command="run", owner="test")
 
     assert loaded.sql("SELECT length(error) FROM sync.run WHERE id = :id", id=run_id) == [(2000,)]
 

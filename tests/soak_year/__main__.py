@@ -30,7 +30,7 @@ from tests.support.world import ROOT
 PUBLISHED = ROOT / "docs" / "benchmarks"
 NAME = "soak_year"
 # Of half an hour: what autovacuum looks at each minute, it would look at but once in twelve days.
-OFTEN = "ALTER SYSTEM SET autovacuum_naptime = '1s'"
+OFTEN = "ALTER SYSTEM SET autovacuum = on", "ALTER SYSTEM SET autovacuum_naptime = '1s'"
 SHOWN_EACH = 30.0  # seconds
 
 
@@ -53,7 +53,7 @@ def live(given: argparse.Namespace) -> tuple[Measures, list[Check]]:
     with ExitStack() as stack:
         url = stack.enter_context(server())
         alerts = stack.enter_context(receiver())
-        administer(url, OFTEN, "SELECT pg_reload_conf()", f"CREATE DATABASE {NAME}")
+        administer(url, *OFTEN, "SELECT pg_reload_conf()", f"CREATE DATABASE {NAME}")
         stack.callback(administer, url, f"DROP DATABASE {NAME} WITH (FORCE)")
         database = make_url(url).set(database=NAME).render_as_string(hide_password=False)
         embedded.migrate(create_engine(database, poolclass=NullPool))

@@ -56,14 +56,17 @@ class Worker:
         session = Session(self.settings, self.stop, NEVER_WAIT)
         self.engine = open_engine(self.settings, owner, tables.WORKER_CONNECTIONS)
         context = SyncContext(self.settings, session, self.engine, owner, "worker", self.stop, WAIT)
+        # Between two passes only the org's clock moves, which the session could not know.
+        session._connection.clock = lambda: clock() - timedelta(seconds=1)  # type: ignore[method-assign]
         self.keeper = open_keeper(context)
         self.keeper.clock = clock
         self.context = replace(context, on_pass=self.keeper.note_pass)
         self.pool = ThreadPoolExecutor(len(self.settings.sync_objects))
 
     def passes(self, names: Sequence[str]) -> dict[str, str]:
-        """Run what is scheduled for these objects, side by side; return the failed ones and their errors."""
-        running = {name: self.pool.submit(pipeline.run_scheduled, self.context, name) for name in names}
+        """Run what is scheduled for these objects as a worker does; return the failed ones and their errors."""
+        left = pipeline.begin_scheduled(self.context, names)
+        running = {name: self.pool.submit(job) for name, job in left.items()}
         return {name: error for name, one in running.items() if (error := failure(one.result))}
 
     def close(self) -> None:

@@ -1,62 +1,24 @@
-"""Cursors and progress: the next window, how far it is read, and what its end claims."""
+"""Cursors: how far each object is complete, and what the end of a window claims."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync.errors import SyncError
-from sync.window import Key, Progress, Window
+from sync.postgres.state.plans import READ_PROGRESS, REFRESH, Plan, clear_progress
+from sync.window import Window
 
-# An interrupted resync resumes if it is requested again within this time.
-RESYNC_RESUMES_FOR = timedelta(hours=6)
 # The longest lag of latestDateCovered that holds the cursor back; a longer one is logged and ignored.
 LONGEST_LAG = timedelta(hours=24)
 
-PASS, RESYNC, REFRESH, VERIFY = "pass", "resync", "refresh", "verify"
-
 READ_CURSOR = text("""
 SELECT complete_through, hidden, covered, deleted_through, deleted_asked, verified_through, refreshed_at,
-       backfill, emptied_through, selection, slow_since
+       backfill, emptied_through, selection, slow_since, coverage_asked
   FROM sync.cursor WHERE object = :object
 """)
-READ_PROGRESS = text("""
-SELECT since, until, covered, key_stamp, key_id, job, page_url, received, settled, selected, mismatches,
-       began_at, total, epoch = (SELECT epoch FROM sync.lease WHERE object = :object) AS undisturbed
-  FROM sync.progress
- WHERE object = :object AND purpose = :purpose
-""")
-START_PROGRESS = text("""
-INSERT INTO sync.progress AS p (object, purpose, since, until, covered, selected, epoch)
-VALUES (:object, :purpose, :since, :until, :covered, :selected,
-        (SELECT epoch FROM sync.lease WHERE object = :object))
-ON CONFLICT (object, purpose) DO UPDATE
-   SET since = excluded.since, until = excluded.until, covered = excluded.covered,
-       key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0,
-       selected = excluded.selected, epoch = excluded.epoch, mismatches = :mismatches,
-       began_at = NULL, total = 0
-""")
-SAVE_PROGRESS = text("""
-UPDATE sync.progress
-   SET key_stamp = :key_stamp, key_id = :key_id, job = :job, page_url = :page_url,
-       received = :received, settled = :settled, began_at = :began_at, total = :total,
-       until = least(until, :until),
-       epoch = (SELECT epoch FROM sync.lease WHERE object = :object)
- WHERE object = :object AND purpose = :purpose
-""")
-DISTRUST = text("""
-UPDATE sync.progress
-   SET key_stamp = NULL, key_id = NULL, job = NULL, page_url = '', received = 0, settled = 0, total = 0,
-       mismatches = mismatches + 1
- WHERE object = :object AND purpose = :purpose
-""")
-# The epoch of an object: incremented by each transaction that writes or removes its records.
-COUNT_COMMIT = text("UPDATE sync.lease SET epoch = epoch + 1 WHERE object = :object")
-CLEAR_PROGRESS = text("DELETE FROM sync.progress WHERE object = :object AND purpose = :purpose")
-
 # The cursor never moves backwards, whatever the clock or the overlap are now. One exception: a full resync,
 # which reads everything, corrects a cursor that a wrong clock moved into the future. Deletions then count as
 # known through a time before the start of any delete log, so that the next pass verifies.
@@ -72,6 +34,29 @@ ON CONFLICT (object) DO UPDATE
                            ELSE coalesce(c.refreshed_at, CASE WHEN :first THEN :until END) END,
        complete_through = CASE WHEN :whole AND c.complete_through > :until THEN excluded.complete_through
                                ELSE greatest(c.complete_through, excluded.complete_through) END
+""")
+# A pass that found no change: what ADVANCE and NOTE_DELETED store, in one write.
+ADVANCE_QUIET = text("""
+UPDATE sync.cursor
+   SET covered = :covered, deleted_through = greatest(deleted_through, :deleted), deleted_asked = :until,
+       complete_through = greatest(complete_through, :reached),
+       coverage_lag = greatest(date_trunc('minute', CAST(:until AS timestamptz)) - :covered, interval '0'),
+       coverage_asked = :until
+ WHERE object = :object
+""")
+NOTE_COVERAGE = text("""
+UPDATE sync.cursor
+   SET coverage_lag = greatest(date_trunc('minute', CAST(:at AS timestamptz)) - CAST(:covered AS timestamptz),
+                               interval '0'),
+       coverage_asked = :at
+ WHERE object = :object
+""")
+# Objects that a pass can begin for in one call with others: loaded, and no window is unfinished.
+STEADY = text("""
+SELECT object FROM sync.cursor AS c
+ WHERE object = ANY (CAST(:objects AS text[])) AND complete_through IS NOT NULL AND slow_since IS NULL
+   AND NOT EXISTS (SELECT FROM sync.progress AS p WHERE p.object = c.object AND p.purpose = 'pass')
+ ORDER BY object
 """)
 NOTE_DELETED = text("""
 UPDATE sync.cursor SET deleted_through = greatest(deleted_through, :through), deleted_asked = :asked
@@ -90,14 +75,6 @@ UPDATE sync.cursor
    SET deletions_refused_at = CASE WHEN :refused THEN coalesce(deletions_refused_at, now()) END
  WHERE object = :object AND (deletions_refused_at IS NOT NULL) <> :refused
 """)
-REPLICATED = text("""
-WITH gone AS (DELETE FROM sync.replicated WHERE object <> ALL (CAST(:objects AS text[])))
-INSERT INTO sync.replicated (object) SELECT unnest(CAST(:objects AS text[])) ON CONFLICT DO NOTHING
-""")
-REPLICATED_DIFFERS = text("""
-SELECT (SELECT array_agg(object ORDER BY object) FROM sync.replicated)
-       IS DISTINCT FROM ARRAY(SELECT unnest(CAST(:objects AS text[])) ORDER BY 1)
-""")
 NOTE_EMPTIED = text("UPDATE sync.cursor SET emptied_through = :through WHERE object = :object")
 NOTE_SELECTION = text("UPDATE sync.cursor SET selection = :selection WHERE object = :object")
 NOTE_SLOW = text("UPDATE sync.cursor SET slow_since = :since WHERE object = :object")
@@ -109,168 +86,6 @@ ON CONFLICT (object) DO UPDATE
  WHERE (c.hidden, c.backfill) IS DISTINCT FROM
        (excluded.hidden, ARRAY(SELECT DISTINCT unnest(c.backfill || excluded.backfill) ORDER BY 1))
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A window to read, where to start in it, and whether its end moves the cursor.
-
-    `covered` is the time before which Salesforce had no open transaction when the window began (None:
-    unknown). `mismatches` counts the readings of this window whose pages did not match the count. `orphan` is
-    a Bulk job of an earlier window that is to be deleted.
-    """
-
-    purpose: str
-    window: Window
-    start: Progress = field(default_factory=Progress)
-    first_load: bool = False
-    advances: bool = False
-    covered: datetime | None = None
-    mismatches: int = 0
-    orphan: str | None = None
-    read: int = 0  # records that this run read, set at the end
-
-    @property
-    def resumed(self) -> bool:
-        return self.start.started
-
-
-def plan_pass(
-    connection: Connection,
-    sobject: str,
-    until: datetime,
-    overlap: timedelta,
-    selected: str,
-    covered: datetime | None = None,
-) -> Plan:
-    """Plan the next incremental window, or the rest of an interrupted one.
-
-    Raises SyncError if the cursor is later than Salesforce's clock `until` by more than the overlap: so much
-    the clocks of its servers may differ.
-    """
-    complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    if complete_through is not None and complete_through > until + overlap:
-        raise SyncError(
-            f"{sobject} is recorded as complete through {complete_through:%Y-%m-%d %H:%M:%S} UTC, but "
-            f"Salesforce's clock says {until:%Y-%m-%d %H:%M:%S}: one of the two is "
-            f"wrong, and changes may be missing; type: python -m sync resync --object {sobject} --full"
-        )
-    # The overlap is read again: what the claim rests on may be wrong, as a coverage that was told too early.
-    since = None if complete_through is None else complete_through - overlap
-    wanted = Window(since, until, overlap)
-    plan = Plan(PASS, wanted, first_load=complete_through is None, advances=True, covered=covered)
-    return resume_or_start(connection, sobject, plan, selected, None)
-
-
-def plan_resync(
-    connection: Connection,
-    sobject: str,
-    since: datetime | None,
-    until: datetime,
-    overlap: timedelta,
-    selected: str,
-    covered: datetime | None = None,
-) -> Plan:
-    """Plan the window of a resync; it moves the cursor only if it leaves no gap."""
-    complete_through = connection.execute(READ_CURSOR, {"object": sobject}).scalar()
-    wanted = Window(since, until, overlap)
-    gapless = since is None or (complete_through is not None and since <= complete_through)
-    first = complete_through is None and since is None
-    plan = Plan(RESYNC, wanted, first_load=first, advances=gapless, covered=covered)
-    return resume_or_start(connection, sobject, plan, selected, RESYNC_RESUMES_FOR)
-
-
-def plan_refresh(connection: Connection, sobject: str, until: datetime, selected: str) -> Plan:
-    """Plan a window of some columns of all records; the cursor does not move."""
-    return resume_or_start(
-        connection, sobject, Plan(REFRESH, Window(None, until)), selected, RESYNC_RESUMES_FOR
-    )
-
-
-def plan_listing(connection: Connection, sobject: str, window: Window) -> Plan:
-    """Plan a window that a verify lists: never resumed, but its Bulk job is stored so that a later run
-    deletes it."""
-    return resume_or_start(connection, sobject, Plan(VERIFY, window), "", timedelta(days=-1))
-
-
-def resume_or_start(
-    connection: Connection, sobject: str, plan: Plan, selected: str, resume_for: timedelta | None
-) -> Plan:
-    """Resume an unfinished window of the same start and fields, or start the planned one.
-
-    A Bulk job is not resumed if other records of the object were committed since its last page.
-    """
-    stored = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one_or_none()
-    wanted, mismatches = plan.window, 0
-    if stored is not None:
-        key = None if stored.key_stamp is None else Key(stored.key_stamp, stored.key_id)
-        start = Progress(
-            key, stored.job, stored.page_url, stored.received, stored.settled, stored.began_at, stored.total
-        )
-        same = stored.since == wanted.since and stored.selected == selected
-        recent = resume_for is None or wanted.until - stored.until <= resume_for
-        mismatches = stored.mismatches if same else 0
-        # The results of a Bulk job are as old as the job: after other commits they may be outdated. Pages of
-        # REST are queried again and are always current.
-        current = stored.job is None or stored.undisturbed
-        if same and recent and current and start.started:
-            window = replace(wanted, until=stored.until)
-            # The coverage when its first pages were read, not the present one.
-            return replace(plan, window=window, start=start, mismatches=mismatches, covered=stored.covered)
-    connection.execute(
-        START_PROGRESS,
-        {
-            "object": sobject,
-            "purpose": plan.purpose,
-            "since": wanted.since,
-            "until": wanted.until,
-            "covered": plan.covered,
-            "selected": selected,
-            "mismatches": mismatches,
-        },
-    )
-    return replace(plan, mismatches=mismatches, orphan=stored.job if stored else None)
-
-
-def save_progress(connection: Connection, sobject: str, plan: Plan, progress: Progress, at: datetime) -> None:
-    """Store where a restart resumes, in the transaction of the page; `at` is Salesforce's time of the
-    page."""
-    key = progress.key
-    connection.execute(
-        SAVE_PROGRESS,
-        {
-            "object": sobject,
-            "purpose": plan.purpose,
-            "key_stamp": key.stamp if key else None,
-            "key_id": key.id if key else None,
-            "job": progress.job,
-            "page_url": progress.page_url,
-            "received": progress.received,
-            "settled": progress.settled,
-            "began_at": progress.began,
-            "total": progress.total,
-            "until": at,
-        },
-    )
-
-
-def count_commit(connection: Connection, sobject: str) -> None:
-    """Count a commit that writes or removes records of an object: Bulk jobs begun before it are older.
-
-    Called before `save_progress` if both belong to the same page.
-    """
-    connection.execute(COUNT_COMMIT, {"object": sobject})
-
-
-def clear_progress(connection: Connection, sobject: str, purpose: str) -> None:
-    """Forget the progress of a window: the next run reads it from the beginning."""
-    connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": purpose})
-
-
-def note_mismatch(connection: Connection, sobject: str, purpose: str) -> None:
-    """Note that the pages did not match the count: the next run reads the window from the beginning, more
-    carefully."""
-    connection.execute(DISTRUST, {"object": sobject, "purpose": purpose})
 
 
 def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime | None = None) -> None:
@@ -293,11 +108,27 @@ def advance(connection: Connection, sobject: str, plan: Plan, deleted: datetime 
         connection.execute(ADVANCE, values)
 
 
-def earliest_clock(connection: Connection, sobject: str, plan: Plan) -> datetime:
-    """Return the earliest Salesforce time of all answers of a window."""
-    row = connection.execute(READ_PROGRESS, {"object": sobject, "purpose": plan.purpose}).one()
-    until: datetime = row.until
-    return until
+def advance_quiet(
+    connection: Connection, sobject: str, window: Window, covered: datetime, deleted: datetime
+) -> None:
+    """Move the cursor after a window in which nothing has changed.
+
+    `covered` is the time before which Salesforce had no open transaction, `deleted` the time through which
+    purges are known.
+    """
+    values = {
+        "object": sobject,
+        "reached": claimable(window.until, window.overlap, covered, deleted),
+        "until": window.until,
+        "covered": covered,
+        "deleted": deleted,
+    }
+    connection.execute(ADVANCE_QUIET, values)
+
+
+def steady_objects(connection: Connection, objects: Sequence[str]) -> list[str]:
+    """Return which of the objects are loaded and have no unfinished window, by name."""
+    return list(connection.execute(STEADY, {"objects": list(objects)}).scalars())
 
 
 def claimable(
@@ -335,6 +166,7 @@ class CursorState:
     emptied_through: datetime | None = None
     selection: str | None = None
     slow_since: datetime | None = None  # ordered queries do not finish in time
+    coverage_asked: datetime | None = None
 
 
 def read_cursor(connection: Connection, sobject: str) -> CursorState:
@@ -365,6 +197,11 @@ def note_emptied(connection: Connection, sobject: str, through: datetime | None)
     connection.execute(NOTE_EMPTIED, {"object": sobject, "through": through})
 
 
+def note_coverage(connection: Connection, sobject: str, covered: datetime | None, at: datetime) -> None:
+    """Store how far Salesforce covers (None: it does not tell), as asked at a time of its clock."""
+    connection.execute(NOTE_COVERAGE, {"object": sobject, "covered": covered, "at": at})
+
+
 def note_slow(connection: Connection, sobject: str, since: datetime | None) -> None:
     """Store since when ordered queries do not finish in time (None: they do)."""
     connection.execute(NOTE_SLOW, {"object": sobject, "since": since})
@@ -377,15 +214,8 @@ def note_selection(connection: Connection, sobject: str, selection: str) -> None
 
 def note_refreshed(connection: Connection, sobject: str, at: datetime | None, filled: Sequence[str]) -> None:
     """Store as of when values that change without a stamp are read; remove the fields that are now filled."""
-    connection.execute(CLEAR_PROGRESS, {"object": sobject, "purpose": REFRESH})
+    clear_progress(connection, sobject, REFRESH)
     connection.execute(NOTE_REFRESHED, {"object": sobject, "at": at, "filled": list(filled)})
-
-
-def note_replicated(connection: Connection, objects: Sequence[str]) -> None:
-    """Store the objects that are replicated now; written only if they have changed."""
-    values = {"objects": list(objects)}
-    if connection.execute(REPLICATED_DIFFERS, values).scalar_one():
-        connection.execute(REPLICATED, values)
 
 
 def reset_cursors(connection: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -39,6 +39,15 @@ UPDATE sync.lease SET owner = :owner, fence = fence + 1,
                   WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())
                     FOR UPDATE SKIP LOCKED)
 RETURNING fence
+""")
+TAKE_FREE = text("""
+UPDATE sync.lease SET owner = :owner, fence = fence + 1,
+       expires_at = clock_timestamp() + make_interval(secs => :seconds)
+ WHERE object IN (SELECT object FROM sync.lease
+                   WHERE object = ANY (CAST(:objects AS text[]))
+                     AND (owner IS NULL OR expires_at < clock_timestamp())
+                   ORDER BY object FOR UPDATE SKIP LOCKED)
+RETURNING object, fence
 """)
 RENEW = text("""
 UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -76,26 +85,64 @@ class Lease:
 def lease(
     engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event
 ) -> Iterator[Lease]:
-    """Hold an object's lease inside the block; a thread renews it in short transactions.
+    """Hold an object's lease inside the block.
 
     Waits up to `wait` for the lease. Raises LeaseHeldError, which names the holder, if the wait is too short,
     and StoppedError if `stop` is set.
     """
-    held = acquire(engine, sobject, owner, wait, stop)
-    done = threading.Event()
-    renewing = threading.Thread(target=renew, args=(engine, held, done), name=f"lease-{sobject}", daemon=True)
-    renewing.start()
-    try:
+    with holding(engine, acquire(engine, sobject, owner, wait, stop)) as held:
         yield held
+
+
+@contextmanager
+def holding(engine: Engine, held: Lease) -> Iterator[Lease]:
+    """Keep a lease that was taken inside the block, and release it at the end."""
+    try:
+        with renewing(engine, [held]):
+            yield held
+    finally:
+        release(engine, held)
+
+
+@contextmanager
+def renewing(engine: Engine, held: Sequence[Lease]) -> Iterator[None]:
+    """Renew leases inside the block, by a thread in short transactions."""
+    done = threading.Event()
+    name = f"lease-{'-'.join(each.object for each in held)}"
+    thread = threading.Thread(target=renew, args=(engine, held, done), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
     finally:
         done.set()
-        renewing.join()
-        try:
-            with transaction(engine) as connection:
-                connection.execute(RELEASE, asdict(held))
-        except SyncError as error:
-            # It expires by itself; an error of the work must not be hidden by this one.
-            log.warning("lease_not_released", object=sobject, reason=str(error))
+        thread.join()
+
+
+def release(engine: Engine, held: Lease) -> None:
+    """Release a lease; a failure is only logged."""
+    try:
+        with transaction(engine) as connection:
+            connection.execute(RELEASE, asdict(held))
+    except SyncError as error:
+        # It expires by itself; an error of the work must not be hidden by this one.
+        log.warning("lease_not_released", object=held.object, reason=str(error))
+
+
+def take_free(connection: Connection, objects: Sequence[str], owner: str) -> list[Lease]:
+    """Take the leases of these objects that are free now, without waiting."""
+    for name in objects:
+        connection.execute(SEED, {"object": name})
+    values = {"objects": list(objects), "owner": owner, "seconds": LEASE_SECONDS}
+    taken = connection.execute(TAKE_FREE, values).all()
+    return sorted((Lease(row.object, owner, row.fence) for row in taken), key=lambda held: held.object)
+
+
+def give_back(connection: Connection, held: Lease) -> bool:
+    """Check the fence and release the lease with the commit; return whether the lease was still held.
+
+    The row lock lasts until the commit, so what the transaction writes after this is fenced.
+    """
+    return connection.execute(RELEASE, asdict(held)).rowcount == 1
 
 
 def acquire(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
@@ -124,17 +171,18 @@ def acquire(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: thr
         stop.wait(POLL_SECONDS)
 
 
-def renew(engine: Engine, held: Lease, done: threading.Event) -> None:
-    """Renew the lease until `done` is set.
+def renew(engine: Engine, held: Sequence[Lease], done: threading.Event) -> None:
+    """Renew the leases until `done` is set.
 
     The fence detects a lost lease; the work itself detects an unreachable database.
     """
     while not done.wait(RENEW_SECONDS):
-        try:
-            with transaction(engine, urgent=True) as connection:
-                connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})
-        except SyncError as error:
-            log.warning("lease_not_renewed", object=held.object, reason=str(error))
+        for each in held:
+            try:
+                with transaction(engine, urgent=True) as connection:
+                    connection.execute(RENEW, asdict(each) | {"seconds": LEASE_SECONDS})
+            except SyncError as error:
+                log.warning("lease_not_renewed", object=each.object, reason=str(error))
 
 
 def check_fence(connection: Connection, held: Lease) -> None:

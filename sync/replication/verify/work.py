@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from sync.catalogue.mapping import Projection
 from sync.logs import activity
-from sync.postgres.state import cursors, leases
+from sync.postgres.state import leases, plans
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import allow_long, transaction
 from sync.replication.apply import ObjectSchema
@@ -59,7 +59,7 @@ def read_pages(
     context, name, job = work.context, work.schema.name, None
     with transaction(context.engine) as connection:
         leases.check_fence(connection, work.held)
-        plan = cursors.plan_listing(connection, name, window)
+        plan = plans.plan_listing(connection, name, window)
     if plan.orphan is not None:
         bulk.delete_job(context.session, plan.orphan)
     try:
@@ -76,10 +76,10 @@ def read_pages(
             yield page
             with transaction(context.engine) as connection:
                 leases.check_fence(connection, work.held)
-                cursors.save_progress(connection, name, plan, page.progress, page.at)
+                plans.save_progress(connection, name, plan, page.progress, page.at)
             del page
     finally:
         if job is not None:
             bulk.delete_job(context.session, job)
     with transaction(context.engine) as connection:
-        cursors.clear_progress(connection, name, plan.purpose)
+        plans.clear_progress(connection, name, plan.purpose)

@@ -53,11 +53,13 @@ def pages(
     threshold: int,
     mismatches: int = 0,
     ahead: int = 1,
+    first: Answer | SyncError | None = None,
 ) -> Iterator[Page]:
     """Yield all pages of a window from `start` on, in the order in which they are to be committed.
 
     Up to `ahead` pages are fetched and built in advance. `mismatches` is the number of earlier readings of
-    this window whose count did not match. More than `threshold` records are read by the Bulk API, and so is a
+    this window whose count did not match. `first` is the answer to its first query, if it was asked already.
+    More than `threshold` records are read by the Bulk API, and so is a
     window that REST does not finish in time. REST reads what the Bulk API refuses, cannot read now, or takes
     too long for. A resumed window continues by the API that it began with. Fields that do not fit into one
     query are read in parts.
@@ -66,7 +68,8 @@ def pages(
     read = Reading(session, projection, window, build_rows, threshold, mismatches, ahead)
     while True:
         try:
-            for page in with_fallback(read, start):
+            asked, first = first, None
+            for page in with_fallback(read, start, asked):
                 start = page.progress
                 yield page
                 del page
@@ -113,8 +116,11 @@ class Reading:
         return records > self.threshold or (len(by_rest) > len(by_job) and more)
 
 
-def with_fallback(read: Reading, start: Progress) -> Iterator[Page]:
-    """Yield the pages by REST or Bulk API, falling back to the other if one cannot read the window."""
+def with_fallback(read: Reading, start: Progress, asked: Answer | SyncError | None = None) -> Iterator[Page]:
+    """Yield the pages by REST or Bulk API, falling back to the other if one cannot read the window.
+
+    `asked` is the answer to the first query, if it is known.
+    """
     expected = 0
     if start.job is None:
         try:
@@ -122,7 +128,9 @@ def with_fallback(read: Reading, start: Progress) -> Iterator[Page]:
                 yield from by_rest(read, start, stepwise=True)
                 return
             if not read.learned.slow:
-                first = first_page(read)
+                if isinstance(asked, SyncError):
+                    raise asked
+                first, asked = asked or first_page(read), None
                 expected = int(first.body["totalSize"])
                 if not (read.large(expected) and read.learned.jobs):
                     stepwise = read.mismatches > 0 or expected > read.threshold

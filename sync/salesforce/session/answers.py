@@ -8,6 +8,7 @@ from typing import Any
 
 from sync.catalogue.mapping import DescribedField
 from sync.errors import SalesforceError
+from sync.salesforce.session.addresses import record_id
 from sync.salesforce.session.limits import clip
 
 
@@ -30,13 +31,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An object's describe: its fields, the names of unusable ones, its Last-Modified, and when it was
-    read."""
+    """An object's describe: its fields, the names of unusable ones, its Last-Modified, and when it was read
+    (seconds of the monotonic clock)."""
 
     fields: tuple[DescribedField, ...]
     left_out: tuple[str, ...]
     modified: str
     asked_at: float
+    checked_at: float  # when Salesforce last said that nothing has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class Deletions:
     records: dict[str, datetime]
     earliest: datetime
     through: datetime
+
+
+def deletions(answer: Answer, start: datetime) -> Deletions:
+    """Return what getDeleted answered for a window from `start`; raise SalesforceError if it is malformed."""
+    try:
+        listed = answer.body["deletedRecords"]
+        records = {record_id(record["id"]): parse_time(record["deletedDate"]) for record in listed}
+        available = answer.body.get("earliestDateAvailable")
+        earliest = parse_time(available) if available else start
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SalesforceError(f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200) from None
+    return Deletions(records, earliest, latest_covered(answer))
 
 
 def latest_covered(answer: Answer) -> datetime:

@@ -79,6 +79,8 @@ class Connection:
     def __init__(self, settings: Settings, stop: threading.Event, retry: RetryPolicy) -> None:
         self.settings, self.stop, self.retry = settings, stop, retry
         self.usage: Usage | None = None
+        # Salesforce's time of the last answer, and the monotonic time of its arrival.
+        self._last: tuple[datetime, float] | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
         self._token: Token | None = None
@@ -103,6 +105,14 @@ class Connection:
         self.login()
         with self._lock:
             return self._token.organization if self._token else ""
+
+    def clock(self) -> datetime | None:
+        """Return Salesforce's time of the last answer plus the time since then; None before the first
+        answer."""
+        if self._last is None:
+            return None
+        at, arrived = self._last
+        return at + timedelta(seconds=time.monotonic() - arrived)
 
     def note_organization(self, organization: str, generation: int) -> None:
         """Store the org that userinfo named, for that generation's token only: the next may be of another
@@ -216,11 +226,13 @@ class Connection:
             raise Transient(unread) from None
         response, http.last = http.last, None
         assert response is not None
+        at = server_time(response)
         self._note_usage(response)
+        self._last = at, time.monotonic()
         log.debug(
             "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
         )
-        return Answer(body, server_time(response))
+        return Answer(body, at)
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))

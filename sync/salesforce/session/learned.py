@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LONGEST_QUERY, SHORTEST_QUERY = 15_000, 2_000
 # Formulas in a query after the first refusal as too complicated; fewer after further ones.
 FORMULAS = 20
-PAUSE_OF_JOBS = 3600.0  # seconds
+PAUSE_OF_JOBS = PAUSE_OF_SHARING = 3600.0  # seconds
 
 
 @dataclass(slots=True)
@@ -24,6 +24,7 @@ class Learned:
     formulas: int | None = None
     slow: bool = False
     _jobs_from: float = 0.0
+    _shared_from: float = 0.0
 
     @property
     def jobs(self) -> bool:
@@ -33,6 +34,16 @@ class Learned:
     def without_jobs(self) -> None:
         """Create no Bulk job for an hour: a refusal may take minutes."""
         self._jobs_from = time.monotonic() + PAUSE_OF_JOBS
+
+    @property
+    def shared(self) -> bool:
+        """Whether the object may be asked in one call with others: not for an hour after such a call was
+        refused, too slow or too large."""
+        return time.monotonic() >= self._shared_from
+
+    def alone(self) -> None:
+        """Ask the object alone for an hour."""
+        self._shared_from = time.monotonic() + PAUSE_OF_SHARING
 
     def shorter(self) -> bool:
         """Halve the length of later queries; return False if they cannot be shorter."""

@@ -61,12 +61,19 @@ DESCRIBE = Allowance(32 * MIB, 45, 15)
 # 2,000 records of 400 fields with some long texts are tens of MB, 600,000 deleted Ids (the most that
 # getDeleted returns) 48 MB. A larger answer, decoded, does not fit into a dyno of 512 MB.
 QUERY = Allowance(64 * MIB, READ_SECONDS, 120)
+# A pass begins with it, for several objects: a slow query must not hold up the others. What is not answered
+# in time is asked alone.
+COMPOSITE = Allowance(64 * MIB, 45, 45)
 # Streamed row by row, so its size is not limited.
 RESULTS = Allowance(0, READ_SECONDS, 20 * 60, RATE)
 
 
 class TooLargeError(SalesforceError):
     """An answer is larger than its allowance."""
+
+
+class TooLateError(SalesforceError):
+    """An answer did not arrive within its allowance."""
 
 
 def clip(text: object, most: int = LONGEST_MESSAGE) -> str:

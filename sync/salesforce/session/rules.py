@@ -19,7 +19,7 @@ from sync.errors import (
     SyncError,
 )
 from sync.salesforce.session.bodies import first_error
-from sync.salesforce.session.limits import LONGEST_CODE, clip
+from sync.salesforce.session.limits import LONGEST_CODE, TooLateError, clip
 
 
 class Action(Enum):
@@ -185,7 +185,14 @@ def classify(status: int, code: str, message: str) -> Rule:
 def classify_error(error: ClientError, response: requests.Response | None, *, lost_on_404: bool) -> Exception:
     """Return the exception for an error answer; `lost_on_404` is for pages and jobs, which may disappear."""
     code, message = first_error(error.content)
-    status = int(error.status)
+    wait = retry_after(response)
+    return exception_for(int(error.status), code, message, wait, lost_on_404=lost_on_404)
+
+
+def exception_for(
+    status: int, code: str, message: str, wait: float = 0, *, lost_on_404: bool = False
+) -> Exception:
+    """Return the exception for a status, an errorCode and a message; `wait` is Retry-After in seconds."""
     rule = classify(status, code, message)
     what = f"Salesforce answered {status} {clip(code, LONGEST_CODE)}".strip() + f": {clip(message.strip())}"
     if rule.advice:
@@ -199,7 +206,7 @@ def classify_error(error: ClientError, response: requests.Response | None, *, lo
             return DeferredError(what)
         case Action.RETRY:
             passing = SalesforceError(what, status=status, code=code, passing=True)
-            return Transient(passing, retry_after(response), tries=rule.tries)
+            return Transient(passing, wait, tries=rule.tries)
         case Action.RESTART:
             return QueryLostError(what, status=status, code=code)
         case Action.REDESCRIBE:
@@ -216,7 +223,9 @@ def network_failure(error: Exception) -> Exception:
             "(a private CA goes into REQUESTS_CA_BUNDLE)"
         )
     what = f"no answer from Salesforce: {type(error).__name__}: {clip(error)}"
-    return Transient(SalesforceError(what, passing=True))
+    late = isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout)
+    kind = TooLateError if late else SalesforceError
+    return Transient(kind(what, passing=True))
 
 
 def retry_after(response: requests.Response | None) -> float:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,16 +20,18 @@ from sync.catalogue.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.config.settings import Settings
 from sync.errors import QueryLostError, SalesforceError, StoppedError
 from sync.logs import logger
-from sync.salesforce.session.addresses import USERINFO, record_id, resource_path
+from sync.salesforce.session import composite
+from sync.salesforce.session.addresses import USERINFO, resource_path
 from sync.salesforce.session.answers import (
     Answer,
     Deletions,
     Described,
     Usage,
+    deletions,
     latest_covered,
-    parse_time,
 )
 from sync.salesforce.session.bodies import decode_records
+from sync.salesforce.session.composite import Part, Together, replication_window
 from sync.salesforce.session.connection import (
     BATCH_SIZE,
     CALLS,
@@ -39,6 +41,7 @@ from sync.salesforce.session.connection import (
 from sync.salesforce.session.http import LONGEST_DATE, Watch, csv_lines, read_within
 from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import (
+    COMPOSITE,
     DESCRIBE,
     QUERY,
     RECORDS_PER_PAGE,
@@ -119,11 +122,11 @@ class Session:
         `best_effort`: few retries, for callers with a fallback. Raises SalesforceError, FieldsMovedError,
         DeferredError, LoginError, by the error rules.
         """
-        path = f"/services/data/v{self.version}/queryAll/"
+        path = self.query_path
         policy = self.best_effort if best_effort else None
 
         def ask(sf: Salesforce) -> Any:
-            headers = {BATCH_SIZE: f"batchSize={self._batch_of(names)}"}
+            headers = self.query_headers(names)
             response = self._connection.send(sf, "GET", path, QUERY, params={"q": soql}, headers=headers)
             return decode_records(response.content, names)
 
@@ -152,9 +155,18 @@ class Session:
             self._smaller_pages(large)
             raise QueryLostError("a page was too large; the query starts again with smaller pages") from None
 
-    def _batch_of(self, names: tuple[str, ...]) -> int:
-        """Return the number of records of these fields to request for a page; Salesforce may send fewer."""
-        return max(SMALLEST_BATCH, min(self._batch, VALUES_PER_PAGE // (len(names) or 1)))
+    @property
+    def query_path(self) -> str:
+        """The path of queries; deleted records are included."""
+        return f"/services/data/v{self.version}/queryAll/"
+
+    def query_headers(self, names: tuple[str, ...], queries: int = 1) -> dict[str, str]:
+        """Return the headers of a query for these fields, one of several whose answers arrive together.
+
+        They state the number of records of a page; Salesforce may send fewer.
+        """
+        records = min(self._batch, VALUES_PER_PAGE // (queries * (len(names) or 1)))
+        return {BATCH_SIZE: f"batchSize={max(SMALLEST_BATCH, records)}"}
 
     def _smaller_pages(self, reason: TooLargeError) -> None:
         """Request the smallest pages from now on: this org's records are large."""
@@ -198,6 +210,7 @@ class Session:
 
         answer = self._connection.call(ask)
         if answer.body is None and known is not None:
+            self._described[name] = replace(known, checked_at=time.monotonic())
             return known.fields, answer.at
         modified, fields = answer.body
         if len(modified or "") > LONGEST_DATE or not (modified or "").isascii():
@@ -211,8 +224,13 @@ class Session:
         described, left_out = described_fields(fields)
         if left_out:
             log.warning("fields_unusable", object=name, fields=clip(", ".join(left_out)))
-        self._described[name] = Described(described, left_out, modified, time.monotonic())
+        now = time.monotonic()
+        self._described[name] = Described(described, left_out, modified, now, now)
         return described, answer.at
+
+    def last_described(self, name: str) -> Described | None:
+        """Return the last describe of an object (None: there was none)."""
+        return self._described.get(name)
 
     def left_out(self, name: str) -> tuple[str, ...]:
         """Return the names of unusable fields in the last describe of an object."""
@@ -229,26 +247,44 @@ class Session:
     def deleted(self, name: str, start: datetime, end: datetime) -> Deletions:
         """Return getDeleted's answer for a window of whole minutes; raise SalesforceError if refused or
         malformed."""
-        answer = self._replication(name, "deleted", start, end, self.retry)
-        try:
-            listed = answer.body["deletedRecords"]
-            records = {record_id(record["id"]): parse_time(record["deletedDate"]) for record in listed}
-            available = answer.body.get("earliestDateAvailable")
-            earliest = parse_time(available) if available else start
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SalesforceError(
-                f"getDeleted cannot be read: {clip(repr(error), 200)}", status=200
-            ) from None
-        return Deletions(records, earliest, latest_covered(answer))
+        return deletions(self._replication(name, "deleted", start, end, self.retry), start)
 
     def _replication(
         self, name: str, what: str, start: datetime, end: datetime, policy: RetryPolicy
     ) -> Answer:
-        path = f"/services/data/v{self.version}/sobjects/{name}/{what}/"
-        window = {"start": f"{start:%Y-%m-%dT%H:%M:%S+00:00}", "end": f"{end:%Y-%m-%dT%H:%M:%S+00:00}"}
+        path, window = self.replication_path(name, what), replication_window(start, end)
         return self._connection.call(
             lambda sf: self._connection.send(sf, "GET", path, QUERY, params=window).json(), policy=policy
         )
+
+    def replication_path(self, name: str, what: str) -> str:
+        """Return the path of getUpdated (`updated`) or getDeleted (`deleted`) of an object."""
+        return f"/services/data/v{self.version}/sobjects/{name}/{what}/"
+
+    def together(self, parts: Sequence[Part]) -> Together:
+        """Return the answers to several requests sent as one: Composite, which counts as one API call.
+
+        Their time is a lower bound: Salesforce answered each of them after it. Few retries: each can be sent
+        alone. Raises SalesforceError, also TooLargeError and TooLateError, and what the error rules say.
+        """
+        path = f"/services/data/v{self.version}/composite"
+
+        def ask(sf: Salesforce) -> Any:
+            began = time.monotonic()
+            response = self._connection.send(sf, "POST", path, COMPOSITE, json=composite.request(parts))
+            answers = composite.answers(response.content, len(parts))
+            return time.monotonic() - began, answers
+
+        # After an answer that did not arrive in time, no second attempt.
+        policy = replace(self.best_effort, total=COMPOSITE.answer / 2)
+        answer = self._connection.call(ask, policy=policy)
+        took, answers = answer.body
+        at = answer.at - timedelta(seconds=took + 1)  # Date is cut to whole seconds
+        return Together(answers, at, answer.generation)
+
+    def clock(self) -> datetime | None:
+        """Return Salesforce's time now, or a little earlier; None before its first answer."""
+        return self._connection.clock()
 
     def resource(
         self,

@@ -53,7 +53,9 @@ class Faults:
 
         ``on`` is token, describe, query (first pages), aggregate (queries that group), page (further
         pages), limits, updated, deleted, job_create, job (a look at it), results, result_pages, job_abort,
-        job_delete, jobs (the list), another kind of the request log, any, or the beginning of a path.
+        job_delete, jobs (the list), composite (the call as a whole), another kind of the request log, any, or
+        the beginning of a path. A subrequest of a composite call is struck as the call that it is; what
+        breaks the connection, shapes headers or answers HTML then strikes the composite call.
         ValueError for an unknown name.
         """
         if name not in FAULTS:

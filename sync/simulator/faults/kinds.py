@@ -16,6 +16,12 @@ class Fate:
     message: str | None = None
 
 
+# What a fault does to the connection and the response's headers, rather than to a resource's answer.
+_OF_CONNECTION = (
+    *("hang", "reset", "truncate", "clean", "rows", "no_date", "date_shift", "no_limit_info", "without"),
+)
+
+
 @dataclass
 class Effect:
     """What a due fault does to a call: answer in the org's stead, or bend the true answer."""
@@ -36,6 +42,13 @@ class Effect:
     fate: Fate | None = None
     alter: Callable[[Any], Any] | None = None  # makes another JSON body of the true one
     miscounted: int = 0  # by how much numberRecordsProcessed is wrong
+
+    def take_connection(self, inner: "Effect") -> bool:
+        """Take over what a subrequest's fault does to the connection; True when it does anything to it."""
+        taken = {name: value for name in _OF_CONNECTION if (value := getattr(inner, name))}
+        for name, value in taken.items():
+            setattr(self, name, value)
+        return bool(taken)
 
 
 Build = Callable[[dict[str, Any]], Effect]

@@ -24,6 +24,7 @@ def organization_fields() -> list[Field]:
         flag("IsSandbox", **READ_ONLY),
         picklist("OrganizationType", 40, ("Developer Edition", "Enterprise Edition"), **READ_ONLY),
         text("InstanceName", 5, **READ_ONLY),
+        Field("TrialExpirationDate", "datetime", **READ_ONLY),
         text("NamespacePrefix", 15, **READ_ONLY),
         text("LanguageLocaleKey", 40),
         text("TimeZoneSidKey", 40),

@@ -1,0 +1,1 @@
+"""The data API: its resources, writes of records, and the Composite resource."""

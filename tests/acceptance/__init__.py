@@ -1,0 +1,1 @@
+"""A run against a team's own sandbox: what the product does there, and which beliefs about Salesforce hold."""
