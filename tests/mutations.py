@@ -1004,6 +1004,13 @@ MUTATIONS = (
         "replication/test_requests.py::test_a_pass_does_not_hold_it_up[rest]",
     ),
     bug(
+        "requests: fields that passes know since are lost",
+        REQUESTS,
+        "        return None if ledger.find_changes(connection, schema.projection) else schema\n",
+        "        return schema\n",
+        "replication/test_requests.py::test_a_request_is_one_call",
+    ),
+    bug(
         "requests: a first load is disturbed",
         REQUESTS,
         "    if not refresh.is_loaded(context, name):\n",

@@ -25,12 +25,14 @@ from sync.errors import (
     SyncError,
 )
 from sync.logs import logger, printable
+from sync.postgres import ledger
 from sync.postgres.load.merge import Tally
 from sync.postgres.state import journal, leases
 from sync.postgres.state import requests as waiting
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, pipeline, recompute, refresh
+from sync.replication import apply, opening, pipeline, recompute, refresh
+from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, Report, SyncContext, measures
 from sync.window import Window
 
@@ -178,13 +180,28 @@ def read_pages(
     context: SyncContext, name: str, held: Lease, run_id: int, ids: Sequence[str], found: set[str]
 ) -> Iterator[PageResult]:
     """Read records by Id and merge them, as they are now; add the Ids that Salesforce has to `found`."""
-    schema = apply.describe_object(context, CATALOGUE[name])
+    schema = known_schema(context, name) or apply.describe_object(context, CATALOGUE[name])
     for page in apply.by_id(context, schema, ids):
         if context.stop.is_set():
             raise StoppedError
         tally = apply.commit_page(context, schema, held, run_id, page)
         found.update(page.batch.ids)
         yield PageResult(name, Window(None, schema.at), tally, len(found), len(ids))
+
+
+def known_schema(context: SyncContext, name: str) -> ObjectSchema | None:
+    """Return the object as it was described lately; None if it was not, or if passes know other fields since.
+
+    Values of a field that this describe does not show would be lost.
+    """
+    known, at = context.session.last_described(name), context.session.clock()
+    if known is None or at is None or time.monotonic() - known.checked_at > opening.DESCRIBE_SECONDS:
+        return None
+    organization = context.session.organization()
+    with transaction(context.engine) as connection:
+        apply.check_org(connection, context, organization)
+        schema = apply.object_schema(connection, context, CATALOGUE[name], known.fields, at)
+        return None if ledger.find_changes(connection, schema.projection) else schema
 
 
 def record(context: SyncContext, report: Report, run_id: int, outcome: str, error: str, label: str) -> None:

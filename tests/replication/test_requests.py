@@ -20,6 +20,7 @@ from sync.postgres.state import requests as state
 from sync.replication import pipeline, requests
 from sync.replication.requests import Pauses
 from sync.replication.runs import PageResult
+from sync.simulator import Field
 from tests.support.asking import answer, ask, open_requests, wait, waiting
 from tests.support.consuming import GRANTS, Role, role
 from tests.support.world import World
@@ -151,6 +152,25 @@ def test_what_consumers_and_operators_see_of_runs_is_of_passes(loaded: World, or
         found = read_status(connection, ("Contact",), timedelta(days=9999))
     assert outcome == "succeeded"
     assert found.headline.startswith("OK")
+
+
+def test_a_request_is_one_call(loaded: World, orders: Role) -> None:
+    """An object that was described lately is not described again, unless the passes know other fields of it since."""
+    context = loaded.context("request")
+    calls: list[list[str]] = []
+    for step in range(3):
+        if step == 2:  # another process has read a field that this one has not heard of
+            loaded.org.add_field("Contact", Field("Rank__c", "string", length=20))
+            loaded.org.update(loaded.ann, {"Rank__c": "first"})
+            loaded.run()
+        loaded.sim.requests.clear()
+        ask(orders, loaded.ann)
+        answer(loaded, context)
+        calls.append([request.kind for request in loaded.sim.requests if request.counted])
+
+    assert calls == [["describe", "query"], ["query"], ["describe", "query"]]
+    assert loaded.row(loaded.ann)["custom"]["Rank__c"] == "first"
+    assert waiting(loaded) == []
 
 
 def test_a_vanished_field_does_not_stop_it(loaded: World, orders: Role) -> None:
@@ -294,14 +314,14 @@ def test_a_request_while_its_record_is_read_is_another(loaded: World, orders: Ro
     first = ask(orders, loaded.ann)
     later: list[int] = []
     context = loaded.context("request")
-    described = context.session.describe
+    asked = context.session.query
 
-    def describe(*args: Any, **more: Any) -> Any:
+    def query(*args: Any, **more: Any) -> Any:
         if not later:
             later.append(ask(orders, loaded.ann))
-        return described(*args, **more)
+        return asked(*args, **more)
 
-    context.session.describe = describe  # type: ignore[method-assign]  # what comes between two steps
+    context.session.query = query  # type: ignore[method-assign]  # what comes between two steps
     answer(loaded, context)
 
     assert later[0] > first
