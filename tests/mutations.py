@@ -55,6 +55,9 @@ REFRESH = "sync/replication/refresh.py"
 BUDGET = "sync/replication/budget.py"
 CALLS = "sync/postgres/state/calls.py"
 SLOTS = "sync/salesforce/slots.py"
+REQUESTS = "sync/replication/requests.py"
+REQUESTED = "sync/postgres/state/requests.py"
+REQUESTS_CONTRACT = "migrations/versions/0020_requests.py"
 RECOMPUTE = "sync/replication/recompute.py"
 VERIFY = "sync/replication/verify/comparison.py"
 BUCKETS = "sync/replication/verify/buckets.py"
@@ -1025,6 +1028,91 @@ MUTATIONS = (
         "    if wanted is not None and wanted != name:\n",
         "    if False:\n",
         "postgres/test_replica_schema.py::test_check_names_another_name",
+    ),
+    # ── requests of consumers ───────────────────────────────────────────────────────────────────────────
+    bug(
+        "requests: a role has no limit",
+        REQUESTS_CONTRACT,
+        "    IF counted.requests > allowed.per_hour THEN\n",
+        "    IF false THEN\n",
+        "postgres/test_requests.py::test_a_role_has_so_many_an_hour",
+    ),
+    bug(
+        "requests: a reading that has begun serves a later request",
+        REQUESTS_CONTRACT,
+        "r.number > coalesce((SELECT a.taken FROM sync.answer AS a WHERE a.record_id = full_id), 0)",
+        "r.number > 0",
+        "postgres/test_requests.py::test_a_request_that_waits_serves_others",
+    ),
+    bug(
+        "requests: an old snapshot takes an answered request for a waiting one",
+        REQUESTS_CONTRACT,
+        "    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN\n",
+        "    IF true THEN\n",
+        "postgres/test_requests.py::test_an_older_snapshot_joins_no_other",
+    ),
+    bug(
+        "requests: the transaction of the request waits in vain",
+        REQUESTS_CONTRACT,
+        "        IF mine THEN\n",
+        "        IF false THEN\n",
+        "postgres/test_requests.py::test_the_transaction_of_the_request_does_not_wait[False]",
+    ),
+    bug(
+        "requests: erased persons may be asked for",
+        REQUESTS_CONTRACT,
+        "ELSIF EXISTS (SELECT FROM sync.erased AS e WHERE e.record_id = full_id AND e.lifted_at IS NULL) THEN",
+        "ELSIF false THEN",
+        "postgres/test_requests.py::test_an_erased_person_is_refused",
+    ),
+    bug(
+        "requests: one that was made while its record was read is answered, too",
+        REQUESTED,
+        " WHERE r.record_id = given.id AND r.number <= given.number\n",
+        " WHERE r.record_id = given.id\n",
+        "replication/test_requests.py::test_a_request_while_its_record_is_read_is_another",
+    ),
+    bug(
+        "requests: older pages of the pass beside them stay",
+        REQUESTS,
+        "again=shared)",
+        "again=False)",
+        "replication/test_requests.py::test_a_pass_does_not_hold_it_up[bulk]",
+    ),
+    bug(
+        "requests: a pass holds them up",
+        REQUESTS,
+        "    if held is not None:\n",
+        "    if False:\n",
+        "replication/test_requests.py::test_a_pass_does_not_hold_it_up[rest]",
+    ),
+    bug(
+        "requests: fields that passes know since are lost",
+        REQUESTS,
+        "        return None if ledger.find_changes(connection, schema.projection) else schema\n",
+        "        return schema\n",
+        "replication/test_requests.py::test_a_request_is_one_call",
+    ),
+    bug(
+        "requests: a first load is disturbed",
+        REQUESTS,
+        "    if not refresh.is_loaded(context, name):\n",
+        "    if False:\n",
+        "replication/test_requests.py::test_a_first_load_comes_first",
+    ),
+    bug(
+        "requests: they use up the API budget",
+        REQUESTS,
+        "    pacing.check_work(context, calls.ON_DEMAND)\n",
+        "",
+        "replication/test_requests.py::test_the_budget_is_not_spent_on_requests",
+    ),
+    bug(
+        "requests: a failure is tried again each second",
+        REQUESTS,
+        "        return time.monotonic() >= self.until.get(name, 0.0)\n",
+        "        return True\n",
+        "replication/test_requests.py::test_after_a_failure_it_waits_and_is_tried_again",
     ),
     # ── privacy ─────────────────────────────────────────────────────────────────────────────────────────
     bug(

@@ -26,7 +26,7 @@ from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.journal import Outcome
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, recompute, refresh, retention, windows
+from sync.replication import apply, deletes, pacing, recompute, refresh, retention, windows
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import Report, SyncContext, Taken, log_outcome
 from sync.salesforce.extract import together
@@ -76,6 +76,7 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
     try:
         sharing = describe_due(context, sharing, calls)
+        pacing.check_usage(context)  # each object's own pass records it
         if not sharing or context.stop.is_set() or context.session.clock() is None:
             return Begun()
         openings, candidates = take(context, sharing, calls)
