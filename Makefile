@@ -7,7 +7,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak soak-year soak-chart mutations bench deploy-check object field migration docs \
+.PHONY: help demo test lint format soak soak-year soak-chart mutations bench fresh deploy-check object field migration docs \
 	permission-set requirements clean
 
 help: ## this list
@@ -48,6 +48,9 @@ mutations: .venv/ready ## some ten minutes; ARGS=cursor plants those alone whose
 
 bench: .venv/bench ## rows/s, memory and ratios, against what this machine allows; ARGS="--contacts 10000" is quick
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+fresh: .venv/ready ## how fresh the tables are, and what a day of passes costs: ten minutes; ARGS="--edits 0" is one
+	$(BIN)/python -m tests.freshness $(ARGS)
 
 # Not a part of `make test`: it installs a virtual environment, and takes three minutes.
 deploy-check: .venv/ready ## build, release, worker, one-offs, deploy and rollback as on Heroku; needs PgBouncer

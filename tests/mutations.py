@@ -29,6 +29,8 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 
 CURSORS = "sync/postgres/state/cursors.py"
 PLANS = "sync/postgres/state/plans.py"
+OPENING = "sync/replication/opening.py"
+TOGETHER = "sync/salesforce/extract/together.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
 LOAD = "sync/postgres/load/merge.py"
@@ -47,9 +49,12 @@ CONNECTION = "sync/salesforce/session/connection.py"
 LOGIN = "sync/salesforce/session/login.py"
 HOSTS = "sync/salesforce/session/addresses.py"
 HTTP = "sync/salesforce/session/http.py"
-LEARNED = "sync/salesforce/session/learned.py"
+LEARNED = "sync/salesforce/learned.py"
 LEDGER = "sync/postgres/ledger.py"
 REFRESH = "sync/replication/refresh.py"
+BUDGET = "sync/replication/budget.py"
+CALLS = "sync/postgres/state/calls.py"
+SLOTS = "sync/salesforce/slots.py"
 REQUESTS = "sync/replication/requests.py"
 REQUESTED = "sync/postgres/state/requests.py"
 REQUESTS_CONTRACT = "migrations/versions/0020_requests.py"
@@ -345,6 +350,84 @@ MUTATIONS = (
         "WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())",
         "WHERE object = :object",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    # ── the call for all objects ────────────────────────────────────────────────────────────────────────
+    bug(
+        "opening: a lease that is held is taken all the same",
+        LEASES,
+        "                     AND (owner IS NULL OR expires_at < clock_timestamp())\n                   ORDER BY",
+        "                   ORDER BY",
+        "replication/test_opening.py::test_a_held_lease_stays_out",
+    ),
+    bug(
+        "opening: the cursor moves although the lease was lost meanwhile",
+        LEASES,
+        "return connection.execute(RELEASE, asdict(held)).rowcount == 1",
+        "return connection.execute(RELEASE, asdict(held)).rowcount < 2",
+        "replication/test_opening.py::test_a_lease_lost_during_the_call_writes_nothing",
+    ),
+    bug(
+        "opening: the records are asked for before the coverage",
+        TOGETHER,
+        "for kind in (coverage_part, deleted_part, query_part)",
+        "for kind in (query_part, deleted_part, coverage_part)",
+        "replication/test_opening.py::test_a_quiet_pass_is_one_call",
+    ),
+    bug(
+        "opening: an object with changes is taken for a quiet one",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or each.waiting:",
+        "replication/test_opening.py::test_what_is_told_is_used",
+    ),
+    bug(
+        "opening: a quiet pass ends although other work is due",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or not told.empty:",
+        "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
+    ),
+    bug(
+        "opening: live records of the delete log are not looked up",
+        OPENING,
+        "(listed and deletes.live_ids(connection, name, listed))",
+        "(listed and not deletes.live_ids)",
+        "replication/test_opening.py::test_a_purged_record_is_found",
+    ),
+    bug(
+        "opening: the time of the call is that of its end",
+        "sync/salesforce/session/session.py",
+        "answer.at - timedelta(seconds=took + 1)",
+        "answer.at",
+        "salesforce/test_together.py::test_the_time_lies_before_every_answer",
+    ),
+    bug(
+        "opening: a quiet pass claims what is not covered",
+        CURSORS,
+        '"reached": claimable(window.until, window.overlap, covered, deleted),\n        "until": window.until,\n        "covered"',
+        '"reached": window.until,\n        "until": window.until,\n        "covered"',
+        "replication/test_opening.py::test_the_claim_follows_the_coverage[7200]",
+    ),
+    bug(
+        "opening: what was told is used again after a restart of the work",
+        "sync/replication/pipeline.py",
+        "begun, left[0] = left[0], None",
+        "begun = left[0]",
+        "replication/test_opening.py::test_a_refused_field_is_described_at_once",
+    ),
+    bug(
+        "opening: an object that was slow stays in the call",
+        TOGETHER,
+        'if code == "QUERY_TIMEOUT":',
+        'if code == "QUERY_TIMEOUTS":',
+        "replication/test_opening.py::test_a_slow_query_stays_out_for_an_hour",
+    ),
+    bug(
+        "opening: what failed inside the call is not asked alone",
+        TOGETHER,
+        "    if isinstance(failure, SyncError):\n        return failure\n",
+        "    return SalesforceError(str(failure))\n",
+        "replication/test_opening.py::test_a_subrequest_that_fails[server_unavailable-query]",
     ),
     # ── the guards ──────────────────────────────────────────────────────────────────────────────────────
     bug(
@@ -1020,7 +1103,7 @@ MUTATIONS = (
     bug(
         "requests: they use up the API budget",
         REQUESTS,
-        "    pipeline.check_budget(context)\n",
+        "    pacing.check_work(context, calls.ON_DEMAND)\n",
         "",
         "replication/test_requests.py::test_the_budget_is_not_spent_on_requests",
     ),
@@ -1168,10 +1251,118 @@ MUTATIONS = (
     ),
     bug(
         "budget: the org's last requests are used up",
-        "sync/replication/pipeline.py",
-        " and usage.used >= share * usage.limit:",
-        " and False:",
+        BUDGET,
+        "used < share * limit:",
+        "True:",
         "replication/test_faults.py::test_budget_defers",
+        "replication/test_budget.py::test_the_orgs_own_count_stops_everything",
+    ),
+    bug(
+        "budget: passes are as frequent as ever",
+        BUDGET,
+        "    seconds = max(ceil(planned), grown.total_seconds(), usual.total_seconds())\n",
+        "    seconds = usual.total_seconds()\n",
+        "replication/test_budget.py::test_the_order_of_thinning",
+        "replication/test_pacing.py::test_the_interval_of_the_worker",
+    ),
+    bug(
+        "budget: passes are planned by what is spent alone",
+        BUDGET,
+        "max(ceil(planned), grown",
+        "max(0, grown",
+        "replication/test_budget.py::test_the_interval_is_planned_ahead",
+    ),
+    bug(
+        "budget: passes that are to come are not planned for",
+        BUDGET,
+        " + spent.a_pass * ((DAY - spent.span) / LONGEST_INTERVAL)",
+        "",
+        "replication/test_budget.py::test_days_stay_within_the_allowance",
+    ),
+    bug(
+        "budget: work stops and goes on at the same share",
+        BUDGET,
+        "least - RELAX if work in before else least",
+        "least",
+        "replication/test_budget.py::test_it_does_not_flap",
+    ),
+    bug(
+        "budget: verify waits before refresh",
+        BUDGET,
+        "{ON_DEMAND: 0.85, REFRESH: 0.9, VERIFY: 0.95}",
+        "{ON_DEMAND: 0.85, REFRESH: 0.95, VERIFY: 0.9}",
+        "replication/test_budget.py::test_the_order_of_thinning",
+    ),
+    bug(
+        "budget: verify waits for ever",
+        "sync/replication/pacing.py",
+        "now - last >= LONGEST_UNVERIFIED",
+        "False",
+        "replication/test_pacing.py::test_verify_waits_three_days_at_most",
+    ),
+    bug(
+        "budget: a refresh does not wait",
+        REFRESH,
+        "if not names or not pacing.may_run(context, calls.REFRESH):",
+        "if not names:",
+        "replication/test_pacing.py::test_refresh_waits_and_the_pass_does_not",
+    ),
+    bug(
+        "budget: a deferred verify counts as one",
+        "sync/postgres/state/journal.py",
+        " AND outcome <> 'deferred'",
+        "",
+        "replication/test_pacing.py::test_a_deferred_verify_is_no_verify",
+    ),
+    bug(
+        "budget: calls of two days ago count",
+        CALLS,
+        "coalesce(finished_at, now()) > now() - interval '24 hours'",
+        "coalesce(finished_at, now()) > now() - interval '48 hours'",
+        "replication/test_pacing.py::test_what_counts_as_the_last_day",
+    ),
+    bug(
+        "budget: a describe counts as a pass",
+        SESSION,
+        'with self.counting("describe"):',
+        'with self.counting(""):',
+        "replication/test_pacing.py::test_calls_are_told_apart",
+    ),
+    bug(
+        "budget: a short refusal is told",
+        INCIDENTS,
+        "now - one.opened_at < kind.settles",
+        "False",
+        "operations/test_alerts.py::test_a_budget_that_is_used_up_for_seconds_is_not_told",
+    ),
+    bug(
+        "requests: any number at once",
+        SLOTS,
+        "            if self._free:\n                self._free -= 1\n                return\n",
+        "            return\n",
+        "salesforce/test_slots.py::test_never_more_at_once",
+        "salesforce/test_slots.py::test_a_session_sends_no_more_at_once",
+    ),
+    bug(
+        "requests: a work waits for its own streams",
+        SLOTS,
+        "borrowed = not stream and self._streams[work] > 0",
+        "borrowed = False",
+        "salesforce/test_slots.py::test_a_work_does_not_wait_for_its_own_streams",
+    ),
+    bug(
+        "requests: a stop does not end the waiting",
+        SLOTS,
+        "            if self.stop.is_set():\n",
+        "            if False:\n",
+        "salesforce/test_slots.py::test_a_stop_ends_the_waiting",
+    ),
+    bug(
+        "requests: a busy org is asked as often as any",
+        "sync/salesforce/session/retry.py",
+        "(patient if is_busy(error) else usual)(state)",
+        "usual(state)",
+        "salesforce/test_slots.py::test_a_busy_org_is_given_growing_pauses",
     ),
     # ── unattended ──────────────────────────────────────────────────────────────────────────────────────
     bug(

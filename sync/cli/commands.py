@@ -34,7 +34,7 @@ from sync.logs import logger, printable
 from sync.operations import erasure, pruning, status, worker
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
-from sync.replication import pipeline, requests, runs
+from sync.replication import estimates, pacing, pipeline, requests, runs
 from sync.replication import rejects as rejected
 from sync.replication.runs import SyncContext
 
@@ -52,6 +52,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Objects = Annotated[list[str] | None, typer.Option("--object", help="Only this object; may be repeated.")]
 Wait = Annotated[
     str, typer.Option("--wait", help="How long to wait for another process that holds the lease.")
+]
+IgnoreBudget = Annotated[
+    bool, typer.Option("--ignore-budget", help="Begin although the budget of API calls is used up.")
 ]
 
 
@@ -109,7 +112,8 @@ def run_worker() -> None:
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
         begin = partial(pipeline.begin_scheduled, context)
-        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin)
+        pace = partial(pacing.next_interval, context)
+        worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin, pace)
 
 
 @app.command()
@@ -119,10 +123,13 @@ def run(
         bool,
         typer.Option("--accept-org", help="Accept another org than the one whose records the tables hold."),
     ] = False,
+    ignore_budget: IgnoreBudget = False,
 ) -> None:
     """Run one incremental pass over all objects, then exit."""
     with open_context("run", duration_option(wait)) as context, progress.progress(context) as context:
-        reports = pipeline.sync_all(replace(context, accept_org=accept_org))
+        context = replace(context, accept_org=accept_org, ignore_budget=ignore_budget)
+        pacing.check(context)
+        reports = pipeline.sync_all(context)
         left = other_org(context) if accept_org else []
     show.reports(reports)
     for line in left:
@@ -142,6 +149,7 @@ def resync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the records and API calls it would take; change nothing.")
     ] = False,
+    ignore_budget: IgnoreBudget = False,
     wait: Wait = "10m",
 ) -> None:
     """Read records again, through the same merge: readers are not disturbed, only differences are written."""
@@ -150,13 +158,16 @@ def resync(
     start = time_option(since) if since is not None else None
     by_object = pipeline.group_by_object([full_id(id_) for id_ in ids]) if ids else {}
     with open_context("resync", duration_option(wait)) as context:
+        context = replace(context, ignore_budget=ignore_budget)
+        if not dry_run:
+            pacing.check(context)
         names = selected_objects(objects, context.settings)
         if objects and (others := set(by_object) - set(names)):
             raise UsageError(f"the Ids belong to {', '.join(sorted(others))}, not to {', '.join(names)}")
         if dry_run and ids:
-            show.estimates(pipeline.estimate_ids(context, by_object))
+            show.estimates(estimates.of_ids(context, by_object))
         elif dry_run:
-            show.estimates(pipeline.estimate(context, names, start))
+            show.estimates(estimates.of_resync(context, names, start))
         elif ids:
             show.reports(
                 runs.run_concurrently(
@@ -182,6 +193,11 @@ def verify(
     approve: Annotated[
         bool, typer.Option("--approve", help="Let --repair remove more than the guard allows.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what it would list, and its API calls; compare nothing."),
+    ] = False,
+    ignore_budget: IgnoreBudget = False,
     wait: Wait = "10m",
     as_json: Json = False,
 ) -> None:
@@ -191,8 +207,12 @@ def verify(
     sample = sample_option(deep)
     with open_context("verify", duration_option(wait)) as context:
         names = selected_objects(objects, context.settings)
+        if dry_run:
+            show.estimates(estimates.of_verify(context, names, sample))
+            return
         with progress.progress(context) as watched:
-            watched = replace(watched, approve=approve)
+            watched = replace(watched, approve=approve, ignore_budget=ignore_budget)
+            pacing.check(watched)
             reports = pipeline.verify_all(watched, names, repair=repair, sample=sample)
     show.verified(reports, as_json=as_json)
     if any((report.findings or {}).get("remaining") for report in reports):
@@ -228,6 +248,7 @@ def print_status(
                     *(connection, settings.sync_objects, allowed),
                     settings.sync_database_limit,
                     settings.sync_feed_retention,
+                    pacing.rules_of(settings),
                 )
 
         if watching:

@@ -26,6 +26,7 @@ from sync.cli.screen import (
 from sync.operations.alerts.incidents import describe
 from sync.operations.audit.findings import Finding
 from sync.operations.audit.mapped import Mapped
+from sync.operations.calls import describe_calls
 from sync.operations.erasure import Erased, Match
 from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.pruning import Pruned
@@ -34,7 +35,7 @@ from sync.operations.status import Rejected, Status, describe_count
 from sync.postgres.consumers import Backlog
 from sync.postgres.feed import Change
 from sync.postgres.pruning import Size
-from sync.replication.pipeline import Estimate
+from sync.replication.estimates import Estimate
 from sync.replication.rejects import Group
 from sync.replication.runs import Report
 
@@ -107,7 +108,7 @@ def differences(count: int) -> str:
 
 
 def estimates(found: Sequence[Estimate]) -> None:
-    """Print what a resync would take."""
+    """Print what a resync or a verify would take."""
     table("", ("object", "records", "API calls"), [(e.object, f"{e.records:,}", e.api_calls) for e in found])
     say("dry run: nothing was changed")
 
@@ -285,6 +286,7 @@ def status_parts(found: Status) -> Iterator[Text | Grid]:
         yield Text(clean(describe_running(run, found.at)))
     for warning in found.warnings:
         yield Text(clean(f"warning: {warning}"))
+    yield Text(clean(describe_calls(found.calls)))
     yield Text(clean(describe_size(found.size, found.size_limit)))
     if found.consumers:
         yield Grid(

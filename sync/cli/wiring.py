@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import uuid
@@ -175,6 +176,8 @@ def open_context(command: str, wait: timedelta) -> Iterator[SyncContext]:
         if command != "check":  # `check` reports it as a finding
             check_replica_schema(engine, settings)
         with worker.stopping_on_signals(stop):
-            yield SyncContext(settings, Session(settings, stop), engine, me, command, stop, wait)
+            typed = shlex.join(["python", "-m", "sync", *sys.argv[1:]])
+            session = Session(settings, stop)
+            yield SyncContext(settings, session, engine, me, command, stop, wait, typed=typed)
     finally:
         engine.dispose()

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from sync.config.alerts import AlertSettings
+from sync.config.budget import BudgetSettings
 from sync.config.fields import Selection, field_names, fields_of_object, object_names
 from sync.config.flows import (
     Flow,
@@ -43,7 +44,7 @@ LONGEST, LONGEST_RETENTION = timedelta(days=30), timedelta(days=36_500)
 LAG_MARGIN = timedelta(minutes=5)
 
 
-class DatabaseSettings(AlertSettings, StorageSettings):
+class DatabaseSettings(AlertSettings, StorageSettings, BudgetSettings):
     """The settings of commands that only read the database; a field's name is the variable's in lower
     case."""
 
@@ -155,7 +156,6 @@ class Settings(DatabaseSettings):
     salesforce_api_version: str = "66.0"
     sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
     sync_bulk_threshold: int = Field(default=10_000, ge=0)
-    sync_api_budget: float = 0.8
     sync_requests_per_hour: int = Field(default=100, ge=0, le=100_000)
     sync_default_region: str = "US"
     sync_volatile_fields: Annotated[frozenset[str], NoDecode] = frozenset()
@@ -164,16 +164,6 @@ class Settings(DatabaseSettings):
     sync_tombstone_values: Literal["keep", "erase"] = "keep"
     sync_tombstone_retention: timedelta | None = timedelta(days=30)
     sync_excluded_fields: Annotated[frozenset[str], NoDecode] = frozenset()
-
-    @field_validator("sync_api_budget", mode="before")
-    @classmethod
-    def _share(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
-        if not match or not 0 < float(match[1]) <= 100:
-            raise bad_value(f"{value!r} is not a share of the daily requests: write for example 80%")
-        return float(match[1]) / 100
 
     @field_validator("sync_custom_fields", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from sync.operations.backlog import consumer_warnings, request_warnings
+from sync.operations.calls import Calls, calls_of, deferred_warning
 from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.running import Running, running
 from sync.postgres import consumers, ledger, pruning
@@ -17,6 +18,8 @@ from sync.postgres.pruning import Size
 from sync.postgres.state import requests
 from sync.postgres.state.incidents import Incident, read_open
 from sync.postgres.state.requests import Delayed
+from sync.replication import pacing
+from sync.replication.budget import Deferred, Rules
 from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""
@@ -71,6 +74,7 @@ SELECT object, deletions_refused_at AS since FROM sync.cursor
  WHERE deletions_refused_at IS NOT NULL AND object = ANY (:objects) ORDER BY 1
 """)
 NOW = text("SELECT now()")
+NO_CALLS, RULES = Calls(), Rules()
 NO_SIZE, NEVER = Size(0, None), datetime.min.replace(tzinfo=UTC)
 WARN_DAYS, URGENT_DAYS = 30, 7  # days until the database reaches its limit
 BEHIND = (
@@ -145,8 +149,9 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
-    problems, `incidents` are the open ones, `running` what is going on, `consumers` those of the feed, `at`
-    is the time of the reading, `requests` are those of consumers that have waited for a minute."""
+    problems, `incidents` are the open ones, `running` what is going on, `consumers` those of the feed,
+    `calls` those of the API, `deferred` is the work that waits for them, `at` is the time of the reading,
+    `requests` are those of consumers that have waited for a minute."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -159,6 +164,8 @@ class Status:
     incidents: tuple[Incident, ...] = ()
     running: tuple[Running, ...] = ()
     consumers: tuple[Backlog, ...] = ()
+    calls: Calls = NO_CALLS
+    deferred: tuple[Deferred, ...] = ()
     at: datetime = NEVER
     requests: tuple[Delayed, ...] = ()
 
@@ -187,17 +194,21 @@ def read_status(
     max_lag: timedelta,
     size_limit: int | None = None,
     feed_retention: timedelta | None = None,
+    rules: Rules = RULES,
 ) -> Status:
     """Read everything from one snapshot; an object with a lag above `max_lag` is stale.
 
     `size_limit` is the size of the database's plan in bytes; without `feed_retention` no consumer is behind.
+    `rules` are those of the plan of API calls.
     """
     found = freshness(connection, objects)
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
     size = pruning.size(connection)
     backlogs, delayed = tuple(consumers.backlogs(connection)), tuple(requests.delayed(connection))
+    plan, stored = pacing.read_plan(connection, rules)
     problems = [
+        *deferred_warning(plan.deferred, stored.at),
         *size_warnings(size, size_limit),
         *warnings(connection, objects),
         *consumer_warnings(backlogs, feed_retention),
@@ -206,10 +217,10 @@ def read_status(
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
     opened = tuple(read_open(connection))
-    at = connection.execute(NOW).scalar_one()
     journal, now_running = runs(connection, objects), running(connection, objects)
     return Status(
-        *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs, at),
+        *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs),
+        *(calls_of(plan), plan.deferred, stored.at),
         delayed,
     )
 

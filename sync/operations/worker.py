@@ -150,14 +150,31 @@ class Turns:
 
     def take(self, name: str) -> Job | None:
         """Wait for a job; None: there is none any more."""
+        return self._next[name].get()
+
+    def done(self, name: str) -> None:
+        """Note that an object's thread waits again."""
         with self._lock:
             self._busy.discard(name)
-        return self._next[name].get()
 
     def end(self) -> None:
         """Let all threads end after their turns."""
         for each in self._next.values():
             each.put(None)
+
+
+@dataclass(slots=True)
+class Rhythm:
+    """The interval between two runs of a job; `pace` gives it anew after each run (None: it stays)."""
+
+    interval: timedelta
+    pace: Callable[[], timedelta] | None = None
+
+    def renew(self) -> float:
+        """Return the seconds of the interval from now on."""
+        if self.pace is not None:
+            self.interval = self.pace()
+        return self.interval.total_seconds()
 
 
 def run_jobs(
@@ -167,25 +184,30 @@ def run_jobs(
     beside: Mapping[str, tuple[Job, timedelta]] | None = None,
     attendant: Attendant | None = None,
     begin: Begin | None = None,
+    pace: Callable[[], timedelta] | None = None,
 ) -> None:
     """Run every job at once and then at each interval, until `stop` is set; return when all have ended.
 
-    `jobs` are the passes, by object, and `begin` begins those whose threads wait; `beside` are other jobs,
-    each with an interval of its own; `attendant` looks after all of them.
+    `jobs` are the passes, by object, and `begin` begins those whose threads wait; `pace` gives the interval
+    after each pass (None: it does not change). `beside` are other jobs, each with an interval of its own;
+    `attendant` looks after all of them.
 
     Each job has its own thread. Times are monotonic, so that changes of the system clock have no effect. A
     failed job is retried after a growing pause (`pause_after`). The process exits with 1 if a job does
     not end within SHUTDOWN_SECONDS or is silent for WATCHDOG_SECONDS.
     """
-    pulse, turns = Pulse(), Turns(list(jobs))
+    pulse, turns, rhythm = Pulse(), Turns(list(jobs)), Rhythm(interval, pace)
     passes = partial(give_turns, turns, jobs, begin)
     threads = [
         threading.Thread(target=repeat, args=(name, job, each, stop, pulse), name=name, daemon=True)
-        for name, (job, each) in {PASSES: (passes, interval), **(beside or {})}.items()
+        for name, (job, each) in {
+            PASSES: (passes, rhythm),
+            **{name: (job, Rhythm(each)) for name, (job, each) in (beside or {}).items()},
+        }.items()
     ]
     threads += [
         threading.Thread(
-            target=run_turns, args=(name, job, interval, stop, pulse, turns), name=name, daemon=True
+            target=run_turns, args=(name, job, rhythm, stop, pulse, turns), name=name, daemon=True
         )
         for name, job in jobs.items()
     ]
@@ -216,50 +238,54 @@ def run_jobs(
     log.info("worker_stopped")
 
 
-def repeat(
-    name: str, job: Callable[[], object], interval: timedelta, stop: threading.Event, pulse: Pulse
-) -> None:
+def repeat(name: str, job: Callable[[], object], rhythm: Rhythm, stop: threading.Event, pulse: Pulse) -> None:
     """Run a job at once and then at each interval (± a tenth), until `stop` is set.
 
     After a run that takes longer than the interval, the next one starts at the next multiple of it.
     """
-    seconds = interval.total_seconds()
-    spread, pause = min(LONGEST_SPREAD, seconds / 10), 0.0
+    pause = 0.0
     while not stop.wait(pause):
         began = time.monotonic()
-        run_until_done(name, job, interval, stop, pulse)
+        run_until_done(name, job, rhythm, stop, pulse)
+        seconds = rhythm.renew()
+        spread = min(LONGEST_SPREAD, seconds / 10)
         left = seconds - (time.monotonic() - began) % seconds
         pause = max(0.0, left + random.uniform(-spread, spread))
 
 
 def give_turns(turns: Turns, jobs: Mapping[str, Job], begin: Begin | None) -> None:
-    """Begin the passes of the objects whose threads wait, and give each thread what is left to run."""
+    """Begin the passes of the objects whose threads wait, and give each thread what is left to run.
+
+    If that fails, each gets its own job.
+    """
     idle = turns.idle()
     left: Mapping[str, Job] = {name: jobs[name] for name in idle}
-    if begin is not None and idle:
-        try:
+    try:
+        if begin is not None and idle:
             left = begin(idle)
-        except Exception:
-            log.exception("passes_crashed", objects=",".join(idle))  # each object's own pass goes on
-    for name, job in left.items():
-        turns.give(name, job)
+    finally:
+        for name, job in left.items():
+            turns.give(name, job)
 
 
-def run_turns(
-    name: str, job: Job, interval: timedelta, stop: threading.Event, pulse: Pulse, turns: Turns
-) -> None:
+def run_turns(name: str, job: Job, rhythm: Rhythm, stop: threading.Event, pulse: Pulse, turns: Turns) -> None:
     """Run what an object is given, until there is nothing any more; after a failure, its own job."""
     while (given := turns.take(name)) is not None:
-        first = [given]
         # What was begun is ended also when the process is asked to stop: it holds a lease.
-        run_until_done(name, lambda: (first.pop() if first else job)(), interval, stop, pulse, once=True)  # noqa: B023
+        run_until_done(name, partial(run_next, [job, given]), rhythm, stop, pulse, once=True)
+        turns.done(name)
+
+
+def run_next(jobs: list[Job]) -> None:
+    """Run the last of these jobs and take it out, but for the first one."""
+    (jobs.pop() if len(jobs) > 1 else jobs[0])()
 
 
 def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested: threading.Event) -> None:
     """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
     while attendant is not None and not stop.is_set():
         rested.clear()
-        run_until_done("alerts", attendant.attend, timedelta(seconds=ATTEND_SECONDS), stop, Pulse())
+        run_until_done("alerts", attendant.attend, Rhythm(timedelta(seconds=ATTEND_SECONDS)), stop, Pulse())
         due = time.monotonic() + ATTEND_SECONDS
         while not (stop.wait(SHORTEST_PAUSE) or rested.is_set() or time.monotonic() >= due):
             pass
@@ -281,11 +307,11 @@ def force_exit() -> None:
 
 
 def run_until_done(
-    name: str, job: Job, interval: timedelta, stop: threading.Event, pulse: Pulse, *, once: bool = False
+    name: str, job: Job, rhythm: Rhythm, stop: threading.Event, pulse: Pulse, *, once: bool = False
 ) -> None:
     """Run a job, with growing pauses after failures, until it succeeds, is deferred or stopped.
 
-    `once`: the first attempt is made in any case.
+    The longest pause is the interval of that time. `once`: the first attempt is made in any case.
     """
     pause = 0.0
     while once or not stop.is_set():
@@ -301,10 +327,10 @@ def run_until_done(
             log.warning("deferred", object=name, reason=str(deferred))
             return
         except SyncError as error:
-            pause = pause_after(error, pause, interval)
+            pause = pause_after(error, pause, rhythm.interval)
             log.error("object_failed", object=name, error=str(error), retry_s=round(pause))
         except Exception as error:
-            pause = pause_after(error, pause, interval)
+            pause = pause_after(error, pause, rhythm.interval)
             log.exception("object_crashed", object=name, retry_s=round(pause))
         finally:
             pulse.rest(name)

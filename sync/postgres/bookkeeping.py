@@ -123,12 +123,25 @@ Table(
     Column("error", Text()),
     Column("findings", JSONB()),
     Column("error_class", Text()),
+    Column("calls", JSONB(), nullable=False, server_default=text("'{}'")),
     Index(None, "object", "id"),
     CheckConstraint(
         "outcome IN ('running', 'succeeded', 'failed', 'deferred', 'stopped', 'abandoned')", name="outcome"
     ),
     schema=BOOKKEEPING,
     comment="The journal: one line per object and run.",
+)
+Table(
+    "budget",
+    metadata,
+    Column("single", Boolean(), primary_key=True, server_default=text("true")),
+    Column("used", BigInteger()),
+    Column("daily_limit", BigInteger()),
+    timestamp_column("seen_at"),
+    Column("deferred", JSONB(), nullable=False, server_default=text("'{}'")),
+    CheckConstraint("single", name="single"),
+    schema=BOOKKEEPING,
+    comment="The org's API requests as last seen, and which kinds of work are deferred since when.",
 )
 Table(
     "feed",

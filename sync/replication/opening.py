@@ -21,11 +21,12 @@ from sync.logs import logger
 from sync.postgres import ledger
 from sync.postgres.load.merge import Tally
 from sync.postgres.state import cursors, journal, leases, replicated
+from sync.postgres.state.calls import DESCRIBE
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.journal import Outcome
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, recompute, refresh, retention, windows
+from sync.replication import apply, deletes, pacing, recompute, refresh, retention, windows
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import Report, SyncContext, Taken, log_outcome
 from sync.salesforce.extract import together
@@ -75,6 +76,7 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
     try:
         sharing = describe_due(context, sharing, calls)
+        pacing.check_usage(context)  # each object's own pass records it
         if not sharing or context.stop.is_set() or context.session.clock() is None:
             return Begun()
         openings, candidates = take(context, sharing, calls)
@@ -132,7 +134,8 @@ def take(
         steady = cursors.steady_objects(connection, names)
         reread = refresh.read_waiting(connection)
         for held in taken:
-            openings[held.object] = Opening(Taken(held, calls[held.object]))
+            made = calls[held.object]
+            openings[held.object] = Opening(Taken(held, made, by_kind={DESCRIBE: made} if made else {}))
             if held.object in steady and not recompute.is_due(connection, context, held.object):
                 waiting = held.object in reread
                 if (found := candidate(connection, context, held, at, waiting=waiting)) is not None:
@@ -143,16 +146,18 @@ def take(
 def candidate(
     connection: Connection, context: SyncContext, held: Lease, at: datetime, *, waiting: bool
 ) -> Candidate | None:
-    """Return an object as it can be asked; None if its clock or its describe is not known."""
+    """Return an object as it can be asked; None if its clock is wrong, or its describe not known."""
     known = context.session.last_described(held.object)
     if known is None:
         return None
     schema = apply.object_schema(connection, context, CATALOGUE[held.object], known.fields, at)
-    if schema.clock_error:
-        return None
     cursor, verify_at = cursors.read_cursor(connection, held.object), context.settings.sync_verify_at
+    through = cursor.complete_through
+    if schema.clock_error or through is None or through > at + context.settings.sync_overlap:
+        return None
     due = (
         waiting
+        or cursor.deletions_refused_at is not None
         or retention.is_due(connection, context, held.object, cursor)
         or bool(ledger.find_changes(connection, schema.projection))
         or cursor.hidden != tuple(sorted(schema.projection.hidden))
@@ -266,7 +271,8 @@ def close_one(connection: Connection, context: SyncContext, each: Candidate, ope
     if asked and isinstance(told.coverage, datetime) and isinstance(told.deletions, Deletions):
         deleted = min(told.deletions.through, asked[1])
         cursors.advance_quiet(connection, name, window, told.coverage, deleted)
-    ended = Outcome("succeeded", window, Tally(), opening.taken.calls, opening.taken.shared_calls)
+    taken = opening.taken
+    ended = Outcome("succeeded", window, Tally(), taken.calls, taken.shared_calls, calls=taken.by_kind)
     return journal.note_quiet(connection, name, ended, context.command, context.owner)
 
 

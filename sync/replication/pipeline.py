@@ -8,17 +8,15 @@ The next pages are fetched and transformed while a page is committed. No transac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from math import ceil
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import (
     FATAL,
-    DeferredError,
     FieldsMovedError,
     LeaseHeldError,
     ObjectsFailedError,
@@ -27,12 +25,12 @@ from sync.errors import (
 )
 from sync.logs import logger
 from sync.postgres.load import personal
-from sync.postgres.state import journal
+from sync.postgres.state import calls, journal
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, opening, recompute, refresh, retention
+from sync.replication import apply, deletes, opening, pacing, recompute, refresh, retention
 from sync.replication.apply import ObjectSchema
-from sync.replication.opening import Begun, Opening
+from sync.replication.opening import Opening
 from sync.replication.runs import (
     Attempts,
     PageResult,
@@ -51,22 +49,10 @@ from sync.replication.windows import (
     read_window,
     resync_planner,
 )
-from sync.salesforce.extract import extraction, parts
 from sync.salesforce.extract.together import Told
-from sync.window import Scope, Window
+from sync.window import Window
 
 log = logger.get(__name__)
-
-DEFERRED = ("run", "worker", "request")  # commands that wait for the API budget
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The number of records and API calls that a resync needs for one object."""
-
-    object: str
-    records: int
-    api_calls: int
 
 
 def sync_all(context: SyncContext) -> list[Report]:
@@ -75,7 +61,7 @@ def sync_all(context: SyncContext) -> list[Report]:
     Raises ObjectsFailedError, which names the failed objects, after all have been attempted.
     """
     names = context.settings.sync_objects
-    begun = begin(context, names)
+    begun = opening.begin(context, names)
     done = {report.object: report for report in begun.reports}
     left = [name for name in names if name not in done]
     found = run_concurrently(left, lambda name: sync_object(context, name, begun.openings.get(name)))
@@ -83,15 +69,6 @@ def sync_all(context: SyncContext) -> list[Report]:
     reports = [done[name] for name in names]
     refresh_dependants(context)  # also of objects that were busy before
     return reports
-
-
-def begin(context: SyncContext, names: Sequence[str]) -> Begun:
-    """Begin the passes of these objects with one call to Salesforce; see `opening.begin`."""
-    try:
-        check_budget(context)
-    except DeferredError:
-        return Begun()  # each object's own pass records it
-    return opening.begin(context, names)
 
 
 def resync(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Report]:
@@ -125,7 +102,7 @@ def sync_object(context: SyncContext, name: str, opened: Opening | None = None) 
         begun, left[0] = left[0], None  # after a restart, what was told no longer fits
         told = begun.told if begun else None
         schema = begun.schema if begun and begun.schema else apply.describe_object(context, CATALOGUE[name])
-        check_budget(context)
+        pacing.check_usage(context)
         attempts = Attempts(name, (*FATAL, FieldsMovedError))
         with attempts.attempt("pass"):
             planner = pass_planner(context, name)
@@ -134,9 +111,9 @@ def sync_object(context: SyncContext, name: str, opened: Opening | None = None) 
                 # A resumed window ends at the time of its interruption; a second window reaches the present.
                 schema = apply.describe_object(context, CATALOGUE[name])
                 yield from read_and_advance(context, schema, held, run_id, pass_planner(context, name))
-        with attempts.attempt("reading of waiting records"):
+        with attempts.attempt("reading of waiting records"), context.session.counting(calls.REREAD):
             yield from refresh.reread(context, schema, held, run_id)
-        with attempts.attempt("refresh of formulas"):
+        with attempts.attempt("refresh of formulas"), context.session.counting(calls.REFRESH):
             yield from refresh.refresh(context, schema, held, run_id)
         attempts.check()
 
@@ -156,6 +133,7 @@ def resync_object(context: SyncContext, name: str, since: datetime | None) -> Re
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check_usage(context)
         yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, since))
 
     report = run_work(context, name, work)
@@ -205,7 +183,9 @@ def refresh_dependants(context: SyncContext, but: str = "") -> None:
 
 def reread(context: SyncContext, name: str, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Describe one object and reread its queued records."""
-    yield from refresh.reread(context, apply.describe_object(context, CATALOGUE[name]), held, run_id)
+    schema = apply.describe_object(context, CATALOGUE[name])
+    with context.session.counting(calls.REREAD):
+        yield from refresh.reread(context, schema, held, run_id)
 
 
 def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int | None = 0) -> Report:
@@ -217,6 +197,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check_usage(context)
         found = yield from comparison.examine(context, schema, held, run_id, repair=repair, sample=sample)
         if repair and found.too_many:
             yield from read_and_advance(context, schema, held, run_id, resync_planner(context, name, None))
@@ -228,7 +209,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
 def begin_scheduled(context: SyncContext, names: Sequence[str]) -> dict[str, Callable[[], None]]:
     """Begin what the worker does for these objects; return what is left to run of each."""
-    begun = begin(context, names)
+    begun = opening.begin(context, names)
     for report in begun.reports:
         context.on_pass(report.object)
     done = {report.object for report in begun.reports}
@@ -252,8 +233,8 @@ def run_scheduled(context: SyncContext, name: str, opened: Opening | None = None
     with attempts.attempt("verify"):
         with transaction(context.engine) as connection:
             due = journal.verify_due(connection, name, context.settings.sync_verify_at)
-        if due:
-            verify_object(replace(context, command="verify"), name, repair=True)
+        if due and pacing.may_verify(context, name):
+            verify_object(replace(context, command="verify", ignore_budget=True), name, repair=True)
     attempts.check()
 
 
@@ -264,6 +245,7 @@ def resync_ids(context: SyncContext, name: str, ids: Sequence[str]) -> Report:
 
     def work(held: Lease, run_id: int) -> Iterator[PageResult]:
         schema = apply.describe_object(context, CATALOGUE[name])
+        pacing.check_usage(context)
         found = set[str]()
         for page in apply.by_id(context, schema, ids):
             tally = apply.commit_page(context, schema, held, run_id, page)
@@ -305,36 +287,6 @@ def run_work(context: SyncContext, name: str, work: Work, taken: Taken | None = 
         yield from apply.without_refused(context, name, work)(held, run_id)
 
     return run_journalled(context, name, steps, taken)
-
-
-def check_budget(context: SyncContext) -> None:
-    """Raise DeferredError in passes, and for requests of consumers, when the org's API usage exceeds the
-    budget in the settings.
-
-    An operator's resync is not deferred.
-    """
-    usage, share = context.session.usage, context.settings.sync_api_budget
-    if context.command in DEFERRED and usage is not None and usage.used >= share * usage.limit:
-        raise DeferredError(
-            f"the org has used {usage.used:,} of its {usage.limit:,} daily API requests, more than "
-            f"SYNC_API_BUDGET ({share:.0%}) leaves to this work; "
-            "work resumes when the usage drops below the budget"
-        )
-
-
-def estimate(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Estimate]:
-    """Return the records and API calls that a resync needs; it makes one counting query for each object."""
-    records = {name: extraction.count(context.session, name, Scope(since)) for name in names}
-    threshold = context.settings.sync_bulk_threshold
-    # Three more calls: describe, getUpdated and getDeleted.
-    return [Estimate(name, n, 3 + extraction.estimate_calls(n, threshold)) for name, n in records.items()]
-
-
-def estimate_ids(context: SyncContext, by_object: Mapping[str, Sequence[str]]) -> list[Estimate]:
-    """Return what reading these Ids again needs: a describe and the queries of each object."""
-    refuse_erased(context, [id_ for ids in by_object.values() for id_ in ids])
-    per_query = parts.IDS_PER_QUERY
-    return [Estimate(name, len(ids), 1 + ceil(len(ids) / per_query)) for name, ids in by_object.items()]
 
 
 def group_by_object(ids: Sequence[str]) -> dict[str, list[str]]:

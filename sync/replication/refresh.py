@@ -13,11 +13,11 @@ from sync.errors import StoppedError
 from sync.logs import logger
 from sync.postgres.load import dependants
 from sync.postgres.load.sql import Mode
-from sync.postgres.state import cursors, leases, plans
+from sync.postgres.state import calls, cursors, leases, plans
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply
+from sync.replication import apply, pacing
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, SyncContext
 from sync.replication.windows import read_window
@@ -181,11 +181,14 @@ def reread_ids(
 
 def refresh(context: SyncContext, schema: ObjectSchema, held: Lease, run_id: int) -> Iterator[PageResult]:
     """Read the fields of all records that change without a stamp when they are due, and fields added since
-    the load."""
+    the load.
+
+    Where the plan of API calls does not let it begin, they stay due.
+    """
     with transaction(context.engine) as connection:
         cursor = cursors.read_cursor(connection, schema.name)
     names = due_fields(context, schema, cursor)
-    if not names:
+    if not names or not pacing.may_run(context, calls.REFRESH):
         return
     filled, read = yield from read_columns(context, schema, held, run_id, names)
     with transaction(context.engine) as connection:

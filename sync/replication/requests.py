@@ -27,11 +27,11 @@ from sync.errors import (
 from sync.logs import logger, printable
 from sync.postgres import ledger
 from sync.postgres.load.merge import Tally
-from sync.postgres.state import journal, leases
+from sync.postgres.state import calls, journal, leases
 from sync.postgres.state import requests as waiting
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, opening, pipeline, recompute, refresh
+from sync.replication import apply, opening, pacing, recompute, refresh
 from sync.replication.apply import ObjectSchema
 from sync.replication.runs import PageResult, Report, SyncContext, measures
 from sync.window import Window
@@ -121,7 +121,7 @@ def answer_object(context: SyncContext, name: str) -> None:
     """
     if not refresh.is_loaded(context, name):
         return
-    pipeline.check_budget(context)
+    pacing.check_work(context, calls.ON_DEMAND)
     with transaction(context.engine) as connection:
         held = waiting.lease_of(connection, name, context.owner)
     if held is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from sync.postgres.load.merge import Tally
 from sync.postgres.state import journal, leases
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
+from sync.salesforce.session.connection import Calls
 from sync.salesforce.session.session import Session
 from sync.window import Window
 
@@ -65,6 +67,8 @@ class SyncContext:
     # The clock to compare Salesforce's clock with; None: the database's.
     reference: Callable[[], datetime] | None = None
     accept_org: bool = False  # an operator accepts another org than the one whose records the tables hold
+    ignore_budget: bool = False  # an operator lets this work begin although API calls are used up
+    typed: str = ""  # the command as it was typed, for errors that name it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Report:
     api_calls: int
     findings: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    calls: Mapping[str, int] = field(default_factory=dict)  # API calls of named kinds, within `api_calls`
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Taken:
     held: Lease
     calls: int = 0
     shared_calls: int = 0
+    by_kind: Mapping[str, int] = field(default_factory=dict)  # those of named kinds, within `calls`
 
 
 Work = Callable[[Lease, int], Iterator[PageResult]]
@@ -103,7 +109,8 @@ def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | N
         else leases.holding(context.engine, taken.held)
     )
     with lease as held, context.session.counted() as calls:
-        calls.made = taken.calls if taken else 0
+        if taken is not None:
+            calls.made, calls.by_kind = taken.calls, Counter(taken.by_kind)
         with transaction(context.engine) as connection:
             leases.check_fence(connection, held)
             run_id = journal.open_run(connection, name, context.command, context.owner)
@@ -115,7 +122,7 @@ def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | N
             for result in work(held, run_id):
                 tally, window, findings = tally + result.tally, result.window, result.findings or findings
                 if time.monotonic() - noted >= NOTE_SECONDS:
-                    note_counts(context, run_id, tally, calls.made)
+                    note_counts(context, run_id, tally, calls)
                     noted = time.monotonic()
                 context.on_page(result)
             outcome, error, label = "succeeded", "", None
@@ -123,15 +130,16 @@ def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | N
             outcome, error, label = failure.outcome, str(failure), failure.label
             raise
         finally:
-            report = Report(name, window, tally, calls.made, findings, time.monotonic() - began)
+            seconds, kinds = time.monotonic() - began, dict(calls.by_kind)
+            report = Report(name, window, tally, calls.made, findings, seconds, kinds)
             record_outcome(context, report, run_id, outcome, error, label, taken.shared_calls if taken else 0)
     return report
 
 
-def note_counts(context: SyncContext, run_id: int, tally: Tally, api_calls: int) -> None:
+def note_counts(context: SyncContext, run_id: int, tally: Tally, calls: Calls) -> None:
     """Store what a run has done so far; a database that does not answer is found by the work itself."""
     with suppress(SyncError), transaction(context.engine) as connection:
-        journal.note_counts(connection, run_id, tally, api_calls)
+        journal.note_counts(connection, run_id, tally, calls.made, dict(calls.by_kind))
 
 
 @dataclass(slots=True)
@@ -180,6 +188,7 @@ def record_outcome(
         printable.redact_bounded(error, journal.LONGEST_ERROR) or None,
         label,
         report.findings,
+        report.calls,
     )
     try:
         with transaction(context.engine) as connection:

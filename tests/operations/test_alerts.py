@@ -95,6 +95,18 @@ def test_the_budget_is_nearly_used() -> None:
     assert [one.kind for one in find_problems(Observed((WELL,), MAX_LAG, 0.9))] == ["api_budget"]
 
 
+def test_work_that_waits_for_an_hour() -> None:
+    """Work that our own allowance defers for an hour is told, and named; a stop of all passes comes first."""
+    [found] = find_problems(Observed((WELL,), MAX_LAG, deferred=("refresh", "verify")))
+    assert (found.kind, found.what) == (
+        "api_budget",
+        "SYNC_API_CALLS_PER_DAY is nearly used: refresh, verify deferred for an hour",
+    )
+    stopped = replace(WELL, passes=ended("api budget", "deferred"))
+    [found] = find_problems(Observed((stopped,), MAX_LAG, deferred=("pass", "refresh")))
+    assert "SYNC_API_BUDGET is used up" in found.what
+
+
 @pytest.mark.parametrize(
     ("days", "what"),
     [
@@ -183,6 +195,27 @@ def told_in(story: Sequence[tuple[int, bool]], until: int) -> list[tuple[int, st
 def test_once_and_again_when_it_is_over(story: list[tuple[int, bool]], told: list[tuple[int, str]]) -> None:
     """A message when it opens, one when it is over, at most one an hour, and none for what has gone back."""
     assert told_in(story, 400) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [([0, 5], []), ([0, 59, 60, 90], [(60, "open")]), ([0, 5, None, 20], [])],
+)
+def test_a_budget_that_is_used_up_for_seconds_is_not_told(
+    seconds: list[int | None], told: list[tuple[int, str]]
+) -> None:
+    """One refusal that the next pass does not meet opens and closes an incident without a message."""
+    used_up, known, found, now = Problem("api_budget", "", "used up"), list[Incident](), [], NOON
+    for second in [*seconds, None]:
+        now = now if second is None else NOON + timedelta(seconds=second)
+        known = step(known, [] if second is None else [used_up], now)
+        for place, one in enumerate(known):
+            if is_due(one, now):
+                found.append((second or 0, state_of(one)))
+                known[place] = replace(one, told=state_of(one), last_told_at=now)
+
+    assert found == told
+    assert [one.closed_at is None for one in known] == [False]
 
 
 def test_an_incident_remembers() -> None:
@@ -295,6 +328,24 @@ def test_restarts_neither_repeat_nor_forget(loaded: World, place: Place, clock: 
         keeper(loaded, place, clock).attend()
     assert place.titles == ["Contact stale", "Contact stale is over"]
     assert lines(loaded) == [("stale", "Contact", False, 1, "over")]
+
+
+def test_deferred_work_is_told_after_an_hour(loaded: World, place: Place, clock: Clock) -> None:
+    """The keeper reads since when work waits; it tells when an hour has passed and a minute more."""
+    since = clock.now - timedelta(minutes=30)
+    loaded.sql("INSERT INTO sync.budget DEFAULT VALUES")
+    save = "UPDATE sync.budget SET deferred = jsonb_build_object('refresh', CAST(:at AS text))"
+    loaded.sql(save, at=since.isoformat())
+    keeping = keeper(loaded, place, clock)
+    keeping.attend()
+    assert lines(loaded) == []
+    loaded.sql(save, at=(since - HOUR).isoformat())
+    for _ in range(3):
+        keeping.attend()
+        clock.now += MINUTE
+
+    assert place.titles == ["api_budget"]
+    assert "refresh deferred for an hour" in place.messages[0].body
 
 
 def test_of_two_workers_one_tells(loaded: World, clock: Clock) -> None:

@@ -262,7 +262,7 @@ def test_urls_are_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "minutes"), [({}, 35), ({"SYNC_INTERVAL": "1h"}, 135), ({"SYNC_MAX_LAG": "1h"}, 60)]
+    ("given", "minutes"), [({}, 17), ({"SYNC_INTERVAL": "1h"}, 135), ({"SYNC_MAX_LAG": "1h"}, 60)]
 )
 def test_the_usual_lag(given: dict[str, str], minutes: int) -> None:
     """An object is stale beyond SYNC_MAX_LAG, else beyond two intervals, the overlap and five minutes."""

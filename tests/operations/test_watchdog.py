@@ -346,7 +346,7 @@ def pauses(error: Exception, interval: timedelta, most: int) -> list[float]:
     def failing() -> None:
         raise error
 
-    worker.run_until_done("Contact", failing, interval, stop, worker.Pulse())
+    worker.run_until_done("Contact", failing, worker.Rhythm(interval), stop, worker.Pulse())
     return stop.seconds
 
 

@@ -125,8 +125,11 @@ def test_a_second_signal_changes_nothing(loaded: World) -> None:
     assert code == 0, output
 
 
-def test_a_stop_does_not_wait_for_a_page(loaded: World) -> None:
-    """Salesforce may take minutes for a page, a dyno has seconds: the worker leaves it, and the journal says so."""
+@pytest.mark.parametrize("together", [True, False])
+def test_a_stop_does_not_wait_for_a_page(loaded: World, together: bool) -> None:
+    """Salesforce may take minutes for a page, a dyno has seconds: the worker leaves it, and the journal says so of
+    a run that had begun."""
+    loaded.sim.options.composite = together
     hanging = loaded.sim.faults.add("hang", on="query", times=None)
     with working(loaded) as process:
         wait_for(lambda: hanging.fired)
@@ -134,9 +137,8 @@ def test_a_stop_does_not_wait_for_a_page(loaded: World) -> None:
         code, output = ended(process)
 
     assert code == 0, output
-    assert "stopped" in {
-        row[0] for row in loaded.sql("SELECT outcome FROM sync.run WHERE command = 'worker'")
-    }
+    outcomes = {row[0] for row in loaded.sql("SELECT outcome FROM sync.run WHERE command = 'worker'")}
+    assert outcomes == (set() if together else {"stopped"})
     assert loaded.sql("SELECT object FROM sync.lease WHERE owner IS NOT NULL") == []
     loaded.sim.faults.clear()
     loaded.run()
@@ -238,7 +240,7 @@ def test_a_refused_login_does_not_end_the_worker(loaded: World) -> None:
     errors = [row[0] for row in loaded.sql("SELECT error FROM sync.run WHERE outcome = 'failed'")]
     assert refused.fired == 1
     assert all("SALESFORCE_CLIENT_SECRET" in error for error in errors)
-    assert sum("login refused since" in error and "next attempt at" in error for error in errors) == 1
+    assert any("login refused since" in error and "next attempt at" in error for error in errors)
 
 
 @pytest.mark.parametrize("mistake", ["another org", "no tables", "no database"])
@@ -308,8 +310,9 @@ def test_one_canonical_line_per_run_in_every_format(loaded: World) -> None:
 
     lines = [line for line in logfmt.splitlines() if "event=object_synced" in line]
     assert sorted(line.split("object=")[1].split()[0] for line in lines) == ["Account", "Contact"]
-    # A describe, a page, and what getUpdated and getDeleted tell.
-    assert all("outcome=succeeded" in line and "api_calls=4" in line for line in lines)
+    # A describe each, and one call for the page and what getUpdated and getDeleted tell, of both.
+    assert all("outcome=succeeded" in line for line in lines)
+    assert sorted(line.split(" api_calls=")[1][0] for line in lines) == ["1", "2"]
     for line in lines:
         assert re.search(
             r" source=(Account|Contact) measure#sync.duration=\d+ms count#sync.rows_read=0 ", line

@@ -16,11 +16,13 @@ from sync.cli import commands as cli
 from sync.cli import show
 from sync.errors import ObjectsFailedError, SyncError
 from sync.operations.alerts.problems import KINDS
+from sync.operations.calls import Calls
 from sync.operations.running import Running
 from sync.operations.status import Freshness, Run, Status, headline, read_status
 from sync.postgres import tables
 from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident
+from sync.replication.budget import Deferred
 from tests.project.pages import (
     ROOT,
     blocks,
@@ -152,6 +154,11 @@ SITUATIONS = {
         "UPDATE sync.change SET at = now() - interval '29 days'; "
         "INSERT INTO sync.consumer (role, name, epoch, seq) SELECT current_user, 'orders', sync.epoch(), 0"
     ),
+    "work deferred": (
+        "INSERT INTO sync.run (object, command, owner, outcome, finished_at, api_calls) "
+        "VALUES ('Contact', 'resync', 'me', 'succeeded', now(), 2800); "
+        "INSERT INTO sync.budget (deferred) SELECT jsonb_build_object('refresh', now() - interval '2 hours')"
+    ),
     # It grew by a hundred gigabytes within ten days.
     "full": "INSERT INTO sync.size SELECT (now() AT TIME ZONE 'UTC')::date - 10, -(100::bigint << 30)",
 }
@@ -207,6 +214,7 @@ def test_every_first_line_is_there(loaded: World) -> None:
 def test_what_status_gives_to_programs() -> None:
     """The page has each name of `status --json`, and those inside it; no other. Another one asks for a line here."""
     inside = {"objects": Freshness, "running": Running, "incidents": Incident, "runs": Run, "size": Size}
+    inside |= {"calls": Calls, "deferred": Deferred}
     found = show.status_document(Status((), (), {}, (), (), ""))
     listed = {spans(row[0])[0]: spans(row[1]) for row in rows(section(PAGE, "Status for programs"))}
 

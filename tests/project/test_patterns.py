@@ -131,7 +131,9 @@ WORST: dict[tuple[str, str], tuple[Feed, tuple[str, ...]]] = {
         alerts.is_host,
         ("a" * N, "a." * (N // 2), "a.a" * (N // 3) + "!"),
     ),
-    ("config/settings.py", r"(\d+(?:\.\d+)?)\s*%"): (
+    ("config/budget.py", r"[0-9]{1,9}"): (re.compile(r"[0-9]{1,9}").fullmatch, ("1" * N,)),
+    ("config/budget.py", r"[0-9]{1,3}"): (re.compile(r"[0-9]{1,3}").fullmatch, ("1" * N,)),
+    ("config/budget.py", r"(\d+(?:\.\d+)?)\s*%"): (
         re.compile(r"(\d+(?:\.\d+)?)\s*%").fullmatch,
         ("1" * N, "1." + "1" * N, "1" + " " * N),
     ),

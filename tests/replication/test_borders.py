@@ -110,7 +110,7 @@ def test_a_verify_lists_what_changed_in_the_day_before_the_last(
     loaded.run()
     pipeline.verify_object(loaded.context("verify"), "Contact", repair=True)
     [(through,)] = loaded.sql("SELECT verified_through FROM sync.cursor WHERE object = 'Contact'")
-    assert through == border
+    assert border - timedelta(seconds=3) <= through <= border
     loaded.org.update(loaded.bob, {"Title": "late"}, stamp=at)
     loaded.sim.clock.advance(2 * 86400)
     loaded.run()
@@ -137,7 +137,7 @@ def test_filling_a_new_field_is_not_the_refresh(loaded: World) -> None:
     loaded.run()
     assert custom(loaded, "Rank__c")[0] == "first"
     loaded.org.change_formula("Contact", "Spend_With_Tax__c", lambda spend: spend and 2 * spend)
-    loaded.sim.clock.advance(4 * 3600)
+    loaded.sim.clock.advance(4 * 3600 + 5)
 
     loaded.run()
 

@@ -617,7 +617,7 @@ def test_hidden_object_names_the_remedy(loaded: World) -> None:
 
 
 def test_budget_defers(loaded: World) -> None:
-    """Above the API budget scheduled work is deferred with exit code 4; an operator's resync is not."""
+    """Above the API budget work is deferred with exit code 4; an operator who says so is not."""
     loaded.sim.options.limit_max, loaded.sim.options.limit_used = 1000, 900
 
     with pytest.raises(ObjectsFailedError) as failed:
@@ -625,7 +625,10 @@ def test_budget_defers(loaded: World) -> None:
 
     assert failed.value.code == 4
     assert "SYNC_API_BUDGET (80%)" in str(failed.value)
-    assert pipeline.resync(loaded.context("resync"), ["Contact"], None)[0].tally.read == 3
+    with pytest.raises(ObjectsFailedError, match=r"now all the same: .* --ignore-budget"):
+        pipeline.resync(loaded.context("resync"), ["Contact"], None)
+    anyway = loaded.context("resync", ignore_budget=True)
+    assert pipeline.resync(anyway, ["Contact"], None)[0].tally.read == 3
     outcomes = loaded.sql("SELECT outcome FROM sync.run WHERE command = 'run' ORDER BY id DESC LIMIT 2")
     assert [row[0] for row in outcomes] == ["deferred", "deferred"]
 
@@ -641,13 +644,13 @@ def test_without_limit_info_the_budget_is_unknown_and_work_goes_on(loaded: World
 
 
 def test_retries_end(loaded: World) -> None:
-    """A server that stays away ends the run after the policy's attempts, not never."""
+    """A server that stays away ends the run after the policy's attempts, and two of the call for all objects."""
     struck = loaded.sim.faults.add("unavailable_html", on="query", sobject="Contact", times=None)
 
     with pytest.raises(ObjectsFailedError) as failed:
         loaded.run()
 
-    assert struck.fired == NEVER_WAIT.attempts == RetryPolicy().attempts
+    assert struck.fired - 2 == NEVER_WAIT.attempts == RetryPolicy().attempts
     assert "503" in str(failed.value)
 
 
@@ -687,18 +690,14 @@ def test_redirect_after_a_rename(loaded: World) -> None:
     loaded.assert_equal()
 
 
-@pytest.mark.parametrize(
-    ("later", "asked"),
-    [
-        (3600, ["describe", "updated", "query", "deleted"]),
-        (60, ["describe", "updated", "query"]),
-    ],
-)
-def test_unchanged_pass_costs_four_calls_and_writes_nothing(
-    loaded: World, later: int, asked: list[str]
-) -> None:
-    """With nothing changed: four API calls per object after the login, three where the delete log was read a
-    short while ago; no row written, no feed entry."""
+ALONE = [["describe", "updated", "query", "deleted"], ["describe", "updated", "query"]]
+
+
+@pytest.mark.parametrize(("together", "later"), [(True, 60), (False, 3600), (False, 60)])
+def test_unchanged_pass_costs_few_calls_and_writes_nothing(loaded: World, together: bool, later: int) -> None:
+    """With nothing changed: one call for all objects after the describes; where each goes by itself four an object,
+    three where the delete log was read a short while ago. No row written, no feed entry."""
+    loaded.sim.options.composite = together
     loaded.sim.clock.advance(3600)
     loaded.run()
     loaded.sim.clock.advance(later)
@@ -718,9 +717,13 @@ def test_unchanged_pass_costs_four_calls_and_writes_nothing(
     assert loaded.sql(statistics) == before
     assert loaded.news(loaded.seen) == []
     counted = [(request.sobject, request.kind) for request in loaded.sim.requests if request.counted]
-    assert len(counted) == 2 * len(asked)
-    for name in ("Account", "Contact"):
-        assert [kind for sobject, kind in counted if sobject == name] == asked
+    described = [("Account", "describe"), ("Contact", "describe"), (None, "composite")]
+    assert counted[:3] == described
+    if together:
+        assert counted == described
+    else:
+        for name in ("Account", "Contact"):
+            assert [kind for sobject, kind in counted[3:] if sobject == name] == ALONE[later == 60]
 
 
 # ── Bulk API ──────────────────────────────────────────────────────────────────────────────────────────
@@ -729,8 +732,9 @@ BULK_ONLY = pytest.mark.parametrize("transport", ["bulk"], indirect=True)
 
 
 def kinds(world: World) -> list[str]:
-    """The kinds of the calls for contacts, in their order."""
-    return [request.kind for request in world.sim.requests if request.sobject == "Contact"]
+    """The kinds of the calls for contacts, in their order; those of the call for all objects together last."""
+    found = [(call.inside, call.kind) for call in world.sim.requests if call.sobject == "Contact"]
+    return [kind for inside in (False, True) for where, kind in found if where is inside]
 
 
 @BULK_ONLY
@@ -982,16 +986,8 @@ def test_threshold_decides(loaded: World) -> None:
     loaded.run()
 
     assert kinds(loaded) == [
-        "describe",
-        "updated",
-        "query",
-        "job_create",
-        "job",
-        "result_pages",
-        "results",
-        "query",
-        "job_delete",
-        "deleted",
+        *("describe", "job_create", "job", "result_pages", "results", "query", "job_delete"),
+        *("updated", "deleted", "query"),
     ]
     loaded.assert_equal()
 
@@ -1005,6 +1001,6 @@ def test_error_without_a_word_of_ours(loaded: World) -> None:
     for kind in subclasses(SyncError):
         assert kind.__doc__
         if kind not in (ObjectsFailedError, WorkFailedError) and not kind.__name__.endswith(
-            ("SalesforceError", "LostError", "MovedError", "TooLargeError", "RestlessError")
+            ("SalesforceError", "LostError", "MovedError", "TooLargeError", "TooLateError", "RestlessError")
         ):
             assert str(kind()) == kind.__doc__.strip()

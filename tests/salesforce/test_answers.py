@@ -54,7 +54,7 @@ def failing(world: World) -> SyncError:
 @pytest.mark.parametrize("url", FOREIGN, ids=str)
 def test_a_next_page_elsewhere(nine: World, url: object) -> None:
     """A page that names its next one on another host, or outside the API, fails the run; the next is whole."""
-    nine.sim.faults.add("altered", on="query", sobject="Contact", set={"nextRecordsUrl": url}, times=6)
+    nine.sim.faults.add("altered", on="query", sobject="Contact", set={"nextRecordsUrl": url}, times=7)
 
     assert "so it was not requested" in str(failing(nine)) or url == 7
     nine.sim.faults.clear()

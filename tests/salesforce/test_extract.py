@@ -27,7 +27,7 @@ from sync.catalogue.mapping import (
 from sync.catalogue.transform import Batch, Record
 from sync.errors import SalesforceError
 from sync.salesforce import soql
-from sync.salesforce.extract import extraction, parts, rest, results
+from sync.salesforce.extract import parts, rest, results
 from sync.salesforce.extract.pages import mismatch_error
 from sync.salesforce.extract.rest import Census, last_unchanged_key
 from sync.salesforce.extract.results import ResultChunk, ResultPageRef, Results
@@ -74,25 +74,6 @@ def test_a_mismatch_says_what_happens_now() -> None:
         "Contact: Salesforce counted 1,234 records and delivered 1,233; "
         "the cursor stays where it was and the next run reads the window again"
     )
-
-
-@pytest.mark.parametrize(
-    ("records", "threshold", "calls"),
-    [
-        (0, 10_000, 1),
-        (1, 10_000, 1),
-        (2_000, 10_000, 1),
-        (2_001, 10_000, 2),
-        (10_000, 10_000, 5),
-        (10_001, 10_000, 11),
-        (50_000, 10_000, 11),
-        (50_001, 10_000, 12),
-        (1_000_000, 10_000, 33),
-    ],
-)
-def test_estimated_calls(records: int, threshold: int, calls: int) -> None:
-    """About how many calls a window takes: pages by REST; a job, its pages and their list by Bulk API."""
-    assert extraction.estimate_calls(records, threshold) == calls
 
 
 def test_length_of_a_query() -> None:

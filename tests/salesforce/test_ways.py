@@ -14,7 +14,7 @@ from sync.errors import ObjectsFailedError, SyncError
 from sync.replication import pipeline
 from sync.salesforce.extract import bulk, parts
 from sync.salesforce.extract.results import ResultPageRef, Results, read_page
-from sync.salesforce.session.learned import Learned
+from sync.salesforce.learned import Learned
 from sync.simulator import Field
 from sync.simulator.fields import Formula
 from tests.salesforce.test_extract import thing
@@ -63,6 +63,7 @@ def test_few_wide_records_cost_two_queries(wide: World) -> None:
     """What a URL cannot ask for is asked for in two queries: no job is made for a changed contact or two."""
     wide.environment["SYNC_BULK_THRESHOLD"] = "10000"
     wide.org.update(wide.ann, {"Field_with_a_long_name_419__c": "last", "Title": "Boss"})
+    wide.sim.options.composite = False
 
     wide.run()
 
@@ -139,6 +140,7 @@ def test_many_ids_of_wide_records(wide: World) -> None:
 
 def test_wide_records_come_in_smaller_pages(loaded: World) -> None:
     """Of records with many fields fewer are asked for at once, by REST as by Bulk API: memory is what counts."""
+    loaded.sim.options.composite = False
     widen(loaded, 220)
     loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(800)])
     loaded.sim.clock.advance(3600)
@@ -234,6 +236,7 @@ def test_a_proxy_that_takes_less(wide: World) -> None:
     for id_ in (wide.ann, wide.bob):
         wide.org.update(id_, {"Title": "Boss"})
     wide.sim.options.longest_uri = 4_096
+    wide.sim.options.composite = False  # its queries stand in a body
 
     context = wide.context()
     pipeline.sync_all(context)

@@ -19,7 +19,9 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from sync.salesforce.session import connection, learned, refused, session
+from sync.replication import opening
+from sync.salesforce import learned
+from sync.salesforce.session import connection, refused, session
 from sync.simulator import Simulator
 
 # pg_catalog.transaction_timestamp is left: now() is made of it.
@@ -56,7 +58,7 @@ SELECT format('CREATE OR REPLACE VIEW %s %s AS %s', oid::regclass,
 """
 STEP = text("UPDATE clock.ahead SET by = make_interval(secs => :seconds)")
 # What remembers when something was, for an hour or so: a session that lasts a year of minutes would never ask again.
-REMEMBERING = (connection, learned, refused, session)
+REMEMBERING = (connection, learned, opening, refused, session)
 
 
 def replace_clock(engine: Engine) -> None:

@@ -56,8 +56,6 @@ class Worker:
         session = Session(self.settings, self.stop, NEVER_WAIT)
         self.engine = open_engine(self.settings, owner, tables.WORKER_CONNECTIONS)
         context = SyncContext(self.settings, session, self.engine, owner, "worker", self.stop, WAIT)
-        # Between two passes only the org's clock moves, which the session could not know.
-        session._connection.clock = lambda: clock() - timedelta(seconds=1)  # type: ignore[method-assign]
         self.keeper = open_keeper(context)
         self.keeper.clock = clock
         self.context = replace(context, on_pass=self.keeper.note_pass)

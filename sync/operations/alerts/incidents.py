@@ -65,8 +65,14 @@ def state_of(one: Incident) -> Told:
 
 
 def is_due(one: Incident, now: datetime) -> bool:
-    """Return whether the incident's state is to be told now: once when it opens, once when it is over."""
+    """Return whether the incident's state is to be told now: once when it opens, once when it is over.
+
+    Some kinds have to last for a while before they are told.
+    """
     state = state_of(one)
+    kind = KINDS.get(one.kind)
+    if state == "open" and kind is not None and now - one.opened_at < kind.settles:
+        return False
     if one.told == state or (one.told is None and state == "over"):
         return False
     return one.last_told_at is None or now - one.last_told_at >= QUIET

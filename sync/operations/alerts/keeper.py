@@ -27,9 +27,10 @@ from sync.operations.alerts.problems import (
     find_problems,
     without_database,
 )
+from sync.operations.calls import lasting
 from sync.postgres import consumers, pruning
 from sync.postgres.consumers import Backlog
-from sync.postgres.state import incidents
+from sync.postgres.state import calls, incidents
 from sync.postgres.state.incidents import Incident
 from sync.postgres.tables import transaction
 
@@ -80,6 +81,7 @@ class Keeper:
     size_limit: int | None = None  # bytes
     days_left: float | None = None  # until the database reaches it, as of the last measurement
     feed_retention: timedelta | None = None
+    deferred: Sequence[str] = ()  # work that has waited for API calls for an hour
     backlogs: Sequence[Backlog] = ()  # of the consumers of the feed, as of the last measurement
 
     # ── called by the worker ──
@@ -122,6 +124,8 @@ class Keeper:
             with transaction(self.engine) as connection:
                 stored = incidents.read(connection, now - QUIET)
                 found = read_objects(connection, self.objects)
+                waiting = calls.read_stored(connection)
+                self.deferred = lasting(waiting.deferred, waiting.at)
                 self._measure(connection, found, stored, now)
         except SyncError as error:
             self._note_away(now, error)
@@ -129,7 +133,8 @@ class Keeper:
             return known, without_database(known, self._away(now))
         known = merged(stored, self.unsaved)
         observed = Observed(
-            *(found, self.max_lag, self.usage(), known, self.days_left, self.backlogs, self.feed_retention)
+            *(found, self.max_lag, self.usage(), known, self.days_left, self.backlogs, self.feed_retention),
+            self.deferred,
         )
         problems = find_problems(observed)
         return known, [*problems, *database(self._away(now))]

@@ -31,6 +31,7 @@ class Kind:
 
     command: str
     over: str
+    settles: timedelta = timedelta(0)  # what is over within this time is not told
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -43,7 +44,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "guard": Kind("python -m sync status", "the guard does not refuse any more"),
         "field_vanished": Kind("python -m sync schema", "the fields are shown again, or gone for a week"),
         "verify": Kind("python -m sync verify --repair", "a verify has left no difference"),
-        "api_budget": Kind("python -m sync check", "there is room in the API budget again"),
+        "api_budget": Kind(
+            "python -m sync check", "there is room in the API budget again", timedelta(minutes=1)
+        ),
         "watchdog": Kind("python -m sync status", "a pass has succeeded since the restart"),
         "database_full": Kind("python -m sync prune", "the database is far from its limit again"),
         "consumer_behind": Kind("python -m sync status", "the consumer has caught up, read anew, or ended"),
@@ -126,7 +129,8 @@ class Observed:
 
     `usage` is the share of SYNC_API_BUDGET that the org has used (None: unknown), `known` are the incidents
     so far. `days_left` is the time until the database reaches SYNC_DATABASE_LIMIT (None: unknown),
-    `consumers` are those of the feed, whose entries are kept for `feed_retention`.
+    `consumers` are those of the feed, whose entries are kept for `feed_retention`. `deferred` is the work
+    that has waited for API calls for an hour.
     """
 
     objects: tuple[ObjectState, ...]
@@ -136,6 +140,7 @@ class Observed:
     days_left: float | None = None
     consumers: Sequence[Backlog] = ()
     feed_retention: timedelta | None = None
+    deferred: Sequence[str] = ()
 
 
 def find_problems(observed: Observed) -> list[Problem]:
@@ -211,6 +216,9 @@ def verify(observed: Observed) -> Iterator[Problem]:
 def api_budget(observed: Observed) -> Iterator[Problem]:
     if any(one.last.outcome == "deferred" for one in observed.objects):
         yield Problem("api_budget", "", "SYNC_API_BUDGET is used up: passes are deferred")
+    elif observed.deferred:
+        what = f"SYNC_API_CALLS_PER_DAY is nearly used: {', '.join(observed.deferred)} deferred for an hour"
+        yield Problem("api_budget", "", what)
     elif observed.usage is not None and observed.usage >= NEARLY:
         yield Problem("api_budget", "", f"more than {NEARLY:.0%} of SYNC_API_BUDGET is used")
 

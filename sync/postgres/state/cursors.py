@@ -16,7 +16,8 @@ LONGEST_LAG = timedelta(hours=24)
 
 READ_CURSOR = text("""
 SELECT complete_through, hidden, covered, deleted_through, deleted_asked, verified_through, refreshed_at,
-       backfill, emptied_through, selection, slow_since, coverage_asked
+       backfill, emptied_through, selection, slow_since, coverage_asked,
+       deletions_refused_at
   FROM sync.cursor WHERE object = :object
 """)
 # The cursor never moves backwards, whatever the clock or the overlap are now. One exception: a full resync,
@@ -167,6 +168,7 @@ class CursorState:
     selection: str | None = None
     slow_since: datetime | None = None  # ordered queries do not finish in time
     coverage_asked: datetime | None = None
+    deletions_refused_at: datetime | None = None
 
 
 def read_cursor(connection: Connection, sobject: str) -> CursorState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
 
@@ -23,7 +23,8 @@ UPDATE sync.run SET outcome = 'abandoned', finished_at = now(), error_class = 'p
  WHERE object = :object AND outcome = 'running'
 """)
 LAST_VERIFY = text("""
-SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify'), min(started_at)) AS last, now()
+SELECT coalesce(max(started_at) FILTER (WHERE command = 'verify' AND outcome <> 'deferred'),
+                min(started_at)) AS last, now()
   FROM sync.run WHERE object = :object
    AND EXISTS (SELECT FROM sync.cursor WHERE object = :object AND complete_through IS NOT NULL)
 """)
@@ -33,7 +34,8 @@ INSERT INTO sync.run (object, command, owner) VALUES (:object, :command, :owner)
 NOTE_COUNTS = text("""
 UPDATE sync.run
    SET read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
-       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls
+       unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
+       calls = CAST(:calls AS jsonb)
  WHERE id = :id AND outcome = 'running'
 """)
 # A pass that changed nothing extends the line of the passes before it, which stands for at most an hour, so
@@ -43,6 +45,9 @@ UPDATE sync.run AS r
    SET passes = r.passes + 1, finished_at = now(), until = :until, read = r.read + :read,
        unchanged = r.unchanged + :unchanged, api_calls = r.api_calls + :api_calls,
        shared_calls = r.shared_calls + :shared_calls,
+       calls = r.calls || coalesce((
+               SELECT jsonb_object_agg(key, value::bigint + coalesce(r.calls ->> key, '0')::bigint)
+                 FROM jsonb_each_text(CAST(:calls AS jsonb))), '{}'),
        complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object)
  WHERE r.id = (SELECT id FROM sync.run WHERE object = :object AND id IS DISTINCT FROM :id
                 ORDER BY id DESC LIMIT 1)
@@ -53,10 +58,10 @@ RETURNING r.id
 INSERT_QUIET = text("""
 INSERT INTO sync.run
        (object, command, owner, finished_at, outcome, since, until, complete_through, read, unchanged,
-        api_calls, passes, shared_calls)
+        api_calls, passes, shared_calls, calls)
 SELECT :object, :command, :owner, now(), 'succeeded', :since, :until,
        (SELECT complete_through FROM sync.cursor WHERE object = :object), :read, :unchanged, :api_calls, 1,
-       :shared_calls
+       :shared_calls, CAST(:calls AS jsonb)
 RETURNING id
 """)
 DROP_RUN = text("DELETE FROM sync.run WHERE id = :id")
@@ -67,7 +72,8 @@ UPDATE sync.run
        complete_through = (SELECT complete_through FROM sync.cursor WHERE object = :object),
        read = :read, inserted = :inserted, updated = :updated, deleted = :deleted,
        unchanged = :unchanged, rejected = :rejected, nuls_removed = :nuls, api_calls = :api_calls,
-       findings = CAST(:findings AS jsonb), passes = :passes, shared_calls = :shared_calls
+       calls = CAST(:calls AS jsonb), findings = CAST(:findings AS jsonb), passes = :passes,
+       shared_calls = :shared_calls
  WHERE id = :id
 """)
 
@@ -80,15 +86,19 @@ def open_run(connection: Connection, sobject: str, command: str, owner: str) -> 
     return int(connection.execute(OPEN_RUN, values).scalar_one())
 
 
-def note_counts(connection: Connection, run_id: int, tally: Tally, api_calls: int) -> None:
-    """Store what a run has done so far, for those who watch it."""
-    connection.execute(NOTE_COUNTS, asdict(tally) | {"id": run_id, "api_calls": api_calls})
+def note_counts(
+    connection: Connection, run_id: int, tally: Tally, api_calls: int, calls: Mapping[str, int]
+) -> None:
+    """Store what a run has done so far, for those who watch it; `calls` are those of named kinds."""
+    made = {"api_calls": api_calls, "calls": json.dumps(calls)}
+    connection.execute(NOTE_COUNTS, asdict(tally) | {"id": run_id} | made)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What is stored of a run that has ended; `shared_calls` are API calls for several objects in which this
-    one took part, each counted in `api_calls` of one of them."""
+    one took part, each counted in `api_calls` of one of them. `calls` are those of named kinds within
+    `api_calls`."""
 
     outcome: str
     window: Window | None
@@ -98,6 +108,7 @@ class Outcome:
     error: str | None = None
     error_class: str | None = None
     findings: Mapping[str, object] | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def quiet(self) -> bool:
@@ -126,7 +137,7 @@ def close_run(
     values |= {"since": ended.window.since if ended.window else None}
     values |= {"until": ended.window.until if ended.window else None}
     values |= {"api_calls": ended.api_calls, "shared_calls": ended.shared_calls, "passes": int(quiet)}
-    connection.execute(CLOSE_RUN, values)
+    connection.execute(CLOSE_RUN, values | {"calls": json.dumps(dict(ended.calls))})
     return run_id
 
 
@@ -164,6 +175,7 @@ def quiet_values(sobject: str, ended: Outcome, command: str, owner: str) -> dict
         "unchanged": ended.tally.unchanged,
         "api_calls": ended.api_calls,
         "shared_calls": ended.shared_calls,
+        "calls": json.dumps(dict(ended.calls)),
     }
 
 
@@ -174,8 +186,15 @@ def verify_due(connection: Connection, sobject: str, at: clock_time | None) -> b
     """
     if at is None:
         return False
-    last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
+    last, now = last_verify(connection, sobject)
     latest = datetime.combine(now.astimezone(UTC).date(), at, UTC)
     if latest > now:
         latest -= timedelta(days=1)
     return last is not None and last < latest
+
+
+def last_verify(connection: Connection, sobject: str) -> tuple[datetime | None, datetime]:
+    """Return when an object was last verified, or else first worked on (None: not loaded), and the present
+    time, by the database's clock."""
+    last, now = connection.execute(LAST_VERIFY, {"object": sobject}).one()
+    return last, now

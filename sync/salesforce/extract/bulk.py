@@ -43,6 +43,7 @@ log = logger.get(__name__)
 
 WIDTH, PATIENCE = 2, 0.2  # result pages downloaded concurrently, after the consumer waited so many seconds
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 20.0, 1.5  # seconds between two polls of a job
+USUAL_RATE = 20_000  # records a second that Salesforce prepares, as far as an estimate goes
 TOO_COMPLICATED = "QUERY_TOO_COMPLICATED"
 HOUR = timedelta(hours=1)
 # An unfinished job is given up after JOB_LIMIT, or, if REST can read the window, after about the time REST
@@ -209,6 +210,14 @@ def wait_for_job(
             )
         session.pause(pause)
         pause = min(LONGEST_PAUSE, pause * GROWTH)
+
+
+def estimate_polls(records: int) -> int:
+    """Estimate the polls of a job for this many records."""
+    waited, pause, polls = 0.0, FIRST_PAUSE, 1
+    while waited < records / USUAL_RATE - FIRST_PAUSE:
+        waited, pause, polls = waited + pause, min(LONGEST_PAUSE, pause * GROWTH), polls + 1
+    return polls
 
 
 def delete_job(session: Session, job: str) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import ceil
 
-from sync.catalogue.mapping import Projection
+from sync.catalogue.mapping import DescribedField, Projection
 from sync.errors import (
     BulkRefusedError,
     FieldsMovedError,
@@ -20,23 +21,26 @@ from sync.errors import (
 )
 from sync.logs import logger
 from sync.salesforce import soql
-from sync.salesforce.extract import bulk, parts, rest
+from sync.salesforce.extract import bulk, parts, rest, results
 from sync.salesforce.extract.bulk import TOO_COMPLICATED, delete_job
 from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.parts import IDS_PER_QUERY, RestlessError
 from sync.salesforce.extract.rest import RESTARTS
-from sync.salesforce.extract.results import MAX_RECORDS, NO_FURTHER_PAGE
+from sync.salesforce.extract.results import NO_FURTHER_PAGE
+from sync.salesforce.learned import Learned
 from sync.salesforce.prefetch import as_source, prefetch
 from sync.salesforce.session.answers import Answer
-from sync.salesforce.session.learned import Learned
-from sync.salesforce.session.limits import clip
-from sync.salesforce.session.session import Session
+from sync.salesforce.session.limits import VALUES_PER_PAGE, clip
+from sync.salesforce.session.session import SMALLEST_BATCH, Session
 from sync.window import Page, Progress, Scope, Window
 
 log = logger.get(__name__)
 
 PAGE = 2_000  # the most records in one REST answer
 JOB_CALLS = 8  # create, some polls, count, delete
+PAGES_A_LIST = 5  # result pages in one answer of resultPages
+EVER = datetime.max.replace(tzinfo=UTC)
+SHORT_TEXT = 255  # characters of a text area that is no long one
 TOO_LONG = (413, 414, 431)  # statuses of servers and proxies for too long URLs or headers
 # After a count mismatch the window is read by REST, stepwise; above this number of records by another job,
 # once.
@@ -333,9 +337,32 @@ def probe(session: Session, projection: Projection) -> int:
             split_or_raise(session, projection, error)
 
 
-def estimate_calls(records: int, threshold: int) -> int:
-    """Estimate the API calls for a window of this many records, without the describe."""
-    if records <= threshold:
-        return max(1, ceil(records / PAGE))
-    pages = ceil(records / MAX_RECORDS)
-    return 1 + JOB_CALLS + pages + ceil(pages / 5)
+def estimate_calls(session: Session, projection: Projection, records: int, threshold: int) -> int:
+    """Estimate the API calls for a window of this many records, without the describe and the replication
+    calls.
+
+    How often a job is polled depends on how long Salesforce takes for it.
+    """
+    read = Reading(session, projection, Window(None, EVER), parts.as_they_are, threshold, 0, 0)
+    learned, id_queries = read.learned, ceil(records / IDS_PER_QUERY)
+    if not (learned.jobs and (learned.slow or read.large(records))):
+        groups = parts.of_window(projection, learned)
+        return max(1, ceil(records / page_size(groups[0]))) + (len(groups) - 1) * id_queries
+    groups = parts.of_job(projection, learned)
+    pages = max(1, ceil(records / results.MAX_RECORDS))
+    # The first query, which counted too many records; create, the list of pages, count, delete.
+    around = (0 if learned.slow else 1) + 3 + ceil(pages / PAGES_A_LIST) + bulk.estimate_polls(records)
+    return around + pages + (len(groups) - 1) * id_queries
+
+
+def page_size(projection: Projection) -> int:
+    """Return the number of records that Salesforce sends in a page of this query; it may send fewer."""
+    long_texts = [field for field in projection.custom if is_long_text(field)]
+    asked_for = max(SMALLEST_BATCH, min(PAGE, VALUES_PER_PAGE // len(projection.names)))
+    return SMALLEST_BATCH if len(long_texts) > 1 else asked_for
+
+
+def is_long_text(field: DescribedField) -> bool:
+    """Return whether a field is a text area of more than 255 characters: with two custom ones in a query,
+    Salesforce sends small pages."""
+    return field.type == "textarea" and field.size.isdigit() and int(field.size) > SHORT_TEXT

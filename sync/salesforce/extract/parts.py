@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from math import inf
+from math import ceil, inf
 from operator import itemgetter
 from urllib.parse import quote_plus
 
@@ -15,7 +15,7 @@ from sync.errors import SalesforceError
 from sync.salesforce import soql
 from sync.salesforce.extract.pages import RowBuilder
 from sync.salesforce.extract.rest import by_id as asked_by_id
-from sync.salesforce.session.learned import Learned
+from sync.salesforce.learned import Learned
 from sync.salesforce.session.session import Session
 from sync.window import Key, Page, Progress, Scope
 
@@ -116,8 +116,19 @@ def join_pages(
 
 def by_id(session: Session, part: Projection, ids: Sequence[str], build_rows: RowBuilder) -> Iterator[Page]:
     """The records with these Ids, as many at once as a URL has room for beside the fields."""
+    return asked_by_id(session, part, ids, ids_per_query(session, part), build_rows)
+
+
+def ids_per_query(session: Session, part: Projection) -> int:
+    """The number of Ids that a query for this part may have in its URL."""
     room = session.learned(part.sobject.name).longest - query_length(part)
-    return asked_by_id(session, part, ids, max(1, min(IDS_PER_QUERY, room // BYTES_PER_ID)), build_rows)
+    return max(1, min(IDS_PER_QUERY, room // BYTES_PER_ID))
+
+
+def estimate_calls(session: Session, projection: Projection, ids: int) -> int:
+    """Estimate the API calls for reading so many records by Id."""
+    groups = of_ids(projection, session.learned(projection.sobject.name))
+    return sum(ceil(ids / ids_per_query(session, part)) for part in groups)
 
 
 def join_records(

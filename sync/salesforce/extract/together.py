@@ -144,6 +144,8 @@ def read(
     def answer(body: Any) -> Answer:
         return Answer(body, together.at, together.generation)
 
+    start = question.deleted[0] if question.deleted else question.since
+
     def value(kind: str, use: Callable[[PartAnswer], T]) -> T | SyncError | None:
         found = answers.get((name, kind))
         return None if found is None else settle(session, name, kind, found, use)
@@ -152,7 +154,7 @@ def read(
         question,
         together.at,
         value("updated", lambda found: latest_covered(answer(found.body))),
-        value("deleted", lambda found: deletions(answer(found.body), question.deleted[0])),  # type: ignore[index]
+        value("deleted", lambda found: deletions(answer(found.body), start)),
         value("query", lambda found: answer(found.page(main.names))),
     )
 

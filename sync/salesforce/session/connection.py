@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -50,6 +51,7 @@ from sync.salesforce.session.rules import (
     classify_error,
     network_failure,
 )
+from sync.salesforce.slots import Slots
 
 log = logger.get("sync.salesforce.session")
 
@@ -64,9 +66,14 @@ FRESH_PAUSES = (1.0, 2.0, 4.0)
 
 @dataclass(slots=True)
 class Calls:
-    """The number of API calls of one piece of work, without logins."""
+    """The number of API calls of one piece of work, without logins.
+
+    `by_kind` are those among them that were made while `kind` was set ("": for the work itself).
+    """
 
     made: int = 0
+    by_kind: Counter[str] = field(default_factory=Counter)
+    kind: str = ""
 
 
 # The counter of the current work; threads that work for it inherit the variable.
@@ -79,6 +86,7 @@ class Connection:
     def __init__(self, settings: Settings, stop: threading.Event, retry: RetryPolicy) -> None:
         self.settings, self.stop, self.retry = settings, stop, retry
         self.usage: Usage | None = None
+        self._slots = Slots(settings.sync_concurrent_requests, stop)
         # Salesforce's time of the last answer, and the monotonic time of its arrival.
         self._last: tuple[datetime, float] | None = None
         self._lock = threading.Lock()
@@ -147,12 +155,14 @@ class Connection:
         locator: int | None = None,
         lost_on_404: bool = False,
         policy: RetryPolicy | None = None,
+        stream: bool = False,
     ) -> Answer:
         """Return the answer that `ask` makes, with retries by the policy and one more attempt after a
         re-login.
 
         `locator` is the generation of the session that a page belongs to. `lost_on_404` is for resources that
-        may disappear. Raises QueryLostError if such a resource is gone, else what the error rules say.
+        may disappear, `stream` for an answer that `ask` reads while it arrives. Raises QueryLostError if such
+        a resource is gone, else what the error rules say.
         """
         pauses = iter(FRESH_PAUSES)
         client, generation = self._client()
@@ -162,8 +172,9 @@ class Connection:
                 # token, and two threads would end each other's sessions.
                 raise QueryLostError("another thread logged in again between two pages")
             lost = lost_on_404 or locator is not None
+            send = partial(self._ask, client, ask, CALLS.get(), lost_on_404=lost, stream=stream)
             try:
-                return self._try(client, generation, ask, lost_on_404=lost, policy=policy or self.retry)
+                return self._try(generation, send, policy or self.retry)
             except Unauthorised as refusal:
                 if not refusal.lasting and self._fresh(generation) and (pause := next(pauses, None)):
                     if self.stop.wait(pause * self.retry.scale):
@@ -175,21 +186,10 @@ class Connection:
                 raise QueryLostError("the session ended between two pages")
             client, generation = self._client()
 
-    def _try(
-        self,
-        client: Salesforce,
-        generation: int,
-        ask: Callable[[Salesforce], Any],
-        *,
-        lost_on_404: bool,
-        policy: RetryPolicy,
-    ) -> Answer:
+    def _try(self, generation: int, send: Callable[[], Answer], policy: RetryPolicy) -> Answer:
         """Return the answer with this token, with retries; raise Unauthorised if the token is refused."""
-        calls = CALLS.get()
         try:
-            answer = run_attempts(
-                policy, self.stop, lambda: self._ask(client, ask, calls, lost_on_404=lost_on_404)
-            )
+            answer = run_attempts(policy, self.stop, send)
         except (SalesforceError, LoginError) as error:  # LoginError: an untrusted certificate
             if policy.defers and is_unconnected(error):
                 self._forget(generation)
@@ -207,14 +207,14 @@ class Connection:
         calls: Calls | None,
         *,
         lost_on_404: bool,
+        stream: bool,
     ) -> Answer:
         http = cast("Http", client.session)
-        started = time.monotonic()
-        if calls is not None:
-            with self._lock:
-                calls.made += 1
         try:
-            body = ask(client)
+            with self._slots.taken(id(calls), stream=stream):
+                started = time.monotonic()
+                self._count(calls)
+                body = ask(client)
         except ClientError as error:
             raise classify_error(error, http.last, lost_on_404=lost_on_404) from None
         except RedirectedError as redirected:
@@ -233,6 +233,13 @@ class Connection:
             "salesforce_call", path=urlsplit(response.url).path, ms=int(1000 * (time.monotonic() - started))
         )
         return Answer(body, at)
+
+    def _count(self, calls: Calls | None) -> None:
+        if calls is not None:
+            with self._lock:
+                calls.made += 1
+                if calls.kind:
+                    calls.by_kind[calls.kind] += 1
 
     def _note_usage(self, response: requests.Response) -> None:
         match = USAGE.search(response.headers.get("Sforce-Limit-Info", ""))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import tenacity
@@ -16,6 +18,10 @@ from sync.salesforce.session.rules import Transient
 
 log = logger.get("sync.salesforce.session")
 T = TypeVar("T")
+
+# An org that runs too many long requests at once: it gets pauses of 5, 10, 20, 40 and then 60 seconds, a
+# quarter of them random.
+BUSY_FIRST, BUSY_ATTEMPTS, BUSY_TOTAL, JITTER = 5.0, 15, 720.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,11 @@ def run_attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         retry_after = error.retry_after if isinstance(error, Transient) else 0
-        backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
+        if is_busy(error):
+            backoff = min(policy.longest, BUSY_FIRST * 2.0 ** (state.attempt_number - 1))
+            backoff *= random.uniform(1 - JITTER, 1)
+        else:
+            backoff = tenacity.wait_random_exponential(multiplier=1, max=policy.longest)(state)
         return policy.scale * max(backoff, retry_after)
 
     def note(state: tenacity.RetryCallState) -> None:
@@ -52,12 +62,15 @@ def run_attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[
             reason=str(error)[:300],
         )
 
-    limits = tenacity.stop_any(
-        tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
-    )
+    usual, patient = limits_of(policy), limits_of(patient_policy(policy))
+
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return bool((patient if is_busy(error) else usual)(state)) or is_exhausted(state)
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_waiting_for),
-        stop=lambda state: limits(state) or is_exhausted(state),
+        stop=is_over,
         wait=wait,
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=note,
@@ -72,6 +85,26 @@ def run_attempts(policy: RetryPolicy, stop: threading.Event, attempt: Callable[[
                 f"call may wait ({LONGEST_RETRY_AFTER:.0f} seconds): a later run tries again"
             ) from None
         raise last.error from None
+
+
+def limits_of(policy: RetryPolicy) -> tenacity.stop.stop_base:
+    """Return what ends the attempts of a policy."""
+    return tenacity.stop_any(
+        tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.total)
+    )
+
+
+def patient_policy(policy: RetryPolicy) -> RetryPolicy:
+    """Return the policy while the org refuses requests because it runs too many; calls that the work can do
+    without get no more attempts than usual."""
+    if not policy.defers:
+        return policy
+    return replace(policy, attempts=max(policy.attempts, BUSY_ATTEMPTS), total=max(policy.total, BUSY_TOTAL))
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Return whether the org refused a request because it runs too many at once."""
+    return isinstance(error, Transient) and error.busy
 
 
 def is_exhausted(state: tenacity.RetryCallState) -> bool:
@@ -109,7 +142,9 @@ def run_interruptible(stop: threading.Event, attempt: Callable[[], T]) -> T:
             failure.append(error)
         done.set()
 
-    threading.Thread(target=run, name="salesforce-call", daemon=True).start()
+    # In the caller's context, so that waiting for other requests counts as activity of the caller's job.
+    inside = contextvars.copy_context().run
+    threading.Thread(target=inside, args=(run,), name="salesforce-call", daemon=True).start()
     while not done.wait(0.1):
         if stop.is_set():
             raise StoppedError

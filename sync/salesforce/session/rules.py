@@ -35,7 +35,10 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A pattern of status, errorCode and message (None: any), its action, and the advice for operators."""
+    """A pattern of status, errorCode and message (None: any), its action, and the advice for operators.
+
+    `busy`: the org runs too many requests at once, so attempts go on for longer, with longer pauses.
+    """
 
     status: int | None
     code: str | None
@@ -43,6 +46,7 @@ class Rule:
     action: Action
     advice: str = ""
     tries: int = 0  # the most attempts (0: as many as the policy allows)
+    busy: bool = False
 
 
 # Statuses of edge servers and content networks.
@@ -57,7 +61,15 @@ RULES: tuple[Rule, ...] = (
         Action.DEFER,
         "the org's daily API requests are used up",
     ),
-    Rule(None, "REQUEST_LIMIT_EXCEEDED", None, Action.RETRY),
+    # Concurrent ones: 25 that take 20 seconds or longer in an org, 5 in a trial.
+    Rule(
+        None,
+        "REQUEST_LIMIT_EXCEEDED",
+        None,
+        Action.RETRY,
+        "other integrations of the org have long requests open: find them, or lower SYNC_CONCURRENT_REQUESTS",
+        busy=True,
+    ),
     # "… with the REST API", "… with the API": a new login gets the same kind of session.
     Rule(
         None,
@@ -149,14 +161,17 @@ class Transient(Exception):
     """A failure that another attempt may avoid; this error stays inside the package.
 
     `error`: the error to raise after the last attempt. `retry_after`: the least seconds to wait. `tries`: the
-    most attempts (0: as many as the policy allows).
+    most attempts (0: as many as the policy allows). `busy`: the org runs too many requests at once.
     """
 
-    def __init__(self, error: SyncError, retry_after: float = 0, *, tries: int = 0) -> None:
+    def __init__(
+        self, error: SyncError, retry_after: float = 0, *, tries: int = 0, busy: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after
         self.tries = tries
+        self.busy = busy
 
 
 class Unauthorised(Exception):
@@ -206,7 +221,7 @@ def exception_for(
             return DeferredError(what)
         case Action.RETRY:
             passing = SalesforceError(what, status=status, code=code, passing=True)
-            return Transient(passing, wait, tries=rule.tries)
+            return Transient(passing, wait, tries=rule.tries, busy=rule.busy)
         case Action.RESTART:
             return QueryLostError(what, status=status, code=code)
         case Action.REDESCRIBE:

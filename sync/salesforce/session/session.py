@@ -20,6 +20,7 @@ from sync.catalogue.mapping import MOST_FIELDS, DescribedField, described_fields
 from sync.config.settings import Settings
 from sync.errors import QueryLostError, SalesforceError, StoppedError
 from sync.logs import logger
+from sync.salesforce.learned import Learned
 from sync.salesforce.session import composite
 from sync.salesforce.session.addresses import USERINFO, resource_path
 from sync.salesforce.session.answers import (
@@ -39,7 +40,6 @@ from sync.salesforce.session.connection import (
     Connection,
 )
 from sync.salesforce.session.http import LONGEST_DATE, Watch, csv_lines, read_within
-from sync.salesforce.session.learned import Learned
 from sync.salesforce.session.limits import (
     COMPOSITE,
     DESCRIBE,
@@ -99,6 +99,16 @@ class Session:
             yield calls
         finally:
             CALLS.reset(token)
+
+    @contextmanager
+    def counting(self, kind: str) -> Iterator[None]:
+        """Count the API calls that the current work makes inside the block as of this kind."""
+        calls = CALLS.get() or Calls()
+        before, calls.kind = calls.kind, kind
+        try:
+            yield
+        finally:
+            calls.kind = before
 
     @property
     def version(self) -> str:
@@ -208,7 +218,8 @@ class Session:
                 raise ValueError("not a describe")
             return response.headers.get("Last-Modified"), body["fields"]
 
-        answer = self._connection.call(ask)
+        with self.counting("describe"):
+            answer = self._connection.call(ask)
         if answer.body is None and known is not None:
             self._described[name] = replace(known, checked_at=time.monotonic())
             return known.fields, answer.at
@@ -325,7 +336,7 @@ class Session:
 
         # No limit of the total time: one long download may use it up.
         policy = replace(self.retry, total=math.inf)
-        return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy).body)
+        return cast("T", self._connection.call(ask, lost_on_404=True, policy=policy, stream=True).body)
 
     def organization(self) -> str:
         """Return the Id of the org (15 characters), or "" if neither login nor userinfo return it."""

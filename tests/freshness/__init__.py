@@ -1,0 +1,1 @@
+"""How fresh the tables are, and what that costs."""
