@@ -16,8 +16,8 @@ from sync.postgres import consumers, ledger, pruning
 from sync.postgres.consumers import Backlog
 from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident, read_open
-from sync.replication import pacing
-from sync.replication.budget import Deferred, Rules
+from sync.replication.budget import pacing
+from sync.replication.budget.plan import Deferred, Rules
 from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""

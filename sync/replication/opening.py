@@ -28,6 +28,7 @@ from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply, deletes, recompute, refresh, retention, windows
 from sync.replication.apply import ObjectSchema
+from sync.replication.budget import pacing
 from sync.replication.runs import Report, SyncContext, Taken, log_outcome
 from sync.salesforce.extract import together
 from sync.salesforce.extract.together import Question, Told
@@ -76,6 +77,7 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
     try:
         sharing = describe_due(context, sharing, calls)
+        pacing.check_usage(context)  # the first answer has told how much is used
         if not sharing or context.stop.is_set() or context.session.clock() is None:
             return Begun()
         openings, candidates = take(context, sharing, calls)
