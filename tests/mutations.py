@@ -29,6 +29,8 @@ def bug(name: str, module: str, before: str, after: str, *tests: str) -> Mutatio
 
 CURSORS = "sync/postgres/state/cursors.py"
 PLANS = "sync/postgres/state/plans.py"
+OPENING = "sync/replication/opening.py"
+TOGETHER = "sync/salesforce/extract/together.py"
 LEASES = "sync/postgres/state/leases.py"
 SQL = "sync/postgres/load/sql.py"
 LOAD = "sync/postgres/load/merge.py"
@@ -53,6 +55,9 @@ REFRESH = "sync/replication/refresh.py"
 BUDGET = "sync/replication/budget/plan.py"
 CALLS = "sync/postgres/state/calls.py"
 SLOTS = "sync/salesforce/slots.py"
+REQUESTS = "sync/replication/requests.py"
+REQUESTED = "sync/postgres/state/requests.py"
+REQUESTS_CONTRACT = "migrations/versions/0020_requests.py"
 RECOMPUTE = "sync/replication/recompute.py"
 VERIFY = "sync/replication/verify/comparison.py"
 BUCKETS = "sync/replication/verify/buckets.py"
@@ -345,6 +350,84 @@ MUTATIONS = (
         "WHERE object = :object AND (owner IS NULL OR expires_at < clock_timestamp())",
         "WHERE object = :object",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
+    ),
+    # ── the call for all objects ────────────────────────────────────────────────────────────────────────
+    bug(
+        "opening: a lease that is held is taken all the same",
+        LEASES,
+        "                     AND (owner IS NULL OR expires_at < clock_timestamp())\n                   ORDER BY",
+        "                   ORDER BY",
+        "replication/test_opening.py::test_a_held_lease_stays_out",
+    ),
+    bug(
+        "opening: the cursor moves although the lease was lost meanwhile",
+        LEASES,
+        "return connection.execute(RELEASE, asdict(held)).rowcount == 1",
+        "return connection.execute(RELEASE, asdict(held)).rowcount < 2",
+        "replication/test_opening.py::test_a_lease_lost_during_the_call_writes_nothing",
+    ),
+    bug(
+        "opening: the records are asked for before the coverage",
+        TOGETHER,
+        "for kind in (coverage_part, deleted_part, query_part)",
+        "for kind in (query_part, deleted_part, coverage_part)",
+        "replication/test_opening.py::test_a_quiet_pass_is_one_call",
+    ),
+    bug(
+        "opening: an object with changes is taken for a quiet one",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or each.waiting:",
+        "replication/test_opening.py::test_what_is_told_is_used",
+    ),
+    bug(
+        "opening: a quiet pass ends although other work is due",
+        OPENING,
+        "if told is None or each.waiting or not told.empty:",
+        "if told is None or not told.empty:",
+        "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
+    ),
+    bug(
+        "opening: live records of the delete log are not looked up",
+        OPENING,
+        "(listed and deletes.live_ids(connection, name, listed))",
+        "(listed and not deletes.live_ids)",
+        "replication/test_opening.py::test_a_purged_record_is_found",
+    ),
+    bug(
+        "opening: the time of the call is that of its end",
+        "sync/salesforce/session/session.py",
+        "answer.at - timedelta(seconds=took + 1)",
+        "answer.at",
+        "salesforce/test_together.py::test_the_time_lies_before_every_answer",
+    ),
+    bug(
+        "opening: a quiet pass claims what is not covered",
+        CURSORS,
+        '"reached": claimable(window.until, window.overlap, covered, deleted),\n        "until": window.until,\n        "covered"',
+        '"reached": window.until,\n        "until": window.until,\n        "covered"',
+        "replication/test_opening.py::test_the_claim_follows_the_coverage[7200]",
+    ),
+    bug(
+        "opening: what was told is used again after a restart of the work",
+        "sync/replication/pipeline.py",
+        "begun, left[0] = left[0], None",
+        "begun = left[0]",
+        "replication/test_opening.py::test_a_refused_field_is_described_at_once",
+    ),
+    bug(
+        "opening: an object that was slow stays in the call",
+        TOGETHER,
+        'if code == "QUERY_TIMEOUT":',
+        'if code == "QUERY_TIMEOUTS":',
+        "replication/test_opening.py::test_a_slow_query_stays_out_for_an_hour",
+    ),
+    bug(
+        "opening: what failed inside the call is not asked alone",
+        TOGETHER,
+        "    if isinstance(failure, SyncError):\n        return failure\n",
+        "    return SalesforceError(str(failure))\n",
+        "replication/test_opening.py::test_a_subrequest_that_fails[server_unavailable-query]",
     ),
     # ── the guards ──────────────────────────────────────────────────────────────────────────────────────
     bug(
@@ -945,6 +1028,91 @@ MUTATIONS = (
         "    if wanted is not None and wanted != name:\n",
         "    if False:\n",
         "postgres/test_replica_schema.py::test_check_names_another_name",
+    ),
+    # ── requests of consumers ───────────────────────────────────────────────────────────────────────────
+    bug(
+        "requests: a role has no limit",
+        REQUESTS_CONTRACT,
+        "    IF counted.requests > allowed.per_hour THEN\n",
+        "    IF false THEN\n",
+        "postgres/test_requests.py::test_a_role_has_so_many_an_hour",
+    ),
+    bug(
+        "requests: a reading that has begun serves a later request",
+        REQUESTS_CONTRACT,
+        "r.number > coalesce((SELECT a.taken FROM sync.answer AS a WHERE a.record_id = full_id), 0)",
+        "r.number > 0",
+        "postgres/test_requests.py::test_a_request_that_waits_serves_others",
+    ),
+    bug(
+        "requests: an old snapshot takes an answered request for a waiting one",
+        REQUESTS_CONTRACT,
+        "    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN\n",
+        "    IF true THEN\n",
+        "postgres/test_requests.py::test_an_older_snapshot_joins_no_other",
+    ),
+    bug(
+        "requests: the transaction of the request waits in vain",
+        REQUESTS_CONTRACT,
+        "        IF mine THEN\n",
+        "        IF false THEN\n",
+        "postgres/test_requests.py::test_the_transaction_of_the_request_does_not_wait[False]",
+    ),
+    bug(
+        "requests: erased persons may be asked for",
+        REQUESTS_CONTRACT,
+        "ELSIF EXISTS (SELECT FROM sync.erased AS e WHERE e.record_id = full_id AND e.lifted_at IS NULL) THEN",
+        "ELSIF false THEN",
+        "postgres/test_requests.py::test_an_erased_person_is_refused",
+    ),
+    bug(
+        "requests: one that was made while its record was read is answered, too",
+        REQUESTED,
+        " WHERE r.record_id = given.id AND r.number <= given.number\n",
+        " WHERE r.record_id = given.id\n",
+        "replication/test_requests.py::test_a_request_while_its_record_is_read_is_another",
+    ),
+    bug(
+        "requests: older pages of the pass beside them stay",
+        REQUESTS,
+        "again=shared)",
+        "again=False)",
+        "replication/test_requests.py::test_a_pass_does_not_hold_it_up[bulk]",
+    ),
+    bug(
+        "requests: a pass holds them up",
+        REQUESTS,
+        "    if held is not None:\n",
+        "    if False:\n",
+        "replication/test_requests.py::test_a_pass_does_not_hold_it_up[rest]",
+    ),
+    bug(
+        "requests: fields that passes know since are lost",
+        REQUESTS,
+        "        return None if ledger.find_changes(connection, schema.projection) else schema\n",
+        "        return schema\n",
+        "replication/test_requests.py::test_a_request_is_one_call",
+    ),
+    bug(
+        "requests: a first load is disturbed",
+        REQUESTS,
+        "    if not refresh.is_loaded(context, name):\n",
+        "    if False:\n",
+        "replication/test_requests.py::test_a_first_load_comes_first",
+    ),
+    bug(
+        "requests: they use up the API budget",
+        REQUESTS,
+        "    pacing.check_work(context, calls.ON_DEMAND)\n",
+        "",
+        "replication/test_requests.py::test_the_budget_is_not_spent_on_requests",
+    ),
+    bug(
+        "requests: a failure is tried again each second",
+        REQUESTS,
+        "        return time.monotonic() >= self.until.get(name, 0.0)\n",
+        "        return True\n",
+        "replication/test_requests.py::test_after_a_failure_it_waits_and_is_tried_again",
     ),
     # ── privacy ─────────────────────────────────────────────────────────────────────────────────────────
     bug(

@@ -34,10 +34,12 @@ from sync.logs import logger, printable
 from sync.operations import erasure, pruning, status, worker
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
-from sync.replication import pipeline, runs
+from sync.replication import pipeline, requests, runs
 from sync.replication import rejects as rejected
 from sync.replication.budget import estimates, pacing
 from sync.replication.runs import SyncContext
+
+MINUTE = timedelta(minutes=1)  # the longest pause after a failure of a job that goes on for ever
 
 app = typer.Typer(
     help="Keeps Postgres an exact, fresh, provable copy of a Salesforce org's customers.",
@@ -107,6 +109,7 @@ def run_worker() -> None:
         keep = settings.sync_feed_retention, settings.sync_run_retention
         beside = {
             "prune": (partial(pruning.scheduled, context.engine, *keep, context.stop), pruning.EACH),
+            "requests": (partial(requests.answer_requests, replace(context, command="request")), MINUTE),
         }
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
         begin = partial(pipeline.begin_scheduled, context)

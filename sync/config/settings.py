@@ -156,6 +156,7 @@ class Settings(DatabaseSettings):
     salesforce_api_version: str = "66.0"
     sync_custom_fields: Annotated[str | frozenset[str], NoDecode] = "all"
     sync_bulk_threshold: int = Field(default=10_000, ge=0)
+    sync_requests_per_hour: int = Field(default=100, ge=0, le=100_000)
     sync_default_region: str = "US"
     sync_volatile_fields: Annotated[frozenset[str], NoDecode] = frozenset()
     sync_volatile_interval: timedelta = timedelta(hours=24)

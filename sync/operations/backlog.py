@@ -1,4 +1,4 @@
-"""Named consumers that do not keep up with the feed: what operators are told of them."""
+"""Consumers that do not keep up with the feed, or wait for records: what operators are told of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from sync.operations.formats import format_duration
+from sync.operations.formats import format_duration, format_utc
 from sync.postgres.consumers import Backlog
+from sync.postgres.state.requests import Delayed
 
 # The share of the feed's retention after which what a consumer has not read is pruned soon.
 BEHIND = 0.8
@@ -35,3 +36,14 @@ def consumer_warnings(found: Sequence[Backlog], retention: timedelta | None) -> 
                 f"are pruned soon: start it, or, if nobody needs it any more, {how}",
                 True,
             )
+
+
+def request_warnings(found: Sequence[Delayed]) -> Iterator[tuple[str, bool]]:
+    """Yield the requests of consumers that have waited for a minute; none is for the first line."""
+    for one in found:
+        records = "1 record" if one.records == 1 else f"{one.records:,} records"
+        yield (
+            f"{one.object}: consumers have asked for {records} since {format_utc(one.since)} and wait: start "
+            "the worker; if it runs, its log says why (requests_wait, requests_failed)",
+            False,
+        )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from sync.errors import SyncError, UsageError
 from sync.postgres import consumers, replica_schema
 from sync.postgres.bookkeeping import BOOKKEEPING
+from sync.postgres.state import requests
 from sync.postgres.tables import CONSUMERS, quote
 
 ROLE = text("SELECT oid, rolname, rolsuper FROM pg_roles WHERE rolname = :role")
@@ -139,7 +140,10 @@ def revoke(connection: Connection, role: str) -> str:
     run_statements(connection, REVOKE, owner, role)
     consumers.withdraw_old_values(connection, role)
     ended, locked = consumers.end_consumers(connection, role)
+    withdrawn = requests.withdraw(connection, role)
     tail = f"; {ended} of its consumers of the feed ended" if ended else ""
+    if withdrawn:
+        tail += f"; {withdrawn} of its requests withdrawn"
     if locked:
         tail += (
             f"; {locked} of its consumers stayed, because an open transaction of the role holds them: "

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.postgres import consumers, pruning
+from sync.postgres.state import requests
 from sync.postgres.tables import transaction
 
 log = logger.get(__name__)
@@ -74,6 +75,8 @@ def prune(
         pruning.advance(connection, feed)
     with suppress(SyncError), transaction(engine) as connection:
         consumers.withdraw_from_dropped_roles(connection)
+    with suppress(SyncError), transaction(engine) as connection:
+        requests.prune(connection)
     with suppress(SyncError), transaction(engine) as connection:
         pruning.note_size(connection)
 

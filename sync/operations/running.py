@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 # A run is going on if it is the newest of its object and the lease is held. Others that the journal calls
-# `running` were left by processes that have ended.
+# `running` were left by processes that have ended. Requests of consumers are answered beside another run.
 RUNNING = text("""
 SELECT r.object, r.id, r.command, r.started_at, r.read, r.api_calls
   FROM sync.lease AS l
  CROSS JOIN LATERAL (
        SELECT id, object, command, outcome, started_at, read, api_calls FROM sync.run
-        WHERE object = l.object ORDER BY id DESC LIMIT 1
+        WHERE object = l.object AND command <> 'request' ORDER BY id DESC LIMIT 1
        ) AS r
  WHERE l.owner IS NOT NULL AND l.expires_at > clock_timestamp() AND r.outcome = 'running'
    AND l.object = ANY (:objects)

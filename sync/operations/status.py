@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from sync.operations.backlog import consumer_warnings
+from sync.operations.backlog import consumer_warnings, request_warnings
 from sync.operations.calls import Calls, calls_of, deferred_warning
 from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.running import Running, running
 from sync.postgres import consumers, ledger, pruning
 from sync.postgres.consumers import Backlog
 from sync.postgres.pruning import Size
+from sync.postgres.state import requests
 from sync.postgres.state.incidents import Incident, read_open
+from sync.postgres.state.requests import Delayed
 from sync.replication.budget import pacing
 from sync.replication.budget.plan import Deferred, Rules
 from sync.replication.rejects import describe_groups, reject_groups
@@ -26,7 +28,7 @@ SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, 
   FROM crm.freshness AS f
   LEFT JOIN LATERAL (
        SELECT error FROM sync.run
-        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
+        WHERE object = f.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase', 'request')
         ORDER BY id DESC LIMIT 1
        ) AS r ON true
  WHERE f.object = ANY (:objects)
@@ -148,7 +150,8 @@ class Rejected:
 class Status:
     """All that `status` prints: `stale` are the objects with too large a lag, `warnings` are other
     problems, `incidents` are the open ones, `running` what is going on, `consumers` those of the feed,
-    `calls` those of the API, `deferred` is the work that waits for them, `at` is the time of the reading."""
+    `calls` those of the API, `deferred` is the work that waits for them, `at` is the time of the reading,
+    `requests` are those of consumers that have waited for a minute."""
 
     objects: tuple[Freshness, ...]
     runs: tuple[Run, ...]
@@ -164,6 +167,7 @@ class Status:
     calls: Calls = NO_CALLS
     deferred: tuple[Deferred, ...] = ()
     at: datetime = NEVER
+    requests: tuple[Delayed, ...] = ()
 
 
 def freshness(connection: Connection, objects: Sequence[str]) -> tuple[Freshness, ...]:
@@ -201,13 +205,14 @@ def read_status(
     working = {row.object: row.owner for row in connection.execute(WORKING, {"objects": list(objects)})}
     stale = tuple(f.object for f in found if f.lag is None or f.lag > max_lag)
     size = pruning.size(connection)
-    backlogs = tuple(consumers.backlogs(connection))
+    backlogs, delayed = tuple(consumers.backlogs(connection)), tuple(requests.delayed(connection))
     plan, stored = pacing.read_plan(connection, rules)
     problems = [
         *deferred_warning(plan.deferred, stored.at),
         *size_warnings(size, size_limit),
         *warnings(connection, objects),
         *consumer_warnings(backlogs, feed_retention),
+        *request_warnings(delayed),
     ]
     line = headline(found, stale, working, [what for what, urgent in problems if urgent])
     texts = tuple(what for what, _ in problems)
@@ -216,6 +221,7 @@ def read_status(
     return Status(
         *(found, journal, working, stale, texts, line, size, size_limit, opened, now_running, backlogs),
         *(calls_of(plan), plan.deferred, stored.at),
+        delayed,
     )
 
 

@@ -188,29 +188,6 @@ for _slot in range(SLOTS):
         ),
     )
 Table(
-    "consumer",
-    metadata,
-    Column("role", Text(), primary_key=True),
-    Column("name", Text(), primary_key=True),
-    Column("objects", ARRAY(Text())),
-    Column("epoch", Text(), nullable=False),
-    Column("seq", BigInteger(), nullable=False),
-    Column("told_epoch", Text()),
-    Column("told_seq", BigInteger()),
-    timestamp_column("since", nullable=False, now=True),
-    timestamp_column("moved_at", nullable=False, now=True),
-    schema=BOOKKEEPING,
-    comment="Named consumers of the feed and how far they are: only consumers write here, the worker never.",
-)
-Table(
-    "old_values",
-    metadata,
-    Column("role", Text(), primary_key=True),
-    timestamp_column("at", nullable=False, now=True),
-    schema=BOOKKEEPING,
-    comment="Roles that may see values before a change: without one the feed keeps none.",
-)
-Table(
     "size",
     metadata,
     Column("day", Date(), primary_key=True),

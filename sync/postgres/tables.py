@@ -44,7 +44,7 @@ from sync.errors import (
     SyncError,
 )
 from sync.logs import activity
-from sync.postgres import locks, replica_schema
+from sync.postgres import consumer_tables, locks, replica_schema  # noqa: F401 — its tables are of the metadata
 from sync.postgres.bookkeeping import BOOKKEEPING, listing_table, metadata
 
 REPLICAS, CONSUMERS = replica_schema.STANDARD, "crm"

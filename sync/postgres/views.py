@@ -48,7 +48,7 @@ SELECT p.object,
   LEFT JOIN sync.cursor AS k ON k.object = p.object
   LEFT JOIN LATERAL (
        SELECT outcome, finished_at, error_class FROM sync.run
-        WHERE object = p.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
+        WHERE object = p.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase', 'request')
         ORDER BY id DESC LIMIT 1
        ) AS r ON true
   LEFT JOIN LATERAL (

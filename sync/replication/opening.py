@@ -77,7 +77,7 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
     try:
         sharing = describe_due(context, sharing, calls)
-        pacing.check_usage(context)  # the first answer has told how much is used
+        pacing.check_usage(context)  # each object's own pass records it
         if not sharing or context.stop.is_set() or context.session.clock() is None:
             return Begun()
         openings, candidates = take(context, sharing, calls)

@@ -17,7 +17,6 @@ from functools import partial
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import (
     FATAL,
-    DeferredError,
     FieldsMovedError,
     LeaseHeldError,
     ObjectsFailedError,
@@ -32,7 +31,7 @@ from sync.postgres.tables import transaction
 from sync.replication import apply, deletes, opening, recompute, refresh, retention
 from sync.replication.apply import ObjectSchema
 from sync.replication.budget import pacing
-from sync.replication.opening import Begun, Opening
+from sync.replication.opening import Opening
 from sync.replication.runs import (
     Attempts,
     PageResult,
@@ -63,7 +62,7 @@ def sync_all(context: SyncContext) -> list[Report]:
     Raises ObjectsFailedError, which names the failed objects, after all have been attempted.
     """
     names = context.settings.sync_objects
-    begun = begin(context, names)
+    begun = opening.begin(context, names)
     done = {report.object: report for report in begun.reports}
     left = [name for name in names if name not in done]
     found = run_concurrently(left, lambda name: sync_object(context, name, begun.openings.get(name)))
@@ -71,15 +70,6 @@ def sync_all(context: SyncContext) -> list[Report]:
     reports = [done[name] for name in names]
     refresh_dependants(context)  # also of objects that were busy before
     return reports
-
-
-def begin(context: SyncContext, names: Sequence[str]) -> Begun:
-    """Begin the passes of these objects with one call to Salesforce; see `opening.begin`."""
-    try:
-        pacing.check_usage(context)
-    except DeferredError:
-        return Begun()  # each object's own pass records it
-    return opening.begin(context, names)
 
 
 def resync(context: SyncContext, names: Sequence[str], since: datetime | None) -> list[Report]:
@@ -220,7 +210,7 @@ def verify_object(context: SyncContext, name: str, *, repair: bool, sample: int 
 
 def begin_scheduled(context: SyncContext, names: Sequence[str]) -> dict[str, Callable[[], None]]:
     """Begin what the worker does for these objects; return what is left to run of each."""
-    begun = begin(context, names)
+    begun = opening.begin(context, names)
     for report in begun.reports:
         context.on_pass(report.object)
     done = {report.object for report in begun.reports}

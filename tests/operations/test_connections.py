@@ -19,7 +19,8 @@ from sync.errors import DatabaseUnavailableError
 from sync.operations import pruning
 from sync.postgres import tables
 from sync.postgres.state import leases
-from sync.replication import pipeline
+from sync.replication import pipeline, requests
+from sync.replication.requests import Pauses
 from tests.support import processes
 from tests.support.world import World
 
@@ -68,7 +69,8 @@ def counted(world: World) -> Iterator[list[int]]:
 def test_a_worker_has_four(
     loaded: World, limited: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passes and verifies of both objects, pruning, incidents, metrics and the renewal of leases need four."""
+    """Passes and verifies of both objects, pruning, requests, incidents, metrics and the renewal of leases need
+    four."""
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.001)
     assert tables.WORKER_CONNECTIONS == WORKER
     loaded.environment["DATABASE_URL"] = limited(WORKER)
@@ -87,14 +89,21 @@ def test_a_worker_has_four(
             keep = settings.sync_feed_retention, settings.sync_run_retention
             pruning.scheduled(engine, *keep, context.stop)
 
+    def ask() -> None:
+        requests.publish(context)
+        asking = replace(context, command="request")
+        for _ in range(10):
+            loaded.sql("SELECT crm.request(:ann)", ann=loaded.ann)
+            requests.answer_waiting(asking, Pauses())
+
     def attend() -> None:
         for _ in range(10):
             keeper.measured_at = None
             keeper.attend()
 
-    with counted(loaded) as seen, ThreadPoolExecutor(4) as pool:
+    with counted(loaded) as seen, ThreadPoolExecutor(5) as pool:
         jobs = [pool.submit(passes, name) for name in ("Account", "Contact")]
-        jobs += [pool.submit(beside), pool.submit(attend)]
+        jobs += [pool.submit(beside), pool.submit(attend), pool.submit(ask)]
         for job in jobs:
             job.result()
     engine.dispose()

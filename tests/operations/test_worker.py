@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy.engine import make_url
 
+from tests.support.asking import ask, wait
+from tests.support.consuming import GRANTS, role
 from tests.support.processes import Process
 from tests.support.receiver import receiver
 from tests.support.world import World
@@ -19,8 +21,8 @@ from tests.support.world import World
 
 @contextmanager
 def working(world: World, **environment: str) -> Iterator[Process]:
-    """A worker with a pass each second; killed in the end if the test has not ended it."""
-    process = world.start("sync", "worker", SYNC_INTERVAL="1s", **environment)
+    """A worker with a pass each second, unless told otherwise; killed in the end if the test has not ended it."""
+    process = world.start("sync", "worker", **{"SYNC_INTERVAL": "1s", **environment})
     try:
         yield process
     finally:
@@ -54,6 +56,48 @@ def test_first_pass_at_once_then_each_interval(loaded: World) -> None:
         wait_for(lambda: loaded.row(loaded.ann)["title"] == "Boss")
         loaded.org.update(loaded.ann, {"Title": "Chief"})
         wait_for(lambda: loaded.row(loaded.ann)["title"] == "Chief")
+
+
+def test_a_request_is_answered_at_once(loaded: World) -> None:
+    """A worker between two passes reads a record that a consumer asks for, and the consumer waits seconds for it."""
+    with role(loaded.engine) as orders, working(loaded, SYNC_INTERVAL="1h"):
+        orders.granted(*GRANTS)
+        wait_for(lambda: succeeded(loaded, 1))
+        wait_for(lambda: loaded.sql("SELECT FROM sync.requestable"))
+        for title in ("Boss", "Chief"):
+            loaded.org.update(loaded.ann, {"Title": title})
+            began = time.monotonic()
+            number = ask(orders, loaded.ann)
+            assert wait(orders, loaded.ann, number, "30s") is True
+            took = time.monotonic() - began
+            seen = orders.ask("SELECT title FROM crm.contact WHERE id = :ann", ann=loaded.ann)
+            assert seen == [(title,)]
+    assert took < 5, "a second to look, and a moment to read; the rest is for a slow machine"
+
+
+def test_a_worker_killed_before_it_answers(loaded: World) -> None:
+    """Killed between the reading and the answer, it leaves the request to the next worker."""
+    loaded.org.update(loaded.ann, {"Title": "Boss"})
+    blocker = loaded.engine.raw_connection()
+    with role(loaded.engine) as orders:
+        orders.granted(*GRANTS)
+        with working(loaded, SYNC_INTERVAL="1h") as process:
+            wait_for(lambda: succeeded(loaded, 1))
+            wait_for(lambda: loaded.sql("SELECT FROM sync.requestable"))
+            loaded.org.update(loaded.ann, {"Title": "Chief"})
+            number = ask(orders, loaded.ann)
+            blocker.cursor().execute("SELECT FROM sync.request FOR UPDATE")
+            wait_for(lambda: loaded.row(loaded.ann)["title"] == "Chief")
+            process.kill()
+            process.wait()
+        blocker.rollback()
+        blocker.close()
+        assert wait(orders, loaded.ann, number) is False
+        loaded.expire_leases()
+        with working(loaded, SYNC_INTERVAL="1h"):
+            assert wait(orders, loaded.ann, number, "30s") is True
+
+    assert loaded.sql("SELECT FROM sync.request") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -28,6 +28,7 @@ from sync.postgres import tables
 from sync.postgres.load import merge, sql
 from sync.postgres.state import journal, leases
 from sync.replication import pipeline
+from tests.support.asking import open_requests
 from tests.support.consuming import GRANTS, Role, role
 from tests.support.world import ROOT, World
 
@@ -43,6 +44,8 @@ CALLS = {
     "poll": "crm.subscribe('orders') AS s, LATERAL crm.poll('orders', (10 + 0 * s.seq)::pg_catalog.int4)",
     "ack": "crm.subscribe('orders') AS s, LATERAL crm.ack('orders', s.seq)",
     "unsubscribe": "crm.subscribe('orders') AS s, LATERAL crm.unsubscribe(substr('orders', s.seq::pg_catalog.int4))",
+    "request": "crm.request('003000000000002AAA')",
+    "wait_for": "crm.wait_for('003000000000001AAA', 1, '0s')",
 }
 DEFINERS = """
 SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE') AS public
@@ -52,8 +55,15 @@ SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE'
 SHADOWED = ("timestamptz", "interval", "text", "int8", "int4", "bool", "name")
 
 
+def answered(world: World) -> None:
+    """A worker has started, and has answered the request that `wait_for` of CALLS waits for."""
+    open_requests(world)
+    world.sql("INSERT INTO sync.answer (record_id, taken, answered) VALUES ('003000000000001AAA', 1, 1)")
+
+
 @pytest.fixture
 def consumer(world: World) -> Iterator[Role]:
+    answered(world)
     with role(world.engine) as found:
         yield found.granted(*GRANTS)
 
@@ -166,6 +176,7 @@ def granting(engine: Engine, name: str) -> str:
 
 def test_grant_and_revoke(loaded: World) -> None:
     """A granted role reads everything in `crm`, views to come included, and nothing else; revoked, nothing."""
+    answered(loaded)
     with role(loaded.engine) as consumer:
         for _ in range(2):
             assert granting(loaded.engine, consumer.name).endswith("and nothing else")
@@ -183,7 +194,7 @@ def test_grant_and_revoke(loaded: World) -> None:
             with pytest.raises(ProgrammingError, match="permission denied"):
                 consumer.ask(forbidden)
 
-        for ended in ("; 1 of its consumers of the feed ended", ""):
+        for ended in ("; 1 of its consumers of the feed ended; 1 of its requests withdrawn", ""):
             with tables.transaction(loaded.engine) as connection:
                 said = grants.revoke(connection, consumer.name)
             assert said == f"role {consumer.name} has no right on schema crm any more{ended}"

@@ -145,7 +145,7 @@ def python(
 
 FUNCTIONS = (
     *("sync.number_for_heroku_connect()", "sync.epoch()", "sync.entries(text,bigint,integer,text[])"),
-    *("sync.check_objects(text,text[])", "sync.own_consumer(text,text)"),
+    *("sync.check_objects(text,text[])", "sync.own_consumer(text,text)", "sync.full_id(text,text)"),
 )
 
 

@@ -34,6 +34,7 @@ from tests.project.pages import (
     sync_arguments,
 )
 from tests.project.test_pages import ANNOUNCED, targets
+from tests.support.asking import answer, open_requests
 from tests.support.consuming import Role, role
 from tests.support.databases import administer, connected
 from tests.support.receiver import receiver
@@ -175,6 +176,7 @@ FOUND: dict[str, Callable[[World], object]] = {
     "'Gold'": lambda world: world.ann,
     "crm.resolve_id(": lambda world: world.bob,
     "crm.wait_until(": lambda _: True,
+    "crm.request(": lambda world: world.sql("SELECT number FROM sync.request")[0].number,
     "bool_and": lambda _: True,
 }
 
@@ -182,6 +184,7 @@ FOUND: dict[str, Callable[[World], object]] = {
 def test_consumers_sql_runs(ready: tuple[World, Role]) -> None:
     """Each statement of the consumers' pages gives a consumer's role rows, and the look-ups find what was meant."""
     world, consumer = ready
+    open_requests(world)
     asked = [one for block in all_blocks("sql") if block.page in CONSUMERS for one in statements(block)]
     seen = set()
     for statement in asked:
@@ -246,8 +249,8 @@ def test_examples_without_a_run_have_one_elsewhere() -> None:
 class Consumer:
     """A system of another team: its position, what it did, and its connection, as the examples name them."""
 
-    def __init__(self, connected: Role) -> None:
-        self.role = connected
+    def __init__(self, connected: Role, world: World) -> None:
+        self.role, self.world = connected, world
         self.seen, self.slept = list[Any](), 0
 
     def names(self) -> dict[str, Any]:
@@ -256,14 +259,20 @@ class Consumer:
             "apply": self.seen.append,
             "query": self.query,
             "query_value": lambda sql, *values: self.query(sql, *values)[0][0],
+            "contact_id": self.world.ann,
+            "change_in_salesforce": lambda id_: self.world.org.update(id_, {"Title": "Boss"}),
             "time": SimpleNamespace(sleep=self.sleep, monotonic=time.monotonic),
             "Field": Field,
             "TEXT": Kind.TEXT,
         }
 
     def query(self, sql: str, *values: object) -> Any:
+        """The rows of a statement in a transaction of its own; a worker answers what it asks for."""
         with self.role.engine.begin() as connection:
-            return connection.exec_driver_sql(sql, values).all()
+            found = connection.exec_driver_sql(sql, values).all()
+        if "crm.request(" in sql:
+            answer(self.world)
+        return found
 
     def sleep(self, seconds: float) -> None:
         """Where the example would wait for more, it has read everything."""
@@ -280,6 +289,10 @@ def waits(consumer: Consumer, world: World) -> None:
     assert consumer.slept == 0
 
 
+def asks(consumer: Consumer, world: World) -> None:
+    assert world.row(world.ann)["title"] == "Boss"
+
+
 def declares(consumer: Consumer, world: World) -> None:
     assert Field("Customer_Number__c", Kind.TEXT).column == "customer_number__c"
 
@@ -287,6 +300,7 @@ def declares(consumer: Consumer, world: World) -> None:
 PYTHON: dict[str, Callable[[Consumer, World], None]] = {
     "while True:": follows,
     "written_at": waits,
+    "change_in_salesforce": asks,
     'Field("Customer_Number__c"': declares,
 }
 
@@ -296,10 +310,11 @@ def test_python_runs(ready: tuple[World, Role]) -> None:
     world, connected = ready
     # What is complete through a time after this test began has every write of it.
     world.sql("UPDATE sync.cursor SET complete_through = now() + interval '1 hour'")
+    open_requests(world)
     connected.ask("SELECT crm.subscribe('orders')")
     world.sql("UPDATE sync.consumer SET seq = 0")
     for block in all_blocks("python"):
-        consumer = Consumer(connected)
+        consumer = Consumer(connected, world)
         code = compile(block.text, str(block), "exec")
         [check] = [found for start, found in PYTHON.items() if block.text.startswith(start)]
         if check is declares and "field" in ANNOUNCED - targets():

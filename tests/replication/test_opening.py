@@ -244,7 +244,39 @@ def test_a_held_lease_stays_out(steady: tuple[World, SyncContext]) -> None:
     assert {call.sobject for call in inside(world)} == {"Account"}
 
 
-REFUSED = [("NOT_FOUND", 404), ("API_DISABLED_FOR_ORG", 403), ("FUNCTIONALITY_NOT_ENABLED", 403)]
+def test_a_lease_lost_during_the_call_writes_nothing(steady: tuple[World, SyncContext]) -> None:
+    """A process that was overtaken while it waited for Salesforce moves no cursor and writes no journal."""
+    world, context = steady
+    world.sim.clock.advance(120)
+    step_clock(context, world)
+    before, entries = world.cursor("Contact"), journal(world)
+    world.sim.before_subrequest(lambda _: steal(world, "Contact"))
+
+    begun = opening.begin(context, ("Account", "Contact"))
+
+    assert [report.object for report in begun.reports] == ["Account"]
+    assert (world.cursor("Contact"), journal(world)) == (before, entries)
+    assert world.sql("SELECT owner FROM sync.lease WHERE object = 'Contact'") == [("other",)]
+
+
+def steal(world: World, name: str) -> None:
+    """What another process does to a lease that it takes for expired."""
+    world.sql(
+        "UPDATE sync.lease SET owner = 'other', fence = fence + 1 WHERE object = :o AND owner <> 'other'",
+        o=name,
+    )
+
+
+def test_a_stop_during_the_call_leaves_no_lease(steady: tuple[World, SyncContext]) -> None:
+    """Asked to stop while Salesforce is waited for, the leases are free at once."""
+    world, context = steady
+    world.org.update(world.ann, {"Title": "Boss"})
+    world.sim.before_subrequest(lambda _: context.stop.set())
+
+    begun = opening.begin(context, ("Account", "Contact"))
+
+    assert dict(begun.openings) == {}
+    assert world.sql("SELECT count(*) FROM sync.lease WHERE owner IS NOT NULL") == [(0,)]
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "API_DISABLED_FOR_ORG"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ from sqlalchemy.engine import make_url
 
 from sync.errors import FenceLostError, ObjectsFailedError, SyncError
 from sync.postgres import tables
-from sync.replication import pipeline
+from sync.replication import pipeline, requests
+from sync.replication.requests import Pauses
 from sync.replication.runs import PageResult
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
@@ -109,6 +110,8 @@ class Truth(RuleBasedStateMachine):
         long_ago = self.now() - timedelta(days=40)
         account = self.org.create("Account", {"Name": "Acme"}, stamp=long_ago)
         self.org.create_many(self.name, [self.record(AccountId=account) for _ in range(5)], long_ago)
+        self.world.environment["SYNC_REQUESTS_PER_HOUR"] = "100000"
+        requests.publish(self.world.context("request"))
         self.world.run()
 
     def teardown(self) -> None:
@@ -329,6 +332,33 @@ class Truth(RuleBasedStateMachine):
                 repair=True,
                 sample=None if deep else 0,
             )
+
+    @rule(number=NUMBER, deleted=st.booleans(), beside=st.booleans())
+    def request(self, number: int, deleted: bool, beside: bool) -> None:
+        """A consumer asks for a record, between two passes or during one: once answered, its row is the org's."""
+        id_, stamps = self.pick(number, deleted=deleted), list[int]()
+        if id_ is None:
+            return
+
+        def ask(_: PageResult | None = None) -> None:
+            if not stamps:
+                stamps.extend(self.world.sql("SELECT crm.request(:id)", id=id_)[0])
+                with suppress(SyncError):
+                    requests.answer_waiting(replace(context, command="request"), Pauses())
+
+        self.lag()
+        context = self.world.context(on_page=ask, ahead=1)
+        if beside:
+            with suppress(ObjectsFailedError):
+                pipeline.sync_all(context)
+                self.late.clear()
+                self.untold.clear()
+        ask()
+        done = self.world.sql("SELECT crm.wait_for(:id, :stamp, '0s')", id=id_, stamp=stamps[0])[0][0]
+        if done and id_ in self.org.ids(self.name, deleted=None):
+            hidden = set(self.org.schema.objects[self.name].hidden_fields)
+            different = compare(self.org.record(id_), self.world.rows(self.name)[id_], hidden)
+            assert different == {}, f"{id_} was asked for and read: {different}"
 
     @rule(step=st.integers(1, 6), verify=st.booleans())
     def die(self, step: int, verify: bool) -> None:

@@ -28,7 +28,7 @@ SELECT o.object, r.outcome, r.error_class, r.finished_at
   FROM unnest(CAST(:objects AS text[])) AS o (object)
  CROSS JOIN LATERAL (
        SELECT id, outcome, error_class, finished_at FROM sync.run
-        WHERE object = o.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase')
+        WHERE object = o.object AND outcome <> 'running' AND command NOT IN ('verify', 'erase', 'request')
         ORDER BY id DESC LIMIT :most
        ) AS r
  ORDER BY o.object, r.id DESC

@@ -73,6 +73,8 @@ FORGET = tuple(
     for statement in (
         "DELETE FROM sync.reject WHERE left(record_id, 15) = ANY (CAST(:short AS text[]))",
         "DELETE FROM sync.reread WHERE record_id = ANY (CAST(:ids AS text[]))",
+        "DELETE FROM sync.request WHERE record_id = ANY (CAST(:ids AS text[]))",
+        "DELETE FROM sync.answer WHERE record_id = ANY (CAST(:ids AS text[]))",
         "DELETE FROM sync.listing WHERE record_id = ANY (CAST(:ids AS text[]))",
         # The names of changed fields, and the findings of a verify, are personal data, too.
         "UPDATE sync.change SET changed = '{}', old = NULL "

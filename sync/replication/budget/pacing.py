@@ -96,7 +96,11 @@ def check(context: SyncContext) -> None:
 
     `--ignore-budget` skips this.
     """
-    work = OF_COMMAND.get(context.command, OTHER)
+    check_work(context, OF_COMMAND.get(context.command, OTHER))
+
+
+def check_work(context: SyncContext, work: str) -> None:
+    """Raise DeferredError if the plan does not let this kind of work begin now."""
     if not context.ignore_budget and (reason := current_plan(context).refusal(work)):
         raise DeferredError(f"{reason}; {remedy(context)}")
 
@@ -116,7 +120,7 @@ def check_usage(context: SyncContext) -> None:
 
 def remedy(context: SyncContext) -> str:
     """Return when deferred work goes on, and how an operator begins it now."""
-    if context.command == "worker":
+    if context.command in ("worker", "request"):
         return "work resumes when the usage drops below the budget"
     command = context.typed or f"python -m sync {context.command}"
     return f"try again later, or do it now all the same: {command} --ignore-budget"
