@@ -52,7 +52,7 @@ HTTP = "sync/salesforce/session/http.py"
 LEARNED = "sync/salesforce/learned.py"
 LEDGER = "sync/postgres/ledger.py"
 REFRESH = "sync/replication/refresh.py"
-BUDGET = "sync/replication/budget.py"
+BUDGET = "sync/replication/budget/plan.py"
 CALLS = "sync/postgres/state/calls.py"
 SLOTS = "sync/salesforce/slots.py"
 REQUESTS = "sync/replication/requests.py"
@@ -1255,14 +1255,14 @@ MUTATIONS = (
         "used < share * limit:",
         "True:",
         "replication/test_faults.py::test_budget_defers",
-        "replication/test_budget.py::test_the_orgs_own_count_stops_everything",
+        "replication/test_call_plan.py::test_the_orgs_own_count_stops_everything",
     ),
     bug(
         "budget: passes are as frequent as ever",
         BUDGET,
         "    seconds = max(ceil(planned), grown.total_seconds(), usual.total_seconds())\n",
         "    seconds = usual.total_seconds()\n",
-        "replication/test_budget.py::test_the_order_of_thinning",
+        "replication/test_call_plan.py::test_the_order_of_thinning",
         "replication/test_pacing.py::test_the_interval_of_the_worker",
     ),
     bug(
@@ -1270,32 +1270,32 @@ MUTATIONS = (
         BUDGET,
         "max(ceil(planned), grown",
         "max(0, grown",
-        "replication/test_budget.py::test_the_interval_is_planned_ahead",
+        "replication/test_call_plan.py::test_the_interval_is_planned_ahead",
     ),
     bug(
         "budget: passes that are to come are not planned for",
         BUDGET,
         " + spent.a_pass * ((DAY - spent.span) / LONGEST_INTERVAL)",
         "",
-        "replication/test_budget.py::test_days_stay_within_the_allowance",
+        "replication/test_call_plan.py::test_days_stay_within_the_allowance",
     ),
     bug(
         "budget: work stops and goes on at the same share",
         BUDGET,
         "least - RELAX if work in before else least",
         "least",
-        "replication/test_budget.py::test_it_does_not_flap",
+        "replication/test_call_plan.py::test_it_does_not_flap",
     ),
     bug(
         "budget: verify waits before refresh",
         BUDGET,
         "{ON_DEMAND: 0.85, REFRESH: 0.9, VERIFY: 0.95}",
         "{ON_DEMAND: 0.85, REFRESH: 0.95, VERIFY: 0.9}",
-        "replication/test_budget.py::test_the_order_of_thinning",
+        "replication/test_call_plan.py::test_the_order_of_thinning",
     ),
     bug(
         "budget: verify waits for ever",
-        "sync/replication/pacing.py",
+        "sync/replication/budget/pacing.py",
         "now - last >= LONGEST_UNVERIFIED",
         "False",
         "replication/test_pacing.py::test_verify_waits_three_days_at_most",

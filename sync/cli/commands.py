@@ -34,8 +34,9 @@ from sync.logs import logger, printable
 from sync.operations import erasure, pruning, status, worker
 from sync.operations.audit import checks, mapped
 from sync.postgres import feed, tables
-from sync.replication import estimates, pacing, pipeline, requests, runs
+from sync.replication import pipeline, requests, runs
 from sync.replication import rejects as rejected
+from sync.replication.budget import estimates, pacing
 from sync.replication.runs import SyncContext
 
 MINUTE = timedelta(minutes=1)  # the longest pause after a failure of a job that goes on for ever

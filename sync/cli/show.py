@@ -35,7 +35,7 @@ from sync.operations.status import Rejected, Status, describe_count
 from sync.postgres.consumers import Backlog
 from sync.postgres.feed import Change
 from sync.postgres.pruning import Size
-from sync.replication.estimates import Estimate
+from sync.replication.budget.estimates import Estimate
 from sync.replication.rejects import Group
 from sync.replication.runs import Report
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sync.operations.formats import format_duration, format_utc
-from sync.replication.budget import WORKS, Deferred, Plan
+from sync.replication.budget.plan import WORKS, Deferred, Plan
 
 LASTING = timedelta(hours=1)  # how long work is deferred before somebody is told
 TITLES = {

@@ -18,8 +18,8 @@ from sync.postgres.pruning import Size
 from sync.postgres.state import requests
 from sync.postgres.state.incidents import Incident, read_open
 from sync.postgres.state.requests import Delayed
-from sync.replication import pacing
-from sync.replication.budget import Deferred, Rules
+from sync.replication.budget import pacing
+from sync.replication.budget.plan import Deferred, Rules
 from sync.replication.rejects import describe_groups, reject_groups
 
 FRESHNESS = text("""

@@ -26,8 +26,9 @@ from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.journal import Outcome
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, pacing, recompute, refresh, retention, windows
+from sync.replication import apply, deletes, recompute, refresh, retention, windows
 from sync.replication.apply import ObjectSchema
+from sync.replication.budget import pacing
 from sync.replication.runs import Report, SyncContext, Taken, log_outcome
 from sync.salesforce.extract import together
 from sync.salesforce.extract.together import Question, Told

@@ -28,8 +28,9 @@ from sync.postgres.load import personal
 from sync.postgres.state import calls, journal
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, deletes, opening, pacing, recompute, refresh, retention
+from sync.replication import apply, deletes, opening, recompute, refresh, retention
 from sync.replication.apply import ObjectSchema
+from sync.replication.budget import pacing
 from sync.replication.opening import Opening
 from sync.replication.runs import (
     Attempts,

@@ -17,8 +17,9 @@ from sync.postgres.state import calls, cursors, leases, plans
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, pacing
+from sync.replication import apply
 from sync.replication.apply import ObjectSchema
+from sync.replication.budget import pacing
 from sync.replication.runs import PageResult, SyncContext
 from sync.replication.windows import read_window
 from sync.window import Window

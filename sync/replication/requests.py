@@ -31,8 +31,9 @@ from sync.postgres.state import calls, journal, leases
 from sync.postgres.state import requests as waiting
 from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
-from sync.replication import apply, opening, pacing, recompute, refresh
+from sync.replication import apply, opening, recompute, refresh
 from sync.replication.apply import ObjectSchema
+from sync.replication.budget import pacing
 from sync.replication.runs import PageResult, Report, SyncContext, measures
 from sync.window import Window
 

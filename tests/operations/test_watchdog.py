@@ -297,6 +297,25 @@ def test_making_an_index_has_an_allowance(world: World) -> None:
 # ── when jobs run ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_passes_come_less_often_while_calls_are_short(stop: threading.Event) -> None:
+    """The interval is asked for after each pass, and the longest pause after a failure is that of the time."""
+    began, passes = time.monotonic(), list[float]()
+    intervals = [timedelta(seconds=each) for each in (0.05, 0.05, 30)]
+
+    def passed() -> None:
+        passes.append(time.monotonic() - began)
+
+    timer = threading.Timer(0.8, stop.set)
+    timer.start()
+    worker.run_jobs({"Contact": passed}, timedelta(seconds=10), stop, pace=lambda: intervals.pop(0))
+    assert len(passes) == 3
+    assert intervals == []
+
+    rhythm = worker.Rhythm(timedelta(seconds=1), lambda: timedelta(minutes=10))
+    assert rhythm.renew() == 600
+    assert worker.pause_after(SyncError("away"), 400, rhythm.interval) == 600
+
+
 def test_when_jobs_run(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once and then each interval, give or take a tenth; after a run that took longer at the next multiple;
     after a failure with pauses that double, at most the interval. A stop waits for none of it."""

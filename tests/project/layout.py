@@ -36,6 +36,7 @@ PURE = (
     "logs.printable",
     "catalogue",
     "salesforce.soql",
+    "replication.budget.plan",
 )
 
 MOST_ENTRIES = 14  # of sync/, beside __init__.py

@@ -22,7 +22,7 @@ from sync.operations.status import Freshness, Run, Status, headline, read_status
 from sync.postgres import tables
 from sync.postgres.pruning import Size
 from sync.postgres.state.incidents import Incident
-from sync.replication.budget import Deferred
+from sync.replication.budget.plan import Deferred
 from tests.project.pages import (
     ROOT,
     blocks,

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from sync.errors import SyncError
-from sync.replication import estimates, pipeline
+from sync.replication import pipeline
+from sync.replication.budget import estimates
 from sync.replication.verify import buckets, comparison
 from sync.salesforce.extract import extraction, results
 from tests.support.world import LONG_AGO, World

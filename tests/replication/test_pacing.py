@@ -13,7 +13,8 @@ import pytest
 from sync.postgres.state import calls
 from sync.postgres.state.calls import ON_DEMAND, REFRESH, RESYNC, VERIFY, Spent
 from sync.postgres.tables import transaction
-from sync.replication import pacing, pipeline
+from sync.replication import pipeline
+from sync.replication.budget import pacing
 from tests.support.world import World
 
 ALLOWED = 1_000

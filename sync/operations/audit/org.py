@@ -17,6 +17,7 @@ from sync.operations.audit.findings import CHECK_AGAIN, Finding, remedy
 from sync.postgres import ledger
 from sync.postgres.tables import transaction
 from sync.replication import apply
+from sync.replication.budget import plan
 from sync.salesforce import soql
 from sync.salesforce.extract import bulk, extraction
 from sync.salesforce.session.addresses import record_id
@@ -280,7 +281,11 @@ def budget(settings: Settings, session: Session) -> Generator[Finding, None, Non
         yield Finding("API budget", "warning", "Salesforce sends no Sforce-Limit-Info; usage is unknown")
         return
     share = settings.sync_api_budget
-    detail = f"{usage.used:,} of {usage.limit:,} daily requests used, scheduled work stops at {share:.0%}"
+    own = plan.allowance(usage.limit, settings.sync_api_calls_per_day)
+    detail = (
+        f"{usage.used:,} of {usage.limit:,} daily requests used, all work stops at {share:.0%}; "
+        f"at most {own:,} a day by this product"
+    )
     if usage.used >= share * usage.limit:
         remedy = "wait, raise SYNC_API_BUDGET, or find who uses them"
         yield Finding("API budget", "failed", detail, remedy, 4)

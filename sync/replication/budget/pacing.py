@@ -13,7 +13,7 @@ from sync.logs import logger
 from sync.postgres.state import calls, journal
 from sync.postgres.state.calls import OF_COMMAND, OTHER, VERIFY, Stored
 from sync.postgres.tables import transaction
-from sync.replication.budget import LONGEST_UNVERIFIED, Plan, Rules, make_plan, stop_reason
+from sync.replication.budget.plan import LONGEST_UNVERIFIED, Plan, Rules, make_plan, stop_reason
 from sync.replication.runs import SyncContext
 from sync.salesforce.session.answers import Usage
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.postgres.state.calls import ON_DEMAND, PASS, REFRESH, RESYNC, VERIFY, Spent
-from sync.replication.budget import (
+from sync.replication.budget.plan import (
     LONGEST_INTERVAL,
     LONGEST_UNVERIFIED,
     RELAX,
