@@ -236,7 +236,7 @@ def test_interrupted_resync_goes_on_where_it_stopped(loaded: World) -> None:
 
 def test_a_signal_ends_a_run_between_pages(loaded: World) -> None:
     """Ctrl-C on a run keeps the committed pages, says so, and exits with 1."""
-    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(60)])
+    loaded.org.create_many("Contact", [{"LastName": f"n{i}"} for i in range(200)])
     loaded.sim.options.page_sizes = 1
     loaded.sim.options.latency = 0.05
     process = loaded.start("sync", "run")

@@ -97,7 +97,7 @@ def test_listed_fields_are_read_again(priced: World, listed: str) -> None:
     """SYNC_VOLATILE_FIELDS: fields without a formula, mapped or custom, plain or with their object."""
     priced.environment["SYNC_VOLATILE_FIELDS"] = listed
     silently(priced, priced.ann, Tier__c="Gold", Title="Boss", Department="not listed")
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     priced.run()
 
@@ -113,7 +113,7 @@ def test_listed_for_another_object(priced: World) -> None:
     priced.environment["SYNC_VOLATILE_FIELDS"] = "Account.Description,NoSuch__c,Id,SystemModstamp"
     silently(priced, priced.ann, Description="contact's")
     silently(priced, priced.bolt, Description="account's")
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     priced.run()
 
@@ -125,7 +125,7 @@ def test_a_listed_phone_brings_what_is_derived(priced: World) -> None:
     """A derived column moves with its field."""
     priced.environment["SYNC_VOLATILE_FIELDS"] = "Contact.Phone"
     silently(priced, priced.ann, Phone="(415) 555-0100")
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     priced.run()
 
@@ -141,7 +141,7 @@ def test_a_record_that_changed_between_is_not_half_written(priced: World) -> Non
     """With a newer stamp than its row a record is left to the next pass, which brings all of it."""
     before = priced.row(priced.ann)
     double(priced)
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
     change = when_refreshing(lambda: priced.org.update(priced.ann, {"Spend__c": 7, "Title": "Boss"}))
 
     pipeline.sync_object(priced.context(on_page=change), "Contact")
@@ -157,7 +157,7 @@ def test_a_record_that_changed_between_is_not_half_written(priced: World) -> Non
 def test_a_record_deleted_between_is_no_tombstone_yet(priced: World) -> None:
     """A refresh neither buries nor writes a record that was deleted after the pass; the next pass does."""
     double(priced)
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
     bury = when_refreshing(lambda: priced.org.delete(priced.ann))
 
     pipeline.sync_object(priced.context(on_page=bury), "Contact")
@@ -171,7 +171,7 @@ def test_a_record_deleted_between_is_no_tombstone_yet(priced: World) -> None:
 
 def test_a_record_created_between(priced: World) -> None:
     """A record that is in no row yet is not made from a few columns."""
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
     add = when_refreshing(lambda: priced.org.create("Contact", {"LastName": "New", "Spend__c": 1}))
 
     pipeline.sync_object(priced.context(on_page=add), "Contact")
@@ -195,7 +195,7 @@ def test_tombstones_stay_what_they_are(priced: World, end: str) -> None:
     before, seen = priced.row(priced.bob), priced.last_seq()
     assert before["deleted_reason"] == end
     double(priced)
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     priced.run()
 
@@ -209,7 +209,7 @@ def test_killed_half_way(priced: World) -> None:
     """A refresh that was killed is due still, and the next run ends equal."""
     priced.page_by(1)
     double(priced)
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     def die(step: PageResult) -> None:
         if step.window.since is None and step.received == 2:
@@ -277,7 +277,7 @@ def test_many_unfit_values(priced: World, monkeypatch: pytest.MonkeyPatch) -> No
 def test_many_digits(priced: World) -> None:
     """A formula's number keeps its digits when it is refreshed."""
     priced.org.change_formula("Contact", "Spend_With_Tax__c", lambda _: Decimal("1234567890123456.78"))
-    priced.sim.clock.advance(DAY + 1)
+    priced.sim.clock.advance(DAY + 30)
 
     priced.run()
 

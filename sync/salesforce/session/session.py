@@ -290,7 +290,8 @@ class Session:
         policy = replace(self.best_effort, total=COMPOSITE.answer / 2)
         answer = self._connection.call(ask, policy=policy)
         took, answers = answer.body
-        at = answer.at - timedelta(seconds=took + 1)  # Date is cut to whole seconds
+        # Date is cut to whole seconds, and so are stamps, which are compared with this.
+        at = (answer.at - timedelta(seconds=took + 1)).replace(microsecond=0)
         return Together(answers, at, answer.generation)
 
     def clock(self) -> datetime | None:
