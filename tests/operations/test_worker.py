@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -16,6 +17,7 @@ from tests.support.asking import ask, wait
 from tests.support.consuming import GRANTS, role
 from tests.support.processes import Process
 from tests.support.receiver import receiver
+from tests.support.soak import SOAK
 from tests.support.world import World
 
 
@@ -123,6 +125,42 @@ def test_a_second_signal_changes_nothing(loaded: World) -> None:
         code, output = ended(process)
 
     assert code == 0, output
+
+
+def reads_its_write(world: World, wanted: datetime, seconds: float) -> bool:
+    """Whether a consumer that waits for this time is let go within so long, and then reads what was written."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if world.sql("SELECT crm.wait_until(:at, '10 seconds')", at=wanted)[0][0]:
+            title = world.sql("SELECT title FROM crm.customer WHERE contact_id = :id", id=world.ann)
+            return bool(title == [("Boss",)])
+    return False
+
+
+def test_a_consumer_waits_for_its_own_write(loaded: World) -> None:
+    """Once the minute of a commit is over in Salesforce, the next passes claim it, and the row is there."""
+    loaded.sim.clock.advance(60)
+    with working(loaded):
+        wait_for(lambda: succeeded(loaded, 1))
+        loaded.org.update(loaded.ann, {"Title": "Boss"})
+        wanted = loaded.sim.clock.now()
+        loaded.sim.clock.advance(60)
+        assert reads_its_write(loaded, wanted, 20)
+
+
+@pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
+def test_a_consumer_waits_at_most_three_minutes(loaded: World) -> None:
+    """With default settings and 0.3 s a call, `crm.wait_until` of the time of a commit is true within three minutes."""
+    loaded.sim.options.latency = 0.3
+    process = loaded.start("sync", "worker")
+    try:
+        wait_for(lambda: succeeded(loaded, 1))
+        time.sleep(20)
+        loaded.org.update(loaded.ann, {"Title": "Boss"})
+        assert reads_its_write(loaded, loaded.sim.clock.now(), 180)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -21,7 +21,7 @@ from sync.errors import FenceLostError, ObjectsFailedError, SyncError
 from sync.postgres import tables
 from sync.replication import pipeline, requests
 from sync.replication.requests import Pauses
-from sync.replication.runs import PageResult
+from sync.replication.runs import PageResult, SyncContext
 from sync.simulator import Field, Simulator
 from tests.conftest import administer
 from tests.support.databases import create
@@ -59,7 +59,7 @@ FAULTS = (
     *("unavailable_html", "reset", "invalid_query_locator", "missing_rows"),
 )
 SPOILED = ("missing_rows", "missing_rows", "truncated", "repeated_rows")
-PLACES = ("any", "query", "page")
+PLACES = ("any", "query", "page", "composite")
 
 
 class Dies(Exception):
@@ -95,6 +95,8 @@ class Truth(RuleBasedStateMachine):
         self.silent: set[str] = set()
         # Fields shown again, which the next pass fills in old records.
         self.late: set[str] = set()
+        # A worker: one session for all its passes, whose estimate of Salesforce's time is as old as its last answer.
+        self.worker = self.world.context("worker")
         self.untold: set[str] = set()  # committed late, without a sign, since the last pass
         self.told_late = 0  # seconds
         self.refusal: Any = None  # of getUpdated, while a transaction is open
@@ -284,7 +286,7 @@ class Truth(RuleBasedStateMachine):
         """A fault that will strike sooner or later."""
         self.sim.faults.add(fault, on=place, after=after, times=1)
 
-    @rule(fault=st.sampled_from(SPOILED), place=st.sampled_from(PLACES[1:]))
+    @rule(fault=st.sampled_from(SPOILED), place=st.sampled_from(PLACES[1:3]))
     def trouble_while_much_is_new(self, fault: str, place: str) -> None:
         """A fault in a pass over changes that are old enough to be claimed."""
         self.org.create_many(self.name, [self.record()] * 5)
@@ -298,13 +300,23 @@ class Truth(RuleBasedStateMachine):
 
     # ── the product ──
 
-    def pass_(self, **changed: Any) -> None:
+    def pass_(self, context: SyncContext | None = None, **changed: Any) -> None:
         """One pass; a fault may fail it, and then it has claimed nothing."""
         self.lag()
         with suppress(ObjectsFailedError):
-            pipeline.sync_all(self.world.context(**changed))
+            pipeline.sync_all(context or self.world.context(**changed))
             self.late.clear()
             self.untold.clear()
+
+    @rule()
+    def run_as_worker(self) -> None:
+        """A pass of a process that has passed before."""
+        self.pass_(self.worker)
+
+    @rule(on=st.booleans())
+    def refuse_composite(self, on: bool) -> None:
+        """Each object by itself from now on, or all with one call again."""
+        self.sim.options.composite = not on
 
     def lag(self) -> None:
         if self.opened is not None:
