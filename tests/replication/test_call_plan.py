@@ -140,6 +140,18 @@ def test_the_order_of_thinning() -> None:
     )
 
 
+def test_passes_that_are_to_come_are_named() -> None:
+    """On the first day the reason names what passes will take, too: the calls so far alone would not explain it."""
+    first_hour = Spent({PASS: 60}, 1, 60, timedelta(hours=1))
+    plan = make_plan(first_hour, Rules(MINUTE, 200), NOON)
+
+    assert works(plan) == ORDER
+    assert plan.deferred[0].reason == (
+        "60 of the 200 API calls are used that SYNC_API_CALLS_PER_DAY allows in 24 hours, and passes take 138 more "
+        "until a day of them is over"
+    )
+
+
 def test_what_waits_goes_on_well_below() -> None:
     """Work goes on when the calls have dropped by three per cent of the allowance, and not before."""
     since = {ON_DEMAND: NOON - MINUTE}

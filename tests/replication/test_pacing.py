@@ -88,6 +88,26 @@ def test_calls_are_told_apart(loaded: World) -> None:
     assert set(found.by_kind) >= {"pass", "describe", "refresh", "verify", "resync"}
 
 
+def test_quiet_passes_are_counted(loaded: World) -> None:
+    """Passes of the worker that change nothing share lines of the journal: their calls, kinds and number do not get
+    lost."""
+    age(loaded)
+    loaded.sql("UPDATE sync.cursor SET refreshed_at = now()")
+    loaded.environment["SYNC_VERIFY_AT"] = "off"
+    context = loaded.context("worker")
+    for _ in range(4):
+        for job in pipeline.begin_scheduled(context, ["Account", "Contact"]).values():
+            job()
+        loaded.sim.clock.advance(60)
+
+    found = spent(loaded)
+    counted = [request for request in loaded.sim.requests if request.counted]
+    assert found.total == len(counted)
+    assert found.by_kind["describe"] == sum(request.kind == "describe" for request in counted) > 0
+    assert found.passes == 4
+    assert loaded.sql("SELECT count(*) FROM sync.run WHERE started_at > now() - interval '1 hour'")[0][0] < 8
+
+
 def test_what_counts_as_the_last_day(loaded: World) -> None:
     """Runs that ended within 24 hours count, with those that go on; what no command names is another kind."""
     age(loaded)

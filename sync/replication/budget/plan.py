@@ -113,7 +113,7 @@ def make_plan(
     ]
     if stopped:
         waiting.insert(0, PASS)
-    reason = stopped or spent_reason(spent.total, allowed)
+    reason = stopped or spent_reason(spent.total, allowed, committed(spent) - spent.total)
     return Plan(
         spent.by_kind,
         spent.total,
@@ -168,6 +168,9 @@ def stop_reason(used: int | None, limit: int | None, share: float) -> str:
     )
 
 
-def spent_reason(spent: int, allowed: int) -> str:
-    """Return what a plan says of the allowance."""
-    return f"{spent:,} of the {allowed:,} API calls are used that SYNC_API_CALLS_PER_DAY allows in 24 hours"
+def spent_reason(spent: int, allowed: int, to_come: float = 0) -> str:
+    """Return what a plan says of the allowance; `to_come` are the calls of passes until a day of them is
+    over."""
+    used = f"{spent:,} of the {allowed:,} API calls are used that SYNC_API_CALLS_PER_DAY allows in 24 hours"
+    rest = f", and passes take {to_come:,.0f} more until a day of them is over" if to_come >= 1 else ""
+    return used + rest
