@@ -17,9 +17,11 @@ from sqlalchemy.exc import NoResultFound
 
 from sync.errors import CountMismatchError
 from sync.postgres.load import sql
-from sync.postgres.state import cursors, leases
-from sync.replication import apply, windows
-from sync.salesforce.extract import rest
+from sync.postgres.state import leases, plans
+from sync.replication import apply, opening
+from sync.salesforce.extract import rest, together
+from sync.salesforce.extract.together import Question
+from sync.salesforce.session import session
 from sync.window import Window
 from tests.support.model import OPPORTUNITIES, OVERLAP, Truth
 
@@ -55,15 +57,19 @@ def test_so_do_those_of_a_generated_object(server: str, template: str) -> None:
 
 
 def claims_without_coverage(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(windows, "covered_through", lambda _, schema: schema.at.replace(second=0, microsecond=0))
+    for module in (session, together):  # asked alone, and with the call for all objects
+        patch.setattr(module, "latest_covered", lambda told: told.at.replace(second=0, microsecond=0))
 
 
 def nothing_read_again(patch: pytest.MonkeyPatch) -> None:
     window = Window
     patch.setattr(
-        cursors,
+        plans,
         "Window",
         lambda since, until, overlap=OVERLAP: window(since and since + overlap, until, overlap),
+    )
+    patch.setattr(
+        opening, "Question", lambda projection, since, asked: Question(projection, since + OVERLAP, asked)
     )
 
 
