@@ -376,15 +376,15 @@ MUTATIONS = (
     bug(
         "opening: an object with changes is taken for a quiet one",
         OPENING,
-        "if told is None or each.waiting or not told.empty:",
-        "if told is None or each.waiting:",
+        "if told is None or not told.empty:",
+        "if told is None:",
         "replication/test_opening.py::test_what_is_told_is_used",
     ),
     bug(
         "opening: a quiet pass ends although other work is due",
         OPENING,
-        "if told is None or each.waiting or not told.empty:",
-        "if told is None or not told.empty:",
+        "                and not other_work(connection, context, each)\n",
+        "",
         "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
     ),
     bug(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from sync.catalogue.catalogue import CATALOGUE
 from sync.errors import SalesforceError, SyncError
@@ -39,6 +39,8 @@ from sync.window import Window
 log = logger.get(__name__)
 
 DESCRIBE_SECONDS = 600.0  # between two describes of an object in which nothing changes
+# What locks one table must not hold up all objects: each then goes by itself.
+LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
 MOST_LISTED = 1_000  # deleted records that the closing transaction looks up
 
 
@@ -61,13 +63,12 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An object that takes part in the call; `waiting`: other work than its window is due; `lately`: coverage
-    and deletions were asked for within SYNC_COVERAGE_INTERVAL, and are not asked for again."""
+    """An object that takes part in the call; `lately`: coverage and deletions were asked for within
+    SYNC_COVERAGE_INTERVAL, and are not asked for again."""
 
     held: Lease
     schema: ObjectSchema
     cursor: CursorState
-    waiting: bool
     lately: bool
 
 
@@ -75,24 +76,35 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     """Begin the passes of these objects. A failure is left to each object's own pass, which meets it, too."""
     sharing = [name for name in names if context.session.learned(name).shared]
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
+    openings: dict[str, Opening] = {}
     try:
         sharing = describe_due(context, sharing, calls)
         pacing.check_usage(context)  # each object's own pass records it
-        if not sharing or context.stop.is_set() or context.session.clock() is None:
-            return Begun()
-        openings, candidates = take(context, sharing, calls)
+        if sharing and not context.stop.is_set() and context.session.clock() is not None:
+            openings, candidates = take(context, sharing)
     except SyncError as error:
         log.info("composite_skipped", reason=str(error)[:300])
-        return Begun()
-    with leases.renewing(context.engine, [opening.taken.held for opening in openings.values()]):
+    openings = {
+        name: opened(openings.get(name), made) for name, made in calls.items() if made or name in openings
+    }
+    held = [each.taken.held for each in openings.values() if each.taken.held is not None]
+    if not held:
+        return Begun(openings=openings)
+    with leases.renewing(context.engine, held):
         for first in range(0, len(candidates), MOST_QUERIES):
             openings.update(ask(context, candidates[first : first + MOST_QUERIES], openings))
         reports = close(context, candidates, openings, began)
     if context.stop.is_set():
-        for opening in openings.values():
-            leases.release(context.engine, opening.taken.held)
+        for each in held:
+            leases.release(context.engine, each)
         return Begun(tuple(reports))
     return Begun(tuple(reports), openings)
+
+
+def opened(opening: Opening | None, described: int) -> Opening:
+    """Return an opening, or one without a lease, that counts the calls of a describe."""
+    held = opening.taken.held if opening is not None else None
+    return Opening(Taken(held, described, by_kind={DESCRIBE: described} if described else {}))
 
 
 def describe_due(context: SyncContext, names: Sequence[str], calls: dict[str, int]) -> list[str]:
@@ -112,7 +124,7 @@ def describe_due(context: SyncContext, names: Sequence[str], calls: dict[str, in
         if name in steady:
             with session.counted() as counted:
                 try:
-                    session.describe(name)
+                    session.describe(name, best_effort=True)
                 except SalesforceError as error:
                     log.info("composite_skipped", object=name, reason=str(error)[:300])
                     left_out.add(name)
@@ -120,52 +132,51 @@ def describe_due(context: SyncContext, names: Sequence[str], calls: dict[str, in
     return [name for name in names if name not in left_out]
 
 
-def take(
-    context: SyncContext, names: Sequence[str], calls: Mapping[str, int]
-) -> tuple[dict[str, Opening], list[Candidate]]:
+def take(context: SyncContext, names: Sequence[str]) -> tuple[dict[str, Opening], list[Candidate]]:
     """Take the leases that are free; return an opening for each of them, and which objects can be asked."""
     organization = context.session.organization()
     at = context.session.clock()
     assert at is not None
     openings, candidates = {}, []
     with transaction(context.engine) as connection:
+        connection.execute(LOCK_TIMEOUT)
         apply.check_org(connection, context, organization)
         replicated.note_replicated(connection, context.settings.sync_objects)
         taken = leases.take_free(connection, names, context.owner)
         steady = cursors.steady_objects(connection, names)
-        reread = refresh.read_waiting(connection)
         for held in taken:
-            made = calls[held.object]
-            openings[held.object] = Opening(Taken(held, made, by_kind={DESCRIBE: made} if made else {}))
-            if held.object in steady and not recompute.is_due(connection, context, held.object):
-                waiting = held.object in reread
-                if (found := candidate(connection, context, held, at, waiting=waiting)) is not None:
-                    candidates.append(found)
+            openings[held.object] = Opening(Taken(held))
+            if held.object not in steady or recompute.is_due(connection, context, held.object):
+                continue
+            if (found := candidate(connection, context, held, at)) is not None:
+                candidates.append(found)
     return openings, candidates
 
 
-def candidate(
-    connection: Connection, context: SyncContext, held: Lease, at: datetime, *, waiting: bool
-) -> Candidate | None:
+def candidate(connection: Connection, context: SyncContext, held: Lease, at: datetime) -> Candidate | None:
     """Return an object as it can be asked; None if its clock is wrong, or its describe not known."""
     known = context.session.last_described(held.object)
     if known is None:
         return None
     schema = apply.object_schema(connection, context, CATALOGUE[held.object], known.fields, at)
-    cursor, verify_at = cursors.read_cursor(connection, held.object), context.settings.sync_verify_at
+    cursor = cursors.read_cursor(connection, held.object)
     through = cursor.complete_through
     if schema.clock_error or through is None or through > at + context.settings.sync_overlap:
         return None
-    due = (
-        waiting
-        or cursor.deletions_refused_at is not None
-        or retention.is_due(connection, context, held.object, cursor)
-        or bool(ledger.find_changes(connection, schema.projection))
-        or cursor.hidden != tuple(sorted(schema.projection.hidden))
-        or bool(refresh.due_fields(context, schema, cursor))
-        or (context.command == "worker" and journal.verify_due(connection, held.object, verify_at))
+    return Candidate(held, schema, cursor, windows.asked_lately(context, cursor, at))
+
+
+def other_work(connection: Connection, context: SyncContext, each: Candidate) -> bool:
+    """Return whether other work than its window is due in an object."""
+    name, verify_at = each.held.object, context.settings.sync_verify_at
+    return (
+        each.cursor.deletions_refused_at is not None
+        or retention.is_due(connection, context, name, each.cursor)
+        or bool(ledger.find_changes(connection, each.schema.projection))
+        or each.cursor.hidden != tuple(sorted(each.schema.projection.hidden))
+        or bool(refresh.due_fields(context, each.schema, each.cursor))
+        or (context.command == "worker" and journal.verify_due(connection, name, verify_at))
     )
-    return Candidate(held, schema, cursor, due, windows.asked_lately(context, cursor, at))
 
 
 def ask(
@@ -219,10 +230,14 @@ def close(
     reports, seconds = [], time.monotonic() - began
     try:
         with transaction(context.engine) as connection:
+            connection.execute(LOCK_TIMEOUT)
+            reread = refresh.read_waiting(connection)
             closed = {
                 name: run
                 for name, each in quiet.items()
-                if (run := close_one(connection, context, each, openings[name])) is not None
+                if name not in reread
+                and not other_work(connection, context, each)
+                and (run := close_one(connection, context, each, openings[name])) is not None
             }
     except SyncError as error:
         log.info("composite_skipped", reason=str(error)[:300])
@@ -236,9 +251,9 @@ def close(
 
 
 def is_quiet(opening: Opening, each: Candidate) -> bool:
-    """Return whether the call says that nothing has changed in an object, and no other work waits."""
+    """Return whether the call says that nothing has changed in an object."""
     told = opening.told
-    if told is None or each.waiting or not told.empty:
+    if told is None or not told.empty:
         return False
     if told.question.deleted is None:
         return each.lately

@@ -86,9 +86,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A lease that is held already, and the API calls made before the run that count as the object's."""
+    """A lease that is held already (None: there is none), and the API calls made before the run that count as
+    the object's."""
 
-    held: Lease
+    held: Lease | None
     calls: int = 0
     shared_calls: int = 0
     by_kind: Mapping[str, int] = field(default_factory=dict)  # those of named kinds, within `calls`
@@ -105,7 +106,7 @@ def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | N
     """
     lease = (
         leases.lease(context.engine, name, context.owner, context.wait, context.stop)
-        if taken is None
+        if taken is None or taken.held is None
         else leases.holding(context.engine, taken.held)
     )
     with lease as held, context.session.counted() as calls:

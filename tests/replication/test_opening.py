@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from sync.errors import ObjectsFailedError
 from sync.replication import opening, pipeline
@@ -257,6 +258,36 @@ def test_a_lease_lost_during_the_call_writes_nothing(steady: tuple[World, SyncCo
     assert [report.object for report in begun.reports] == ["Account"]
     assert (world.cursor("Contact"), journal(world)) == (before, entries)
     assert world.sql("SELECT owner FROM sync.lease WHERE object = 'Contact'") == [("other",)]
+
+
+def test_a_locked_table_holds_up_no_other_object(
+    steady: tuple[World, SyncContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a lock on one table for too long is left to each object's own pass."""
+    world, context = steady
+    monkeypatch.setattr(opening, "LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '100ms'"))
+    blocker = world.engine.raw_connection()
+    blocker.cursor().execute("LOCK TABLE salesforce.contact IN ACCESS EXCLUSIVE MODE")
+
+    begun = opening.begin(context, ("Account", "Contact"))
+    blocker.rollback()
+    blocker.close()
+
+    assert begun.reports == ()
+    for name in ("Account", "Contact"):
+        pipeline.sync_object(context, name, begun.openings[name])
+    world.assert_equal()
+
+
+def test_describes_are_counted_without_a_call(loaded: World) -> None:
+    """What was described before the usage stops the call is in the journal of the object's own run."""
+    loaded.sim.options.limit_max, loaded.sim.options.limit_used = 1000, 900
+    begun = opening.begin(loaded.context(), ("Account", "Contact"))
+
+    assert {name: (each.taken.held, each.taken.calls) for name, each in begun.openings.items()} == {
+        "Account": (None, 1),
+        "Contact": (None, 1),
+    }
 
 
 def steal(world: World, name: str) -> None:

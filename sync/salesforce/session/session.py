@@ -194,11 +194,14 @@ class Session:
         except ValueError as error:
             raise SalesforceError(str(error)) from None
 
-    def describe(self, name: str, *, refresh: bool = False) -> tuple[tuple[DescribedField, ...], datetime]:
+    def describe(
+        self, name: str, *, refresh: bool = False, best_effort: bool = False
+    ) -> tuple[tuple[DescribedField, ...], datetime]:
         """Return an object's fields as this user sees them, and Salesforce's time.
 
         A repeated call sends If-Modified-Since. With `refresh`, and at least once an hour, it reads all
         fields: Salesforce does not document whether a changed permission counts as a modification.
+        `best_effort`: few retries.
         """
         path = f"/services/data/v{self.version}/sobjects/{name}/describe"
         known = self._described.get(name)
@@ -219,7 +222,7 @@ class Session:
             return response.headers.get("Last-Modified"), body["fields"]
 
         with self.counting("describe"):
-            answer = self._connection.call(ask)
+            answer = self._connection.call(ask, policy=self.best_effort if best_effort else None)
         if answer.body is None and known is not None:
             self._described[name] = replace(known, checked_at=time.monotonic())
             return known.fields, answer.at
