@@ -22,7 +22,7 @@ from sync.errors import SyncError
 from sync.logs import logger, printable
 from sync.operations import status, worker
 from sync.postgres import feed, tables
-from sync.replication import pipeline
+from sync.replication import pipeline, requests
 from sync.replication.runs import SyncContext
 from sync.salesforce.session.session import Session
 
@@ -155,7 +155,9 @@ def run_worker(sim: Simulator, url: str, stop: threading.Event) -> None:
             name: partial(pipeline.run_scheduled, context, name) for name in context.settings.sync_objects
         }
         begin = partial(pipeline.begin_scheduled, context)
-        worker.run_jobs(jobs, timedelta(seconds=30), stop, begin=begin)
+        answer = partial(requests.answer_requests, replace(context, command="request"))
+        beside = {"requests": (answer, timedelta(minutes=1))}
+        worker.run_jobs(jobs, timedelta(seconds=30), stop, beside, begin=begin)
 
 
 def settings_of(sim: Simulator, url: str) -> Mapping[str, str]:

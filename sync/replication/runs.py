@@ -121,7 +121,10 @@ def run_journalled(context: SyncContext, name: str, work: Work, taken: Taken | N
         label: str | None = "unexpected"
         try:
             for result in work(held, run_id):
-                tally, window, findings = tally + result.tally, result.window, result.findings or findings
+                tally, findings = tally + result.tally, result.findings or findings
+                # Records read by Id have no window of their own: the pass keeps that of its cursor.
+                if window is None or window.since is None or result.window.since is not None:
+                    window = result.window
                 if time.monotonic() - noted >= NOTE_SECONDS:
                     note_counts(context, run_id, tally, calls)
                     noted = time.monotonic()

@@ -179,10 +179,32 @@ def test_a_purged_record_is_found(steady: tuple[World, SyncContext]) -> None:
 
     assert counted(world) == ["composite", "query"]
     assert world.row(world.bob)["deleted_at"] is not None
+    assert world.sql("SELECT since IS NOT NULL FROM sync.run ORDER BY id DESC LIMIT 1") == [(True,)]
     world.sim.clock.advance(60)
     step_clock(context, world)
     pipeline.sync_all(context)
     assert counted(world) == ["composite"], "what the log repeats is known"
+
+
+def test_a_look_up_makes_no_entry(steady: tuple[World, SyncContext]) -> None:
+    """A record of the delete log that lives again is looked up by Id, and the pass is a quiet one all the same."""
+    world, context = steady
+    world.org.delete(world.bob)
+    world.org.undelete(world.bob)
+    for _ in range(2):
+        world.sim.clock.advance(60)
+        step_clock(context, world)
+        pipeline.sync_all(context)
+    entries = len(journal(world))
+
+    for _ in range(2):
+        world.sim.clock.advance(60)
+        step_clock(context, world)
+        pipeline.sync_all(context)
+
+    assert "query" in counted(world), "it is in the log, and looked up each time"
+    assert len(journal(world)) == entries
+    world.assert_equal()
 
 
 def test_an_edit_in_the_overlap_writes_once(steady: tuple[World, SyncContext]) -> None:
