@@ -13,6 +13,7 @@ from datetime import datetime
 import pytest
 from sqlalchemy.engine import make_url
 
+from sync.operations import worker
 from tests.support.asking import ask, wait
 from tests.support.consuming import GRANTS, role
 from tests.support.processes import Process
@@ -207,18 +208,28 @@ def test_a_stop_between_pages_keeps_what_is_committed(loaded: World) -> None:
     assert len(told) == len(set(told)) == 60
 
 
-def test_a_merge_under_way_is_finished_or_cut_off(loaded: World) -> None:
+# Seconds to end in: two, or as many as the product has.
+ENDS = [2.0, worker.SHUTDOWN_SECONDS] if SOAK else [2.0]
+
+
+@pytest.mark.parametrize("seconds", ENDS)
+def test_a_merge_under_way_is_finished_or_cut_off(loaded: World, seconds: float) -> None:
     """A worker stuck in the database past the shutdown time ends itself with 1 before Heroku would kill it."""
+    assert worker.SHUTDOWN_SECONDS < 29
     loaded.org.update(loaded.ann, {"Title": "Boss"})
     blocker = loaded.engine.raw_connection()
     blocker.cursor().execute("LOCK TABLE salesforce.contact IN ACCESS EXCLUSIVE MODE")
-    with working(loaded) as process:
+    process = loaded.start("tests.support.hurried", str(seconds), "worker", SYNC_INTERVAL="1s")
+    try:
         blocked = (
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         wait_for(lambda: loaded.sql(blocked))
         process.send_signal(signal.SIGTERM)
-        code, output = ended(process, within=29)
+        code, output = ended(process, within=seconds + 4)
+    finally:
+        process.kill()
+        process.communicate()
     blocker.rollback()
     blocker.close()
 
