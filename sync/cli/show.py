@@ -31,7 +31,7 @@ from sync.operations.erasure import Erased, Match
 from sync.operations.formats import format_bytes, format_duration, format_utc, truncate
 from sync.operations.pruning import Pruned
 from sync.operations.running import Running
-from sync.operations.status import Rejected, Status, describe_count
+from sync.operations.status import Rejected, Run, Status, describe_count
 from sync.postgres.consumers import Backlog
 from sync.postgres.feed import Change
 from sync.postgres.pruning import Size
@@ -321,6 +321,11 @@ def last_run(outcome: str | None, finished: datetime | None) -> str:
     return f"{outcome} {format_utc(finished)}" if outcome and finished else "none"
 
 
+def command_of(run: Run) -> str:
+    """Return the command of a run, with how many passes its entry stands for."""
+    return f"{run.command} ×{run.passes}" if run.passes > 1 else run.command
+
+
 def last_runs(found: Status) -> Iterator[Text | Grid]:
     """Yield the last runs; on a terminal a reason, which is a sentence, stands below the table."""
     columns = (
@@ -343,7 +348,7 @@ def last_runs(found: Status) -> Iterator[Text | Grid]:
         counts = (r.read, r.inserted, r.updated, r.deleted, r.unchanged, r.rejected, r.api_calls)
         rows.append(
             [
-                *(r.id, r.object, r.command, format_utc(r.started_at), r.outcome),
+                *(r.id, r.object, command_of(r), format_utc(r.started_at), r.outcome),
                 *(f"{count:,}" for count in counts),
                 truncate(r.error) if r.error else "",
             ]

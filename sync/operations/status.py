@@ -35,7 +35,7 @@ SELECT f.object, f.complete_through, f.lag, f.last_outcome, f.last_finished_at, 
 """)
 RUNS = text("""
 SELECT id, object, command, owner, started_at, finished_at, outcome, since, until, complete_through, read,
-       inserted, updated, deleted, unchanged, rejected, nuls_removed, api_calls, error
+       inserted, updated, deleted, unchanged, rejected, nuls_removed, api_calls, passes, error
   FROM sync.run WHERE object = ANY (:objects) ORDER BY id DESC LIMIT :limit
 """)
 WORKING = text("""
@@ -109,7 +109,8 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry of the journal."""
+    """One entry of the journal; `passes` is how many it stands for, none of which changed anything (0: it is of
+    a run of its own)."""
 
     id: int
     object: str
@@ -129,6 +130,7 @@ class Run:
     rejected: int
     nuls_removed: int
     api_calls: int
+    passes: int
     error: str | None
 
 

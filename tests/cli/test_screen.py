@@ -66,7 +66,7 @@ def a_status() -> Status:
         for name in ("Account", "Contact")
     )
     why = "Salesforce answered 503: " + "Service Not Available " * 8 + "type: python -m sync check"
-    counts = (1_234_567, 0, 1_234_567, 12, 1_234, 0, 0, 12_345)
+    counts = (1_234_567, 0, 1_234_567, 12, 1_234, 0, 0, 12_345, 0)
     runs = tuple(
         Run(n, "Contact", "resync", "run.1/2/abc", NOW, NOW, "failed", None, NOW, NOW, *counts, why)
         for n in (100_001, 100_002)
