@@ -109,8 +109,8 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry of the journal; `passes` is how many it stands for, none of which changed anything (0: it is of
-    a run of its own)."""
+    """One entry of the journal; `passes` is how many it stands for, none of which changed anything (0: it is
+    of a run of its own)."""
 
     id: int
     object: str

@@ -237,7 +237,7 @@ def test_a_crash_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def a_status(text: str) -> Status:
     fresh = Freshness(text, NOW, timedelta(1), text, NOW, text, 1, 2, 3, NOW)
-    run = Run(1, text, text, text, NOW, NOW, text, NOW, NOW, NOW, 0, 0, 0, 0, 0, 0, 0, 0, text)
+    run = Run(1, text, text, text, NOW, NOW, text, NOW, NOW, NOW, 0, 0, 0, 0, 0, 0, 0, 0, 0, text)
     return Status((fresh,), (run,), {text: text}, (text,), (text,), f"STALE: {text}")
 
 
