@@ -82,7 +82,7 @@ def test_the_interval_is_a_setting(priced: World) -> None:
     """SYNC_VOLATILE_INTERVAL says how often."""
     priced.environment["SYNC_VOLATILE_INTERVAL"] = "1h"
     double(priced)
-    priced.sim.clock.advance(3601)
+    priced.sim.clock.advance(3630)
 
     priced.run()
 
