@@ -89,6 +89,13 @@ MUTATIONS = (
         WINDOWS,
         "        covered = context.session.updated_through(schema.name, end - timedelta(minutes=1), end)\n",
         "        covered = end\n",
+        "replication/test_coverage.py::test_resumed_window_keeps_the_coverage_of_its_beginning",
+    ),
+    bug(
+        "opening: what is covered is not taken from the call",
+        TOGETHER,
+        'value("updated", lambda found: latest_covered(answer(found.body))),',
+        'value("updated", lambda _: together.at),',
         "replication/test_coverage.py::test_the_lag_counts_up_to_a_day",
     ),
     bug(
@@ -1284,7 +1291,7 @@ MUTATIONS = (
         BUDGET,
         "least - RELAX if work in before else least",
         "least",
-        "replication/test_call_plan.py::test_it_does_not_flap",
+        "replication/test_call_plan.py::test_what_waits_goes_on_well_below",
     ),
     bug(
         "budget: verify waits before refresh",
