@@ -87,9 +87,16 @@ def cursor_before_the_last_page(patch: pytest.MonkeyPatch) -> None:
     commit = apply.commit_page
 
     def eager(
-        context: Any, schema: Any, held: Any, run_id: int, page: Any, plan: Any = None, *rest: Any
+        context: Any,
+        schema: Any,
+        held: Any,
+        run_id: int,
+        page: Any,
+        plan: Any = None,
+        *rest: Any,
+        **named: Any,
     ) -> Any:
-        tally = commit(context, schema, held, run_id, page, plan, *rest)
+        tally = commit(context, schema, held, run_id, page, plan, *rest, **named)
         if plan is not None and plan.advances:
             with context.engine.begin() as connection:
                 connection.exec_driver_sql(
@@ -131,7 +138,7 @@ def test_the_machine_finds_planted_bugs(
 ) -> None:
     """A bug in the cursor, the merge, the fence or the count does not get by."""
     plant(monkeypatch)
-    how = settings(max_examples=40, phases=[Phase.generate], **HOW)
+    how = settings(max_examples=150, phases=[Phase.generate], **HOW)
 
     # Without its fence a process overwrites what another remembers, and then misses it: that is found, too.
     with pytest.raises((AssertionError, ExceptionGroup, NoResultFound)):
