@@ -19,8 +19,7 @@ FLAT_AFTER = 130
 MONTH = 30
 FLAT = 1.15  # the last month against the first one after FLAT_AFTER
 PER_TOMBSTONE = 1_000  # bytes, with indexes and the room that updates leave
-# Days after which memory is compared: by then the process has met each kind of fault, and its caches are full.
-WARM = 30
+WARM = 7  # days after which memory is compared
 MEMORY = 1.10
 
 
@@ -79,7 +78,7 @@ def replicas(day: Day) -> int:
 
 
 def memory(measures: Measures) -> list[str] | None:
-    """Whether the worker holds no more in the last month than after the first."""
+    """Whether the worker holds no more at the end than after a week."""
     known = [day.memory for day in measures.days if day.memory is not None]
     if len(known) < 3 * WARM:
         return None
