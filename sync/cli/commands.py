@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from dataclasses import replace
@@ -114,6 +115,7 @@ def run_worker() -> None:
         attendant = worker.Attendant(keeper.attend, keeper.note_stuck)
         begin = partial(pipeline.begin_scheduled, context)
         pace = partial(pacing.next_interval, context)
+        gc.freeze()  # what is loaded by now stays: after each attempt only the rest is looked through
         worker.run_jobs(jobs, settings.sync_interval, context.stop, beside, attendant, begin, pace)
 
 

@@ -8,6 +8,7 @@ growing pauses, too, reports it as crashed, and a restart corrects nothing.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -285,10 +286,21 @@ def attend_regularly(attendant: Attendant | None, stop: threading.Event, rested:
     """Attend at once, after each attempt of a job and at least each ATTEND_SECONDS, until `stop` is set."""
     while attendant is not None and not stop.is_set():
         rested.clear()
-        run_until_done("alerts", attendant.attend, Rhythm(timedelta(seconds=ATTEND_SECONDS)), stop, Pulse())
+        attend = partial(attend_and_collect, attendant)
+        run_until_done("alerts", attend, Rhythm(timedelta(seconds=ATTEND_SECONDS)), stop, Pulse())
         due = time.monotonic() + ATTEND_SECONDS
         while not (stop.wait(SHORTEST_PAUSE) or rested.is_set() or time.monotonic() >= due):
             pass
+
+
+def attend_and_collect(attendant: Attendant) -> None:
+    """Free what attempts have left in reference cycles, and attend.
+
+    An exception holds the frames that it passed, and these hold pages of records. Python by itself looks for
+    such cycles after so many new objects as a worker makes in days.
+    """
+    gc.collect()
+    attendant.attend()
 
 
 def record_stuck(attendant: Attendant | None, stuck: Sequence[str]) -> None:

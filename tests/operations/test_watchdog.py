@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -143,6 +145,32 @@ def test_the_attendant_looks_after_each_attempt(
 
     assert len(attended) == 3
     assert len(ran) > 3, "the jobs went on while the attendant hung"
+
+
+def test_what_attempts_leave_in_cycles_is_freed(
+    stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that a failed pass held do not stay until Python looks for reference cycles by itself."""
+
+    class Page:
+        """What a frame holds that an exception has passed."""
+
+    monkeypatch.setattr(worker, "SHORTEST_PAUSE", 0.01)
+    pages: list[weakref.ref[Page]] = []
+
+    def attempt() -> None:
+        page = Page()
+        vars(page)["frame"] = page
+        pages.append(weakref.ref(page))
+
+    attendant = worker.Attendant(lambda: None, lambda *_: None)
+    gc.disable()
+    try:
+        working(stop, {"Contact": attempt}, seconds=1, attendant=attendant)
+    finally:
+        gc.enable()
+
+    assert [page() for page in pages] == [None]
 
 
 def test_the_watchdog_waits_longer_than_any_call() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -95,6 +96,7 @@ class Work:
         self.memory.ahead = float(request.get("ahead", 0))
         began = time.monotonic()
         answer: Answer = getattr(self, f"do_{request['do']}")(request)
+        gc.collect()  # as a worker's attendant
         return answer | {"seconds": time.monotonic() - began}
 
     def now(self) -> datetime:
@@ -227,6 +229,7 @@ class Outside:
 def main() -> None:
     """Do what lines of stdin say, until there are none."""
     sys.setswitchinterval(0.001)  # as `python -m sync`
+    gc.freeze()  # as a worker
     logger.setup("warning", "logfmt")
     with aging_sessions() as memory:
         work = Work(memory)
