@@ -340,7 +340,7 @@ MUTATIONS = (
     bug(
         "lease: nothing renews it",
         LEASES,
-        'connection.execute(RENEW, asdict(each) | {"seconds": LEASE_SECONDS})',
+        'connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})',
         "pass",
         "replication/test_borders.py::test_a_lease_never_expires_while_its_holder_lives",
     ),
@@ -360,18 +360,32 @@ MUTATIONS = (
     ),
     # ── the call for all objects ────────────────────────────────────────────────────────────────────────
     bug(
-        "opening: a lease that is held is taken all the same",
+        "opening: an object is asked about whose lease another process holds",
         LEASES,
-        "                     AND (owner IS NULL OR expires_at < clock_timestamp())\n                   ORDER BY",
-        "                   ORDER BY",
+        "AND owner IS NULL ORDER BY object",
+        "ORDER BY object",
         "replication/test_opening.py::test_a_held_lease_stays_out",
     ),
     bug(
-        "opening: the cursor moves although the lease was lost meanwhile",
+        "opening: the cursor moves although another process has worked meanwhile",
         LEASES,
-        "return connection.execute(RELEASE, asdict(held)).rowcount == 1",
-        "return connection.execute(RELEASE, asdict(held)).rowcount < 2",
-        "replication/test_opening.py::test_a_lease_lost_during_the_call_writes_nothing",
+        "SET fence = fence + 1 WHERE object = :object AND fence = :fence\n",
+        "SET fence = fence + 1 WHERE object = :object\n",
+        "replication/test_opening.py::test_work_of_others_during_the_call_writes_nothing",
+    ),
+    bug(
+        "opening: a lease is taken although another process has worked meanwhile",
+        LEASES,
+        " WHERE object = :object AND fence = :fence\nRETURNING fence",
+        " WHERE object = :object\nRETURNING fence",
+        "replication/test_opening.py::test_what_others_did_meanwhile_is_not_overlooked",
+    ),
+    bug(
+        "opening: another org is accepted, and what was asked of the one before is written",
+        LEASES,
+        "owner IS DISTINCT FROM :owner",
+        "owner <> :owner",
+        "replication/test_opening.py::test_another_org_accepted_during_the_call",
     ),
     bug(
         "opening: the records are asked for before the coverage",
@@ -390,7 +404,7 @@ MUTATIONS = (
     bug(
         "opening: a quiet pass ends although other work is due",
         OPENING,
-        "                and not other_work(connection, context, each)\n",
+        "    if other_work(connection, context, each):\n        return None\n",
         "",
         "replication/test_refresh.py::test_formulas_are_read_again_on_schedule[rest]",
     ),

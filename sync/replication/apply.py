@@ -69,6 +69,7 @@ INSERT INTO sync.org AS o (organization_id) VALUES (:org)
 ON CONFLICT (single) DO UPDATE SET organization_id = o.organization_id
 RETURNING organization_id
 """)
+KNOWN_ORG = text("SELECT EXISTS (SELECT FROM sync.org WHERE organization_id = :org)")
 ACCEPT = text("UPDATE sync.org SET organization_id = :org, accepted_at = now(), replaced_at = now()")
 
 
@@ -192,6 +193,11 @@ def clock_error(name: str, at: datetime, known: datetime) -> str:
     )
 
 
+def is_known_org(connection: Connection, organization: str) -> bool:
+    """Return whether the tables hold the records of this org ("": Salesforce did not tell which)."""
+    return not organization or bool(connection.execute(KNOWN_ORG, {"org": organization}).scalar_one())
+
+
 def check_org(connection: Connection, context: SyncContext, organization: str) -> None:
     """Remember the first org; raise OrgChangedError for another one, unless the operator accepts it.
 
@@ -209,8 +215,9 @@ def check_org(connection: Connection, context: SyncContext, organization: str) -
             "python -m sync run --accept-org; else mend SALESFORCE_LOGIN_URL and the credentials"
         )
     connection.execute(ACCEPT, {"org": organization})
-    # Other processes must not write what they have read of the replaced org. A process that takes a lease
-    # later reads the org's row after that, and waits for the lock on it.
+    # Other processes must not write what they have read of the replaced org, under a lease or before they
+    # take one. A process that takes a lease later reads the org's row after that, and waits for the lock on
+    # it.
     leases.revoke_others(connection, context.owner)
     cursors.reset_cursors(connection)
     log.warning(

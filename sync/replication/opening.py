@@ -1,9 +1,9 @@
 """The beginning of a pass: one call to Salesforce and two short transactions for all objects together.
 
-The first transaction takes the leases that are free. The call asks for each object what its own pass would
-ask. Objects in which nothing has changed are closed by the second transaction; the others go on, each with
-its lease and with what the call told. An object stays out that is not loaded, resumes, or was asked too
-slowly with others before.
+The first transaction reads which leases nobody holds. The call asks for each object what its own pass would
+ask. The second transaction writes only where nobody has held the lease meanwhile: it closes the objects in
+which nothing has changed, and takes the leases of the others, which go on with what the call told. An object
+stays out that is not loaded, resumes, or was asked too slowly with others before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sync.postgres.state import cursors, journal, leases, replicated
 from sync.postgres.state.calls import DESCRIBE
 from sync.postgres.state.cursors import CursorState
 from sync.postgres.state.journal import Outcome
-from sync.postgres.state.leases import Lease
+from sync.postgres.state.leases import Lease, Unused
 from sync.postgres.tables import transaction
 from sync.replication import apply, deletes, recompute, refresh, retention, windows
 from sync.replication.apply import ObjectSchema
@@ -46,7 +46,7 @@ MOST_LISTED = 1_000  # deleted records that the closing transaction looks up
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What an object's own pass begins with: the lease, and what the call told (None: it was not asked)."""
+    """What an object's own pass begins with: the calls made for it, and with its lease what the call told."""
 
     taken: Taken
     schema: ObjectSchema | None = None
@@ -66,7 +66,7 @@ class Candidate:
     """An object that takes part in the call; `lately`: coverage and deletions were asked for within
     SYNC_COVERAGE_INTERVAL, and are not asked for again."""
 
-    held: Lease
+    lease: Unused
     schema: ObjectSchema
     cursor: CursorState
     lately: bool
@@ -76,35 +76,28 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     """Begin the passes of these objects. A failure is left to each object's own pass, which meets it, too."""
     sharing = [name for name in names if context.session.learned(name).shared]
     began, calls = time.monotonic(), dict.fromkeys(names, 0)
-    openings: dict[str, Opening] = {}
+    candidates: list[Candidate] = []
     try:
         sharing = describe_due(context, sharing, calls)
         pacing.check_usage(context)  # each object's own pass records it
         if sharing and not context.stop.is_set() and context.session.clock() is not None:
-            openings, candidates = take(context, sharing)
+            candidates = look(context, sharing)
     except SyncError as error:
         log.info("composite_skipped", reason=str(error)[:300])
-    openings = {
-        name: opened(openings.get(name), made) for name, made in calls.items() if made or name in openings
+    openings = {name: described(made) for name, made in calls.items()}
+    for first in range(0, len(candidates), MOST_QUERIES):
+        openings.update(ask(context, candidates[first : first + MOST_QUERIES], openings))
+    reports = close(context, candidates, openings, began) if candidates else []
+    stopped = context.stop.is_set()
+    kept = {
+        name: each for name, each in openings.items() if each.taken.held or (each.taken.calls and not stopped)
     }
-    held = [each.taken.held for each in openings.values() if each.taken.held is not None]
-    if not held:
-        return Begun(openings=openings)
-    with leases.renewing(context.engine, held):
-        for first in range(0, len(candidates), MOST_QUERIES):
-            openings.update(ask(context, candidates[first : first + MOST_QUERIES], openings))
-        reports = close(context, candidates, openings, began)
-    if context.stop.is_set():
-        for each in held:
-            leases.release(context.engine, each)
-        return Begun(tuple(reports))
-    return Begun(tuple(reports), openings)
+    return Begun(tuple(reports), kept)
 
 
-def opened(opening: Opening | None, described: int) -> Opening:
-    """Return an opening, or one without a lease, that counts the calls of a describe."""
-    held = opening.taken.held if opening is not None else None
-    return Opening(Taken(held, described, by_kind={DESCRIBE: described} if described else {}))
+def described(calls: int) -> Opening:
+    """Return an opening without a lease, that counts the calls of a describe."""
+    return Opening(Taken(None, calls, by_kind={DESCRIBE: calls} if calls else {}))
 
 
 def describe_due(context: SyncContext, names: Sequence[str], calls: dict[str, int]) -> list[str]:
@@ -132,43 +125,43 @@ def describe_due(context: SyncContext, names: Sequence[str], calls: dict[str, in
     return [name for name in names if name not in left_out]
 
 
-def take(context: SyncContext, names: Sequence[str]) -> tuple[dict[str, Opening], list[Candidate]]:
-    """Take the leases that are free; return an opening for each of them, and which objects can be asked."""
-    organization = context.session.organization()
+def look(context: SyncContext, names: Sequence[str]) -> list[Candidate]:
+    """Return which objects can be asked: nobody holds their lease, and no other work comes first.
+
+    Where the org is another one, each object's own pass says so.
+    """
     at = context.session.clock()
     assert at is not None
-    openings, candidates = {}, []
     with transaction(context.engine) as connection:
         connection.execute(LOCK_TIMEOUT)
-        apply.check_org(connection, context, organization)
+        if not apply.is_known_org(connection, context.session.organization()):
+            return []
         replicated.note_replicated(connection, context.settings.sync_objects)
-        taken = leases.take_free(connection, names, context.owner)
         steady = cursors.steady_objects(connection, names)
-        for held in taken:
-            openings[held.object] = Opening(Taken(held))
-            if held.object not in steady or recompute.is_due(connection, context, held.object):
-                continue
-            if (found := candidate(connection, context, held, at)) is not None:
-                candidates.append(found)
-    return openings, candidates
+        found = [
+            candidate(connection, context, unused, at)
+            for unused in leases.unused(connection, steady)
+            if not recompute.is_due(connection, context, unused.object)
+        ]
+    return [each for each in found if each is not None]
 
 
-def candidate(connection: Connection, context: SyncContext, held: Lease, at: datetime) -> Candidate | None:
+def candidate(connection: Connection, context: SyncContext, lease: Unused, at: datetime) -> Candidate | None:
     """Return an object as it can be asked; None if its clock is wrong, or its describe not known."""
-    known = context.session.last_described(held.object)
+    known = context.session.last_described(lease.object)
     if known is None:
         return None
-    schema = apply.object_schema(connection, context, CATALOGUE[held.object], known.fields, at)
-    cursor = cursors.read_cursor(connection, held.object)
+    schema = apply.object_schema(connection, context, CATALOGUE[lease.object], known.fields, at)
+    cursor = cursors.read_cursor(connection, lease.object)
     through = cursor.complete_through
     if schema.clock_error or through is None or through > at + context.settings.sync_overlap:
         return None
-    return Candidate(held, schema, cursor, windows.asked_lately(context, cursor, at))
+    return Candidate(lease, schema, cursor, windows.asked_lately(context, cursor, at))
 
 
 def other_work(connection: Connection, context: SyncContext, each: Candidate) -> bool:
     """Return whether other work than its window is due in an object."""
-    name, verify_at = each.held.object, context.settings.sync_verify_at
+    name, verify_at = each.lease.object, context.settings.sync_verify_at
     return (
         each.cursor.deletions_refused_at is not None
         or retention.is_due(connection, context, name, each.cursor)
@@ -195,12 +188,12 @@ def ask(
             log.info("composite_skipped", reason=str(error)[:300])
     found = {}
     for number, each in enumerate(group):
-        taken = openings[each.held.object].taken
+        taken = openings[each.lease.object].taken
         made = taken.calls + (calls.made if number == 0 else 0)
         taken = replace(taken, calls=made, shared_calls=calls.made if len(group) > 1 else 0)
-        heard = told.get(each.held.object)
+        heard = told.get(each.lease.object)
         schema = None if heard is None else replace(each.schema, at=heard.at)
-        found[each.held.object] = Opening(taken, schema, heard)
+        found[each.lease.object] = Opening(taken, schema, heard)
     return found
 
 
@@ -223,31 +216,54 @@ def question(context: SyncContext, each: Candidate) -> Question:
 def close(
     context: SyncContext, candidates: Sequence[Candidate], openings: dict[str, Opening], began: float
 ) -> list[Report]:
-    """Close the objects in which nothing has changed, in one transaction; take them out of `openings`."""
-    quiet = {each.held.object: each for each in candidates if is_quiet(openings[each.held.object], each)}
-    if not quiet:
-        return []
-    reports, seconds = [], time.monotonic() - began
+    """Close the objects in which nothing has changed, and take the leases of the others, in one transaction.
+
+    Those that are closed are taken out of `openings`; of an object whose lease is not to be had, the opening
+    loses what was told.
+    """
+    settled: dict[str, int | Lease | None] = {}
+    seconds = time.monotonic() - began
     try:
         with transaction(context.engine) as connection:
             connection.execute(LOCK_TIMEOUT)
             reread = refresh.read_waiting(connection)
-            closed = {
-                name: run
-                for name, each in quiet.items()
-                if name not in reread
-                and not other_work(connection, context, each)
-                and (run := close_one(connection, context, each, openings[name])) is not None
-            }
+            for each in candidates:
+                name = each.lease.object
+                settled[name] = settle(connection, context, each, openings[name], waiting=name in reread)
     except SyncError as error:
         log.info("composite_skipped", reason=str(error)[:300])
-        return []
-    for name, run in closed.items():
-        opening = openings.pop(name)
-        report = Report(name, window_of(context, opening), Tally(), opening.taken.calls, seconds=seconds)
-        log_outcome(report, run, "succeeded")
-        reports.append(report)
+        settled = {}
+    reports = []
+    for each in candidates:
+        name, opening = each.lease.object, openings.pop(each.lease.object)
+        found = settled.get(name)
+        if isinstance(found, int):
+            report = Report(name, window_of(context, opening), Tally(), opening.taken.calls, seconds=seconds)
+            log_outcome(report, found, "succeeded")
+            reports.append(report)
+        elif found is None:
+            openings[name] = Opening(opening.taken)
+        else:
+            openings[name] = replace(opening, taken=replace(opening.taken, held=found))
     return reports
+
+
+def settle(
+    connection: Connection, context: SyncContext, each: Candidate, opening: Opening, *, waiting: bool
+) -> int | Lease | None:
+    """Close an object in which nothing has changed, and return the number of its entry in the journal; or
+    take its lease.
+
+    `waiting`: records of the object are queued to be read. None: nothing was told, another process has held
+    the lease, or the work shall stop.
+    """
+    if opening.told is None:
+        return None
+    if is_quiet(opening, each) and not waiting:
+        closed = close_quiet(connection, context, each, opening)
+        if closed is not None:
+            return closed
+    return None if context.stop.is_set() else leases.take_unused(connection, each.lease, context.owner)
 
 
 def is_quiet(opening: Opening, each: Candidate) -> bool:
@@ -269,18 +285,23 @@ def is_quiet(opening: Opening, each: Candidate) -> bool:
     )
 
 
-def close_one(connection: Connection, context: SyncContext, each: Candidate, opening: Opening) -> int | None:
-    """Advance the cursor, write the journal and release the lease; return the number of the journal's entry.
+def close_quiet(
+    connection: Connection, context: SyncContext, each: Candidate, opening: Opening
+) -> int | None:
+    """Advance the cursor and write the journal; return the number of the journal's entry.
 
-    None: a record of the delete log is live, the clock is wrong, or the lease is lost; nothing is written.
+    None: there is other work, a record of the delete log is live, the clock is wrong, or another process has
+    held the lease; nothing is written.
     """
-    name, told = each.held.object, opening.told
+    if other_work(connection, context, each):
+        return None
+    name, told = each.lease.object, opening.told
     assert told is not None
     listed = list(told.deletions.records) if isinstance(told.deletions, Deletions) else []
     known = apply.reference_time(connection, context)
     if apply.clock_error(name, told.at, known) or (listed and deletes.live_ids(connection, name, listed)):
         return None
-    if not leases.give_back(connection, each.held):
+    if not leases.pass_by(connection, each.lease):
         return None
     window = window_of(context, opening)
     asked = told.question.deleted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from sync.errors import ObjectsFailedError
-from sync.replication import opening, pipeline
-from sync.replication.runs import SyncContext
+from sync.postgres.tables import transaction
+from sync.replication import apply, opening, pipeline
+from sync.replication.opening import Opening
+from sync.replication.runs import SyncContext, Taken
 from sync.salesforce.learned import Learned
 from sync.simulator import Field, Request
 from tests.support.world import World
@@ -267,19 +270,69 @@ def test_a_held_lease_stays_out(steady: tuple[World, SyncContext]) -> None:
     assert {call.sobject for call in inside(world)} == {"Account"}
 
 
-def test_a_lease_lost_during_the_call_writes_nothing(steady: tuple[World, SyncContext]) -> None:
-    """A process that was overtaken while it waited for Salesforce moves no cursor and writes no journal."""
+def test_a_lease_that_expired_stays_out(steady: tuple[World, SyncContext]) -> None:
+    """What a process left that has died, or is late, is taken over by the object's own pass."""
+    world, context = steady
+    world.sql("UPDATE sync.lease SET owner = 'dead', expires_at = clock_timestamp() WHERE object = 'Contact'")
+
+    pipeline.sync_all(context)
+
+    assert {call.sobject for call in inside(world)} == {"Account"}
+    assert world.sql("SELECT count(*) FROM sync.lease WHERE owner IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_work_of_others_during_the_call_writes_nothing(
+    steady: tuple[World, SyncContext], holds: bool
+) -> None:
+    """A process that was overtaken while it waited for Salesforce moves no cursor and writes no journal, whether the
+    other one still works or has ended."""
     world, context = steady
     world.sim.clock.advance(120)
     step_clock(context, world)
     before, entries = world.cursor("Contact"), journal(world)
-    world.sim.before_subrequest(lambda _: steal(world, "Contact"))
+    world.sim.before_subrequest(lambda _: steal(world, "Contact", holds=holds))
 
     begun = opening.begin(context, ("Account", "Contact"))
 
     assert [report.object for report in begun.reports] == ["Account"]
+    assert dict(begun.openings) == {}
     assert (world.cursor("Contact"), journal(world)) == (before, entries)
-    assert world.sql("SELECT owner FROM sync.lease WHERE object = 'Contact'") == [("other",)]
+    assert world.sql("SELECT owner FROM sync.lease WHERE object = 'Contact'") == [
+        ("other" if holds else None,)
+    ]
+
+
+def test_what_others_did_meanwhile_is_not_overlooked(steady: tuple[World, SyncContext]) -> None:
+    """An object that another process has worked on during the call forgets what was told, and asks by itself."""
+    world, context = steady
+    world.org.update(world.ann, {"Title": "Boss"})
+    world.sim.before_subrequest(lambda _: steal(world, "Contact", holds=False))
+
+    begun = opening.begin(context, ("Account", "Contact"))
+
+    assert dict(begun.openings) == {}
+    pipeline.sync_all(context)
+    world.assert_equal()
+
+
+def test_another_org_accepted_during_the_call(steady: tuple[World, SyncContext]) -> None:
+    """What was asked of the org before is not written into the tables of the next one."""
+    world, context = steady
+    entries = len(journal(world))
+
+    def accept(_: Request) -> None:
+        with transaction(world.engine) as connection:
+            operator = replace(context, accept_org=True, owner="operator")
+            apply.check_org(connection, operator, "00D000000000009AAA")
+
+    world.sim.before_subrequest(accept)
+
+    begun = opening.begin(context, ("Account", "Contact"))
+
+    assert (begun.reports, dict(begun.openings)) == ((), {"Account": Opening(Taken(None, 1, 1))})
+    assert len(journal(world)) == entries
+    assert world.sql("SELECT count(*) FROM sync.cursor") == [(0,)]
 
 
 def test_a_locked_table_holds_up_no_other_object(
@@ -297,7 +350,7 @@ def test_a_locked_table_holds_up_no_other_object(
 
     assert begun.reports == ()
     for name in ("Account", "Contact"):
-        pipeline.sync_object(context, name, begun.openings[name])
+        pipeline.sync_object(context, name, begun.openings.get(name))
     world.assert_equal()
 
 
@@ -312,11 +365,13 @@ def test_describes_are_counted_without_a_call(loaded: World) -> None:
     }
 
 
-def steal(world: World, name: str) -> None:
-    """What another process does to a lease that it takes for expired."""
+def steal(world: World, name: str, *, holds: bool) -> None:
+    """What another process does that takes a lease, and keeps it or releases it at the end of its work."""
     world.sql(
-        "UPDATE sync.lease SET owner = 'other', fence = fence + 1 WHERE object = :o AND owner <> 'other'",
+        "UPDATE sync.lease SET owner = CASE WHEN :holds THEN 'other' END, fence = fence + 1"
+        " WHERE object = :o AND owner IS NULL",
         o=name,
+        holds=holds,
     )
 
 

@@ -40,14 +40,19 @@ UPDATE sync.lease SET owner = :owner, fence = fence + 1,
                     FOR UPDATE SKIP LOCKED)
 RETURNING fence
 """)
-TAKE_FREE = text("""
+FREE = text("""
+SELECT object, fence FROM sync.lease
+ WHERE object = ANY (CAST(:objects AS text[])) AND owner IS NULL ORDER BY object
+""")
+# The fence grows with each owner: as long as it is the same, the lease that had no owner still has none.
+TAKE_UNUSED = text("""
 UPDATE sync.lease SET owner = :owner, fence = fence + 1,
        expires_at = clock_timestamp() + make_interval(secs => :seconds)
- WHERE object IN (SELECT object FROM sync.lease
-                   WHERE object = ANY (CAST(:objects AS text[]))
-                     AND (owner IS NULL OR expires_at < clock_timestamp())
-                   ORDER BY object FOR UPDATE SKIP LOCKED)
-RETURNING object, fence
+ WHERE object = :object AND fence = :fence
+RETURNING fence
+""")
+PASS_BY = text("""
+UPDATE sync.lease SET fence = fence + 1 WHERE object = :object AND fence = :fence
 """)
 RENEW = text("""
 UPDATE sync.lease SET expires_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -67,7 +72,8 @@ RETURNING fence
 # In the order in which a transaction that checks several fences locks them.
 REVOKE = text("""
 UPDATE sync.lease SET owner = NULL, fence = fence + 1
- WHERE object IN (SELECT object FROM sync.lease WHERE owner <> :owner ORDER BY object FOR UPDATE)
+ WHERE object IN (SELECT object FROM sync.lease WHERE owner IS DISTINCT FROM :owner
+                   ORDER BY object FOR UPDATE)
 """)
 HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
 
@@ -78,6 +84,14 @@ class Lease:
 
     object: str
     owner: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A lease that nobody held when its `fence` was read."""
+
+    object: str
     fence: int
 
 
@@ -96,26 +110,18 @@ def lease(
 
 @contextmanager
 def holding(engine: Engine, held: Lease) -> Iterator[Lease]:
-    """Keep a lease that was taken inside the block, and release it at the end."""
-    try:
-        with renewing(engine, [held]):
-            yield held
-    finally:
-        release(engine, held)
-
-
-@contextmanager
-def renewing(engine: Engine, held: Sequence[Lease]) -> Iterator[None]:
-    """Renew leases inside the block, by a thread in short transactions."""
+    """Keep a lease that was taken inside the block, renewed by a thread, and release it at the end."""
     done = threading.Event()
-    name = f"lease-{'-'.join(each.object for each in held)}"
-    thread = threading.Thread(target=renew, args=(engine, held, done), name=name, daemon=True)
+    thread = threading.Thread(
+        target=renew, args=(engine, held, done), name=f"lease-{held.object}", daemon=True
+    )
     thread.start()
     try:
-        yield
+        yield held
     finally:
         done.set()
         thread.join()
+        release(engine, held)
 
 
 def release(engine: Engine, held: Lease) -> None:
@@ -128,21 +134,26 @@ def release(engine: Engine, held: Lease) -> None:
         log.warning("lease_not_released", object=held.object, reason=str(error))
 
 
-def take_free(connection: Connection, objects: Sequence[str], owner: str) -> list[Lease]:
-    """Take the leases of these objects that are free now, without waiting."""
-    for name in objects:
-        connection.execute(SEED, {"object": name})
-    values = {"objects": list(objects), "owner": owner, "seconds": LEASE_SECONDS}
-    taken = connection.execute(TAKE_FREE, values).all()
-    return sorted((Lease(row.object, owner, row.fence) for row in taken), key=lambda held: held.object)
+def unused(connection: Connection, objects: Sequence[str]) -> list[Unused]:
+    """Return which of these objects' leases nobody holds, by object; nothing is locked or written."""
+    rows = connection.execute(FREE, {"objects": list(objects)})
+    return [Unused(row.object, row.fence) for row in rows]
 
 
-def give_back(connection: Connection, held: Lease) -> bool:
-    """Check the fence and release the lease with the commit; return whether the lease was still held.
+def take_unused(connection: Connection, seen: Unused, owner: str) -> Lease | None:
+    """Take a lease with the commit, unless another process has held it since; None: it has."""
+    values = asdict(seen) | {"owner": owner, "seconds": LEASE_SECONDS}
+    fence = connection.execute(TAKE_UNUSED, values).scalar()
+    return None if fence is None else Lease(seen.object, owner, int(fence))
 
-    The row lock lasts until the commit, so what the transaction writes after this is fenced.
+
+def pass_by(connection: Connection, seen: Unused) -> bool:
+    """Take and release a lease at once, in one write; return whether no other process has held it since.
+
+    The row lock lasts until the commit, so what the transaction writes after this is fenced, as under a lease
+    that was held since `seen` was read.
     """
-    return connection.execute(RELEASE, asdict(held)).rowcount == 1
+    return connection.execute(PASS_BY, asdict(seen)).rowcount == 1
 
 
 def acquire(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: threading.Event) -> Lease:
@@ -171,18 +182,17 @@ def acquire(engine: Engine, sobject: str, owner: str, wait: timedelta, stop: thr
         stop.wait(POLL_SECONDS)
 
 
-def renew(engine: Engine, held: Sequence[Lease], done: threading.Event) -> None:
-    """Renew the leases until `done` is set.
+def renew(engine: Engine, held: Lease, done: threading.Event) -> None:
+    """Renew the lease until `done` is set.
 
     The fence detects a lost lease; the work itself detects an unreachable database.
     """
     while not done.wait(RENEW_SECONDS):
-        for each in held:
-            try:
-                with transaction(engine, urgent=True) as connection:
-                    connection.execute(RENEW, asdict(each) | {"seconds": LEASE_SECONDS})
-            except SyncError as error:
-                log.warning("lease_not_renewed", object=each.object, reason=str(error))
+        try:
+            with transaction(engine, urgent=True) as connection:
+                connection.execute(RENEW, asdict(held) | {"seconds": LEASE_SECONDS})
+        except SyncError as error:
+            log.warning("lease_not_renewed", object=held.object, reason=str(error))
 
 
 def check_fence(connection: Connection, held: Lease) -> None:
@@ -197,8 +207,8 @@ def check_fence(connection: Connection, held: Lease) -> None:
 
 
 def revoke_others(connection: Connection, owner: str) -> None:
-    """Revoke the leases of all other processes: after the commit they can no longer write what they have
-    read.
+    """Revoke the leases of all other processes, and those that nobody holds: after the commit no other
+    process can write what it has read.
 
     Waits for their transactions that are being committed.
     """
