@@ -306,10 +306,10 @@ def test_killed_and_set_back_it_is_undone(half_way: World) -> None:
     assert numbers(half_way, half_way.ann) == numbers(half_way, half_way.bob) == (None, None)
 
 
-@pytest.mark.parametrize(("number", "done"), [(6, (None, None)), (7, GERMAN)])
+@pytest.mark.parametrize(("number", "done"), [(7, (None, None)), (8, GERMAN)])
 def test_killed_for_real(called: World, number: int, done: tuple[str | None, ...]) -> None:
     """A process killed before its rows, or the version of them, is committed leaves no version to rely on."""
-    # API calls · which are steady · lease · journal opened · no version any more · rows · the new version
+    # API calls · which are steady · which leases are free · lease · journal opened · no version any more · rows · the new version
     germany(called)
     killed = processes.run(["tests.support.victim", "before", str(number), "run"], contacts_only(called))
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
