@@ -137,11 +137,13 @@ def look(context: SyncContext, names: Sequence[str]) -> list[Candidate]:
         if not apply.is_known_org(connection, context.session.organization()):
             return []
         replicated.note_replicated(connection, context.settings.sync_objects)
+        # The leases first: of what is read after them nothing is older than its fence.
+        unused = leases.unused(connection, names)
         steady = cursors.steady_objects(connection, names)
         found = [
-            candidate(connection, context, unused, at)
-            for unused in leases.unused(connection, steady)
-            if not recompute.is_due(connection, context, unused.object)
+            candidate(connection, context, each, at)
+            for each in unused
+            if each.object in steady and not recompute.is_due(connection, context, each.object)
         ]
     return [each for each in found if each is not None]
 
