@@ -216,8 +216,8 @@ def check_org(connection: Connection, context: SyncContext, organization: str) -
         )
     connection.execute(ACCEPT, {"org": organization})
     # Other processes must not write what they have read of the replaced org, under a lease or before they
-    # take one. A process that takes a lease later reads the org's row after that, and waits for the lock on
-    # it.
+    # take one. A process that takes one later has read the org's row after its fence, or waits here for the
+    # lock on that row.
     leases.revoke_others(connection, context.owner)
     cursors.reset_cursors(connection)
     log.warning(

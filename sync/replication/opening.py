@@ -88,10 +88,12 @@ def begin(context: SyncContext, names: Sequence[str]) -> Begun:
     for first in range(0, len(candidates), MOST_QUERIES):
         openings.update(ask(context, candidates[first : first + MOST_QUERIES], openings))
     reports = close(context, candidates, openings, began) if candidates else []
-    stopped = context.stop.is_set()
-    kept = {
-        name: each for name, each in openings.items() if each.taken.held or (each.taken.calls and not stopped)
-    }
+    if context.stop.is_set():
+        for each in openings.values():
+            if each.taken.held:
+                leases.release(context.engine, each.taken.held)
+        return Begun(tuple(reports))
+    kept = {name: each for name, each in openings.items() if each.taken.calls or each.taken.held}
     return Begun(tuple(reports), kept)
 
 
@@ -134,11 +136,11 @@ def look(context: SyncContext, names: Sequence[str]) -> list[Candidate]:
     assert at is not None
     with transaction(context.engine) as connection:
         connection.execute(LOCK_TIMEOUT)
+        # First: what is read after it is not older than the fences, the org included.
+        unused = leases.unused(connection, names)
         if not apply.is_known_org(connection, context.session.organization()):
             return []
         replicated.note_replicated(connection, context.settings.sync_objects)
-        # The leases first: of what is read after them nothing is older than its fence.
-        unused = leases.unused(connection, names)
         steady = cursors.steady_objects(connection, names)
         found = [
             candidate(connection, context, each, at)

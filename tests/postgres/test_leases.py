@@ -98,6 +98,15 @@ def test_a_newcomer_does_not_wait_in_a_transaction(loaded: World) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_newcomer_meets_one_that_takes_the_lease(loaded: World) -> None:
+    """Its name is not there before it commits."""
+    with transaction(loaded.engine) as connection:
+        [seen] = leases.unused(connection, ["Contact"])
+        leases.take_unused(connection, seen, "first")
+        with pytest.raises(LeaseHeldError, match="another process holds the lease"):
+            leases.acquire(loaded.engine, "Contact", "next", timedelta(0), loaded.stop)
+
+
 def test_takeover_waits_for_a_commit_under_way(loaded: World) -> None:
     """A lease that has expired changes hands after a commit under way, not within it."""
     held = leases.acquire(loaded.engine, "Contact", "slow", timedelta(0), loaded.stop)

@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from sync.errors import ObjectsFailedError
+from sync.postgres.state import leases
+from sync.postgres.state.leases import Lease
 from sync.postgres.tables import transaction
 from sync.replication import apply, opening, pipeline
 from sync.replication.opening import Opening
@@ -384,6 +386,26 @@ def test_a_stop_during_the_call_leaves_no_lease(steady: tuple[World, SyncContext
     begun = opening.begin(context, ("Account", "Contact"))
 
     assert dict(begun.openings) == {}
+    assert world.sql("SELECT count(*) FROM sync.lease WHERE owner IS NOT NULL") == [(0,)]
+
+
+def test_a_stop_after_leases_are_taken_leaves_none(
+    steady: tuple[World, SyncContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked to stop in the last moment, what has been taken is released: no thread runs any more that would do it."""
+    world, context = steady
+    world.org.update(world.ann, {"Title": "Boss"})
+    take = leases.take_unused
+
+    def take_and_stop(*given: Any) -> Lease | None:
+        context.stop.set()
+        return take(*given)
+
+    monkeypatch.setattr(leases, "take_unused", take_and_stop)
+
+    begun = opening.begin(context, ("Account", "Contact"))
+
+    assert ([report.object for report in begun.reports], dict(begun.openings)) == (["Account"], {})
     assert world.sql("SELECT count(*) FROM sync.lease WHERE owner IS NOT NULL") == [(0,)]
 
 

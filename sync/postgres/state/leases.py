@@ -75,7 +75,10 @@ UPDATE sync.lease SET owner = NULL, fence = fence + 1
  WHERE object IN (SELECT object FROM sync.lease WHERE owner IS DISTINCT FROM :owner
                    ORDER BY object FOR UPDATE)
 """)
-HOLDER = text("SELECT owner, expires_at FROM sync.lease WHERE object = :object")
+# No owner: a process that is taking it, or ends its work with this very commit.
+HOLDER = text("""
+SELECT coalesce(owner, 'another process') AS owner, expires_at FROM sync.lease WHERE object = :object
+""")
 
 
 @dataclass(frozen=True, slots=True)
