@@ -23,6 +23,7 @@ from sync.demo import embedded
 
 # Everything of a schema that a test could change, as one hash: tables, columns, constraints, functions, triggers,
 # views, rights, and settings of the database. Indexes count by their definition: a first load makes them anew.
+# Rights count by what they allow: those of a role that is gone leave behind the list that stood for none.
 FINGERPRINT = """
 WITH ours AS (
     SELECT oid, nspname FROM pg_namespace
@@ -31,8 +32,9 @@ WITH ours AS (
     SELECT c.*, nspname FROM pg_class AS c JOIN ours ON ours.oid = c.relnamespace
 )
 SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
-    SELECT concat_ws(' ', nspname, relname, relkind, relowner, relacl, reloptions) AS line FROM relation
-     WHERE relkind <> 'i'
+    SELECT concat_ws(' ', nspname, relname, relkind, relowner, reloptions, coalesce(
+               relacl, acldefault(CAST(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END AS "char"), relowner))) AS line
+      FROM relation WHERE relkind <> 'i'
     UNION ALL
     SELECT pg_get_indexdef(oid) FROM relation WHERE relkind = 'i'
     UNION ALL
@@ -44,7 +46,9 @@ SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
     UNION ALL
     SELECT concat_ws(' ', adrelid, adnum, xmin) FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM relation)
     UNION ALL
-    SELECT concat_ws(' ', pronamespace, proname, xmin) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+    SELECT concat_ws(' ', oid, pronamespace, proname, proargtypes, prorettype, prosrc, prosqlbody, proowner, prosecdef,
+                     provolatile, proconfig, coalesce(proacl, acldefault('f', proowner)))
+      FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
     UNION ALL
     SELECT concat_ws(' ', typnamespace, typname, typacl) FROM pg_type
      WHERE typnamespace IN (SELECT oid FROM ours)
@@ -55,7 +59,7 @@ SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
     UNION ALL
     SELECT concat_ws(' ', polrelid, polname) FROM pg_policy
     UNION ALL
-    SELECT concat_ws(' ', nspname, nspowner, nspacl) FROM pg_namespace WHERE oid IN (SELECT oid FROM ours)
+    SELECT concat_ws(' ', nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))) FROM pg_namespace WHERE oid IN (SELECT oid FROM ours)
     UNION ALL
     SELECT concat_ws(' ', defaclrole, defaclnamespace, defaclobjtype, defaclacl) FROM pg_default_acl
     UNION ALL
