@@ -23,6 +23,7 @@ from sync.logs import logger, printable
 from sync.operations import status, worker
 from sync.postgres import feed, tables
 from sync.replication import pipeline, requests
+from sync.replication.budget import pacing
 from sync.replication.runs import SyncContext
 from sync.salesforce.session.session import Session
 
@@ -115,7 +116,10 @@ def tell_story(context: SyncContext, sim: Simulator) -> None:
 
     title("7. Status")
     with tables.transaction(context.engine) as connection:
-        found = status.read_status(connection, context.settings.sync_objects, timedelta(minutes=30))
+        settings = context.settings
+        found = status.read_status(
+            connection, settings.sync_objects, settings.max_lag, rules=pacing.rules_of(settings)
+        )
     show.status(found, as_json=False)
 
     title("8. API calls")

@@ -33,7 +33,7 @@ class Rules:
     """The settings that a plan follows: the interval between passes, the allowance (None: the default), and
     the share of the org's daily requests above which nothing runs."""
 
-    interval: timedelta = timedelta(minutes=10)
+    interval: timedelta = timedelta(minutes=1)
     calls_per_day: int | None = None
     share: float = 0.8
 
