@@ -63,8 +63,8 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An object that takes part in the call; `lately`: coverage and deletions were asked for within
-    SYNC_COVERAGE_INTERVAL, and are not asked for again."""
+    """An object that can be asked about in the call. With `lately`, coverage and deletions are left out: they
+    were asked for within SYNC_COVERAGE_INTERVAL."""
 
     lease: Unused
     schema: ObjectSchema

@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from sync.cli.wiring import OBJECT_CHOICES, lease_owner, open_engine, open_keeper
-from sync.config.settings import Settings, settings_from
+from sync.config.settings import settings_from
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.operations import pruning
@@ -41,17 +40,11 @@ MALLOC = {"MALLOC_ARENA_MAX": "2"}  # as app.json sets it: else each thread's me
 Answer = dict[str, Any]
 
 
-@lru_cache(maxsize=2)
-def settings_of(environment: tuple[tuple[str, str], ...]) -> Settings:
-    """The settings of an environment: each reading of given ones makes a class, which no real worker does."""
-    return settings_from(dict(environment), OBJECT_CHOICES)
-
-
 class Worker:
     """One release of the worker: settings, session, engine and incidents, until it is closed."""
 
     def __init__(self, environment: Mapping[str, str], clock: Callable[[], datetime]) -> None:
-        self.settings = settings_of(tuple(environment.items()))
+        self.settings = settings_from(dict(environment), OBJECT_CHOICES)
         self.stop = threading.Event()
         owner = lease_owner(self.settings)
         session = Session(self.settings, self.stop, NEVER_WAIT)
