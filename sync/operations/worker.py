@@ -297,7 +297,7 @@ def attend_and_collect(attendant: Attendant) -> None:
     """Free what attempts have left in reference cycles, and attend.
 
     An exception holds the frames that it passed, and these hold pages of records. Python by itself looks for
-    such cycles after so many new objects as a worker makes in days.
+    old cycles only after more new objects than a worker makes in days.
     """
     gc.collect()
     attendant.attend()

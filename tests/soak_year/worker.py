@@ -25,6 +25,7 @@ from sync.config.settings import settings_from
 from sync.errors import SyncError
 from sync.logs import logger
 from sync.operations import pruning
+from sync.operations.worker import Attendant, attend_and_collect
 from sync.postgres import tables
 from sync.replication import pipeline
 from sync.replication.runs import PageResult, SyncContext
@@ -52,6 +53,7 @@ class Worker:
         context = SyncContext(self.settings, session, self.engine, owner, "worker", self.stop, WAIT)
         self.keeper = open_keeper(context)
         self.keeper.clock = clock
+        self.attendant = Attendant(self.keeper.attend, self.keeper.note_stuck)
         self.context = replace(context, on_pass=self.keeper.note_pass)
         self.pool = ThreadPoolExecutor(len(self.settings.sync_objects))
 
@@ -89,7 +91,6 @@ class Work:
         self.memory.ahead = float(request.get("ahead", 0))
         began = time.monotonic()
         answer: Answer = getattr(self, f"do_{request['do']}")(request)
-        gc.collect()  # as a worker's attendant
         return answer | {"seconds": time.monotonic() - began}
 
     def now(self) -> datetime:
@@ -110,8 +111,7 @@ class Work:
 
     def do_pass(self, request: Mapping[str, Any]) -> Answer:
         failed = self.there.passes(request.get("objects") or self.there.settings.sync_objects)
-        if request.get("attend", True):
-            self.there.keeper.attend()
+        attend_and_collect(self.there.attendant)
         return {"failed": failed}
 
     def do_deploy(self, request: Mapping[str, Any]) -> Answer:
@@ -125,7 +125,7 @@ class Work:
             first.result()
             failed = second.result()
         old.close()
-        self.worker.keeper.attend()
+        attend_and_collect(self.worker.attendant)
         return {"failed": failed}
 
     def do_accept(self, _: Mapping[str, Any]) -> Answer:

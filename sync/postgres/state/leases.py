@@ -40,7 +40,7 @@ UPDATE sync.lease SET owner = :owner, fence = fence + 1,
                     FOR UPDATE SKIP LOCKED)
 RETURNING fence
 """)
-FREE = text("""
+UNUSED = text("""
 SELECT object, fence FROM sync.lease
  WHERE object = ANY (CAST(:objects AS text[])) AND owner IS NULL ORDER BY object
 """)
@@ -139,7 +139,7 @@ def release(engine: Engine, held: Lease) -> None:
 
 def unused(connection: Connection, objects: Sequence[str]) -> list[Unused]:
     """Return which of these objects' leases nobody holds, by object; nothing is locked or written."""
-    rows = connection.execute(FREE, {"objects": list(objects)})
+    rows = connection.execute(UNUSED, {"objects": list(objects)})
     return [Unused(row.object, row.fence) for row in rows]
 
 
